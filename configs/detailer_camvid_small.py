@@ -1,0 +1,33 @@
+"""The detailer on CamVid with simulated coarse masks, small enough for two CPU cores.
+
+Paper: Katsman et al., "Semantic Segmentation with Scarce Data", 2018, which uses Cityscapes, ResNet-101 and ImageNet
+weights; here ResNet-18 at half width, no pretraining, frames at 180 x 240.
+Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/detailer_camvid_small.py --compare
+Other rows: --budget.fine 25 (50, 100).
+"""
+
+from scarce_jax.data.budget import Budget
+from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.detailer import Config, DetailerStage
+from scarce_jax.ops.warp import Augment
+from scarce_jax.training.optim import Optimizer
+from scarce_jax.training.recipe import Runtime
+
+# What the detailer and the plain classifier share, so that their comparison is fair.
+shared = dict(
+    steps=400,
+    batch=8,
+    size=(180, 240),
+    augment=Augment(crop=(160, 160), scale=(0.75, 1.5), rotate=10.0, flip=0.5),
+    depth=18,
+    width=32,
+    optim=Optimizer(lr=0.05, momentum=0.9, weight_decay=1e-4),
+)
+
+config = Config(
+    dataset="camvid",
+    budget=Budget(fine=25),
+    detailer=DetailerStage(embedding=128, **shared),
+    classifier=SegmenterStage(**shared),
+    runtime=Runtime(checkpoint_every=100, log_every=20),
+)

@@ -1,0 +1,52 @@
+"""The detailer on Cityscapes at 340 x 340: table 1 of the paper.
+
+Paper: Katsman et al., "Semantic Segmentation with Scarce Data", 2018; figures in `paper` (mIoU).
+Steps by size as the paper trains: 10,000 for up to 200 images, 90,000 above, see `STEPS`.
+Command: scarce-jax train configs/detailer_cityscapes.py --compare --budget.fine 100
+"""
+
+from scarce_jax.data.budget import Budget
+from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.detailer import Config, DetailerStage, StudentStage
+from scarce_jax.ops.warp import Augment
+from scarce_jax.training.optim import Group, Optimizer
+
+STEPS = {10: 10_000, 25: 10_000, 50: 10_000, 100: 10_000, 200: 10_000, 500: 90_000, 2975: 90_000}
+
+shared = dict(
+    steps=STEPS[100],
+    batch=8,
+    size=(340, 340),
+    augment=Augment(crop=(340, 340), scale=(0.5, 2.0), rotate=10.0, flip=0.5),
+    depth=101,
+    optim=Optimizer(
+        lr=0.01,
+        momentum=0.99,
+        weight_decay=1e-4,
+        groups=(Group(pattern="^backbone/"), Group(lr=10.0)),
+    ),
+    eval_every=2_000,
+    eval_batch=8,
+)
+
+config = Config(
+    dataset="cityscapes",
+    budget=Budget(fine=100),
+    detailer=DetailerStage(**shared),
+    classifier=SegmenterStage(**shared),
+    student=StudentStage(images=100, **shared),
+    paper={
+        "coarse": 0.4781,
+        "detailer": 0.5661,
+        "classifier": 0.4275,
+        "detailer_composite": 0.6060,
+        "classifier_composite": 0.5808,
+        "student_detailed": 0.3785,
+        "student_coarse": 0.3461,
+        "table_1": {
+            "fine": [10, 25, 50, 100, 200, 500, 2975],
+            "detailer": [0.4425, 0.5134, 0.5326, 0.5661, 0.5995, 0.6045, 0.6494],
+            "classifier": [0.2354, 0.3549, 0.3854, 0.4275, 0.4750, 0.4578, 0.6411],
+        },
+    },
+)

@@ -1,0 +1,27 @@
+"""Supervised PSPNet on `scenes`: the one-stage recipe to read and to start from.
+
+Command: scarce-jax train configs/supervised_scenes.py --budget.fine 100
+"""
+
+from scarce_jax.data.budget import Budget
+from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.supervised import Config
+from scarce_jax.ops.warp import Augment
+from scarce_jax.training.optim import Optimizer
+from scarce_jax.training.recipe import Runtime
+
+config = Config(
+    dataset="scenes",
+    budget=Budget(fine="all"),
+    segmenter=SegmenterStage(
+        steps=600,
+        batch=8,
+        size=(256, 256),
+        augment=Augment(crop=(128, 128), scale=(0.5, 1.25), rotate=10.0, flip=0.5),
+        depth=18,
+        width=32,
+        optim=Optimizer(lr=0.05, momentum=0.9, weight_decay=1e-4),
+        eval_every=200,
+    ),
+    runtime=Runtime(checkpoint_every=100, log_every=20),
+)

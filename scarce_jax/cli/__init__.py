@@ -1,0 +1,79 @@
+"""The command line: `scarce-jax COMMAND`, also `python -m scarce_jax COMMAND`."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from scarce_jax.errors import InputError
+
+COMMANDS = {
+    "prepare": "build a dataset, without TensorFlow",
+    "train": "run a config's recipe; goes on where it stopped",
+    "evaluate": "measure a result of a run",
+    "predict": "write masks and overlays for image files",
+}
+
+DONE, WRONG_INPUT, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0 done, 1 the input is wrong, 2 usage, 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return DONE if argv else USAGE
+    if argv[0] == "--version":
+        from scarce_jax import __version__
+
+        print(f"scarce-jax {__version__}")
+        return DONE
+    if argv[0] not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(argv[0], COMMANDS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"scarce-jax: no command {argv[0]!r}{hint}\n\n{_usage()}", file=sys.stderr)
+        return USAGE
+    _quiet()
+    from scarce_jax.training.loop import Interrupted
+
+    try:
+        return importlib.import_module(f"{__name__}.{argv[0]}").main(argv[1:]) or DONE
+    except InputError as error:
+        print(f"scarce-jax: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except Interrupted as error:
+        print(f"scarce-jax: {error}; the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        print("scarce-jax: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of standard output went away; pointing it at nothing keeps the interpreter's exit quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def _usage() -> str:
+    lines = [f"  {name:10s} {what}" for name, what in COMMANDS.items()]
+    return "usage: scarce-jax COMMAND ...\n\n" + "\n".join(lines) + "\n\nscarce-jax COMMAND --help tells the rest."
+
+
+def _quiet() -> None:
+    """Our own lines on standard error as they are; the libraries' only from warnings on."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours = logging.getLogger("scarce_jax")
+    ours.handlers[:] = [handler]
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    # Reading a damaged checkpoint leaves failed tasks in Orbax; the one message about it is ours.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -1,0 +1,71 @@
+"""What the commands share: parsing by tyro, config files, tables."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tyro
+
+from scarce_jax.errors import InputError
+
+
+def parse(options: Any, argv: Sequence[str], command: str, description: str) -> Any:
+    """Parses `argv` into the dataclass `options`; tyro answers a usage error with the nearest name and status 2."""
+    return tyro.cli(
+        options,
+        args=list(argv),
+        prog=f"scarce-jax {command}",
+        description=description,
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.OmitSubcommandPrefixes),
+    )
+
+
+def load_config(path: pathlib.Path) -> Any:
+    """The instance named `config` in a Python file.
+
+    Raises:
+      InputError: no such file, it cannot be run, or it defines no `config`.
+    """
+    if not path.is_file():
+        raise InputError(f"config {path}: no such file; expected a Python file that defines `config`")
+    try:
+        values = runpy.run_path(str(path))
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"config {path}: cannot be run ({type(error).__name__}: {error})") from error
+    if "config" not in values:
+        raise InputError(f"config {path}: defines no `config`; expected one instance of a method's Config of that name")
+    return values["config"]
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object as the last line of standard output."""
+    print(json.dumps(value, allow_nan=False))
+    sys.stdout.flush()
+
+
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
+    """Plain aligned columns; numbers to the right."""
+    cells = [[_cell(x) for x in row] for row in rows]
+    numeric = [all(isinstance(row[j], int | float) or row[j] is None for row in rows) for j in range(len(header))]
+    widths = [max(len(line[j]) for line in [list(header), *cells]) for j in range(len(header))]
+
+    def line(values: Sequence[str]) -> str:
+        padded = (v.rjust(w) if right else v.ljust(w) for v, w, right in zip(values, widths, numeric, strict=True))
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(header), line(["-" * w for w in widths]), *(line(row) for row in cells)])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

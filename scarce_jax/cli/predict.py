@@ -1,0 +1,107 @@
+"""`scarce-jax predict RUN PATH...`: masks and overlays for any image files."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from scarce_jax.cli.common import parse
+from scarce_jax.errors import InputError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+@dataclasses.dataclass(kw_only=True)
+class Options:
+    """Flags of `predict`.
+
+    Attributes:
+      run: a run folder.
+      paths: image files, or folders of them.
+      out: folder for `<stem>.png` (class ids), `<stem>_overlay.png` and `<stem>_confidence.png`.
+      result: which result; default the method's own.
+      coarse: folder with a coarse mask `<stem>.png` per image (class ids, 255 = unlabelled).
+      confidence: also write the confidence, 0..255.
+      native_ids: write the dataset's own mask values instead of class ids.
+    """
+
+    run: Annotated[pathlib.Path, tyro.conf.Positional]
+    paths: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional]
+    out: pathlib.Path
+    result: str | None = None
+    coarse: pathlib.Path | None = None
+    confidence: bool = False
+    native_ids: bool = False
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command."""
+    options = parse(Options, argv, "predict", "Writes a mask and an overlay for every image.")
+    files = find_images(options.paths)
+    from scarce_jax import api
+    from scarce_jax.data.images import overlay, read_image, read_mask, write_png
+
+    predictor = api.load(options.run, options.result)
+    predictor.check(options.coarse is not None)
+    masks = {file: options.coarse / f"{file.stem}.png" for file in files} if predictor.needs_coarse else {}
+    missing = [mask for mask in masks.values() if not mask.is_file()]
+    if missing:
+        raise InputError(
+            f"{missing[0]}: no such coarse mask ({len(missing)} of {len(files)} are missing); result {predictor.name} "
+            f"needs one per image, named as the image with .png"
+        )
+
+    def row(k: int) -> dict[str, np.ndarray]:
+        file = files[k]
+        coarse = read_mask(masks[file]) if masks else None
+        try:
+            return predictor.row(read_image(file), coarse)
+        except InputError as error:
+            raise InputError(f"{masks.get(file, file)}: {error}") from (error if str(file) not in str(error) else error)
+
+    # Every input is read once before anything is written, so that a bad file leaves no half-done folder.
+    sizes = []
+    for k in range(len(files)):
+        found = row(k)
+        sizes.append((int(found["native_height"]), int(found["native_width"])))
+    values = np.arange(256, dtype=np.uint8)
+    if options.native_ids and predictor.native_ids is not None:
+        values[: len(predictor.native_ids)] = predictor.native_ids
+    options.out.mkdir(parents=True, exist_ok=True)
+    for k, prediction in predictor.stream(row, sizes, os.cpu_count() or 1):
+        stem = files[k].stem
+        write_png(options.out / f"{stem}.png", values[prediction.labels])
+        shown = overlay(read_image(files[k]), prediction.labels, predictor.palette)
+        write_png(options.out / f"{stem}_overlay.png", shown)
+        if options.confidence:
+            write_png(options.out / f"{stem}_confidence.png", prediction.confidence)
+    print(f"{len(files)} images: masks and overlays of result {predictor.name} are in {options.out}")
+    return 0
+
+
+def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """The image files among the paths, folders searched one level deep, in order.
+
+    Raises:
+      InputError: a path does not exist, nothing is found, or two files have one stem.
+    """
+    files: list[pathlib.Path] = []
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        files += inside
+    if not files:
+        raise InputError(f"{', '.join(map(str, paths))}: no image found; expected files ending in {sorted(SUFFIXES)}")
+    seen: dict[str, pathlib.Path] = {}
+    for file in files:
+        if file.stem in seen:
+            raise InputError(f"{seen[file.stem]} and {file}: equal stems would write one file; rename one of them")
+        seen[file.stem] = file
+    return files

@@ -1,0 +1,372 @@
+"""Which examples of a training split have which labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from scarce_jax.data.records import replacing
+from scarce_jax.errors import InputError
+
+ROLES = ("fine", "coarse", "tags", "unlabelled")
+
+FORMAT = 1
+_GOLDEN = 0.6180339887498949
+# Cityscapes' published lists name the image file; its examples are named without the kind of file.
+_LIST_SUFFIXES = ("_leftImg8bit",)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How many examples have fine masks, and how they are chosen.
+
+    The choice is nested: with equal `draw` and `seed`, a smaller budget's images are a larger one's
+    first.
+
+    Attributes:
+      fine: a number of images, a fraction of them (above 0, below 1), "all", or the path of a text file that
+        lists them: one a line, by id or by the path of its image first on the line, so that published lists
+        fit.
+      per_class: in place of `fine`: so few images that every class is in at least this many.
+      draw: "random": in an order that depends on `seed` and each id alone, so that it is the same in every
+        version of the data. "stride": spread evenly over the ids in their natural order, for the frames of
+        videos.
+      strong_categories: where given, only images all of whose labels are among these classes may have fine
+        masks (background apart; an image without any label shows none of them and is not chosen).
+      seed: of the draw; 0 whatever the run's seed, so that runs share a subset.
+    """
+
+    fine: int | float | str = "all"
+    per_class: int | None = None
+    draw: Literal["random", "stride"] = "random"
+    strong_categories: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self):
+        if isinstance(self.fine, bool) or (isinstance(self.fine, int) and self.fine < 0):
+            raise InputError(f"budget.fine is {self.fine}, expected a number of images from 0, or 'all'")
+        if isinstance(self.fine, float) and not 0 < self.fine < 1:
+            raise InputError(
+                f"budget.fine is {self.fine}, expected a fraction between 0 and 1, a whole number or 'all'"
+            )
+        if self.per_class is not None and self.per_class < 1:
+            raise InputError(f"budget.per_class is {self.per_class}, expected 1 or more")
+        if self.per_class is not None and self.fine != "all":
+            raise InputError(
+                f"budget.per_class ({self.per_class}) and budget.fine ({self.fine!r}) both choose images; "
+                "give one"
+            )
+        if self.draw not in ("random", "stride"):
+            raise InputError(f"budget.draw is {self.draw!r}, expected 'random' or 'stride'")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The ids of every role in one split of one version of a dataset.
+
+    Attributes:
+      roles: for each of `ROLES` its example ids: `fine` have fine masks; `coarse` and `tags` are all
+        examples; the others than `fine` are `unlabelled`. All in the order of the draw, so that the first n
+        of a role are a draw of n.
+    """
+
+    dataset: str
+    version: str
+    split: str
+    roles: Mapping[str, tuple[str, ...]]
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) of dataset, version, split and roles: equal for equal manifests, everywhere."""
+        return hashlib.sha256(_canonical(self._content()).encode()).hexdigest()
+
+    def _content(self) -> dict:
+        return {
+            "dataset": self.dataset,
+            "version": self.version,
+            "split": self.split,
+            "roles": {role: list(ids) for role, ids in self.roles.items()},
+        }
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Writes JSON; the file appears whole or not at all."""
+        with replacing(pathlib.Path(path)) as aside:
+            content = {"format": FORMAT, **self._content(), "hash": self.hash}
+            aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> Manifest:
+        """The manifest that `write` left.
+
+        Raises:
+          InputError: the file is missing, of another format, or its content does not give its hash.
+        """
+        try:
+            content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+            found_format, stored = content["format"], content["hash"]
+            manifest = cls(
+                dataset=content["dataset"],
+                version=content["version"],
+                split=content["split"],
+                roles={role: tuple(ids) for role, ids in content["roles"].items()},
+            )
+        except OSError as error:
+            raise InputError(f"{path}: the label budget cannot be read ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{path}: damaged ({type(error).__name__}: {error}); "
+                "restore it, or begin again in another --workdir"
+            ) from error
+        if found_format != FORMAT:
+            raise InputError(f"{path}: format {found_format!r}, expected {FORMAT}; it is of another release")
+        if manifest.hash != stored:
+            raise InputError(
+                f"{path}: its content has the hash {manifest.hash[:12]}, expected {str(stored)[:12]}: "
+                "it was changed or damaged; restore it, or begin again in another --workdir"
+            )
+        return manifest
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def draw_manifest(
+    budget: Budget,
+    ids: Sequence[str],
+    tags: np.ndarray,
+    classes: Sequence[str],
+    dataset: str,
+    version: str,
+    split: str,
+    forbidden_ids: Collection[str] = (),
+    background: int | None = None,
+) -> Manifest:
+    """Chooses the examples of every role; the result does not depend on the order of `ids`.
+
+    Args:
+      ids: the split's example ids.
+      tags: uint8 [N, K], multi-hot, one row per id; background's column is 0.
+      classes: the K class names.
+      version: of the prepared dataset.
+      forbidden_ids: ids of the examples that evaluations measure.
+      background: index of the background class, which `per_class` leaves out.
+
+    Raises:
+      InputError: more images are asked for than there are, a fraction gives none, a listed id or a strong
+        category is unknown, a listed image shows a class that is not strong, a class has too few images, or
+        an id of the training split is one that an evaluation measures.
+    """
+    tags = np.asarray(tags).astype(bool)
+    if tags.shape != (len(ids), len(classes)):
+        raise ValueError(
+            f"tags have shape {tags.shape}, expected {len(ids)} examples x {len(classes)} classes"
+        )
+    if len(set(ids)) != len(ids):
+        raise InputError(
+            f"{dataset}/{split}: {len(ids) - len(set(ids))} example ids occur twice; prepare it again"
+        )
+    leaked = sorted(set(ids) & set(forbidden_ids))
+    if leaked:
+        raise InputError(
+            f"{dataset}/{split}: {len(leaked)} of {len(ids)} training examples are also measured by an "
+            f"evaluation ({_some(leaked)}); train and evaluation images must differ"
+        )
+    where = f"{dataset}/{split}"
+    row = {example_id: tags[i] for i, example_id in enumerate(ids)}
+    order = _draw_order(ids, budget)
+    strong = _strong_classes(budget, classes)
+    eligible = [i for i in order if _is_strong(row[i], strong)] if budget.strong_categories else order
+    if budget.per_class is not None:
+        wanted = strong.copy()
+        if background is not None:
+            wanted[background] = False
+        fine = _per_class(eligible, row, budget.per_class, wanted, classes, where)
+    elif isinstance(budget.fine, str) and budget.fine != "all":
+        fine = _listed(budget.fine, row, set(forbidden_ids), where)
+        _check_strong(budget.fine, fine, row, strong, classes)
+    else:
+        fine = eligible[: _count(budget, len(eligible), where)]
+    chosen = set(fine)
+    roles = {
+        "fine": tuple(fine),
+        "coarse": tuple(order),
+        "tags": tuple(order),
+        "unlabelled": tuple(i for i in order if i not in chosen),
+    }
+    return Manifest(dataset=dataset, version=str(version), split=split, roles=roles)
+
+
+def _draw_order(ids: Sequence[str], budget: Budget) -> list[str]:
+    """All ids in the order of the draw; every budget takes the first of these that fit it."""
+    if budget.draw == "random":
+        # Not a generator's permutation: numpy may change its streams, and by its hash an id keeps its place
+        # among the others when examples come or go.
+        return sorted(ids, key=lambda i: (hashlib.sha256(f"{budget.seed}:{i}".encode()).digest(), i))
+    ids = sorted(ids, key=_natural_key)
+    # Another seed starts elsewhere; golden-ratio steps keep the starts of few seeds far apart.
+    start = int(len(ids) * ((budget.seed * _GOLDEN) % 1.0))
+    return [ids[(start + position) % len(ids)] for position in _spread(len(ids))]
+
+
+def _natural_key(text: str) -> tuple:
+    """Sorts frame_9 before frame_10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)], text
+
+
+def _spread(n: int) -> list[int]:
+    """0..n-1 in van der Corput order (bit-reversed binary fractions), so that every prefix is spread evenly.
+
+    Neighbouring positions of a prefix of m are less than 2 n / m + 1 apart. An exact stride would give equal
+    gaps, but then a small budget would not be part of a large one.
+    """
+    bits = max(n - 1, 0).bit_length()
+    reversed_bits = (int(f"{k:0{bits}b}"[::-1], 2) if bits else 0 for k in range(1 << bits))
+    return list(dict.fromkeys(value * n >> bits for value in reversed_bits)) if n else []
+
+
+def _count(budget: Budget, available: int, where: str) -> int:
+    kind = "images whose labels are all strong" if budget.strong_categories else "images"
+    if budget.fine == "all":
+        count = available
+    elif isinstance(budget.fine, float):
+        count = round(budget.fine * available)
+        if count == 0:
+            raise InputError(
+                f"budget.fine is {budget.fine}, which of the {available} {kind} of {where} gives none; "
+                f"{1 / available if available else 1:.2g} would give one"
+            )
+    else:
+        count = budget.fine
+    if count > available:
+        raise InputError(
+            f"budget.fine asks for {count} {kind}, {where} has {available}; ask for at most that"
+        )
+    if budget.strong_categories and not available:
+        raise InputError(f"{where} has no {kind} ({', '.join(budget.strong_categories)})")
+    return count
+
+
+def _strong_classes(budget: Budget, classes: Sequence[str]) -> np.ndarray:
+    """bool [K]; all where the budget names none."""
+    for name in budget.strong_categories:
+        if name not in classes:
+            raise InputError(
+                f"budget.strong_categories: no class {name!r}{_nearest(name, classes)}; "
+                f"the classes are {', '.join(classes)}"
+            )
+    return np.array([not budget.strong_categories or name in budget.strong_categories for name in classes])
+
+
+def _is_strong(tags: np.ndarray, strong: np.ndarray) -> bool:
+    return bool(tags.any() and strong[tags].all())
+
+
+def _check_strong(
+    path: str, fine: Iterable[str], row: Mapping[str, np.ndarray], strong: np.ndarray, classes: Sequence[str]
+) -> None:
+    """A listed image may not show a class that is to be learnt without masks."""
+    if strong.all():
+        return
+    for example_id in fine:
+        if not _is_strong(row[example_id], strong):
+            labels = [classes[k] for k in np.flatnonzero(row[example_id])]
+            raise InputError(
+                f"{path}: {example_id!r} shows {', '.join(labels) or 'no class'}, "
+                "expected strong categories alone; take it from the list"
+            )
+
+
+def _per_class(
+    order: Sequence[str],
+    row: Mapping[str, np.ndarray],
+    k: int,
+    wanted: np.ndarray,
+    classes: Sequence[str],
+    where: str,
+) -> list[str]:
+    """Greedily, in k rounds from the rarest class on: a class still short gets the next image in order.
+
+    Rare classes first, since their images usually show common classes too. The sequence for k + 1 goes on
+    where that for k ends, which nests the budgets.
+    """
+    tags = np.stack([row[i] for i in order]) if order else np.zeros((0, len(classes)), bool)
+    totals = tags.sum(axis=0)
+    short = [f"{classes[c]} ({totals[c]})" for c in np.flatnonzero(wanted & (totals < k))]
+    if short:
+        raise InputError(
+            f"budget.per_class asks for {k} images of every class, {where} has fewer of {', '.join(short)}"
+        )
+    members = [np.flatnonzero(tags[:, c]) for c in range(len(classes))]
+    rarest_first = sorted(np.flatnonzero(wanted), key=lambda c: totals[c])
+    counts = np.zeros(len(classes), int)
+    taken: dict[int, None] = {}
+    for already in range(k):
+        for c in rarest_first:
+            if counts[c] == already:
+                position = next(int(m) for m in members[c] if int(m) not in taken)
+                taken[position] = None
+                counts += tags[position]
+    return [order[position] for position in taken]
+
+
+def _listed(path: str, row: Mapping[str, np.ndarray], forbidden: set[str], where: str) -> list[str]:
+    """The ids that a text file lists, in its order, each once."""
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise InputError(
+            f"budget.fine is {path!r}: not a number, a fraction or 'all', "
+            f"and not a readable text file of ids ({error})"
+        ) from error
+    found: dict[str, None] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        names = list(_names(line.strip()))
+        known = next((name for name in names if name in row), None)
+        if known is None:
+            held_out = next((name for name in names if name in forbidden), None)
+            if held_out is not None:
+                raise InputError(
+                    f"{path}, line {number}: {held_out!r} is measured by an evaluation; "
+                    f"expected ids of {where} alone"
+                )
+            raise InputError(
+                f"{path}, line {number}: {where} has no example {names[-1]!r}{_nearest(names[-1], row)}"
+            )
+        found[known] = None
+    if not found:
+        raise InputError(f"{path}: no ids in it; expected one a line")
+    return list(found)
+
+
+def _names(line: str) -> Iterator[str]:
+    """What a line may mean, the most literal first: itself, its first path, ever shorter ends of that."""
+    first = line.split()[0]
+    yield line
+    yield first
+    parts = os.path.splitext(first)[0].strip("/").split("/")
+    for start in range(len(parts)):
+        yield "/".join(parts[start:])
+    for suffix in _LIST_SUFFIXES:
+        yield parts[-1].removesuffix(suffix)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (nearest: {close[0]!r})" if close else ""
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

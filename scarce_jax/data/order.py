@@ -1,0 +1,51 @@
+"""Which example stands in which row of which step: a pure function of (seed, position)."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+
+class Order:
+    """An endless sequence of example indices, reshuffled every epoch.
+
+    Position p of the sequence is row p % batch of step p // batch, so resuming needs the step number alone, and the
+    number of processes that read it does not matter.
+
+    Args:
+      size: number of examples, at least 1.
+      seed: non-negative.
+      weights: float [size] >= 0, draws of each example per epoch (a fraction is drawn in that share of the epochs, by
+        systematic sampling, so that every epoch has the same length); None draws each once.
+    """
+
+    def __init__(self, size: int, seed: int, weights: np.ndarray | None = None):
+        self._seed = seed
+        self._size = size
+        self._ends = None
+        self.epoch_length = size
+        if weights is not None:
+            if weights.shape != (size,) or (weights < 0).any() or weights.sum() < 0.5:
+                raise ValueError(
+                    f"weights: {weights.shape}, sum {weights.sum()}; expected {size} of at least 0, sum >= 1"
+                )
+            self._ends = np.cumsum(weights, dtype=np.float64)
+            self.epoch_length = round(float(self._ends[-1]))
+        self._epoch = functools.lru_cache(maxsize=4)(self._draw_epoch)
+
+    def _draw_epoch(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self._seed, epoch])
+        indices = np.arange(self._size)
+        if self._ends is not None:
+            points = (np.arange(self.epoch_length) + rng.uniform()) * (self._ends[-1] / self.epoch_length)
+            indices = np.minimum(np.searchsorted(self._ends, points, side="right"), self._size - 1)
+        return rng.permutation(indices)
+
+    def __getitem__(self, position: int) -> int:
+        epoch, offset = divmod(position, self.epoch_length)
+        return int(self._epoch(epoch)[offset])
+
+    def batch(self, step: int, batch: int) -> np.ndarray:
+        """int32 [batch]: the examples of a step's global batch."""
+        return np.array([self[p] for p in range(step * batch, (step + 1) * batch)], np.int32)

@@ -1,0 +1,234 @@
+"""From prepared examples to rows of fixed shape: random access, whole-frame resizing, decoding threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from scarce_jax.data.builders.base import dataset_dir, load_info
+from scarce_jax.data.images import resize_image, resize_label
+from scarce_jax.data.schema import IGNORE
+from scarce_jax.errors import InputError
+
+Row = dict[str, np.ndarray]
+
+
+class Reader:
+    """Random access to the examples of one split of a prepared dataset, without TensorFlow.
+
+    Raises:
+      InputError: the dataset is not prepared (with the command that prepares it), or lacks the split.
+    """
+
+    def __init__(self, dataset: str, split: str, data_dir: str | None):
+        import tensorflow_datasets as tfds
+
+        self.dataset, self.split = dataset, split
+        self.info = load_info(dataset, data_dir)
+        if not self.info.splits.get(split):
+            raise InputError(
+                f"dataset {dataset}: no split {split!r}; it was prepared with {sorted(self.info.splits)}, so name one "
+                f"of these, or prepare it again from a source that holds {split!r}"
+            )
+        builder = tfds.builder_from_directory(dataset_dir(dataset, data_dir))
+        self.version = str(builder.version)
+        self._examples = builder.as_data_source(split)
+        decoders = {key: tfds.decode.SkipDecoding() for key in ("image", "fine", "coarse")}
+        self._facts = builder.as_data_source(split, decoders=decoders)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    @functools.cached_property
+    def _ids_and_tags(self) -> tuple[tuple[str, ...], np.ndarray]:
+        facts = [self._facts[i] for i in range(len(self))]
+        return tuple(f["id"].decode() for f in facts), np.stack([f["tags"] for f in facts])
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return self._ids_and_tags[0]
+
+    @property
+    def tags(self) -> np.ndarray:
+        """uint8 [N, K] multi-hot."""
+        return self._ids_and_tags[1]
+
+    @functools.cached_property
+    def index(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.ids)}
+
+    def read(self, i: int) -> dict[str, Any]:
+        """Example i: image uint8 [H, W, 3], fine and coarse uint8 [H, W], tags uint8 [K], id text.
+
+        Raises:
+          InputError: it cannot be decoded; the message names the example.
+        """
+        try:
+            example = self._examples[i]
+        except Exception as error:
+            raise InputError(
+                f"dataset {self.dataset}, split {self.split}: example {self.ids[i]} cannot be decoded "
+                f"({type(error).__name__}: {error}); prepare the dataset again"
+            ) from error
+        masks = {key: example[key][..., 0] for key in ("fine", "coarse")}
+        return {**example, **masks, "id": example["id"].decode()}
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordField:
+    """A field of an inference pass's records, joined by example id."""
+
+    records: Any  # data.records.Records; Any keeps this module importable without array_record's reader.
+    name: str
+
+    def get(self, example_id: str) -> np.ndarray | None:
+        return self.records.read(example_id)[self.name] if example_id in self.records.ids else None
+
+
+Field = str | RecordField
+
+
+@dataclasses.dataclass
+class Rows:
+    """A source, opened: random access to rows of fixed shape.
+
+    A row is `image` uint8 [H, W, 3], `label` uint8 [H, W] (where `labels` is given), every field, and `height`,
+    `width` int32: the valid part of the canvas is [:height, :width]; beyond it images are 0 and masks IGNORE.
+
+    Attributes:
+      indices: examples of the reader, one per row.
+      labels: in order of preference, what may stand in `label`.
+      size: (height, width) of resized whole frames; None keeps native sizes on a canvas of the largest.
+    """
+
+    reader: Reader
+    indices: Sequence[int]
+    fields: tuple[Field, ...] = ()
+    labels: tuple[Field, ...] = ()
+    size: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @functools.cached_property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self.reader.ids[i] for i in self.indices)
+
+    @functools.cached_property
+    def canvas(self) -> tuple[int, int]:
+        if self.size is not None:
+            return self.size
+        shapes = np.array([self.reader.read(i)["image"].shape[:2] for i in self.indices])
+        return tuple(int(x) for x in shapes.max(axis=0))
+
+    def example(self, k: int) -> dict[str, Any]:
+        """Row k's example as it was prepared, with `label` and record fields joined, nothing resized.
+
+        Raises:
+          InputError: nothing that `labels` names exists for it.
+        """
+        example = self.reader.read(self.indices[k])
+        made = {"image": example["image"], "id": example["id"]}
+        for field in self.fields:
+            made[_field_name(field)] = self._value(example, field, required=True)
+        if self.labels:
+            values = (self._value(example, label, required=False) for label in self.labels)
+            label = next((v for v in values if v is not None), None)
+            if label is None:
+                wanted = [_field_name(label) for label in self.labels]
+                raise InputError(f"dataset {self.reader.dataset}: example {example['id']} has none of {wanted}")
+            made["label"] = label
+        return made
+
+    def _value(self, example: dict, field: Field, required: bool) -> np.ndarray | None:
+        value = example.get(field) if isinstance(field, str) else field.get(example["id"])
+        if value is None and required:
+            raise InputError(f"dataset {self.reader.dataset}: example {example['id']} has no {_field_name(field)!r}")
+        return value
+
+    def sized(self, example: Mapping[str, Any], canvas: tuple[int, int]) -> Row:
+        """An example brought to `size` and onto a canvas."""
+        height, width = self.size or example["image"].shape[:2]
+        row: Row = {"height": np.int32(height), "width": np.int32(width)}
+        for key, value in example.items():
+            if key == "image":
+                row[key] = _pad(resize_image(value, (height, width)), canvas, 0)
+            elif key != "id":
+                is_mask = value.dtype == np.uint8 and value.ndim == 2
+                row[key] = _pad(resize_label(value, (height, width)), canvas, IGNORE) if is_mask else value
+        return row
+
+    def __getitem__(self, k: int) -> Row:
+        return self.sized(self.example(k), self.canvas)
+
+
+def _field_name(field: Field) -> str:
+    return field if isinstance(field, str) else field.name
+
+
+def _pad(array: np.ndarray, canvas: tuple[int, int], fill: int) -> np.ndarray:
+    if array.shape[:2] == tuple(canvas):
+        return array
+    out = np.full((*canvas, *array.shape[2:]), fill, array.dtype)
+    out[: array.shape[0], : array.shape[1]] = array
+    return out
+
+
+class _Source:
+    """What Grain reads: a length and a function of the position."""
+
+    def __init__(self, length: int, get: Callable[[int], Any], name: str):
+        self._length, self._get, self._name = length, get, name
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, position: int) -> Any:
+        return self._get(position)
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+def stream(
+    get: Callable[[int], Row],
+    length: int,
+    batch: int,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    start: int = 0,
+    threads: int,
+) -> Iterator[Row]:
+    """Batches of `get(position)`, made in threads a few batches ahead.
+
+    Args:
+      length: number of positions; a multiple of the global batch.
+      batch: rows in the global batch.
+      shard: (index, count) of this process: it gets contiguous rows of each global batch.
+      start: the first global batch.
+      threads: decoding threads.
+
+    Yields:
+      Dicts of arrays with a leading axis of batch / count.
+    """
+    index, count = shard
+    dataset = grain.MapDataset.source(_Source(length, get, "rows")).batch(batch // count)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=3)
+    return iter(dataset[start * count + index :: count].to_iter_dataset(options))
+
+
+def load_all(rows: Rows, threads: int) -> Row:
+    """Every row, stacked: arrays with a leading axis of len(rows)."""
+    made: Row | None = None
+    source = grain.MapDataset.source(_Source(len(rows), rows.__getitem__, "rows"))
+    for k, row in enumerate(source.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=16))):
+        if made is None:
+            made = {key: np.empty((len(rows), *np.shape(v)), np.asarray(v).dtype) for key, v in row.items()}
+        for key, value in row.items():
+            made[key][k] = value
+    return made

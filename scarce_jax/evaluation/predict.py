@@ -1,0 +1,204 @@
+"""Masks for single images at their native size, from whatever a result needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from scarce_jax.data.images import resize_image, resize_label
+from scarce_jax.data.source import stream
+from scarce_jax.errors import InputError
+from scarce_jax.evaluation.evaluate import (
+    choose_labels,
+    native_canvas,
+    padded_rows,
+    place,
+    resize_scores,
+    shard_rows,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """One image's mask.
+
+    Attributes:
+      labels: uint8 [H, W], class ids at the image's own size; 255 where nothing is predicted (a coarse mask alone).
+      confidence: uint8 [H, W], the largest class probability times 255; 255 where a coarse label was kept.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray
+
+
+class Predictor:
+    """Applies one result of a run to images.
+
+    Attributes:
+      classes: class names.
+      palette: RGB triples (0..255), one per class.
+      native_ids: the dataset's own mask value of each class, None where it is the class index.
+      config: the run's resolved config.
+      variables: role -> {"params", "batch_stats"}.
+      needs_coarse: whether a coarse mask must come with every image.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        predict: Callable | None,
+        transform: Callable,
+        size: tuple[int, int] | None,
+        needs_coarse: bool,
+        composite: bool,
+        nets: Mapping[str, Any],
+        consts: Mapping[str, Any],
+        classes: tuple[str, ...],
+        palette: tuple[tuple[int, int, int], ...],
+        native_ids: tuple[int, ...] | None,
+        config: Any,
+        without_coarse: Sequence[str],
+        batch: int,
+        mesh: Mesh,
+    ):
+        self.name, self.classes, self.palette, self.native_ids, self.config = (
+            name,
+            classes,
+            palette,
+            native_ids,
+            config,
+        )
+        self.needs_coarse = needs_coarse
+        self.variables = {role: net.variables for role, net in nets.items()}
+        self._predict, self._transform, self._composite, self._size = predict, transform, composite, size
+        self._nets, self._consts, self._mesh, self._batch = nets, consts, mesh, batch
+        self._without_coarse = list(without_coarse)
+        self._labels = jax.jit(self._compile(self._label), static_argnames="canvas")
+        self._probabilities = jax.jit(self._compile(self._probability), static_argnames="canvas")
+
+    def _compile(self, finish: Callable) -> Callable:
+        axis = self._mesh.axis_names[0]
+
+        def run(nets, rows, consts, *, canvas):
+            def local(nets, rows, consts):
+                key = jax.random.key(0)
+                batch = jax.vmap(lambda row: self._transform(row, key, consts))(rows)
+                scores = self._predict(nets, batch, consts) if self._predict else None
+                return finish(scores, rows, canvas)
+
+            return jax.shard_map(local, mesh=self._mesh, in_specs=(P(), P(axis), P()), out_specs=P(axis))(
+                nets, rows, consts
+            )
+
+        return run
+
+    def _label(self, scores: jax.Array | None, rows: dict, canvas: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+        labels = choose_labels(scores, rows, canvas, self._composite)
+        if scores is None:
+            confidence = jnp.zeros(labels.shape, jnp.float32)
+        else:
+            confidence = jax.nn.softmax(resize_scores(scores, rows, canvas)).max(-1)
+        if self._composite:
+            confidence = jnp.where(rows["overlay"] != 255, 1.0, confidence)
+        return labels, jnp.round(confidence * 255).astype(jnp.uint8)
+
+    def _probability(self, scores: jax.Array | None, rows: dict, canvas: tuple[int, int]) -> jax.Array:
+        one_hot = None
+        if self._composite:
+            one_hot = jax.nn.one_hot(rows["overlay"], len(self.classes))
+        if scores is None:
+            return one_hot
+        found = jax.nn.softmax(resize_scores(scores, rows, canvas))
+        return found if one_hot is None else jnp.where((rows["overlay"] != 255)[..., None], one_hot, found)
+
+    def check(self, coarse_given: bool) -> None:
+        """Raises InputError where the result needs a coarse mask and none is given."""
+        if self.needs_coarse and not coarse_given:
+            others = f"; results that do not: {', '.join(self._without_coarse)}" if self._without_coarse else (
+                "; every result of this run needs one"
+            )  # fmt: skip
+            raise InputError(f"result {self.name}: needs a coarse mask with every image, and none is given{others}")
+
+    def row(self, image: np.ndarray, coarse: np.ndarray | None) -> dict[str, np.ndarray]:
+        """An image as the compiled program takes it.
+
+        Raises:
+          InputError: not uint8 [H, W, 3], or a coarse mask of another size, dtype or with unknown ids.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(f"image: found {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3] (RGB)")
+        self.check(coarse is not None)
+        height, width = image.shape[:2]
+        canvas = native_canvas(height, width)
+        size = self._size or (height, width)
+        sized_canvas = self._size or canvas
+        sized = np.zeros((*sized_canvas, 3), np.uint8)
+        sized[: size[0], : size[1]] = resize_image(image, size)
+        row = {"image": sized, "height": np.int32(size[0]), "width": np.int32(size[1])}
+        row |= {"native_height": np.int32(height), "native_width": np.int32(width)}
+        if self.needs_coarse:
+            if coarse.shape != (height, width) or coarse.dtype != np.uint8:
+                found = f"{coarse.dtype} {list(coarse.shape)}"
+                raise InputError(f"coarse mask: found {found}, expected uint8 {[height, width]} as the image")
+            unknown = sorted(set(np.unique(coarse)) - set(range(len(self.classes))) - {255})
+            if unknown:
+                last = len(self.classes) - 1
+                raise InputError(f"coarse mask: id {unknown[0]} is no class; expected 0..{last}, or 255 for unlabelled")
+            row["coarse"] = place(resize_label(coarse, size), sized_canvas)
+            row["overlay"] = place(coarse, canvas)
+        return row
+
+    def stream(self, load: Callable[[int], dict], sizes: Sequence[tuple[int, int]], threads: int) -> Iterator:
+        """(k, Prediction) for rows `load(k)` of images with these (height, width), batched over all devices."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for k, (height, width) in enumerate(sizes):
+            groups.setdefault(native_canvas(height, width), []).append(k)
+        total = self._batch * self._mesh.size
+        for canvas, members in groups.items():
+            padded = -(-len(members) // total) * total
+            batches = stream(padded_rows(load, members), padded, total, threads=threads)
+            for number, rows in enumerate(batches):
+                found = self._labels(self._nets, shard_rows(self._mesh, rows), self._consts, canvas=canvas)
+                labels, confidence = (np.asarray(x) for x in found)
+                for j, k in enumerate(members[number * total : (number + 1) * total]):
+                    height, width = sizes[k]
+                    yield k, Prediction(labels[j, :height, :width], confidence[j, :height, :width])
+
+    def _single(self, image: np.ndarray, coarse: np.ndarray | None, program: Callable) -> Any:
+        row = self.row(image, coarse)
+        # Every device works on a copy: one program serves whatever the number of devices.
+        rows = {key: np.stack([value] * self._mesh.size) for key, value in row.items()}
+        canvas = native_canvas(*image.shape[:2])
+        return program(self._nets, shard_rows(self._mesh, rows), self._consts, canvas=canvas)
+
+    def predict(self, image: np.ndarray, coarse: np.ndarray | None = None) -> np.ndarray:
+        """Class ids of one image.
+
+        Args:
+          image: uint8 [H, W, 3], RGB.
+          coarse: uint8 [H, W] class ids with 255 = unlabelled, where the result needs one.
+
+        Returns:
+          uint8 [H, W].
+
+        Raises:
+          InputError: an argument has another shape, dtype or range, or the coarse mask is missing.
+        """
+        labels, _ = self._single(image, coarse, self._labels)
+        return np.asarray(labels)[0, : image.shape[0], : image.shape[1]]
+
+    def probabilities(self, image: np.ndarray, coarse: np.ndarray | None = None) -> np.ndarray:
+        """Class probabilities float32 [H, W, K] of one image; arguments and errors as `predict`.
+
+        They sum to 1, except where a coarse mask alone predicts and has no label: there all are 0.
+        """
+        found = self._single(image, coarse, self._probabilities)
+        return np.asarray(found)[0, : image.shape[0], : image.shape[1]]

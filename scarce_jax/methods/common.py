@@ -1,0 +1,166 @@
+"""What every method's config begins with, and the parts of a recipe that several methods use."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import tyro
+
+from scarce_jax.data.budget import Budget
+from scarce_jax.errors import InputError
+from scarce_jax.losses import cross_entropy
+from scarce_jax.ops.warp import Augment, augment, normalise
+from scarce_jax.training.optim import Optimizer
+from scarce_jax.training.recipe import Epochs, Eval, NetState, Out, Runtime, Source
+
+SEGMENTER = "segmenter"
+"""The role of the net that gives the masks; net folders carry it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The top of every config.
+
+    Attributes:
+      seed: of initial values, order and augmentation; not of the budget, which seeds share.
+      dataset: tfds name of a prepared dataset.
+      train_split, eval_split: splits trained on and measured on.
+      budget: which labels may be used.
+      compare: also train and measure the stages that the method is compared with.
+      paper: figures of the paper that this config reproduces, by result.
+      dtype: compute dtype; "auto" is bfloat16 on a GPU and float32 on a CPU. Parameters stay float32.
+    """
+
+    seed: int = 0
+    dataset: str
+    train_split: str = "train"
+    eval_split: str = "val"
+    budget: Budget = Budget()
+    compare: bool = False
+    paper: Annotated[dict[str, Any], tyro.conf.Suppress] = dataclasses.field(default_factory=dict)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    runtime: Runtime = Runtime()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmenterStage:
+    """A stage that trains a PSPNet.
+
+    Attributes:
+      steps, epochs: length of training, exactly one of them.
+      batch: examples per step over all devices.
+      size: (height, width) to which whole frames are resized before augmentation, and at which masks are predicted.
+      depth: ResNet depth: 18, 34, 50 or 101.
+      width: channels of the stem; every layer scales with it (64 in the papers).
+      dropout: channel dropout before the last convolution.
+      aux_weight: weight of the auxiliary head's loss on layer3.
+      eval_every: steps between measurements on the evaluation split; 0 measures after the last step alone.
+      eval_batch: images per device in evaluation and inference.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch: int
+    size: tuple[int, int]
+    augment: Augment
+    depth: Literal[18, 34, 50, 101] = 101
+    width: int = 64
+    dropout: float = 0.1
+    aux_weight: float = 0.4
+    optim: Optimizer
+    eval_every: int = 0
+    eval_batch: int = 4
+
+
+def length(stage: Any, name: str) -> int | Epochs:
+    """The stage's steps or epochs.
+
+    Raises:
+      InputError: not exactly one of them is given, or it is not positive.
+    """
+    given = {key: value for key in ("steps", "epochs") if (value := getattr(stage, key)) is not None}
+    if len(given) != 1:
+        raise InputError(f"{name}: found {given or 'neither steps nor epochs'}; give exactly one of steps and epochs")
+    if next(iter(given.values())) <= 0:
+        raise InputError(f"{name}: {given} must be positive")
+    return stage.steps if stage.steps is not None else Epochs(count=stage.epochs)
+
+
+def compute_dtype(config: Experiment) -> jnp.dtype:
+    """The modules' compute dtype; an unresolved "auto" counts as float32."""
+    return jnp.bfloat16 if config.dtype == "bfloat16" else jnp.float32
+
+
+def image_input(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
+    """The abstract normalised image that initialises a net."""
+    return jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+
+
+def mask_input(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
+    """The abstract mask that initialises a net."""
+    return jax.ShapeDtypeStruct((1, *size), jnp.uint8)
+
+
+def augmented(config: Augment) -> Callable[[dict, jax.Array, Mapping], dict]:
+    """The transform of a training source."""
+    return lambda row, key, consts: augment(row, key, config)
+
+
+def unaugmented(row: dict, key: jax.Array, consts: Mapping) -> dict:
+    """The transform of a source that is measured or inferred: the image normalised, nothing else."""
+    return {**row, "image": normalise(row["image"])}
+
+
+def segmentation_loss(module: nn.Module, fields: tuple[str, ...], aux_weight: float, source: str) -> Callable:
+    """Cross-entropy of a PSPNet's logits, plus `aux_weight` times that of its auxiliary head.
+
+    Args:
+      fields: what of the batch goes into the net: ("image",) or ("image", "coarse").
+      source: the batch's source.
+    """
+
+    def loss(params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
+        rows = batch[source]
+        variables = {"params": params, "batch_stats": nets[SEGMENTER].stats}
+        (logits, aux), updated = module.apply(
+            variables, *(rows[f] for f in fields), train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
+        main = cross_entropy(logits, rows["label"])
+        auxiliary = cross_entropy(aux, rows["label"])
+        metrics = {"cross_entropy": main, "auxiliary_cross_entropy": auxiliary}
+        return main + aux_weight * auxiliary, Out(metrics=metrics, stats={SEGMENTER: updated["batch_stats"]})
+
+    return loss
+
+
+def segmentation_predict(module: nn.Module, fields: tuple[str, ...]) -> Callable:
+    """Logits [B, h, w, K] of the net in the segmenter's role."""
+
+    def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
+        return module.apply(nets[SEGMENTER].variables, *(batch[f] for f in fields), train=False)[0]
+
+    return predict
+
+
+def evaluation_source(config: Experiment, stage: SegmenterStage, fields: tuple[str, ...] = ()) -> Source:
+    """Every image of the evaluation split at a stage's size, with its fine mask."""
+    return Source(
+        dataset=config.dataset,
+        split=config.eval_split,
+        fields=fields,
+        labels=("fine",),
+        batch=stage.eval_batch,
+        size=stage.size,
+        transform=unaugmented,
+    )
+
+
+def during_training(config: Experiment, stage: SegmenterStage, predict: Callable, fields: tuple[str, ...] = ()) -> Eval:
+    """The measurement of a stage's own nets while they train."""
+    source = evaluation_source(config, stage, fields)
+    return Eval(name=config.eval_split, predict=predict, source=source, every=stage.eval_every)

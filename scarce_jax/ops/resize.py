@@ -1,0 +1,167 @@
+"""Bilinear resizing and adaptive averaging with torch's conventions, on the device.
+
+Sizes known at trace time become small constant matrices: on an accelerator a matrix product beats a gather,
+and its gradient is one too instead of a scatter. float32 products are asked for at full precision, since a
+GPU would otherwise round their operands to TF32.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax.Array:
+    """Bilinear resize of a batch, equal to torch's `interpolate(mode="bilinear")` (no antialiasing).
+
+    Args:
+      x: floating [B, h, w, C].
+      size: (H, W) of the result.
+      align_corners: True puts the centres of the corner pixels on each other; False aligns the outer edges,
+        and coordinates beyond the first or last pixel's centre take that pixel.
+
+    Returns:
+      [B, H, W, C] in x's dtype; below float32 the weights are rounded to it and sums accumulate in float32.
+    """
+    (height, width), (batch, _, _, channels) = size, x.shape
+    # Columns first, so that the large result is written once and by a product whose rows are contiguous.
+    if x.shape[2] != width:
+        x = _product("Ww,bhwc->bhWc", _bilinear_matrix(x.shape[2], width, align_corners), x)
+    if x.shape[1] != height:
+        rows = jnp.asarray(_bilinear_matrix(x.shape[1], height, align_corners))
+        rows = jnp.broadcast_to(rows, (batch, *rows.shape))
+        x = _product("bHh,bhn->bHn", rows, x.reshape(batch, x.shape[1], width * channels))
+    return x.reshape(batch, height, width, channels)
+
+
+def adaptive_average_pool(x: jax.Array, bins: int | tuple[int, int]) -> jax.Array:
+    """Averages over a grid of bins that cover the image, equal to torch's `adaptive_avg_pool2d`.
+
+    Bin i of n over a length L holds the entries floor(i*L/n) .. ceil((i+1)*L/n) - 1, so neighbouring bins
+    may share an entry. Any L works, also L < n.
+
+    Args:
+      x: floating [B, h, w, C].
+      bins: (rows, columns) of the grid, or one number for both.
+
+    Returns:
+      [B, rows, columns, C] in x's dtype, summed in float32.
+    """
+    rows, columns = (bins, bins) if isinstance(bins, int) else bins
+    over_height, over_width = _bin_membership(x.shape[1], rows), _bin_membership(x.shape[2], columns)
+    # Zeros and ones are exact in every dtype; the division by the number of entries is done on the sums.
+    sums = _product("nh,bhwc->bnwc", over_height, x, result=jnp.float32)
+    sums = _product("mw,bnwc->bnmc", over_width, sums)
+    counts = over_height.sum(1)[:, None, None] * over_width.sum(1)[:, None]
+    return (sums / counts).astype(x.dtype)
+
+
+def class_fractions(labels: jax.Array, classes: int, size: tuple[int, int]) -> jax.Array:
+    """Share of each class in the cells of a coarser grid: the adaptive average of the one-hot labels.
+
+    Equal to `adaptive_average_pool(one_hot(labels), size)`, without the one-hot volume at full resolution:
+    the labels of each cell are gathered as they are, and compared and counted in one fused reduction.
+
+    Args:
+      labels: integer [B, H, W]; a value outside 0..classes-1 (255 = void) belongs to no class.
+      classes: K.
+      size: (h, w) of the grid.
+
+    Returns:
+      float32 [B, h, w, K] in 0..1; a cell sums to its share of labelled pixels.
+    """
+    member_rows, rows_valid = _bin_members(labels.shape[1], size[0])  # [h, r]
+    member_columns, columns_valid = _bin_members(labels.shape[2], size[1])  # [w, s]
+    cells = jnp.take(labels, member_rows, axis=1, mode="clip")  # [B, h, r, W]
+    cells = jnp.take(cells, member_columns, axis=3, mode="clip")  # [B, h, r, w, s]
+    valid = rows_valid[:, :, None, None] & columns_valid  # [h, r, w, s]
+    hits = (cells[..., None] == jnp.arange(classes, dtype=labels.dtype)) & valid[..., None]
+    counts = rows_valid.sum(1)[:, None, None] * columns_valid.sum(1)[:, None]
+    return hits.sum((2, 4), dtype=jnp.int32) / jnp.asarray(counts, jnp.float32)
+
+
+def resize_dynamic(
+    x: jax.Array,
+    src_height: jax.Array | int,
+    src_width: jax.Array | int,
+    dst_height: jax.Array | int,
+    dst_width: jax.Array | int,
+    canvas: tuple[int, int],
+) -> jax.Array:
+    """Bilinear resize between the valid parts of two static canvases, the sizes known only at run time.
+
+    Pixel centres at half integers, as `resize_bilinear(align_corners=False)`. Coordinates are exact integer
+    arithmetic and the interpolation is elementwise, so an image gives the same bits alone and under `vmap`.
+    For one image.
+
+    Args:
+      x: floating [h, w, C], valid in [:src_height, :src_width]; nothing beyond is read into the result.
+      src_height, src_width: integers >= 1.
+      dst_height, dst_width: integers >= 0, at most the canvas. 2 * source * target must fit in int32
+        (32,000 each does).
+      canvas: (H, W) of the result, static.
+
+    Returns:
+      [H, W, C] in x's dtype, interpolated in float32; zero outside [:dst_height, :dst_width].
+    """
+    low, high, weight = _dynamic_taps(src_height, dst_height, canvas[0])
+    y = x.astype(jnp.float32)
+    y = y[low] * (1 - weight)[:, None, None] + y[high] * weight[:, None, None]  # [H, w, C]
+    low, high, weight = _dynamic_taps(src_width, dst_width, canvas[1])
+    y = y[:, low] * (1 - weight)[:, None] + y[:, high] * weight[:, None]  # [H, W, C]
+    inside = (jnp.arange(canvas[0]) < dst_height)[:, None] & (jnp.arange(canvas[1]) < dst_width)
+    return jnp.where(inside[:, :, None], y, 0.0).astype(x.dtype)
+
+
+def _dynamic_taps(source, target, length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    source, target = jnp.asarray(source, jnp.int32), jnp.maximum(jnp.asarray(target, jnp.int32), 1)
+    # (i + 1/2) * source / target - 1/2 over the common denominator 2 * target.
+    position = (2 * jnp.arange(length, dtype=jnp.int32) + 1) * source - target
+    position = jnp.clip(position, 0, (source - 1) * 2 * target)
+    low = position // (2 * target)
+    weight = (position - low * 2 * target).astype(jnp.float32) / (2 * target).astype(jnp.float32)
+    return low, jnp.minimum(low + 1, source - 1), weight
+
+
+def _product(pattern: str, matrix, x: jax.Array, result=None) -> jax.Array:
+    matrix = jnp.asarray(matrix, x.dtype)
+    return jnp.einsum(
+        pattern, matrix, x, precision=jax.lax.Precision.HIGHEST, preferred_element_type=result or x.dtype
+    )
+
+
+@functools.cache
+def _bilinear_matrix(source: int, target: int, align_corners: bool) -> np.ndarray:
+    """float32 [target, source]: rows hold the one or two weights of each target entry."""
+    index = np.arange(target)
+    if align_corners:
+        position = index * ((source - 1) / max(target - 1, 1))
+    else:
+        position = np.clip((index + 0.5) * (source / target) - 0.5, 0, source - 1)
+    low = np.clip(np.floor(position).astype(int), 0, max(source - 2, 0))
+    weight = position - low
+    matrix = np.zeros((target, source))
+    matrix[index, low] = 1 - weight
+    matrix[index, np.minimum(low + 1, source - 1)] += weight
+    return matrix.astype(np.float32)
+
+
+@functools.cache
+def _bin_members(length: int, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and validity, both [bins, r], of each adaptive bin's entries; r is the largest bin's size."""
+    first = np.arange(bins) * length // bins
+    last = -(-(np.arange(1, bins + 1) * length) // bins)
+    index = first[:, None] + np.arange((last - first).max())
+    return np.minimum(index, length - 1), index < last[:, None]
+
+
+@functools.cache
+def _bin_membership(length: int, bins: int) -> np.ndarray:
+    """float32 [bins, length] of zeros and ones."""
+    index, valid = _bin_members(length, bins)
+    matrix = np.zeros((bins, length), np.float32)
+    np.add.at(matrix, (np.arange(bins)[:, None], index), valid)
+    return matrix

@@ -1,0 +1,185 @@
+"""Augmentation inside the compiled step: one inverse affine map per image, by gathers of uint8 pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scarce_jax.data.schema import IGNORE, LABEL_FIELDS
+from scarce_jax.errors import InputError
+
+MEAN = (0.485, 0.456, 0.406)
+"""ImageNet's mean of R, G, B in 0..1: what every network's input is centred on."""
+
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's standard deviation of R, G, B in 0..1."""
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's greyscale
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment:
+    """What is drawn for each image. All draws are independent.
+
+    Attributes:
+      crop: (height, width) of the result, in pixels.
+      scale: range of the uniformly drawn factor by which the image grows; 0.5 to 2 in the detailer paper,
+        section 4.2.
+      rotate: the angle is uniform within plus or minus this many degrees, about the image's centre.
+      rotate_probability: of rotating at all. The detailer paper names none; PSPNet's authors rotate half of
+        the images.
+      flip: probability of a horizontal flip.
+      brightness, contrast, saturation: each factor is uniform in 1 minus to 1 plus this (torchvision's
+        ColorJitter, in this order, clipped to 0..1 after each).
+    """
+
+    crop: tuple[int, int]
+    scale: tuple[float, float] = (0.5, 2.0)
+    rotate: float = 10.0
+    rotate_probability: float = 1.0
+    flip: float = 0.5
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self):
+        if min(self.crop) < 1:
+            raise InputError(f"crop is {self.crop}; expected two sizes of at least 1 pixel")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise InputError(f"scale is {self.scale}; expected (smallest, largest) factor, both above 0")
+        for name in ("rotate_probability", "flip", "brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected 0 to 1")
+
+
+def normalise(image: jax.Array) -> jax.Array:
+    """(image / 255 - MEAN) / STD: RGB in 0..255, uint8 or floating, [..., 3] -> float32 [..., 3]."""
+    mean, std = jnp.asarray(MEAN, jnp.float32), jnp.asarray(STD, jnp.float32)
+    return (image.astype(jnp.float32) / 255 - mean) / std
+
+
+def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, Any]:
+    """Draws one augmentation and applies it to one row; `vmap` it over rows and their keys.
+
+    The valid part is rotated about its centre, flipped, scaled, and cropped at a uniformly drawn whole-pixel
+    position (centred along an axis where it is smaller than the crop). All of it is one inverse map, by which
+    the image is sampled once: bilinear without antialiasing; masks take the nearest pixel under the same map.
+
+    Args:
+      row: "image" uint8 [H, W, 3]; any of "label", "fine" and "coarse" uint8 [H, W]; "height" and "width"
+        int32 [], the valid part [:height, :width] (the whole canvas where absent). Other entries are passed
+        through.
+      key: of this row. Equal keys give equal augmentations.
+      config: what to draw; static.
+
+    Returns:
+      The row without "height" and "width"; image float32 [*crop, 3], normalised, 0 (the mean colour)
+      outside the image; masks [*crop] in their dtype, 255 outside.
+
+    Raises:
+      ValueError: a mask is not of the image's size.
+    """
+    image = row["image"]
+    canvas = image.shape[:2]
+    height, width = row.get("height", canvas[0]), row.get("width", canvas[1])
+    # One call for all draws, whatever the settings: compiling a generator call costs more than running it, and
+    # changing one setting leaves the other draws as they were.
+    drawn = jax.random.uniform(key, (9,))
+    y, x = _source_coordinates(drawn[:6], height, width, config)
+    row_index = jnp.floor(y + 0.5).astype(jnp.int32)
+    column_index = jnp.floor(x + 0.5).astype(jnp.int32)
+    inside = (row_index >= 0) & (row_index < height) & (column_index >= 0) & (column_index < width)
+    nearest = _flat_index(row_index, column_index, height, width, canvas)
+
+    result = {name: value for name, value in row.items() if name not in ("height", "width")}
+    pixels = _photometric(_sample_bilinear(image, y, x, height, width), inside, drawn[6:], config)
+    result["image"] = jnp.where(inside[..., None], normalise(pixels), 0.0)
+    for name in ("label", *LABEL_FIELDS):
+        if name in row:
+            if row[name].shape != canvas:
+                raise ValueError(f"{name} has shape {row[name].shape}; expected {canvas}, the image's")
+            result[name] = jnp.where(
+                inside, row[name].reshape(-1)[nearest], jnp.asarray(IGNORE, row[name].dtype)
+            )
+    return result
+
+
+def _source_coordinates(drawn: jax.Array, height, width, config: Augment) -> tuple[jax.Array, jax.Array]:
+    """float32 [h, w] row and column of the source (pixel centres at integers) for every pixel of the crop.
+
+    `drawn` holds six uniform numbers in [0, 1).
+    """
+    smallest, largest = config.scale
+    scale = smallest + (largest - smallest) * drawn[0]
+    angle = jnp.deg2rad(config.rotate) * (2 * drawn[1] - 1)
+    angle = jnp.where(drawn[2] < config.rotate_probability, angle, 0.0)
+    mirror = jnp.where(drawn[3] < config.flip, -1.0, 1.0)
+    # Offsets from the centre of the scaled image. Everything from here on is elementwise: a matrix product
+    # may run in TF32, which misplaces pixels beyond column 1024 by one.
+    down = _offsets(drawn[4], height * scale, config.crop[0])[:, None]
+    right = _offsets(drawn[5], width * scale, config.crop[1])[None, :] * mirror
+    cosine, sine = jnp.cos(angle) / scale, jnp.sin(angle) / scale
+    return (
+        cosine * down - sine * right + (height / 2 - 0.5),
+        sine * down + cosine * right + (width / 2 - 0.5),
+    )
+
+
+def _offsets(position: jax.Array, length: jax.Array, crop: int) -> jax.Array:
+    """float32 [crop]: pixel centres of the crop along one axis, from the middle of an image of `length`.
+
+    `position` in [0, 1) says where the crop is among the possible places.
+    """
+    spare = jnp.floor(length - crop)
+    start = jnp.minimum(jnp.floor(position * (spare + 1)), spare)
+    start = jnp.where(spare >= 0, start, jnp.floor(spare / 2))
+    return start + jnp.arange(crop) + 0.5 - length / 2
+
+
+def _flat_index(rows: jax.Array, columns: jax.Array, height, width, canvas: tuple[int, int]) -> jax.Array:
+    return jnp.clip(rows, 0, height - 1) * canvas[1] + jnp.clip(columns, 0, width - 1)
+
+
+def _sample_bilinear(image: jax.Array, y: jax.Array, x: jax.Array, height, width) -> jax.Array:
+    """float32 [h, w, 3] in 0..255 of image [H, W, 3] at y, x; beyond the valid part its edge pixels."""
+    canvas, flat = image.shape[:2], image.reshape(-1, image.shape[-1])
+    top, left = jnp.floor(y), jnp.floor(x)
+    down, right = (y - top)[..., None], (x - left)[..., None]
+    top, left = top.astype(jnp.int32), left.astype(jnp.int32)
+
+    def tap(rows: jax.Array, columns: jax.Array) -> jax.Array:
+        # uint8 until after the gather: a quarter of the bytes.
+        return flat[_flat_index(rows, columns, height, width, canvas)].astype(jnp.float32)
+
+    upper = tap(top, left) * (1 - right) + tap(top, left + 1) * right
+    lower = tap(top + 1, left) * (1 - right) + tap(top + 1, left + 1) * right
+    return upper * (1 - down) + lower * down
+
+
+def _photometric(pixels: jax.Array, inside: jax.Array, drawn: jax.Array, config: Augment) -> jax.Array:
+    """Brightness, contrast and saturation of [h, w, 3] in 0..255, by three uniform numbers in [0, 1).
+
+    `inside` marks the pixels of the image: the filling must not enter its mean.
+    """
+    brightness, contrast, saturation = (
+        1 + amount * (2 * number - 1)
+        for amount, number in zip((config.brightness, config.contrast, config.saturation), drawn, strict=True)
+    )
+
+    def blend(pixels: jax.Array, other: jax.Array | float, share: jax.Array) -> jax.Array:
+        return jnp.clip(pixels * share + other * (1 - share), 0, 255)
+
+    def grey(pixels: jax.Array) -> jax.Array:
+        return jnp.sum(pixels * jnp.asarray(LUMA, jnp.float32), -1, keepdims=True)
+
+    if config.brightness:
+        pixels = blend(pixels, 0.0, brightness)
+    if config.contrast:
+        mean = jnp.sum(grey(pixels) * inside[..., None]) / jnp.maximum(jnp.sum(inside), 1)
+        pixels = blend(pixels, mean, contrast)
+    if config.saturation:
+        pixels = blend(pixels, grey(pixels), saturation)
+    return pixels

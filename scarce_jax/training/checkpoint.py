@@ -1,0 +1,200 @@
+"""Orbax checkpoints with a checksum of ours for every leaf, behind one module.
+
+Orbax writes atomically but loads flipped bits silently, so every save records the crc32, shape and dtype of each leaf
+in the checkpoint's metadata, and every load verifies them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import pathlib
+import re
+import shutil
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import serialization, traverse_util
+from orbax.checkpoint import v1 as ocp
+
+from scarce_jax.errors import InputError
+from scarce_jax.training import mesh as mesh_lib
+
+log = logging.getLogger("scarce_jax")
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint cannot be read, or does not hold what was saved; the message names it and the reason."""
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    """Arrays by path, for any tree that Flax can turn into nested dicts."""
+    flat = traverse_util.flatten_dict(serialization.to_state_dict(tree), sep="/")
+    return {path: leaf for path, leaf in flat.items() if hasattr(leaf, "shape")}
+
+
+def _checksums(tree: Any) -> dict[str, list]:
+    found = {}
+    for path, leaf in _leaves(tree).items():
+        array = np.ascontiguousarray(np.asarray(leaf))
+        found[path] = [zlib.crc32(array.view(np.uint8).reshape(-1)), list(leaf.shape), str(array.dtype)]
+    return found
+
+
+class Saving:
+    """A save in progress; `result()` returns when it is on disk."""
+
+    def __init__(self, path: pathlib.Path, response: ocp.AsyncResponse | None, error: Exception | None = None):
+        self._path, self._response, self._error = path, response, error
+
+    def result(self) -> None:
+        """Raises InputError where the disk is full or cannot be written; nothing half-written stays under the name."""
+        try:
+            if self._error is not None:
+                raise self._error
+            self._response.result()
+        except Exception as error:
+            remove_unfinished(self._path.parent)
+            reason = _storage_failure(error, self._path.parent)
+            if reason is None:
+                raise
+            raise InputError(
+                f"{self._path}: cannot be saved, {reason}; make room or choose another --workdir, then run the same "
+                f"command again: it goes on from the newest complete checkpoint"
+            ) from error
+
+
+def _storage_failure(error: BaseException | None, folder: pathlib.Path) -> str | None:
+    """What the file system refused, found anywhere in the chain of causes; None if that is not what happened."""
+    while error is not None:
+        code = getattr(error, "errno", None)
+        text = str(error)
+        if code in (errno.ENOSPC, errno.EDQUOT) or re.search("No space left|RESOURCE_EXHAUSTED|quota", text):
+            return f"no space left ({shutil.disk_usage(folder).free >> 10} KiB free)"
+        if code in (errno.EACCES, errno.EROFS, errno.EPERM) or re.search("Permission denied|Read-only", text):
+            return "the folder cannot be written"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def save_async(path: pathlib.Path, tree: Any) -> Saving:
+    """Starts saving; arrays are copied before it returns, so they may be donated afterwards."""
+    path = path.absolute()
+    metadata = {"scarce_jax": {"format": 1, "checksums": _checksums(tree)}}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = serialization.to_state_dict(tree)
+        return Saving(path, ocp.save_async(path, state, overwrite=True, custom_metadata=metadata))
+    except Exception as error:
+        return Saving(path, None, error)
+
+
+def load(path: pathlib.Path, like: Any) -> Any:
+    """What `save_async` saved, verified.
+
+    Args:
+      like: a tree of ShapeDtypeStructs with shardings: the arrays come on whatever devices those name.
+
+    Raises:
+      DamagedCheckpoint: it is incomplete, unreadable, or a leaf differs from what was saved.
+    """
+    try:
+        metadata = ocp.metadata(path.absolute())
+        saved = metadata.custom_metadata["scarce_jax"]["checksums"]
+    except Exception as error:
+        raise DamagedCheckpoint(f"{path}: its metadata cannot be read ({_first_line(error)})") from error
+    expected = _leaves(like)
+    if set(saved) != set(expected):
+        odd = sorted(set(saved) ^ set(expected))
+        raise DamagedCheckpoint(f"{path}: {len(odd)} arrays are missing or unknown, among them {odd[:3]}")
+    for name, leaf in expected.items():
+        if list(leaf.shape) != saved[name][1]:
+            raise DamagedCheckpoint(f"{path}: {name} has shape {saved[name][1]}, expected {list(leaf.shape)}")
+    try:
+        tree = ocp.load(path.absolute(), serialization.to_state_dict(like))
+        loaded = serialization.from_state_dict(like, tree)
+        found = _checksums(loaded)
+    except Exception as error:
+        raise DamagedCheckpoint(f"{path}: cannot be read ({_first_line(error)})") from error
+    for name, checksum in saved.items():
+        if found[name] != checksum:
+            raise DamagedCheckpoint(f"{path}: {name} is not what was saved (its checksum differs)")
+    return loaded
+
+
+def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+
+
+def remove_unfinished(folder: pathlib.Path) -> None:
+    """Removes what interrupted saves and deletions left; complete checkpoints stay."""
+    if mesh_lib.is_primary() and folder.is_dir():
+        for path in folder.iterdir():
+            if ".orbax-checkpoint-tmp" in path.name or path.name.startswith(".deleted-"):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+class Checkpoints:
+    """The mid-stage checkpoints of one stage, one folder per step; the newest two are kept."""
+
+    def __init__(self, folder: pathlib.Path, keep: int = 2):
+        self.folder, self._keep = folder, keep
+        self._saving: Saving | None = None
+        remove_unfinished(folder)
+        mesh_lib.barrier(f"checkpoints {folder}")
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, newest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted((int(p.name) for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
+
+    def save(self, step: int, tree: Any) -> None:
+        """Starts saving, after the save before it has finished."""
+        self.wait()
+        self._saving = save_async(self.folder / str(step), tree)
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk and older checkpoints are gone."""
+        if self._saving is None:
+            return
+        saving, self._saving = self._saving, None
+        saving.result()
+        if mesh_lib.is_primary():
+            _remove(self.folder / str(step) for step in self.steps()[self._keep :])
+
+    def load_newest(self, like: Any) -> tuple[int, Any] | None:
+        """The newest checkpoint that verifies, with its step; a damaged one is named in the log and passed over."""
+        damaged = []
+        for step in self.steps():
+            try:
+                tree = load(self.folder / str(step), like)
+            except DamagedCheckpoint as error:
+                log.warning("damaged checkpoint, using the one before it: %s", error)
+                damaged.append(self.folder / str(step))
+                continue
+            if mesh_lib.is_primary():
+                _remove(damaged)
+            return step, tree
+        return None
+
+
+def _remove(paths: Iterable[pathlib.Path]) -> None:
+    """Renames before deleting, so that a kill in between leaves no half-deleted checkpoint under a valid name."""
+    for path in paths:
+        aside = path.with_name(f".deleted-{path.name}-{os.getpid()}")
+        path.rename(aside)
+        shutil.rmtree(aside)
+
+
+def replicated_like(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """The abstract tree to load into: shapes and dtypes of `tree`, replicated over the mesh."""
+    sharding = mesh_lib.replicated(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)

@@ -1,0 +1,182 @@
+"""One pass over data: a jitted prediction, host work in processes, and records or a mean as the result."""
+
+from __future__ import annotations
+
+import io
+import logging
+import pathlib
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from scarce_jax.data.records import PART, Records, parts_done, write_part
+from scarce_jax.data.source import Rows, stream
+from scarce_jax.errors import InputError
+from scarce_jax.evaluation.evaluate import padded_rows, shard_rows
+from scarce_jax.host.workers import map_ordered
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training.recipe import Infer, Mean, Runtime
+
+log = logging.getLogger("scarce_jax")
+
+
+def compile_predict(stage: Infer, mesh: Mesh) -> Callable:
+    """The jitted `(nets, rows, consts) -> {field: [B, ...]}`, every device predicting its own rows."""
+
+    def local(nets, rows, consts):
+        key = jax.random.key(0)
+        batch = jax.vmap(lambda row: stage.source.transform(row, key, consts))(rows)
+        return stage.predict(nets, batch, consts)
+
+    specs = (P(), P(mesh_lib.AXIS), P())
+    return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(mesh_lib.AXIS)))
+
+
+def _predictions(
+    stage: Infer,
+    rows: Rows,
+    members: list[int],
+    nets: Any,
+    consts: Any,
+    predict: Callable,
+    mesh: Mesh,
+    threads: int,
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """(row number, its arrays) for the members that this process predicted, in order."""
+    total = stage.source.batch * mesh.size
+    padded = -(-len(members) // total) * total
+    shard = jax.process_index(), jax.process_count()
+    block = mesh_lib.local_rows(total)
+    batches = stream(padded_rows(rows.__getitem__, members), padded, total, shard=shard, threads=threads)
+    for k, batch in enumerate(batches):
+        found = predict(nets, shard_rows(mesh, batch), consts)
+        local = {name: _local(value) for name, value in found.items()}
+        for j in range(block.stop - block.start):
+            position = k * total + block.start + j
+            if position < len(members):
+                yield members[position], {name: value[j] for name, value in local.items()}
+
+
+def _local(array: jax.Array) -> np.ndarray:
+    """This process's rows of an array split over the devices."""
+    shards = sorted(array.addressable_shards, key=lambda s: s.index[0].start or 0)
+    return np.concatenate([np.asarray(s.data) for s in shards])
+
+
+def infer(
+    stage: Infer,
+    *,
+    rows: Rows,
+    nets: Any,
+    consts: Mapping[str, Any],
+    runtime: Runtime,
+    mesh: Mesh,
+    run_dir: pathlib.Path,
+) -> dict[str, Any]:
+    """Carries the stage out and writes `records/` or `mean.npz`; complete parts of an interrupted pass are kept.
+
+    Returns:
+      For DONE: number of examples, and how many of them were inferred now.
+    """
+    folder = run_dir / stage.name
+    predict = compile_predict(stage, mesh)
+    if isinstance(stage.write, Mean):
+        return _mean(stage, rows, nets, consts, predict, runtime, mesh, folder)
+    records = folder / "records"
+    if mesh_lib.is_primary():
+        records.mkdir(parents=True, exist_ok=True)
+    mesh_lib.barrier(f"records {stage.name}")
+    # A part is inferred by all processes together and written by one, so a restart repeats at most one part.
+    done = parts_done(records)
+    mesh_lib.barrier(f"records counted {stage.name}")
+    parts = [list(range(k, min(k + PART, len(rows)))) for k in range(0, len(rows), PART)]
+    pending = [number for number in range(len(parts)) if number not in done]
+    if done and pending:
+        log.info("%s: goes on, %d of %d parts are done", stage.name, len(done), len(parts))
+    began, inferred = time.perf_counter(), 0
+    for number in pending:
+        found = _predictions(stage, rows, parts[number], nets, consts, predict, mesh, runtime.workers)
+        entries = [(rows.ids[k], arrays) for k, arrays in found]
+        if stage.finish is not None:
+            entries = list(map_ordered(stage.finish, entries, runtime.workers, ahead=4 * max(runtime.workers, 1)))
+        entries = _gather(entries)
+        if mesh_lib.is_primary():
+            write_part(records, number, entries)
+        inferred += len(parts[number])
+        rate = inferred / (time.perf_counter() - began)
+        log.info("%s  %d/%d examples  %.1f images/s", stage.name, parts[number][-1] + 1, len(rows), rate)
+    mesh_lib.barrier(f"records written {stage.name}")
+    Records(records).check_complete(rows.ids)
+    return {"examples": len(rows), "inferred": inferred}
+
+
+def _gather(entries: list[tuple[str, dict[str, np.ndarray]]]) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """The entries of all processes in every process, in example order within a process's block."""
+    if jax.process_count() == 1:
+        return entries
+    from jax.experimental import multihost_utils
+
+    packed = io.BytesIO()
+    ids = np.array([name for name, _ in entries])
+    arrays = {f"{k}/{name}": value for k, (_, found) in enumerate(entries) for name, value in found.items()}
+    np.savez(packed, ids=ids, **arrays)
+    data = np.frombuffer(packed.getvalue(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array([data.size]))[:, 0]
+    buffer = np.zeros(sizes.max(), np.uint8)
+    buffer[: data.size] = data
+    gathered = multihost_utils.process_allgather(buffer)
+    merged = []
+    for size, block in zip(sizes, gathered, strict=True):
+        with np.load(io.BytesIO(block[:size].tobytes()), allow_pickle=False) as found:
+            for k, name in enumerate(found["ids"]):
+                fields = {key.split("/", 1)[1]: found[key] for key in found.files if key.startswith(f"{k}/")}
+                merged.append((str(name), fields))
+    return merged
+
+
+def _mean(
+    stage: Infer,
+    rows: Rows,
+    nets: Any,
+    consts: Any,
+    predict: Callable,
+    runtime: Runtime,
+    mesh: Mesh,
+    folder: pathlib.Path,
+) -> dict[str, Any]:
+    totals: dict[str, np.ndarray] = {}
+    members = list(range(len(rows)))
+    for _, arrays in _predictions(stage, rows, members, nets, consts, predict, mesh, runtime.workers):
+        for name, value in arrays.items():
+            totals[name] = totals.get(name, 0) + value.astype(np.float64)
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        totals = {k: multihost_utils.process_allgather(v).sum(0) for k, v in sorted(totals.items())}
+    means = {name: np.asarray(total / len(rows), np.float32) for name, total in totals.items()}
+    bad = [name for name, value in means.items() if not np.isfinite(value).all()]
+    if bad:
+        raise InputError(f"stage {stage.name}: the mean of {bad} is not finite; check the stage's settings")
+    if mesh_lib.is_primary():
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / ".mean.npz"
+        np.savez(aside, **means)
+        aside.replace(folder / "mean.npz")
+    mesh_lib.barrier(f"mean {stage.name}")
+    return {"examples": len(rows), "inferred": len(rows)}
+
+
+def load_mean(run_dir: pathlib.Path, stage: str, name: str) -> np.ndarray:
+    """Field `name` of what a `Mean` stage left; the zip's own checksums are verified."""
+    path = run_dir / stage / "mean.npz"
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return found[name]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: {name!r} cannot be read ({error}); run again with --redo {stage}") from error

@@ -1,0 +1,169 @@
+"""From a `Source` to the rows of a step: opening it, resident or streaming, and the part that runs on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from scarce_jax.data.budget import Manifest
+from scarce_jax.data.order import Order
+from scarce_jax.data.records import Records
+from scarce_jax.data.source import Field, Reader, RecordField, Rows, load_all, stream
+from scarce_jax.errors import InputError
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training.recipe import Artifact, Recipe, Source
+from scarce_jax.training.state import named_key
+
+CPU_RESIDENT_BYTES = 2 << 30
+RESIDENT_SHARE = 0.25
+CANVAS_WASTE = 3.0
+
+
+@dataclasses.dataclass
+class Inputs:
+    """What the sources of one run are opened with; readers and records are opened once."""
+
+    data_dir: str | None
+    run_dir: pathlib.Path
+    manifest: Manifest | None
+    recipe: Recipe
+
+    def __post_init__(self):
+        self.reader = functools.lru_cache(maxsize=None)(self._reader)
+        self.records = functools.lru_cache(maxsize=None)(self._records)
+
+    def _reader(self, dataset: str, split: str) -> Reader:
+        return Reader(dataset, split, self.data_dir)
+
+    def _records(self, stage: str) -> Records:
+        return Records(self.run_dir / stage / "records")
+
+    def ids(self, source: Source) -> tuple[str, ...]:
+        """The example ids of a source, in order."""
+        if isinstance(source.ids, Artifact):
+            # A pass over data leaves one entry per example it read, so its own source says which.
+            ids = self.ids(self.recipe.stage(source.ids.stage).source)
+        elif source.ids == "all":
+            ids = self.reader(source.dataset, source.split).ids
+        else:
+            ids = self.manifest.roles[source.ids]
+        if source.take is not None:
+            if source.take > len(ids):
+                raise InputError(
+                    f"{source.take} {source.ids} images asked of {source.dataset}/{source.split}, which has {len(ids)}"
+                )
+            ids = ids[: source.take]
+        if not ids:
+            raise InputError(f"no {source.ids!r} images in {source.dataset}/{source.split}; check the budget")
+        return ids
+
+    def open(self, source: Source) -> Rows:
+        """The source's rows, in the order of its ids."""
+        reader = self.reader(source.dataset, source.split)
+        return Rows(
+            reader=reader,
+            indices=[reader.index[name] for name in self.ids(source)],
+            fields=tuple(self._field(f) for f in source.fields),
+            labels=tuple(self._field(f) for f in source.labels),
+            size=source.size,
+        )
+
+    def _field(self, field: str | Artifact) -> Field:
+        return RecordField(self.records(field.stage), field.name) if isinstance(field, Artifact) else field
+
+
+class TrainInput:
+    """The rows of every step of one source.
+
+    `arrays` goes into the compiled step as an argument: all decoded examples, replicated, where the source is resident;
+    `batch(step)` gives what differs per step: the chosen indices there, and the decoded rows where it streams.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        rows: Rows,
+        seed: int,
+        name: str,
+        mesh: Mesh,
+        threads: int,
+        resident: bool | None,
+    ):
+        self._rows, self._mesh, self._threads = rows, mesh, threads
+        self.size = source.batch
+        self.transform = source.transform
+        weights = source.weight(rows.reader.tags[list(rows.indices)]) if source.weight else None
+        self._order = Order(len(rows), zlib.crc32(f"{seed}/{name}".encode()), weights)
+        self.key = named_key(seed, name, "transform")
+        wanted = resident if source.resident is None else source.resident
+        self.resident = fits(rows, mesh) if wanted is None else wanted
+        self.arrays = mesh_lib.replicate(mesh, load_all(rows, threads)) if self.resident else {}
+
+    def batches(self, start: int, steps: int) -> Iterator[dict[str, Any]]:
+        """What step `start`, `start` + 1, ... take, on the devices; `rows` numbers the rows of the global batch."""
+        local = mesh_lib.local_rows(self.size)
+        numbers = np.arange(self.size, dtype=np.int32)[local]
+        if self.resident:
+            for step in range(start, steps):
+                index = self._order.batch(step, self.size)[local]
+                yield mesh_lib.shard(self._mesh, {"row": numbers, "index": index})
+            return
+        shard = (jax.process_index(), jax.process_count())
+        decoded = stream(
+            lambda p: self._rows[self._order[p]],
+            steps * self.size,
+            self.size,
+            shard=shard,
+            start=start,
+            threads=self._threads,
+        )
+        for batch in decoded:
+            yield mesh_lib.shard(self._mesh, {"row": numbers, "decoded": batch})
+
+
+def fits(rows: Rows, mesh: Mesh) -> bool:
+    """Whether a source should be resident: its canvases fit, and are not mostly padding."""
+    height, width = rows.canvas
+    if rows.size is None:
+        areas = [np.prod(rows.reader.read(i)["image"].shape[:2]) for i in rows.indices[:64]]
+        if height * width > CANVAS_WASTE * np.mean(areas):
+            return False
+    masks = len(rows.fields) + bool(rows.labels)
+    needed = len(rows) * height * width * (3 + masks)
+    device = mesh.devices.flat[0]
+    if device.platform == "cpu":
+        return needed * len(mesh.local_devices) <= CPU_RESIDENT_BYTES
+    memory = (device.memory_stats() or {}).get("bytes_limit", 0)
+    return needed <= RESIDENT_SHARE * memory
+
+
+def make_batch(
+    mesh: Mesh,
+    transform: Callable,
+    arrays: Mapping[str, jax.Array],
+    draw: Mapping[str, Any],
+    key: jax.Array,
+    consts: Any,
+) -> dict[str, jax.Array]:
+    """One source's global batch inside the step: rows chosen and transformed where they live.
+
+    Every device does its own rows (`shard_map`), so no image ever crosses devices, and a row's key depends on its
+    number in the global batch, so the result does not depend on how many devices there are.
+    """
+
+    def local(arrays, draw, key, consts):
+        rows = draw.get("decoded") or {name: x[draw["index"]] for name, x in arrays.items()}
+        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(draw["row"])
+        return jax.vmap(lambda row, k: transform(row, k, consts))(rows, keys)
+
+    specs = (P(), P(mesh_lib.AXIS), P(), P())
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(mesh_lib.AXIS))(arrays, draw, key, consts)

@@ -1,0 +1,138 @@
+"""What a run tells: metrics.jsonl, TensorBoard events, and lines on the terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+
+from scarce_jax.training import mesh as mesh_lib
+
+log = logging.getLogger("scarce_jax")
+
+
+def write_json(path: pathlib.Path, value: object) -> None:
+    """Writes aside, then renames: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("w") as file:
+        json.dump(value, file, indent=1, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+class MetricsLog:
+    """The metrics of one stage: lines `{"stage", "step", "kind", ...}` in metrics.jsonl, and TensorBoard scalars.
+
+    Args:
+      run_dir: the run folder.
+      stage: its name.
+      start: the step the stage goes on from: lines of later steps, written before an interruption, are dropped.
+      offset: steps of the stages before it, so that TensorBoard's steps only ever grow.
+    """
+
+    def __init__(self, run_dir: pathlib.Path, stage: str, start: int, offset: int):
+        self._stage, self._offset = stage, offset
+        self._file = self._events = None
+        if not mesh_lib.is_primary():
+            return
+        from tensorboardX import SummaryWriter
+
+        path = run_dir / "metrics.jsonl"
+        _drop_lines(path, stage, start)
+        self._file = path.open("a")
+        self._events = SummaryWriter(str(run_dir), purge_step=offset + start + 1, flush_secs=30)
+
+    def write(self, step: int, kind: str, values: Mapping[str, float | str]) -> None:
+        """Appends one line; it is in the file when this returns."""
+        if self._file is None:
+            return
+        line = {"stage": self._stage, "step": step, "kind": kind}
+        self._file.write(json.dumps({**line, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._events.add_scalar(f"{self._stage}/{kind}/{name}", value, self._offset + step)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._events.close()
+
+
+def _drop_lines(path: pathlib.Path, stage: str, start: int) -> None:
+    """Keeps the other stages' lines and this stage's up to `start`; a line cut by a kill goes."""
+    if not path.exists():
+        return
+    kept = []
+    text = path.read_text()
+    for line in text.splitlines(keepends=True):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if line.endswith("\n") and (entry["stage"] != stage or entry["step"] <= start):
+            kept.append(line)
+    if "".join(kept) != text:
+        aside = path.with_name(".metrics.jsonl")
+        aside.write_text("".join(kept))
+        aside.replace(path)
+
+
+class Progress:
+    """The step line: loss, images per second, share of time spent waiting for data, time left."""
+
+    def __init__(self, stage: str, start: int, steps: int, images_per_step: int):
+        self._stage, self._steps, self._images = stage, steps, images_per_step
+        self._step, self._time, self._waited = start, time.perf_counter(), 0.0
+        self._first = True
+        self._terminal = sys.stderr.isatty()
+
+    def waited(self, seconds: float) -> None:
+        """Time that a step spent waiting for its batch."""
+        self._waited += seconds
+
+    def report(self, step: int, loss: float) -> dict[str, float]:
+        """Logs the line for `step`, and returns its timing for the metrics file."""
+        now = time.perf_counter()
+        seconds = max(now - self._time, 1e-9)
+        done = step - self._step
+        rate = done * self._images / seconds
+        values = {
+            "images_per_second": round(rate, 2),
+            "data_wait": round(min(self._waited / seconds, 1.0), 4),
+        }
+        left = _duration((self._steps - step) * seconds / max(done, 1))
+        # The first interval holds the compilation, so its rate says nothing about the rest.
+        eta = "" if self._first else f"  {left} left"
+        line = (
+            f"{self._stage}  step {step}/{self._steps}  loss {loss:.4f}  {rate:.1f} images/s  "
+            f"data wait {values['data_wait']:.0%}{eta}"
+        )
+        if mesh_lib.is_primary():
+            if self._terminal:
+                end = "\n" if step == self._steps else ""
+                print(f"\r\x1b[K{line}", end=end, file=sys.stderr, flush=True)
+            else:
+                log.info("%s", line)
+        self._step, self._time, self._waited, self._first = step, now, 0.0, False
+        return values
+
+    def pause(self) -> None:
+        """Leaves what happened since the last report (an evaluation, a save) out of the next one's rate."""
+        self._paused = time.perf_counter()
+
+    def go_on(self) -> None:
+        self._time += time.perf_counter() - self._paused
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

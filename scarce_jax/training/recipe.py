@@ -1,0 +1,249 @@
+"""The types a method is made of: a recipe is a tuple of stages, and one runner executes any recipe.
+
+A method turns its config into a `Recipe` of `Train` and `Infer` stages and of named `Eval` results. Everything here is
+a frozen dataclass of values and pure functions; nothing here runs anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import numpy as np
+
+from scarce_jax.training.optim import Optimizer
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """How a run is carried out; none of it changes what is computed, so none of it is in a fingerprint.
+
+    Attributes:
+      checkpoint_every: steps between mid-stage checkpoints.
+      log_every: steps between lines in metrics.jsonl, TensorBoard and on the terminal.
+      workers: decoding threads, and processes for the host work of an `Infer` stage.
+      resident: keep decoded examples in device memory. None: when they fit (see `data.source`).
+      deterministic: ask XLA for deterministic GPU kernels, so that resuming is bit-identical there too.
+    """
+
+    checkpoint_every: int = 500
+    log_every: int = 20
+    workers: int = 2
+    resident: bool | None = None
+    deterministic: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """What an earlier stage left: net `name` of a `Train`, or field `name` of an `Infer`'s records or mean."""
+
+    stage: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Net:
+    """One network of a stage.
+
+    Attributes:
+      module: Flax module called as `module(*inputs, train=...)`; its repr must be made of plain values.
+      inputs: abstract inputs that initialise it (batch 1 is enough).
+      optim: its optimizer, None where the net is frozen (then it has no optimizer state and is not stored again).
+      init_from: a net of an earlier stage to start from; None draws initial values.
+    """
+
+    module: nn.Module
+    inputs: tuple[jax.ShapeDtypeStruct, ...]
+    optim: Optimizer | None = None
+    init_from: Artifact | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where rows come from: `{"image", "label", <fields>, "height", "width"}` per example.
+
+    Attributes:
+      dataset, split: a prepared dataset and one of its splits.
+      ids: a role of the label budget ("fine", "coarse", "tags", "unlabelled"), "all" for the whole split, or an
+        Artifact whose record ids are taken.
+      take: only the first so many of them.
+      fields: further fields of the example that a row carries: "coarse", "fine", "tags", or record fields.
+      labels: in order of preference, what may stand in `label`: an example takes the first it has.
+      batch: examples per step over all devices in training; per device in inference and evaluation.
+      size: (height, width) to which the host resizes whole frames; None keeps them as they are, on a canvas that
+        holds the largest.
+      transform: `(row, key, consts) -> row`, pure, applied per row inside the compiled step.
+      weight: `(tags [N, K] uint8) -> [N]` draws per epoch; None draws every example once.
+      resident: overrides `Runtime.resident`.
+    """
+
+    dataset: str
+    split: str
+    ids: str | Artifact = "all"
+    take: int | None = None
+    fields: tuple[str | Artifact, ...] = ()
+    labels: tuple[str | Artifact, ...] = ()
+    batch: int
+    size: tuple[int, int] | None = None
+    transform: Callable[[dict, jax.Array, Mapping], dict]
+    weight: Callable[[np.ndarray], np.ndarray] | None = None
+    resident: bool | None = None
+
+
+@flax.struct.dataclass
+class NetState:
+    """One net's arrays. `stats` is Flax's batch_stats ({} if it has none), `opt` is () for a frozen net."""
+
+    params: PyTree
+    stats: PyTree
+    opt: PyTree = ()
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        return {"params": self.params, "batch_stats": self.stats}
+
+
+@flax.struct.dataclass
+class Out:
+    """What a loss returns beside its scalar.
+
+    Attributes:
+      metrics: name -> scalar, logged as `<net>/<name>`.
+      stats: net -> its new batch_stats.
+      share: arrays the later turns of the same step may read; gradients are stopped by the step.
+    """
+
+    metrics: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+    stats: dict[str, PyTree] = flax.struct.field(default_factory=dict)
+    share: dict[str, PyTree] = flax.struct.field(default_factory=dict)
+
+
+Loss = Callable[[PyTree, Mapping[str, NetState], dict, dict, jax.Array], tuple[jax.Array, Out]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Turn:
+    """Differentiate `loss(params, nets, batch, shared, key)` by this net's params, and update only this net."""
+
+    net: str
+    loss: Loss
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Eval:
+    """A measurement of predicted masks against the truth at its native size.
+
+    Attributes:
+      nets: role -> net restored for it; empty in `Train.evals`, which measure the stage's own nets.
+      predict: `(nets, batch, consts) -> scores [B, h, w, K]`, the largest wins; None predicts nothing (255).
+      source: what is measured; `labels` is the truth.
+      composite: keep the coarse label wherever there is one (the paper's composite model, detailer section 5).
+      every: steps between measurements in training, besides the one after the last step; 0 measures there alone.
+      keep_best: metric whose best measurement gives the stage's result; None keeps the last step.
+      consts: as in `Train`.
+    """
+
+    name: str
+    nets: Mapping[str, Net] = dataclasses.field(default_factory=dict)
+    predict: Callable[[Mapping[str, NetState], dict, Mapping], jax.Array] | None
+    source: Source
+    composite: bool = False
+    every: int = 0
+    keep_best: str | None = None
+    consts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Epochs:
+    """A number of steps given as passes over the stage's first source; resolved when its size is known."""
+
+    count: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """A training stage: all turns compile into one step; it leaves one Orbax item per trained net.
+
+    Attributes:
+      settings: the values the stage was built from; part of its fingerprint.
+      steps: optimizer steps.
+      consts: arrays, or Artifacts of `Mean` stages; the initial content of `shared`, and given to `transform`.
+      keys_as: draw initial values, order and augmentation as the stage of this name does, so that two stages can be
+        compared on the same draws.
+    """
+
+    name: str
+    nets: Mapping[str, Net]
+    turns: tuple[Turn, ...]
+    sources: Mapping[str, Source]
+    steps: int | Epochs
+    settings: Any
+    evals: tuple[Eval, ...] = ()
+    consts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    keys_as: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Records:
+    """One entry per example id: the arrays that `predict` (and `finish`) gave for it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mean:
+    """The mean over all examples of what `predict` gave; with `into`, it replaces that net's batch_stats."""
+
+    into: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Infer:
+    """One pass over data.
+
+    Attributes:
+      predict: `(nets, batch, consts) -> {field: [B, ...]}`, jitted.
+      finish: `(id, {field: array}) -> {field: array}`, run per example in worker processes without JAX.
+      write: `Records` or `Mean`.
+    """
+
+    name: str
+    nets: Mapping[str, Net]
+    predict: Callable[[Mapping[str, NetState], dict, Mapping], dict]
+    source: Source
+    settings: Any
+    finish: Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
+    write: Records | Mean = Records()
+    consts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+Stage = Train | Infer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a method's `recipe(config, info)` returns; the first result is the default of every command."""
+
+    stages: tuple[Stage, ...]
+    results: Mapping[str, Eval]
+
+    def stage(self, name: str) -> Stage:
+        return {stage.name: stage for stage in self.stages}[name]
+
+
+def sources(stage: Stage | Eval) -> dict[str, Source]:
+    """The stage's sources by name; a stage with one source calls it by its own name."""
+    return dict(stage.sources) if isinstance(stage, Train) else {stage.name: stage.source}
+
+
+def reads(stage: Stage | Eval) -> list[Artifact]:
+    """Every artifact of an earlier stage that this one needs, without repeats, in a fixed order."""
+    found = [net.init_from for net in stage.nets.values() if net.init_from]
+    for source in sources(stage).values():
+        found += [x for x in (source.ids, *source.fields, *source.labels) if isinstance(x, Artifact)]
+    found += [value for value in stage.consts.values() if isinstance(value, Artifact)]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,334 @@
+"""The runner: carries out any recipe in a run folder, stage by stage, and measures its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from scarce_jax.data.budget import Budget, Manifest, draw_manifest
+from scarce_jax.data.schema import DatasetInfo
+from scarce_jax.errors import InputError
+from scarce_jax.training import fingerprint as fp
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training.infer import infer
+from scarce_jax.training.inputs import Inputs, TrainInput
+from scarce_jax.training.log import write_json
+from scarce_jax.training.loop import train
+from scarce_jax.training.recipe import Eval, NetState, Recipe, Runtime, Source, Stage, Train, reads, sources
+from scarce_jax.training.session import Session, bare
+
+log = logging.getLogger("scarce_jax")
+
+
+def draw(budget: Budget, dataset: str, split: str, measured: list[Source], inputs: Inputs) -> Manifest:
+    """Draws the label budget; images that an evaluation measures must not be in it."""
+    reader = inputs.reader(dataset, split)
+    held_out = {(s.dataset, s.split) for s in measured if (s.dataset, s.split) != (dataset, split)}
+    forbidden = {name for key in sorted(held_out) for name in inputs.reader(*key).ids}
+    return draw_manifest(
+        budget,
+        reader.ids,
+        reader.tags,
+        classes=reader.info.classes,
+        background=reader.info.background,
+        dataset=dataset,
+        version=reader.version,
+        split=split,
+        forbidden_ids=forbidden,
+    )
+
+
+def run(
+    recipe: Recipe,
+    info: DatasetInfo,
+    *,
+    run_dir: pathlib.Path,
+    data_dir: str | None,
+    header: Mapping[str, Any],
+    seed: int,
+    budget: Budget,
+    train_split: str,
+    runtime: Runtime,
+    redo: str | None = None,
+    reuse: pathlib.Path | None = None,
+) -> dict[str, Any]:
+    """Carries out every stage that is not done, measures every result, and writes summary.json.
+
+    Args:
+      header: what config.json says beside the classes: resolved config, method, versions, command.
+      redo: a stage to do again, with all that read from it.
+      reuse: another run folder whose finished stages with equal fingerprints are taken over.
+
+    Returns:
+      The content of summary.json.
+
+    Raises:
+      InputError: the folder holds a run with other settings, or something given is wrong.
+    """
+    began = time.perf_counter()
+    mesh = mesh_lib.make_mesh()
+    for stage in recipe.stages:
+        if isinstance(stage, Train):
+            mesh_lib.check_batch(mesh, {f"{stage.name}": s.batch for s in stage.sources.values()})
+    session = Session(recipe, info.classes, run_dir, data_dir, mesh, runtime, seed)
+    measured = [item.source for item in recipe.results.values()]
+    manifest = draw(budget, info.name, train_split, measured, session.inputs)
+    session = dataclasses.replace(session, manifest=manifest)
+    plan = _Plan(session)
+    if redo is not None:
+        _forget(plan, redo)
+    plan.check()
+    if reuse is not None:
+        _take_over(plan, reuse)
+    if mesh_lib.is_primary():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        facts = {
+            "format": 1,
+            **header,
+            "dataset": {"name": info.name, "versions": plan.versions},
+            "classes": list(info.classes),
+            "palette": [list(colour) for colour in info.palette],
+            "background": info.background,
+            "native_ids": None if info.native_ids is None else list(info.native_ids),
+            "steps": {s.name: plan.steps[s.name] for s in recipe.stages if isinstance(s, Train)},
+            "devices": [f"{d.device_kind}" for d in mesh.devices.flat],
+        }
+        write_json(run_dir / "config.json", facts)
+        manifest.write(run_dir / "manifest.json")
+    mesh_lib.barrier("run folder")
+    stages, offset = [], 0
+    for stage in recipe.stages:
+        stages.append(_carry_out(plan, stage, offset))
+        offset += plan.steps[stage.name] or 0
+    summary = _summarise(plan, header, stages, began)
+    if mesh_lib.is_primary():
+        write_json(run_dir / "summary.json", summary)
+    mesh_lib.barrier("summary")
+    return summary
+
+
+class _Plan:
+    """The stages' descriptions and fingerprints, and what the run folder holds of them."""
+
+    def __init__(self, session: Session):
+        self.session, self.run_dir = session, session.run_dir
+        recipe = session.recipe
+        used = {s.dataset: s.split for x in (*recipe.stages, *recipe.results.values()) for s in sources(x).values()}
+        self.versions = {name: session.inputs.reader(name, split).version for name, split in used.items()}
+        self.steps = {stage.name: session.steps(stage) for stage in recipe.stages}
+        self.descriptions: dict[str, dict] = {}
+        self.fingerprints: dict[str, str] = {}
+        for stage in recipe.stages:
+            self.descriptions[stage.name] = self.describe(stage)
+            self.fingerprints[stage.name] = fp.fingerprint(self.descriptions[stage.name])
+
+    def describe(self, item: Stage | Eval) -> dict[str, Any]:
+        return fp.describe(
+            item,
+            steps=self.steps.get(item.name),
+            seed=self.session.seed,
+            versions=self.versions,
+            manifest_hash=self.session.manifest.hash,
+            fingerprints=self.fingerprints,
+        )
+
+    def done(self, stage: str) -> dict[str, Any] | None:
+        """The stage's DONE, if it is finished."""
+        path = self.run_dir / stage / "DONE"
+        return read_json(path) if path.exists() else None
+
+    def check(self) -> None:
+        """Raises InputError where a stage in the folder was begun with other settings, with what differs."""
+        for stage, description in self.descriptions.items():
+            path = self.run_dir / stage / "stage.json"
+            if not path.exists():
+                continue
+            lines = fp.difference(read_json(path), json.loads(json.dumps(description)))
+            if lines:
+                shown = "\n  ".join(lines[:12])
+                raise InputError(
+                    f"{self.run_dir}: stage {stage} was begun with other settings (before -> now):\n  {shown}\n"
+                    f"choose another --workdir, or do the stage again with --redo {stage}"
+                )
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Raises InputError where the file is missing or no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def _forget(plan: _Plan, stage: str) -> None:
+    """Deletes a stage and all that read from it, and the figures measured on them."""
+    recipe = plan.session.recipe
+    names = [s.name for s in recipe.stages]
+    if stage not in names:
+        raise InputError(f"--redo {stage}: no such stage; this recipe has {', '.join(names)}")
+    gone = {stage}
+    for other in recipe.stages:
+        if any(artifact.stage in gone for artifact in reads(other)):
+            gone.add(other.name)
+    if mesh_lib.is_primary():
+        for name in gone:
+            shutil.rmtree(plan.run_dir / name, ignore_errors=True)
+        (plan.run_dir / "summary.json").unlink(missing_ok=True)
+    mesh_lib.barrier("redo")
+
+
+def _take_over(plan: _Plan, other: pathlib.Path) -> None:
+    """Hard-links the finished stages of another run whose fingerprints are equal, with their lines of metrics."""
+    if not (other / "config.json").exists():
+        raise InputError(f"--reuse {other}: not a run folder (it has no config.json)")
+    if mesh_lib.is_primary():
+        for stage, fingerprint in plan.fingerprints.items():
+            done = other / stage / "DONE"
+            if plan.done(stage) or not done.exists() or read_json(done)["fingerprint"] != fingerprint:
+                continue
+            aside, target = plan.run_dir / f".reuse-{stage}", plan.run_dir / stage
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(other / stage, aside, copy_function=_link)
+            _copy_metrics(other, plan.run_dir, stage)
+            aside.rename(target)
+            log.info("%s: taken over from %s", stage, other)
+    mesh_lib.barrier("reuse")
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # Another file system: a copy serves as well.
+        shutil.copy2(source, target)
+
+
+def _copy_metrics(other: pathlib.Path, run_dir: pathlib.Path, stage: str) -> None:
+    path, mine = other / "metrics.jsonl", run_dir / "metrics.jsonl"
+    kept = mine.read_text().splitlines() if mine.exists() else []
+    kept = [line for line in kept if json.loads(line)["stage"] != stage]
+    if path.exists():
+        kept += [line for line in path.read_text().splitlines() if json.loads(line)["stage"] == stage]
+    mine.write_text("".join(f"{line}\n" for line in kept))
+
+
+def _carry_out(plan: _Plan, stage: Stage, offset: int) -> dict[str, Any]:
+    """Runs one stage unless it is done; returns its DONE."""
+    folder = plan.run_dir / stage.name
+    done = plan.done(stage.name)
+    if done is not None:
+        log.info("%s: done before (%s)", stage.name, _outcome(done))
+        return done
+    began = time.perf_counter()
+    session = plan.session
+    if mesh_lib.is_primary():
+        write_json(folder / "stage.json", plan.descriptions[stage.name])
+    mesh_lib.barrier(f"begin {stage.name}")
+    opened = {name: session.inputs.open(source) for name, source in sources(stage).items()}
+    read = {name: _tell(stage, name, source, len(opened[name])) for name, source in sources(stage).items()}
+    if isinstance(stage, Train):
+        outcome = _train(session, stage, plan.steps[stage.name], opened, offset)
+    else:
+        outcome = infer(
+            stage,
+            rows=opened[stage.name],
+            nets=session.nets(stage),
+            consts=session.consts(stage),
+            runtime=session.runtime,
+            mesh=session.mesh,
+            run_dir=plan.run_dir,
+        )
+    done = {
+        "name": stage.name,
+        "kind": type(stage).__name__.lower(),
+        "fingerprint": plan.fingerprints[stage.name],
+        "seconds": round(time.perf_counter() - began, 2),
+        **outcome,
+        "read": read,
+    }
+    mesh_lib.barrier(f"end {stage.name}")
+    if mesh_lib.is_primary():
+        write_json(folder / "DONE", done)
+        for leftover in ("checkpoints", "best"):
+            shutil.rmtree(folder / leftover, ignore_errors=True)
+    mesh_lib.barrier(f"done {stage.name}")
+    return done
+
+
+def _train(session: Session, stage: Train, steps: int, opened: Mapping[str, Any], offset: int) -> dict[str, Any]:
+    drawn_as = stage.keys_as or stage.name
+    inputs = {
+        name: TrainInput(
+            source,
+            opened[name],
+            session.seed,
+            f"{drawn_as}/{name}",
+            session.mesh,
+            session.runtime.workers,
+            session.runtime.resident,
+        )
+        for name, source in stage.sources.items()
+    }
+
+    def evaluate(item: Eval, nets: Mapping[str, NetState]) -> dict[str, float]:
+        figures = session.measure(item, {role: bare(net) for role, net in nets.items()})
+        return {key: figures[key] for key in ("miou", "mean_accuracy", "pixel_accuracy")}
+
+    return train(
+        stage,
+        steps=steps,
+        seed=session.seed,
+        inputs=inputs,
+        loaded=session.nets(stage),
+        consts=session.consts(stage),
+        evaluate=evaluate,
+        runtime=session.runtime,
+        mesh=session.mesh,
+        run_dir=session.run_dir,
+        offset=offset,
+    )
+
+
+def _tell(stage: Stage, name: str, source: Source, count: int) -> dict[str, Any]:
+    """Says which split, how many images and which labels a stage reads; users of staged recipes get lost there."""
+    labels = [label if isinstance(label, str) else f"{label.stage}/{label.name}" for label in source.labels]
+    ids = source.ids if isinstance(source.ids, str) else f"{source.ids.stage} records"
+    where = f"{source.dataset}/{source.split}, {count} images ({ids})"
+    log.info("%s reads %s: %s, labels %s", stage.name, name, where, " or ".join(labels) or "none")
+    return {"dataset": source.dataset, "split": source.split, "ids": ids, "images": count, "labels": labels}
+
+
+def _outcome(done: Mapping[str, Any]) -> str:
+    return f"{done['steps']} steps" if "steps" in done else f"{done['examples']} examples"
+
+
+def _summarise(plan: _Plan, header: Mapping[str, Any], stages: list[dict], began: float) -> dict[str, Any]:
+    """Measures every result that was not measured on the same stages before."""
+    path = plan.run_dir / "summary.json"
+    before = read_json(path) if path.exists() else {"results": {}, "seconds": 0.0}
+    results = {}
+    for name, item in plan.session.recipe.results.items():
+        fingerprint = fp.fingerprint(plan.describe(item))
+        known = before["results"].get(name, {})
+        if known.get("fingerprint") != fingerprint:
+            figures = plan.session.result(name)
+            known = {key: value for key, value in figures.items() if key != "confusion"}
+            known |= {"dataset": item.source.dataset, "split": item.source.split, "fingerprint": fingerprint}
+        results[name] = known
+    return {
+        "method": header["method"],
+        "dataset": plan.session.manifest.dataset,
+        "seed": plan.session.seed,
+        "devices": plan.session.mesh.size,
+        "seconds": round(sum(s["seconds"] for s in stages) if before["results"] else time.perf_counter() - began, 1),
+        "stages": [{k: v for k, v in stage.items() if k not in ("fingerprint",)} for stage in stages],
+        "results": results,
+        "tables": {},
+    }

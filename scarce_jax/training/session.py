@@ -1,0 +1,125 @@
+"""A recipe opened on a run folder and the devices at hand: what running it and evaluating it have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+from jax.sharding import Mesh
+
+from scarce_jax.data.budget import Manifest
+from scarce_jax.data.order import Order
+from scarce_jax.errors import InputError
+from scarce_jax.evaluation.confusion import summarise
+from scarce_jax.evaluation.evaluate import Measurement
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training import state as state_lib
+from scarce_jax.training.checkpoint import DamagedCheckpoint
+from scarce_jax.training.infer import load_mean
+from scarce_jax.training.inputs import Inputs
+from scarce_jax.training.loop import load_net
+from scarce_jax.training.recipe import Artifact, Epochs, Eval, Infer, Net, NetState, Recipe, Runtime, Stage, Train
+
+
+@dataclasses.dataclass
+class Session:
+    """Opens sources, restores nets and measures; `manifest` is needed where a source reads a role of the budget."""
+
+    recipe: Recipe
+    classes: tuple[str, ...]
+    run_dir: pathlib.Path
+    data_dir: str | None
+    mesh: Mesh
+    runtime: Runtime = Runtime()
+    seed: int = 0
+    manifest: Manifest | None = None
+
+    def __post_init__(self):
+        self.inputs = Inputs(self.data_dir, self.run_dir, self.manifest, self.recipe)
+        self._measurements: dict[int, Measurement] = {}
+        self.load = functools.lru_cache(maxsize=8)(self._load)
+
+    def net(self, role: str, net: Net) -> NetState:
+        """The net an Eval or a later stage starts from."""
+        return self.load(net.init_from, role) if net.init_from else None
+
+    def _load(self, artifact: Artifact, role: str) -> NetState:
+        stage = self.recipe.stage(artifact.stage)
+        if isinstance(stage, Infer):
+            # A re-estimated net: the weights it was measured with, and the mean as its batch_stats.
+            source = stage.nets[stage.write.into]
+            net = self.load(source.init_from, role)
+            flat = {k: load_mean(self.run_dir, stage.name, k) for k in traverse_util.flatten_dict(net.stats, sep="/")}
+            stats = traverse_util.unflatten_dict(flat, sep="/")
+            return net.replace(stats=mesh_lib.replicate(self.mesh, stats))
+        path = self.run_dir / artifact.stage / "nets" / artifact.name
+        try:
+            return load_net(path, state_lib.abstract_net(stage.nets[artifact.name]), self.mesh)
+        except DamagedCheckpoint as error:
+            raise InputError(f"{error}; train it again with --redo {artifact.stage}") from error
+
+    def nets(self, stage: Stage | Eval) -> dict[str, NetState]:
+        """The nets of a stage that start from an earlier one."""
+        return {role: self.net(role, net) for role, net in stage.nets.items() if net.init_from}
+
+    def consts(self, stage: Stage | Eval) -> dict[str, Any]:
+        """The stage's constants, replicated, means of earlier stages read from where they stand."""
+        values = {
+            name: load_mean(self.run_dir, value.stage, value.name) if isinstance(value, Artifact) else np.asarray(value)
+            for name, value in stage.consts.items()
+        }
+        return mesh_lib.replicate(self.mesh, values)
+
+    def measure(self, item: Eval, nets: Mapping[str, NetState]) -> dict[str, Any]:
+        """Every figure of one measurement (`evaluation.confusion.summarise`), and the number of images."""
+        measurement = self.measurement(item)
+        native, at_size = measurement(nets, self.consts(item))
+        return {
+            "images": len(self.inputs.ids(item.source)),
+            **summarise(native, self.classes),
+            "miou_at_size": summarise(at_size, self.classes)["miou"],
+        }
+
+    def measurement(self, item: Eval) -> Measurement:
+        """The compiled measurement, kept for the next time the same one is asked for."""
+        if id(item) not in self._measurements:
+            self._measurements[id(item)] = Measurement(
+                self.inputs.open(item.source),
+                predict=item.predict,
+                transform=item.source.transform,
+                composite=item.composite,
+                classes=len(self.classes),
+                batch=item.source.batch,
+                mesh=self.mesh,
+                threads=self.runtime.workers,
+            )
+        return self._measurements[id(item)]
+
+    def result(self, name: str) -> dict[str, Any]:
+        """Restores what a result needs and measures it."""
+        item = self.recipe.results[name]
+        return self.measure(item, {role: bare(net) for role, net in self.nets(item).items()})
+
+    def steps(self, stage: Stage) -> int | None:
+        """The resolved number of optimizer steps."""
+        if not isinstance(stage, Train):
+            return None
+        if not isinstance(stage.steps, Epochs):
+            return stage.steps
+        source = next(iter(stage.sources.values()))
+        ids = self.inputs.ids(source)
+        reader = self.inputs.reader(source.dataset, source.split)
+        weights = source.weight(reader.tags[[reader.index[i] for i in ids]]) if source.weight else None
+        length = Order(len(ids), 0, weights).epoch_length
+        return max(1, math.ceil(stage.steps.count * length / source.batch))
+
+
+def bare(net: NetState) -> NetState:
+    """A net without optimizer state, so that the same program measures it in training and afterwards."""
+    return NetState(params=net.params, stats=net.stats)

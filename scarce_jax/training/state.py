@@ -1,0 +1,83 @@
+"""The state of a training stage, made and keyed by names so that nothing depends on the order of creation."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training import optim
+from scarce_jax.training.recipe import Net, NetState
+
+
+@flax.struct.dataclass
+class State:
+    """Steps done (int32 scalar) and the arrays of every net."""
+
+    step: jax.Array
+    nets: dict[str, NetState]
+
+
+def named_key(seed: int, *names: str) -> jax.Array:
+    """A PRNG key that depends on the run's seed and the names alone."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32("/".join(names).encode()))
+
+
+def init_net(net: Net, key: jax.Array) -> NetState:
+    """Draws a net's initial values; Flax folds each parameter's path into `key`, so equal paths give equal values."""
+    inputs = [jnp.zeros(x.shape, x.dtype) for x in net.inputs]
+    variables = net.module.init(key, *inputs, train=False)
+    return NetState(params=variables["params"], stats=variables.get("batch_stats", {}))
+
+
+def abstract_net(net: Net) -> NetState:
+    """Shapes and dtypes of a net's params and stats, without computing anything."""
+    return jax.eval_shape(lambda: init_net(net, jax.random.key(0)))
+
+
+def transformations(nets: Mapping[str, Net], steps: int) -> dict[str, optax.GradientTransformation]:
+    """The optax transformation of every trained net."""
+    return {role: optim.build(net.optim, abstract_net(net).params, steps) for role, net in nets.items() if net.optim}
+
+
+def init_state(
+    nets: Mapping[str, Net],
+    txs: Mapping[str, optax.GradientTransformation],
+    seed: int,
+    stage: str,
+    loaded: Mapping[str, NetState],
+    mesh: Mesh,
+) -> State:
+    """The state at step 0, replicated over the mesh.
+
+    Args:
+      stage: the name under which initial values are drawn.
+      loaded: nets that start from an earlier stage.
+    """
+
+    def draw(keys: dict[str, jax.Array]) -> dict[str, NetState]:
+        return {role: init_net(nets[role], key) for role, key in keys.items()}
+
+    def finish(drawn: dict[str, NetState]) -> State:
+        made = {}
+        for role in nets:
+            net = drawn[role]
+            made[role] = net.replace(opt=txs[role].init(net.params)) if role in txs else net
+        return State(step=jnp.zeros((), jnp.int32), nets=made)
+
+    sharding = mesh_lib.replicated(mesh)
+    keys = {role: named_key(seed, stage, role) for role in nets if role not in loaded}
+    drawn = jax.jit(draw, out_shardings=sharding)(keys) if keys else {}
+    return jax.jit(finish, out_shardings=sharding)({**drawn, **loaded})
+
+
+def abstract_state(state: Any) -> Any:
+    """Shapes, dtypes and shardings of a tree of arrays."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)

@@ -1,0 +1,55 @@
+"""One compiled training step for any number of turns, nets and sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training.inputs import TrainInput, make_batch
+from scarce_jax.training.recipe import Train
+from scarce_jax.training.state import State
+
+
+def make_step(
+    stage: Train,
+    txs: Mapping[str, optax.GradientTransformation],
+    inputs: Mapping[str, TrainInput],
+    mesh: Mesh,
+) -> Callable:
+    """The jitted step `(state, arrays, draws, keys, consts) -> (state, metrics)`; the state is donated.
+
+    Args:
+      stage: gives the turns, taken in order; a later turn sees the nets as the earlier ones left them.
+      txs: the optax transformation of every net that has a turn.
+      inputs: how each source's batch is made; `arrays` and `draws` are theirs, by source name.
+
+    The step's `keys` holds one key per source for its transform, and "loss" for the losses (dropout); metrics are
+    `<net>/loss`, `<net>/grad_norm` and what the losses report, float32 scalars.
+    """
+
+    def step(state: State, arrays: Mapping, draws: Mapping, keys: Mapping, consts: Mapping):
+        batch = {}
+        for name, source in inputs.items():
+            key = jax.random.fold_in(keys[name], state.step)
+            batch[name] = make_batch(mesh, source.transform, arrays[name], draws[name], key, consts)
+        loss_key = jax.random.fold_in(keys["loss"], state.step)
+        nets, shared, metrics = dict(state.nets), dict(consts), {}
+        for i, turn in enumerate(stage.turns):
+            net = nets[turn.net]
+            grad = jax.value_and_grad(turn.loss, has_aux=True)
+            (loss, out), grads = grad(net.params, nets, batch, shared, jax.random.fold_in(loss_key, i))
+            updates, opt = txs[turn.net].update(grads, net.opt, net.params)
+            nets[turn.net] = net.replace(params=optax.apply_updates(net.params, updates), opt=opt)
+            for name, stats in out.stats.items():
+                nets[name] = nets[name].replace(stats=stats)
+            shared |= jax.lax.stop_gradient(out.share)
+            reported = {"loss": loss, "grad_norm": optax.global_norm(grads), **out.metrics}
+            metrics |= {f"{turn.net}/{name}": value for name, value in reported.items()}
+        return State(step=state.step + 1, nets=nets), metrics
+
+    sharding = mesh_lib.replicated(mesh)
+    return jax.jit(step, donate_argnums=0, out_shardings=(sharding, sharding))

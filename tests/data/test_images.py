@@ -1,0 +1,245 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scarce_jax.data.images import (
+    colourise,
+    encode_png,
+    overlay,
+    read_image,
+    read_mask,
+    resize_image,
+    resize_label,
+    write_png,
+)
+from scarce_jax.errors import InputError
+
+PALETTE = ((10, 20, 30), (200, 0, 0), (0, 200, 0))
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def test_rgb_is_read_as_stored(tmp_path):
+    image = noise(5, 7, 3)
+    for name in ("a.png", "a.bmp", "a.ppm"):
+        Image.fromarray(image).save(tmp_path / name)
+        found = read_image(tmp_path / name)
+        assert found.dtype == np.uint8 and found.flags.writeable
+        np.testing.assert_array_equal(found, image)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(tmp_path, orientation):
+    image = noise(4, 6, 3)
+    # What a camera stores so that a viewer shows `image` (EXIF 2.32, tag 0x0112).
+    stored = {
+        1: image,
+        2: image[:, ::-1],
+        3: image[::-1, ::-1],
+        4: image[::-1],
+        5: image.transpose(1, 0, 2),
+        6: np.rot90(image, 1),
+        7: np.rot90(image, 2).transpose(1, 0, 2),
+        8: np.rot90(image, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+
+
+def test_grey_palette_and_bilevel_become_rgb(tmp_path):
+    grey = noise(4, 5)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.repeat(grey[..., None], 3, 2))
+
+    indices = np.array([[0, 1], [2, 1]], np.uint8)
+    picture = Image.fromarray(indices).convert("P")
+    picture.putpalette(np.array(PALETTE, np.uint8).tobytes())
+    picture.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), np.array(PALETTE, np.uint8)[indices])
+
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "bit.png")
+    assert read_image(tmp_path / "bit.png").tolist() == [[[255] * 3, [0] * 3]]
+
+
+def test_transparent_pixels_lie_over_white(tmp_path):
+    rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], np.uint8)
+    Image.fromarray(rgba).save(tmp_path / "rgba.png")
+    expected = [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]]
+    assert read_image(tmp_path / "rgba.png").tolist() == expected
+    Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8)).save(tmp_path / "la.png")
+    assert read_image(tmp_path / "la.png").tolist() == [[[7] * 3, [255] * 3]]
+    # A palette entry may be transparent too.
+    picture = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    picture.putpalette([9, 9, 9, 50, 60, 70])
+    picture.save(tmp_path / "p.png", transparency=0)
+    assert read_image(tmp_path / "p.png").tolist() == [[[255] * 3, [50, 60, 70]]]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bits_are_scaled(tmp_path, name):
+    deep = np.array([[0, 128, 257, 32768, 65535]], np.uint16)
+    Image.fromarray(deep).save(tmp_path / name)
+    assert read_image(tmp_path / name)[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
+    red = read_image(tmp_path / "a.jpg")
+    assert red.shape == (8, 8, 3) and red[..., 0].min() > 240 and red[..., 1:].max() < 15
+
+
+def test_pixels_without_a_known_range_are_refused(tmp_path):
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(InputError, match=r"float\.tif: 32-bit float"):
+        read_image(tmp_path / "float.tif")
+    Image.fromarray(np.array([[0, 70000]], np.int32)).save(tmp_path / "int.tif")
+    with pytest.raises(InputError, match=r"int\.tif: 32-bit pixels from 0 to 70000"):
+        read_image(tmp_path / "int.tif")
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_bad_files_are_named(tmp_path, read):
+    buffer = io.BytesIO()
+    Image.fromarray(noise(64, 64)).save(buffer, format="JPEG")
+    files = {
+        "missing.png": (None, "no such file"),
+        "empty.png": (b"", r"empty \(0 bytes\)"),
+        "text.png": (b"this is text, not an image", "not an image"),
+        "cut.png": (encode_png(noise(64, 64))[:2000], "cannot be decoded"),
+        "cut.jpg": (buffer.getvalue()[:-400], "cannot be decoded"),
+    }
+    for name, (data, reason) in files.items():
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=f"{name}: {reason}"):
+            read(tmp_path / name)
+    with pytest.raises(InputError, match="a folder"):
+        read(tmp_path)
+
+
+def test_a_mask_is_its_stored_ids(tmp_path):
+    mask = noise(6, 5)
+    write_png(tmp_path / "a.png", mask)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), mask)
+    picture = Image.fromarray(mask).convert("P")
+    picture.putdata(mask.reshape(-1).tolist())
+    picture.putpalette(noise(256, 3).tobytes())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "p.png", exif=exif)
+    np.testing.assert_array_equal(read_mask(tmp_path / "p.png"), mask)
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "bit.png")
+    assert read_mask(tmp_path / "bit.png").tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(("bits", "rows"), [(2, (0b00011011,)), (4, (0x01, 0x2F))])
+def test_a_grey_mask_of_few_bits_keeps_its_ids(tmp_path, bits, rows):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)
+    data = zlib.compress(bytes([0, *rows]))
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    assert read_mask(tmp_path / "a.png").tolist() == [[0, 1, 2, 3 if bits == 2 else 15]]
+
+
+def test_masks_of_other_kinds_are_refused(tmp_path):
+    write_png(tmp_path / "rgb.png", noise(4, 4, 3))
+    with pytest.raises(InputError, match=r"rgb\.png: pixels of kind RGB.*class id"):
+        read_mask(tmp_path / "rgb.png")
+    Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(InputError, match=r"deep\.png: pixels of kind I;16"):
+        read_mask(tmp_path / "deep.png")
+
+
+def test_png_is_written_whole_or_not_at_all(tmp_path):
+    image = noise(3, 4, 3)
+    write_png(tmp_path / "a.png", image)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+    for wrong in (image.astype(np.float32), noise(3, 4, 4), noise(3)):
+        with pytest.raises(ValueError, match=r"expected uint8 \[H, W\]"):
+            write_png(tmp_path / "a.png", wrong)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_colourise():
+    mask = np.array([[0, 1], [2, 255]], np.uint8)
+    assert colourise(mask, PALETTE).tolist() == [
+        [list(PALETTE[0]), list(PALETTE[1])],
+        [list(PALETTE[2]), [0] * 3],
+    ]
+    with pytest.raises(InputError, match=r"ids \[3\], expected 0\.\.2 or 255"):
+        colourise(np.array([[3]], np.uint8), PALETTE)
+
+
+def test_overlay_tints_regions_outlines_them_and_leaves_ignore_alone():
+    image = noise(9, 12, 3)
+    mask = np.full((9, 12), 255, np.uint8)
+    mask[:, :4], mask[:, 4:8] = 1, 2
+    shown = overlay(image, mask, PALETTE, alpha=0.25)
+    assert shown.dtype == np.uint8
+    np.testing.assert_array_equal(shown[mask == 255], image[mask == 255])
+    inside = [(1, slice(0, 3)), (2, slice(5, 7))]
+    for k, columns in inside:
+        expected = 0.75 * image[:, columns] + 0.25 * np.array(PALETTE[k])
+        assert np.abs(shown[:, columns] - expected).max() <= 0.5
+    for k, column in [(1, 3), (2, 4), (2, 7)]:
+        np.testing.assert_array_equal(shown[:, column], np.tile(PALETTE[k], (9, 1)))
+    # A bottom and a right neighbour count as much as a left and a top one.
+    np.testing.assert_array_equal(
+        overlay(image.transpose(1, 0, 2), mask.T, PALETTE, alpha=0.25), shown.transpose(1, 0, 2)
+    )
+    with pytest.raises(ValueError, match=r"image \[9, 12, 3\] and mask \[12, 9\]"):
+        overlay(image, mask.T, PALETTE)
+
+
+def test_shrinking_averages_areas():
+    image = noise(12, 20, 3)
+    expected = image.reshape(4, 3, 5, 4, 3).mean(axis=(1, 3))
+    assert np.abs(resize_image(image, (4, 5)) - expected).max() <= 0.5
+    # Stripes of one pixel become their mean, whatever the factor; a two-tap filter would alias.
+    stripes = np.repeat((np.arange(60) % 2 * 200).astype(np.uint8)[None, :, None], 6, 0).repeat(3, 2)
+    assert np.abs(resize_image(stripes, (6, 7)).astype(int) - 100).max() <= 25
+
+
+def test_shrinking_one_axis_and_growing_the_other():
+    image = noise(12, 8, 3)
+    averaged = image.reshape(4, 3, 8, 3).mean(axis=1)
+    found = resize_image(image, (4, 24))
+    assert found.shape == (4, 24, 3)
+    # Every third new pixel has its centre on an old one.
+    assert np.abs(found[:, 1::3] - averaged).max() <= 1
+
+
+def test_growing_is_bilinear_and_the_same_size_is_the_same_image():
+    ramp = np.arange(0, 80, 10, dtype=np.uint8)[None, :].repeat(4, 0)
+    found = resize_image(ramp, (4, 16))[0].astype(float)
+    expected = np.clip((np.arange(16) + 0.5) / 2 - 0.5, 0, 7) * 10
+    assert np.abs(found - expected).max() <= 0.5
+    image = noise(5, 6, 3)
+    np.testing.assert_array_equal(resize_image(image, (5, 6)), image)
+
+
+def test_labels_take_the_nearest_pixel_centre():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        (height, width), (h, w) = rng.integers(1, 65, (2, 2)).tolist()
+        rows, columns = np.indices((height, width), np.uint8)
+        taken = resize_label(rows, (h, w)), resize_label(columns, (h, w))
+        centres = ((np.arange(h) + 0.5) * height / h - 0.5)[:, None], (np.arange(w) + 0.5) * width / w - 0.5
+        for found, centre in zip(taken, centres, strict=True):
+            assert found.shape == (h, w)
+            # At exactly half-way either neighbour will do.
+            assert np.abs(found - centre).max() <= 0.5 + 1e-9
+    mask = np.array([[0, 255, 7]], np.uint8)
+    np.testing.assert_array_equal(resize_label(mask, (2, 6)), [[0, 0, 255, 255, 7, 7]] * 2)
