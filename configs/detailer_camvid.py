@@ -1,6 +1,6 @@
 """The detailer on CamVid at full size: ResNet-101 at 360 x 480, for a GPU.
 
-Paper: Katsman et al., "Semantic Segmentation with Scarce Data", 2018, with its optimiser and augmentation; the dataset,
+Paper: Katsman et al., "Semantic Segmentation with Scarce Data", with its augmentation and learning rate; the dataset,
 and coarse masks simulated from the fine ones, are ours, so none of its figures is expected here.
 Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/detailer_camvid.py --compare
 """

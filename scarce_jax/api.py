@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import pathlib
 import subprocess
@@ -17,8 +18,8 @@ import jax
 import pydantic
 
 from scarce_jax import methods
-from scarce_jax.data.budget import Manifest
-from scarce_jax.data.builders import is_prepared, load_info, prepare
+from scarce_jax.data.budget import Budget, Manifest
+from scarce_jax.data.builders import BUILDERS, is_prepared, load_info, prepare
 from scarce_jax.data.schema import KNOWN, DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.predict import Predictor
@@ -26,7 +27,7 @@ from scarce_jax.ops.warp import MEAN, STD
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.fingerprint import plain
-from scarce_jax.training.recipe import Epochs, Eval, Recipe, Runtime, Stage, Train, sources
+from scarce_jax.training.recipe import Artifact, Epochs, Eval, Recipe, Runtime, Source, Stage, Train, sources
 from scarce_jax.training.run import read_json, run
 from scarce_jax.training.session import Session
 
@@ -106,7 +107,7 @@ def train(
 
     Raises:
       InputError: something given is wrong; nothing is lost or half-written.
-      scarce_jax.training.loop.Interrupted: SIGTERM or Ctrl-C, after the checkpoint was saved.
+      scarce_jax.errors.Interrupted: SIGTERM or Ctrl-C, after the checkpoint was saved.
     """
     method = methods.name_of(config)
     if config.runtime.deterministic:
@@ -118,7 +119,8 @@ def train(
         log.info("preparing the dataset scenes (once)")
         if mesh_lib.is_primary():
             prepare("scenes", data_dir)
-        mesh_lib.barrier("prepared")
+    # Every process comes here: a later one may have found the dataset prepared by then.
+    mesh_lib.barrier("prepared")
     info = load_info(config.dataset, data_dir)
     recipe = methods.by_name(method).recipe(config, info)
     header = {
@@ -174,10 +176,25 @@ def dry_run(config: Any, data_dir: str | os.PathLike | None = None) -> dict[str,
     config = from_json(method, to_json(config))
     data_dir = None if data_dir is None else os.fspath(data_dir)
     info = KNOWN.get(config.dataset)
-    if info is None or is_prepared(config.dataset, data_dir):
+    if info is None or (config.dataset in BUILDERS and is_prepared(config.dataset, data_dir)):
         info = load_info(config.dataset, data_dir)
     recipe = methods.by_name(method).recipe(config, info)
     return {"stages": [_describe_stage(stage, config, info) for stage in recipe.stages]}
+
+
+def _number_of_images(source: Source, budget: Budget, info: DatasetInfo) -> int | None:
+    """How many images a source reads, as far as the config and the size of the split tell."""
+    total = info.splits.get(source.split)
+    if budget.per_class is not None or total is None:
+        fine = None
+    elif isinstance(budget.fine, str):
+        fine = total if budget.fine == "all" else None
+    else:
+        fine = round(budget.fine * total) if isinstance(budget.fine, float) else budget.fine
+    if isinstance(source.ids, Artifact) or budget.strong_categories or source.weight is not None:
+        return None
+    known = {"fine": fine, "unlabelled": None if fine is None else total - fine}
+    return source.take if source.take is not None else known.get(source.ids, total)
 
 
 def _describe_stage(stage: Stage, config: Any, info: DatasetInfo) -> dict[str, Any]:
@@ -205,11 +222,8 @@ def _describe_stage(stage: Stage, config: Any, info: DatasetInfo) -> dict[str, A
         steps = stage.steps
         if isinstance(steps, Epochs):
             source = next(iter(given.values()))
-            fine = config.budget.fine
-            total = info.splits.get(source.split)
-            if source.ids == "fine" and isinstance(fine, int):
-                total = fine
-            steps = None if total is None else max(1, -(-int(steps.count * total) // source.batch))
+            total = _number_of_images(source, config.budget, info)
+            steps = None if total is None else max(1, math.ceil(steps.count * total / source.batch))
     return {
         "name": stage.name,
         "kind": type(stage).__name__.lower(),

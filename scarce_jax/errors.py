@@ -1,4 +1,4 @@
-"""The one exception that means: what was given is wrong, and here is what to do about it."""
+"""The two exceptions that are no fault of the program: what was given is wrong, or the user asked to stop."""
 
 
 class InputError(Exception):
@@ -7,3 +7,7 @@ class InputError(Exception):
     The message names the file or field, what was found, what was expected and what to do. The command line prints it
     without a traceback and exits with status 1; Python callers catch it like any exception.
     """
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (SIGTERM, Ctrl-C), and its state is saved."""

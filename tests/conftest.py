@@ -4,11 +4,12 @@ import os
 import shutil
 import tempfile
 
+import pytest
+
 # Before anything imports JAX; in the environment, so that processes which tests start have the same.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
-)
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 _cache = None
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -19,3 +20,25 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 def pytest_unconfigure():
     if _cache:
         shutil.rmtree(_cache, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A data folder with a prepared `scenes` of few images."""
+    from scarce_jax.data.builders import prepare
+    from scarce_jax.data.builders.scenes import Scenes
+    from tests import tiny
+
+    folder = tmp_path_factory.mktemp("tiny_data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scenes, "SIZES", tiny.SIZES)
+        prepare("scenes", folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_nets(monkeypatch):
+    """Small nets in place of PSPNet and detailer."""
+    from tests import tiny
+
+    tiny.install(monkeypatch.setattr)

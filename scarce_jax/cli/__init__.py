@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
 
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, Interrupted
 
 COMMANDS = {
     "prepare": "build a dataset, without TensorFlow",
@@ -19,10 +20,45 @@ COMMANDS = {
 
 DONE, WRONG_INPUT, USAGE, INTERRUPTED = 0, 1, 2, 130
 
+STORAGE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
+}  # fmt: skip
+"""What a file system answers when the folder is the wrong one, not the program."""
+
+ADVICE = "make room or choose another folder, then run the same command again"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 the input is wrong, 2 usage, 130 interrupted."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+        # Here, where a reader that went away is noticed, and not at the interpreter's exit.
+        sys.stdout.flush()
+        return status
+    except SystemExit as error:  # tyro's, after --help or a usage error
+        return error.code if isinstance(error.code, int) else DONE if error.code is None else WRONG_INPUT
+    except InputError as error:
+        print(f"scarce-jax: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except Interrupted as error:
+        print(f"scarce-jax: {error}; the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        print("scarce-jax: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of standard output went away; pointing it at nothing keeps the interpreter's exit quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"scarce-jax: {where}cannot be written ({error.strerror}); {ADVICE}", file=sys.stderr)
+        return WRONG_INPUT
+
+
+def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
         return DONE if argv else USAGE
@@ -39,23 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"scarce-jax: no command {argv[0]!r}{hint}\n\n{_usage()}", file=sys.stderr)
         return USAGE
     _quiet()
-    from scarce_jax.training.loop import Interrupted
-
-    try:
-        return importlib.import_module(f"{__name__}.{argv[0]}").main(argv[1:]) or DONE
-    except InputError as error:
-        print(f"scarce-jax: {error}", file=sys.stderr)
-        return WRONG_INPUT
-    except Interrupted as error:
-        print(f"scarce-jax: {error}; the same command goes on from there", file=sys.stderr)
-        return INTERRUPTED
-    except KeyboardInterrupt:
-        print("scarce-jax: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of standard output went away; pointing it at nothing keeps the interpreter's exit quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    return importlib.import_module(f"{__name__}.{argv[0]}").main(argv[1:]) or DONE
 
 
 def _usage() -> str:

@@ -1,4 +1,4 @@
-"""What the commands share: parsing by tyro, config files, tables."""
+"""What the commands share: kinds of flags, parsing by tyro, config files, tables."""
 
 from __future__ import annotations
 
@@ -7,21 +7,36 @@ import pathlib
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from scarce_jax.errors import InputError
 
+# Optional flags of a command. Their help says what happens without them, so tyro's "(default: None)" is left out.
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+Folder = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
+Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
+Number = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 
-def parse(options: Any, argv: Sequence[str], command: str, description: str) -> Any:
-    """Parses `argv` into the dataclass `options`; tyro answers a usage error with the nearest name and status 2."""
+RunFolder = Annotated[
+    pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="", name="run")
+]
+
+
+def parse(options: Any, argv: Sequence[str], command: str, description: str, *, compact: bool = False) -> Any:
+    """Parses `argv` into the dataclass `options`; tyro answers a usage error with the nearest name and status 2.
+
+    Args:
+      compact: --help lists names and defaults alone, and --help-verbose says what each is.
+    """
     return tyro.cli(
         options,
         args=list(argv),
         prog=f"scarce-jax {command}",
         description=description,
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.OmitSubcommandPrefixes),
+        compact_help=compact,
+        config=(tyro.conf.AvoidSubcommands,),
     )
 
 
@@ -29,18 +44,24 @@ def load_config(path: pathlib.Path) -> Any:
     """The instance named `config` in a Python file.
 
     Raises:
-      InputError: no such file, it cannot be run, or it defines no `config`.
+      InputError: no such file, it cannot be run, or its `config` is missing or no method's Config.
     """
+    from scarce_jax import methods
+
     if not path.is_file():
         raise InputError(f"config {path}: no such file; expected a Python file that defines `config`")
     try:
         values = runpy.run_path(str(path))
-    except InputError:
-        raise
-    except Exception as error:
+    except InputError as error:
+        raise InputError(f"config {path}: {error}") from error
+    except (Exception, SystemExit) as error:
         raise InputError(f"config {path}: cannot be run ({type(error).__name__}: {error})") from error
     if "config" not in values:
         raise InputError(f"config {path}: defines no `config`; expected one instance of a method's Config of that name")
+    try:
+        methods.name_of(values["config"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return values["config"]
 
 

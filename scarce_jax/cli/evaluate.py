@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from scarce_jax.cli.common import parse, print_json, table
+from scarce_jax.cli.common import Folder, Name, RunFolder, Switch, parse, print_json, table
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -18,17 +15,17 @@ class Options:
 
     Attributes:
       run: a run folder.
-      result: which result; default the method's own.
-      split: which split; default the one that the config measures on.
+      result: which result; default the method's first. An unknown name lists them.
+      split: which split of the dataset; default the one that the config measures on.
       data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       json: end standard output with one JSON object.
     """
 
-    run: Annotated[pathlib.Path, tyro.conf.Positional]
-    result: str | None = None
-    split: str | None = None
-    data_dir: pathlib.Path | None = None
-    json: bool = False
+    run: RunFolder
+    result: Name = None
+    split: Name = None
+    data_dir: Folder = None
+    json: Switch = False
 
 
 def main(argv: Sequence[str]) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
 import tyro
 
-from scarce_jax.cli.common import parse
+from scarce_jax.cli.common import Folder, Name, RunFolder, Switch, parse
 from scarce_jax.errors import InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -24,25 +25,30 @@ class Options:
     Attributes:
       run: a run folder.
       paths: image files, or folders of them.
-      out: folder for `<stem>.png` (class ids), `<stem>_overlay.png` and `<stem>_confidence.png`.
-      result: which result; default the method's own.
-      coarse: folder with a coarse mask `<stem>.png` per image (class ids, 255 = unlabelled).
+      out: folder for <stem>.png (class ids), <stem>_overlay.png and <stem>_confidence.png.
+      result: which result; default the method's first. An unknown name lists them.
+      coarse: folder with a coarse mask <stem>.png per image (class ids, 255 = unlabelled).
       confidence: also write the confidence, 0..255.
       native_ids: write the dataset's own mask values instead of class ids.
     """
 
-    run: Annotated[pathlib.Path, tyro.conf.Positional]
-    paths: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional]
-    out: pathlib.Path
-    result: str | None = None
-    coarse: pathlib.Path | None = None
-    confidence: bool = False
-    native_ids: bool = False
+    run: RunFolder
+    paths: Annotated[
+        tuple[pathlib.Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH...", help_behavior_hint="")
+    ] = ()
+    out: Annotated[pathlib.Path, tyro.conf.arg(metavar="DIR")]
+    result: Name = None
+    coarse: Folder = None
+    confidence: Switch = False
+    native_ids: Switch = False
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Options, argv, "predict", "Writes a mask and an overlay for every image.")
+    if not options.paths:
+        print("scarce-jax predict: no PATH given; name image files, or folders of them", file=sys.stderr)
+        return 2
     files = find_images(options.paths)
     from scarce_jax import api
     from scarce_jax.data.images import overlay, read_image, read_mask, write_png
@@ -56,14 +62,16 @@ def main(argv: Sequence[str]) -> int:
             f"{missing[0]}: no such coarse mask ({len(missing)} of {len(files)} are missing); result {predictor.name} "
             f"needs one per image, named as the image with .png"
         )
+    kinds = ("", "_overlay", *(["_confidence"] if options.confidence else []))
+    check_outputs(options.out, files, list(masks.values()), kinds)
 
     def row(k: int) -> dict[str, np.ndarray]:
-        file = files[k]
-        coarse = read_mask(masks[file]) if masks else None
+        image = read_image(files[k])
+        coarse = read_mask(masks[files[k]]) if masks else None
         try:
-            return predictor.row(read_image(file), coarse)
+            return predictor.row(image, coarse)
         except InputError as error:
-            raise InputError(f"{masks.get(file, file)}: {error}") from (error if str(file) not in str(error) else error)
+            raise InputError(f"{masks.get(files[k], files[k])}: {error}") from error
 
     # Every input is read once before anything is written, so that a bad file leaves no half-done folder.
     sizes = []
@@ -75,14 +83,33 @@ def main(argv: Sequence[str]) -> int:
         values[: len(predictor.native_ids)] = predictor.native_ids
     options.out.mkdir(parents=True, exist_ok=True)
     for k, prediction in predictor.stream(row, sizes, os.cpu_count() or 1):
-        stem = files[k].stem
-        write_png(options.out / f"{stem}.png", values[prediction.labels])
         shown = overlay(read_image(files[k]), prediction.labels, predictor.palette)
-        write_png(options.out / f"{stem}_overlay.png", shown)
-        if options.confidence:
-            write_png(options.out / f"{stem}_confidence.png", prediction.confidence)
+        made = {"": values[prediction.labels], "_overlay": shown, "_confidence": prediction.confidence}
+        for kind in kinds:
+            write_png(output(options.out, files[k], kind), made[kind])
     print(f"{len(files)} images: masks and overlays of result {predictor.name} are in {options.out}")
     return 0
+
+
+def output(folder: pathlib.Path, file: pathlib.Path, kind: str) -> pathlib.Path:
+    """Where a picture of this kind ("" the mask, "_overlay", "_confidence") of an image goes."""
+    return folder / f"{file.stem}{kind}.png"
+
+
+def check_outputs(
+    folder: pathlib.Path, files: Sequence[pathlib.Path], masks: Sequence[pathlib.Path], kinds: Sequence[str]
+) -> None:
+    """Raises InputError where a picture would be written over an input, or over another one's picture."""
+    inputs = {path.resolve() for path in (*files, *masks)}
+    made: dict[pathlib.Path, pathlib.Path] = {}
+    for file in files:
+        for kind in kinds:
+            path = output(folder, file, kind)
+            if path.resolve() in inputs:
+                raise InputError(f"--out {folder}: {path} is an input and would be lost; choose another folder")
+            if path in made:
+                raise InputError(f"{made[path]} and {file}: both would write {path}; rename one of them")
+            made[path] = file
 
 
 def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
 
-from scarce_jax.cli.common import parse, table
+from scarce_jax.cli.common import Folder, parse
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -17,14 +16,14 @@ class Options:
     """Flags of `prepare`.
 
     Attributes:
-      dataset: name of the dataset.
-      source: folder that holds its published files; `scenes` needs none.
+      dataset: name of the dataset: scenes or camvid.
+      source: folder that holds its published files; `scenes` is drawn by a program and needs none.
       data_dir: where it is built; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
 
-    dataset: Annotated[str, tyro.conf.Positional]
-    source: pathlib.Path | None = None
-    data_dir: pathlib.Path | None = None
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET", help_behavior_hint="")]
+    source: Folder = None
+    data_dir: Folder = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,6 +33,3 @@ def main(argv: Sequence[str]) -> int:
 
     print(prepare(options.dataset, options.data_dir, options.source))
     return 0
-
-
-__all__ = ["Options", "main", "table"]

@@ -59,7 +59,7 @@ class SegmenterStage:
       width: channels of the stem; every layer scales with it (64 in the papers).
       dropout: channel dropout before the last convolution.
       aux_weight: weight of the auxiliary head's loss on layer3.
-      eval_every: steps between measurements on the evaluation split; 0 measures after the last step alone.
+      eval_every: steps between measurements on the evaluation split while training; 0 measures the result alone.
       eval_batch: images per device in evaluation and inference.
     """
 
@@ -160,7 +160,11 @@ def evaluation_source(config: Experiment, stage: SegmenterStage, fields: tuple[s
     )
 
 
-def during_training(config: Experiment, stage: SegmenterStage, predict: Callable, fields: tuple[str, ...] = ()) -> Eval:
-    """The measurement of a stage's own nets while they train."""
+def during_training(
+    config: Experiment, stage: SegmenterStage, predict: Callable, fields: tuple[str, ...] = ()
+) -> tuple[Eval, ...]:
+    """The measurement of a stage's own nets while they train; none where `eval_every` is 0."""
+    if not stage.eval_every:
+        return ()
     source = evaluation_source(config, stage, fields)
-    return Eval(name=config.eval_split, predict=predict, source=source, every=stage.eval_every)
+    return (Eval(name=config.eval_split, predict=predict, source=source, every=stage.eval_every),)

@@ -1,6 +1,6 @@
 """The detailer: a PSPNet that takes the image and a coarse mask, and learns to refine the mask.
 
-Katsman, Tripathi, Veit, Belongie: "Semantic Segmentation with Scarce Data", 2018. A few images have fine masks; every
+Katsman, Tripathi, Veit, Belongie: "Semantic Segmentation with Scarce Data". A few images have fine masks; every
 image, also at test time, has a coarse one.
 
 Stages (* with `compare`): `detailer` trains on the fine images; `classifier`* trains the plain PSPNet on the same
@@ -144,7 +144,7 @@ def _train_detailer(config: Config, module: Detailer) -> Train:
         sources={"labelled": source},
         steps=common.length(stage, "detailer"),
         settings=stage,
-        evals=(common.during_training(config, stage, predict, ("coarse",)),),
+        evals=common.during_training(config, stage, predict, ("coarse",)),
     )
 
 

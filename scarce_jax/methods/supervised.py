@@ -70,7 +70,7 @@ def train_segmenter(
         sources={"labelled": source},
         steps=common.length(stage, name),
         settings=stage,
-        evals=(common.during_training(config, stage, common.segmentation_predict(module, fields)),),
+        evals=common.during_training(config, stage, common.segmentation_predict(module, fields)),
         keys_as=keys_as,
     )
 

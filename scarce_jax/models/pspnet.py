@@ -51,8 +51,23 @@ class PartsConv(nn.Module):
         channels = [
             part.weights.shape[1] if isinstance(part, Embedding) else part.shape[-1] for part in parts
         ]
-        shape = (self.kernel, self.kernel, sum(channels), self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        embedded = [isinstance(part, Embedding) for part in parts]
+
+        def init(key: jax.Array, window: tuple[int, int]) -> jax.Array:
+            """What the same convolution without embeddings starts from, and draws of their own for those."""
+            visual = sum(c for c, skip in zip(channels, embedded, strict=True) if not skip)
+            drawn = self.kernel_init(key, (*window, visual, self.features), jnp.float32)
+            pieces, start = [], 0
+            for index, (count, own) in enumerate(zip(channels, embedded, strict=True)):
+                if own:
+                    shape = (*window, count, self.features)
+                    pieces.append(self.kernel_init(jax.random.fold_in(key, index + 1), shape, jnp.float32))
+                else:
+                    pieces.append(drawn[:, :, start : start + count])
+                    start += count
+            return jnp.concatenate(pieces, 2)
+
+        kernel = self.param("kernel", init, (self.kernel, self.kernel))
         inputs, kernels = [], []
         for part, part_kernel in zip(parts, jnp.split(kernel, np.cumsum(channels)[:-1], axis=2), strict=True):
             if isinstance(part, Embedding):

@@ -17,10 +17,11 @@ from jax.sharding import PartitionSpec as P
 
 from scarce_jax.data.records import PART, Records, parts_done, write_part
 from scarce_jax.data.source import Rows, stream
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.evaluation.evaluate import padded_rows, shard_rows
 from scarce_jax.host.workers import map_ordered
 from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training.interrupt import StopSignal
 from scarce_jax.training.recipe import Infer, Mean, Runtime
 
 log = logging.getLogger("scarce_jax")
@@ -47,8 +48,8 @@ def _predictions(
     predict: Callable,
     mesh: Mesh,
     threads: int,
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """(row number, its arrays) for the members that this process predicted, in order."""
+) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
+    """Per batch the members that this process predicted, in order, none perhaps, and their arrays [n, ...]."""
     total = stage.source.batch * mesh.size
     padded = -(-len(members) // total) * total
     shard = jax.process_index(), jax.process_count()
@@ -56,11 +57,8 @@ def _predictions(
     batches = stream(padded_rows(rows.__getitem__, members), padded, total, shard=shard, threads=threads)
     for k, batch in enumerate(batches):
         found = predict(nets, shard_rows(mesh, batch), consts)
-        local = {name: _local(value) for name, value in found.items()}
-        for j in range(block.stop - block.start):
-            position = k * total + block.start + j
-            if position < len(members):
-                yield members[position], {name: value[j] for name, value in local.items()}
+        mine = members[k * total + block.start : k * total + block.stop]
+        yield mine, {name: _local(value)[: len(mine)] for name, value in found.items()}
 
 
 def _local(array: jax.Array) -> np.ndarray:
@@ -78,16 +76,20 @@ def infer(
     runtime: Runtime,
     mesh: Mesh,
     run_dir: pathlib.Path,
+    stop: StopSignal,
 ) -> dict[str, Any]:
     """Carries the stage out and writes `records/` or `mean.npz`; complete parts of an interrupted pass are kept.
 
     Returns:
       For DONE: number of examples, and how many of them were inferred now.
+
+    Raises:
+      Interrupted: SIGTERM or Ctrl-C; the parts done so far are kept.
     """
     folder = run_dir / stage.name
     predict = compile_predict(stage, mesh)
     if isinstance(stage.write, Mean):
-        return _mean(stage, rows, nets, consts, predict, runtime, mesh, folder)
+        return _mean(stage, rows, nets, consts, predict, runtime, mesh, folder, stop)
     records = folder / "records"
     if mesh_lib.is_primary():
         records.mkdir(parents=True, exist_ok=True)
@@ -101,8 +103,13 @@ def infer(
         log.info("%s: goes on, %d of %d parts are done", stage.name, len(done), len(parts))
     began, inferred = time.perf_counter(), 0
     for number in pending:
+        _stop_if_asked(stage, stop, "the parts done so far are kept")
         found = _predictions(stage, rows, parts[number], nets, consts, predict, mesh, runtime.workers)
-        entries = [(rows.ids[k], arrays) for k, arrays in found]
+        entries = [
+            (rows.ids[k], {name: value[j] for name, value in arrays.items()})
+            for mine, arrays in found
+            for j, k in enumerate(mine)
+        ]
         if stage.finish is not None:
             entries = list(map_ordered(stage.finish, entries, runtime.workers, ahead=4 * max(runtime.workers, 1)))
         entries = _gather(entries)
@@ -114,6 +121,11 @@ def infer(
     mesh_lib.barrier(f"records written {stage.name}")
     Records(records).check_complete(rows.ids)
     return {"examples": len(rows), "inferred": inferred}
+
+
+def _stop_if_asked(stage: Infer, stop: StopSignal, kept: str) -> None:
+    if stop.agreed():
+        raise Interrupted(f"{stage.name}: interrupted, {kept}")
 
 
 def _gather(entries: list[tuple[str, dict[str, np.ndarray]]]) -> list[tuple[str, dict[str, np.ndarray]]]:
@@ -149,12 +161,14 @@ def _mean(
     runtime: Runtime,
     mesh: Mesh,
     folder: pathlib.Path,
+    stop: StopSignal,
 ) -> dict[str, Any]:
     totals: dict[str, np.ndarray] = {}
     members = list(range(len(rows)))
     for _, arrays in _predictions(stage, rows, members, nets, consts, predict, mesh, runtime.workers):
+        _stop_if_asked(stage, stop, "nothing is kept of it")
         for name, value in arrays.items():
-            totals[name] = totals.get(name, 0) + value.astype(np.float64)
+            totals[name] = totals.get(name, 0) + value.sum(axis=0, dtype=np.float64)
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 

@@ -8,7 +8,8 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from scarce_jax.training import mesh as mesh_lib
 
@@ -67,22 +68,28 @@ class MetricsLog:
 
 
 def _drop_lines(path: pathlib.Path, stage: str, start: int) -> None:
-    """Keeps the other stages' lines and this stage's up to `start`; a line cut by a kill goes."""
-    if not path.exists():
-        return
-    kept = []
-    text = path.read_text()
-    for line in text.splitlines(keepends=True):
+    """Keeps the other stages' lines and this stage's up to `start`."""
+    if path.exists():
+        lines = complete_lines(path)
+        replace_lines(path, [line for line, entry in lines if entry["stage"] != stage or entry["step"] <= start])
+
+
+def complete_lines(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of a metrics.jsonl and what they say; a line cut by a kill is left out, a missing file has none."""
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if line.endswith("\n") and (entry["stage"] != stage or entry["step"] <= start):
-            kept.append(line)
-    if "".join(kept) != text:
-        aside = path.with_name(".metrics.jsonl")
-        aside.write_text("".join(kept))
-        aside.replace(path)
+        if line.endswith("\n"):
+            yield line, entry
+
+
+def replace_lines(path: pathlib.Path, lines: Iterable[str]) -> None:
+    """Rewrites a metrics.jsonl aside, then renames it."""
+    aside = path.with_name(f".{path.name}")
+    aside.write_text("".join(lines))
+    aside.replace(path)
 
 
 class Progress:

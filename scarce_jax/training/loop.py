@@ -7,59 +7,24 @@ import json
 import logging
 import math
 import pathlib
-import signal
-import threading
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.checkpoint import Checkpoints, load, replicated_like, save_async
 from scarce_jax.training.inputs import TrainInput
+from scarce_jax.training.interrupt import StopSignal
 from scarce_jax.training.log import MetricsLog, Progress, write_json
 from scarce_jax.training.recipe import Eval, NetState, Runtime, Train
 from scarce_jax.training.step import make_step
 
 log = logging.getLogger("scarce_jax")
-
-
-class Interrupted(Exception):
-    """The run was asked to stop, and its state is saved."""
-
-
-class StopSignal:
-    """Remembers SIGTERM and Ctrl-C, so that the loop can stop between two steps. A second Ctrl-C is not held back."""
-
-    def __init__(self):
-        self.received = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def _receive(self, number: int, frame: object) -> None:
-        self.received = True
-        signal.signal(number, self._before[number])
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def agreed(self) -> bool:
-        """Whether any process was asked to stop, so that all stop at the same step."""
-        if jax.process_count() == 1:
-            return self.received
-        from jax.experimental import multihost_utils
-
-        return bool(multihost_utils.process_allgather(jnp.int32(self.received)).any())
 
 
 @dataclasses.dataclass
@@ -70,12 +35,16 @@ class Best:
     metric: float = -math.inf
     step: int | None = None
 
-    def consider(self, metric: float, step: int, nets: Mapping[str, NetState]) -> None:
-        if metric > self.metric:
-            save_nets(self.folder / str(step), nets)
-            self.metric, self.step = metric, step
-            if mesh_lib.is_primary():
-                write_json(self.folder / "best.json", {"metric": metric, "step": step})
+    def consider(self, metric: float | None, step: int, nets: Mapping[str, NetState]) -> None:
+        """Keeps the nets if they are better than all before; a metric that nothing was counted for is None."""
+        if metric is None or metric <= self.metric:
+            return
+        save_nets(self.folder / str(step), nets)
+        before, self.metric, self.step = self.step, metric, step
+        if mesh_lib.is_primary():
+            write_json(self.folder / "best.json", {"metric": metric, "step": step})
+            if before not in (None, step):
+                shutil.rmtree(self.folder / str(before), ignore_errors=True)
 
 
 def save_nets(folder: pathlib.Path, nets: Mapping[str, NetState]) -> None:
@@ -103,13 +72,16 @@ def train(
     mesh: jax.sharding.Mesh,
     run_dir: pathlib.Path,
     offset: int,
+    stop: StopSignal,
 ) -> dict[str, Any]:
     """Trains one stage to its end, from its newest checkpoint if there is one, and saves its nets.
 
     Args:
       loaded: the nets that start from an earlier stage.
+      consts: the stage's constants, replicated over the mesh.
       evaluate: measures one of the stage's evals.
       offset: training steps of the stages before it.
+      stop: asked between two steps.
 
     Returns:
       For DONE: steps, the last metrics of every eval, compile seconds, and the step of the kept nets.
@@ -138,7 +110,8 @@ def train(
     arrays = {name: source.arrays for name, source in inputs.items()}
     keys = {name: source.key for name, source in inputs.items()}
     keys["loss"] = state_lib.named_key(seed, drawn_as, "loss")
-    keys, consts = _put(mesh, keys), _put(mesh, dict(consts))
+    # `device_put` does not take PRNG keys to the devices of other processes; a compiled identity does.
+    keys = jax.jit(lambda keys: keys, out_shardings=mesh_lib.replicated(mesh))(keys)
     streams = {name: source.batches(start, steps) for name, source in inputs.items()}
     pending: tuple[int, dict] | None = None
     compile_seconds = 0.0
@@ -159,35 +132,36 @@ def train(
             measure.log.write(number, "train", {**values, **timing})
 
     try:
-        with StopSignal() as stop:
-            for number in range(start, steps + 1):
-                if number > start:
-                    due = [e for e in stage.evals if number == steps or (e.every and number % e.every == 0)]
-                    stopping = number < steps and stop.agreed()
-                    save = stopping or (number < steps and number % runtime.checkpoint_every == 0)
-                    if due or save or number == steps:
-                        fetch(check=True)
-                        progress.pause()
-                        measure(due, number, state.nets)
-                        if save:
-                            checkpoints.save(number, _stored(state, trained))
-                        progress.go_on()
-                    if stopping:
-                        checkpoints.wait()
-                        raise Interrupted(f"{stage.name}: interrupted at step {number}, which is saved")
-                if number == steps:
-                    break
-                began = time.perf_counter()
-                draws = {name: next(batches) for name, batches in streams.items()}
-                progress.waited(time.perf_counter() - began)
-                # Tracing may move constants; after it, a transfer that nobody asked for is a mistake.
-                with jax.transfer_guard("disallow" if number > start else "allow"):
-                    state, metrics = step(state, arrays, draws, keys, consts)
-                if number == start:
-                    jax.block_until_ready(metrics)
-                    compile_seconds = time.perf_counter() - began
-                fetch(check=False)
-                pending = (number + 1, metrics)
+        for number in range(start, steps + 1):
+            if number > start:
+                due = [e for e in stage.evals if number == steps or (e.every and number % e.every == 0)]
+                # Asking other processes waits for the device, so with several it is not done at every step.
+                asking = number < steps and (jax.process_count() == 1 or number % runtime.log_every == 0)
+                stopping = asking and stop.agreed()
+                save = stopping or (number < steps and number % runtime.checkpoint_every == 0)
+                if due or save or number == steps:
+                    fetch(check=True)
+                    progress.pause()
+                    measure(due, number, state.nets)
+                    if save:
+                        checkpoints.save(number, _stored(state, trained))
+                    progress.go_on()
+                if stopping:
+                    checkpoints.wait()
+                    raise Interrupted(f"{stage.name}: interrupted at step {number}, which is saved")
+            if number == steps:
+                break
+            began = time.perf_counter()
+            draws = {name: next(batches) for name, batches in streams.items()}
+            progress.waited(time.perf_counter() - began)
+            # Tracing may move constants; after it, a transfer that nobody asked for is a mistake.
+            with jax.transfer_guard("disallow" if number > start else "allow"):
+                state, metrics = step(state, arrays, draws, keys, consts)
+            if number == start:
+                jax.block_until_ready(metrics)
+                compile_seconds = time.perf_counter() - began
+            fetch(check=False)
+            pending = (number + 1, metrics)
         checkpoints.wait()
     finally:
         measure.log.close()
@@ -220,7 +194,7 @@ class _Measurements:
             values = self._evaluate(item, nets)
             self.results[item.name] = values
             self.log.write(number, "eval", {"eval": item.name, **values})
-            shown = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
+            shown = "  ".join(f"{key} {'-' if value is None else f'{value:.4f}'}" for key, value in values.items())
             log.info("%s  step %d  %s on %s: %s", self._stage.name, number, item.name, item.source.split, shown)
             if item.keep_best:
                 self.best.consider(values[item.keep_best], number, trained)
@@ -229,11 +203,6 @@ class _Measurements:
 def _load_best(folder: pathlib.Path) -> Best:
     path = folder / "best.json"
     return Best(folder, **json.loads(path.read_text())) if path.exists() else Best(folder)
-
-
-def _put(mesh: jax.sharding.Mesh, tree: Any) -> Any:
-    """PRNG keys and constants on every device."""
-    return jax.device_put(tree, mesh_lib.replicated(mesh))
 
 
 def _stored(state: state_lib.State, trained: list[str]) -> dict[str, Any]:

@@ -9,17 +9,18 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from scarce_jax.data.budget import Budget, Manifest, draw_manifest
 from scarce_jax.data.schema import DatasetInfo
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.training import fingerprint as fp
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training.infer import infer
 from scarce_jax.training.inputs import Inputs, TrainInput
-from scarce_jax.training.log import write_json
+from scarce_jax.training.interrupt import StopSignal
+from scarce_jax.training.log import complete_lines, replace_lines, write_json
 from scarce_jax.training.loop import train
 from scarce_jax.training.recipe import Eval, NetState, Recipe, Runtime, Source, Stage, Train, reads, sources
 from scarce_jax.training.session import Session, bare
@@ -82,9 +83,13 @@ def run(
     manifest = draw(budget, info.name, train_split, measured, session.inputs)
     session = dataclasses.replace(session, manifest=manifest)
     plan = _Plan(session)
-    if redo is not None:
-        _forget(plan, redo)
-    plan.check()
+    again = _with_dependents(recipe, redo) if redo is not None else set()
+    # All that may be refused is, before anything is deleted.
+    plan.check(again)
+    if reuse is not None and not (reuse / "config.json").exists():
+        raise InputError(f"--reuse {reuse}: not a run folder (it has no config.json)")
+    if again:
+        _forget(plan, again)
     if reuse is not None:
         _take_over(plan, reuse)
     if mesh_lib.is_primary():
@@ -104,9 +109,12 @@ def run(
         manifest.write(run_dir / "manifest.json")
     mesh_lib.barrier("run folder")
     stages, offset = [], 0
-    for stage in recipe.stages:
-        stages.append(_carry_out(plan, stage, offset))
-        offset += plan.steps[stage.name] or 0
+    with StopSignal() as stop:
+        for stage in recipe.stages:
+            stages.append(_carry_out(plan, stage, offset, stop))
+            offset += plan.steps[stage.name] or 0
+            if stop.agreed():
+                raise Interrupted(f"{stage.name}: done; interrupted after it")
     summary = _summarise(plan, header, stages, began)
     if mesh_lib.is_primary():
         write_json(run_dir / "summary.json", summary)
@@ -144,11 +152,11 @@ class _Plan:
         path = self.run_dir / stage / "DONE"
         return read_json(path) if path.exists() else None
 
-    def check(self) -> None:
-        """Raises InputError where a stage in the folder was begun with other settings, with what differs."""
+    def check(self, again: Collection[str]) -> None:
+        """Raises InputError where a stage was begun with other settings and is not done `again`, with what differs."""
         for stage, description in self.descriptions.items():
             path = self.run_dir / stage / "stage.json"
-            if not path.exists():
+            if stage in again or not path.exists():
                 continue
             lines = fp.difference(read_json(path), json.loads(json.dumps(description)))
             if lines:
@@ -167,9 +175,8 @@ def read_json(path: pathlib.Path) -> Any:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from error
 
 
-def _forget(plan: _Plan, stage: str) -> None:
-    """Deletes a stage and all that read from it, and the figures measured on them."""
-    recipe = plan.session.recipe
+def _with_dependents(recipe: Recipe, stage: str) -> set[str]:
+    """A stage and all that read from it, directly or not."""
     names = [s.name for s in recipe.stages]
     if stage not in names:
         raise InputError(f"--redo {stage}: no such stage; this recipe has {', '.join(names)}")
@@ -177,8 +184,13 @@ def _forget(plan: _Plan, stage: str) -> None:
     for other in recipe.stages:
         if any(artifact.stage in gone for artifact in reads(other)):
             gone.add(other.name)
+    return gone
+
+
+def _forget(plan: _Plan, stages: Collection[str]) -> None:
+    """Deletes stages, and the figures measured on them."""
     if mesh_lib.is_primary():
-        for name in gone:
+        for name in stages:
             shutil.rmtree(plan.run_dir / name, ignore_errors=True)
         (plan.run_dir / "summary.json").unlink(missing_ok=True)
     mesh_lib.barrier("redo")
@@ -186,8 +198,6 @@ def _forget(plan: _Plan, stage: str) -> None:
 
 def _take_over(plan: _Plan, other: pathlib.Path) -> None:
     """Hard-links the finished stages of another run whose fingerprints are equal, with their lines of metrics."""
-    if not (other / "config.json").exists():
-        raise InputError(f"--reuse {other}: not a run folder (it has no config.json)")
     if mesh_lib.is_primary():
         for stage, fingerprint in plan.fingerprints.items():
             done = other / stage / "DONE"
@@ -211,20 +221,20 @@ def _link(source: str, target: str) -> None:
 
 
 def _copy_metrics(other: pathlib.Path, run_dir: pathlib.Path, stage: str) -> None:
-    path, mine = other / "metrics.jsonl", run_dir / "metrics.jsonl"
-    kept = mine.read_text().splitlines() if mine.exists() else []
-    kept = [line for line in kept if json.loads(line)["stage"] != stage]
-    if path.exists():
-        kept += [line for line in path.read_text().splitlines() if json.loads(line)["stage"] == stage]
-    mine.write_text("".join(f"{line}\n" for line in kept))
+    mine = run_dir / "metrics.jsonl"
+    kept = [line for line, entry in complete_lines(mine) if entry["stage"] != stage]
+    kept += [line for line, entry in complete_lines(other / "metrics.jsonl") if entry["stage"] == stage]
+    replace_lines(mine, kept)
 
 
-def _carry_out(plan: _Plan, stage: Stage, offset: int) -> dict[str, Any]:
+def _carry_out(plan: _Plan, stage: Stage, offset: int, stop: StopSignal) -> dict[str, Any]:
     """Runs one stage unless it is done; returns its DONE."""
     folder = plan.run_dir / stage.name
     done = plan.done(stage.name)
     if done is not None:
         log.info("%s: done before (%s)", stage.name, _outcome(done))
+        if mesh_lib.is_primary():
+            _remove_leftovers(folder)  # A kill may have come right after DONE.
         return done
     began = time.perf_counter()
     session = plan.session
@@ -234,7 +244,7 @@ def _carry_out(plan: _Plan, stage: Stage, offset: int) -> dict[str, Any]:
     opened = {name: session.inputs.open(source) for name, source in sources(stage).items()}
     read = {name: _tell(stage, name, source, len(opened[name])) for name, source in sources(stage).items()}
     if isinstance(stage, Train):
-        outcome = _train(session, stage, plan.steps[stage.name], opened, offset)
+        outcome = _train(session, stage, plan.steps[stage.name], opened, offset, stop)
     else:
         outcome = infer(
             stage,
@@ -244,6 +254,7 @@ def _carry_out(plan: _Plan, stage: Stage, offset: int) -> dict[str, Any]:
             runtime=session.runtime,
             mesh=session.mesh,
             run_dir=plan.run_dir,
+            stop=stop,
         )
     done = {
         "name": stage.name,
@@ -256,13 +267,20 @@ def _carry_out(plan: _Plan, stage: Stage, offset: int) -> dict[str, Any]:
     mesh_lib.barrier(f"end {stage.name}")
     if mesh_lib.is_primary():
         write_json(folder / "DONE", done)
-        for leftover in ("checkpoints", "best"):
-            shutil.rmtree(folder / leftover, ignore_errors=True)
+        _remove_leftovers(folder)
     mesh_lib.barrier(f"done {stage.name}")
     return done
 
 
-def _train(session: Session, stage: Train, steps: int, opened: Mapping[str, Any], offset: int) -> dict[str, Any]:
+def _remove_leftovers(folder: pathlib.Path) -> None:
+    """Removes what only an unfinished stage needs."""
+    for name in ("checkpoints", "best"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _train(
+    session: Session, stage: Train, steps: int, opened: Mapping[str, Any], offset: int, stop: StopSignal
+) -> dict[str, Any]:
     drawn_as = stage.keys_as or stage.name
     inputs = {
         name: TrainInput(
@@ -293,6 +311,7 @@ def _train(session: Session, stage: Train, steps: int, opened: Mapping[str, Any]
         mesh=session.mesh,
         run_dir=session.run_dir,
         offset=offset,
+        stop=stop,
     )
 
 

@@ -47,7 +47,7 @@ def make_step(
             for name, stats in out.stats.items():
                 nets[name] = nets[name].replace(stats=stats)
             shared |= jax.lax.stop_gradient(out.share)
-            reported = {"loss": loss, "grad_norm": optax.global_norm(grads), **out.metrics}
+            reported = {"loss": loss, "grad_norm": optax.tree.norm(grads), **out.metrics}
             metrics |= {f"{turn.net}/{name}": value for name, value in reported.items()}
         return State(step=state.step + 1, nets=nets), metrics
 

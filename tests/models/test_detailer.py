@@ -51,31 +51,23 @@ def example():
 
 
 @pytest.mark.parametrize(
-    ("inject", "deep_stem", "aux", "parameters"),
+    ("inject", "deep_stem", "with_aux", "without_aux"),
     [
-        ("before_pool", False, False, 70_924_499),
-        ("before_pool", False, True, 73_289_190),
-        ("before_pool", True, False, 71_048_275),
-        ("before_pool", True, True, 73_412_966),
-        ("after_pool", False, False, 69_286_099),
-        ("after_pool", False, True, 71_650_790),
-        ("after_pool", True, False, 69_409_875),
-        ("after_pool", True, True, 71_774_566),
-        ("after_final", False, False, 65_614_899),
-        ("after_final", False, True, 67_979_590),
-        ("after_final", True, False, 65_738_675),
-        ("after_final", True, True, 68_103_366),
+        ("before_pool", False, 73_289_190, 70_924_499),
+        ("before_pool", True, 73_412_966, 71_048_275),
+        ("after_pool", False, 71_650_790, 69_286_099),
+        ("after_pool", True, 71_774_566, 69_409_875),
+        ("after_final", False, 67_979_590, 65_614_899),
+        ("after_final", True, 68_103_366, 65_738_675),
     ],
 )
-def test_parameter_count(inject, deep_stem, aux, parameters):
-    _, variables = abstract(Detailer(classes=19, inject=inject, deep_stem=deep_stem, aux=aux))
-    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == parameters
-
-
-@pytest.mark.parametrize("side", [340, 850])
-def test_logits_have_the_size_of_the_image(side):
-    (logits, _), _ = abstract(Detailer(classes=19), (1, side, side))
-    assert logits.shape == (1, side, side, 19) and logits.dtype == jnp.float32
+def test_parameter_count_and_size_of_the_logits(inject, deep_stem, with_aux, without_aux):
+    module = Detailer(classes=19, inject=inject, deep_stem=deep_stem)
+    (logits, _), variables = abstract(module, (1, 340, 340))
+    assert logits.shape == (1, 340, 340, 19) and logits.dtype == jnp.float32
+    counts = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in variables["params"].items()}
+    assert sum(counts.values()) == with_aux
+    assert sum(count for name, count in counts.items() if not name.startswith("aux")) == without_aux
 
 
 @pytest.mark.parametrize("inject", INJECTIONS)
@@ -112,6 +104,11 @@ def without_embedding(variables, inject, embedding):
     return {**variables, "params": {k: v for k, v in variables["params"].items() if k != "coarse_embedding"}}
 
 
+@jax.jit
+def apply_plain(variables, image):
+    return PSPNet(**SMALL).apply(variables, image, train=False)[0]
+
+
 @pytest.mark.parametrize("inject", INJECTIONS)
 def test_an_all_void_mask_gives_the_pspnet_and_a_mask_is_read(inject):
     module = Detailer(**SMALL, inject=inject, embedding=13)
@@ -119,7 +116,7 @@ def test_an_all_void_mask_gives_the_pspnet_and_a_mask_is_read(inject):
     image, coarse = example()
     apply = jax.jit(lambda v, *x: module.apply(v, *x, train=False)[0])
     void = apply(variables, image, jnp.full_like(coarse, 255))
-    plain = PSPNet(**SMALL).apply(without_embedding(variables, inject, 13), image, train=False)[0]
+    plain = apply_plain(without_embedding(variables, inject, 13), image)
     np.testing.assert_allclose(void, plain, atol=1e-4)
     # The embedding alone, without the skip, changes the logits; a bias on it does so even for a void mask.
     one_hot = coarse[..., None] == jnp.arange(5)
@@ -128,27 +125,43 @@ def test_an_all_void_mask_gives_the_pspnet_and_a_mask_is_read(inject):
     assert np.abs(apply(variables, image, jnp.full_like(coarse, 255)) - void).max() > 1e-3
 
 
+TRAINED = Detailer(19, depth=18, width=8, embedding=8)
+
+
+@jax.jit
+def train_step(variables, image, coarse, fine):
+    """Gradient of the training loss, with the logits."""
+
+    def loss(params):
+        (logits, aux_logits), _ = TRAINED.apply(
+            {**variables, "params": params},
+            image,
+            coarse,
+            train=True,
+            rngs={"dropout": jax.random.key(0)},
+            mutable=["batch_stats"],
+        )
+        return cross_entropy(logits, fine) + 0.4 * cross_entropy(aux_logits, fine), (logits, aux_logits)
+
+    return jax.grad(loss, has_aux=True)(variables["params"])
+
+
 def test_identity_skip_over_zero_logits():
-    module = Detailer(19, depth=18, width=8, embedding=8)
-    image, _ = example()
+    image, fine = example()
     coarse = jnp.zeros(SIZE, jnp.uint8).at[:, :10].set(18).at[:, 20:].set(255)
-    variables = random_variables(module)
+    variables = random_variables(TRAINED)
     for name in ("classifier", "aux_classifier"):
         variables["params"][name] = jax.tree.map(jnp.zeros_like, variables["params"][name])
-    (logits, aux_logits), _ = jax.jit(
-        lambda v, *x: module.apply(
-            v, *x, train=True, rngs={"dropout": jax.random.key(0)}, mutable=["batch_stats"]
-        )
-    )(variables, image, coarse)
+    _, (logits, aux_logits) = train_step(variables, image, coarse, fine)
     one_hot = np.asarray(coarse)[..., None] == np.arange(19)
     np.testing.assert_allclose(logits, one_hot, atol=1e-7)
     assert not np.any(aux_logits)
     probabilities = jax.nn.softmax(logits)
     np.testing.assert_allclose(probabilities[:, :10, :, 18], 0.131202, atol=1e-6)
     np.testing.assert_allclose(probabilities[:, 10:20, :, 0], 0.131202, atol=1e-6)
-    np.testing.assert_allclose(cross_entropy(logits, coarse), 2.031016, atol=1e-6)
+    np.testing.assert_allclose(cross_entropy(logits, coarse), 2.031016, rtol=1e-5)
     at_void = jnp.where(coarse == 255, 3, 255)
-    np.testing.assert_allclose(cross_entropy(logits, at_void), 2.944439, atol=1e-6)
+    np.testing.assert_allclose(cross_entropy(logits, at_void), 2.944439, rtol=1e-5)
 
 
 def test_embedding_of_averages_is_the_average_of_embeddings():
@@ -169,38 +182,28 @@ def test_embedding_of_averages_is_the_average_of_embeddings():
 
 
 def test_initial_values_are_those_of_a_pspnet_with_a_zero_embedding_bias():
-    # What both networks have at equal shapes starts equal from one key, so that they can be compared.
-    small = {"classes": 5, "depth": 18, "width": 1}
-    image = jnp.zeros((1, 9, 9, 3))
-    plain = paths(PSPNet(**small).init(jax.random.key(0), image, train=False)["params"])
-    module = Detailer(**small, inject="after_final", embedding=4)
-    ours = paths(
-        module.init(jax.random.key(0), image, jnp.zeros((1, 9, 9), jnp.uint8), train=False)["params"]
-    )
-    for name in set(plain) - {"classifier/kernel"}:
-        np.testing.assert_array_equal(ours[name], plain[name])
-    assert not np.any(ours["coarse_embedding/bias"])
+    # What both have at equal shapes starts equal from one key, so that the two networks can be compared.
+    names = ["backbone/layer4_block1/conv2/kernel", "final_block/conv/kernel", "aux_classifier/kernel"]
+    plain, module = PSPNet(**SMALL), Detailer(**SMALL, inject="after_final")
+
+    @jax.jit
+    def initial(key):
+        image, coarse = jnp.zeros((1, 9, 9, 3)), jnp.zeros((1, 9, 9), jnp.uint8)
+        ours = paths(module.init(key, image, coarse, train=False)["params"])
+        theirs = paths(plain.init(key, image, train=False)["params"])
+        return [(ours[name], theirs[name]) for name in names], ours["coarse_embedding/bias"]
+
+    pairs, bias = initial(jax.random.key(0))
+    for ours, theirs in pairs:
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.std() > 0
+    assert not np.any(bias)
 
 
 def test_gradients_reach_every_parameter():
-    module = Detailer(**SMALL, embedding=8)
-    variables = random_variables(module)
     image, coarse = example()
-
-    @jax.jit
-    @jax.grad
-    def gradient(params):
-        (logits, aux_logits), _ = module.apply(
-            {**variables, "params": params},
-            image,
-            coarse,
-            train=True,
-            rngs={"dropout": jax.random.key(0)},
-            mutable=["batch_stats"],
-        )
-        return cross_entropy(logits, coarse) + 0.4 * cross_entropy(aux_logits, coarse)
-
-    for name, value in paths(gradient(variables["params"])).items():
+    gradient, _ = train_step(random_variables(TRAINED), image, coarse, coarse)
+    for name, value in paths(gradient).items():
         assert np.isfinite(value).all() and np.abs(value).max() > 0, name
 
 

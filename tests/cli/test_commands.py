@@ -1,0 +1,126 @@
+"""The command line as a whole: usage, `python -m`, scripts, disks that are full."""
+
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+
+import pytest
+
+import scarce_jax
+from scarce_jax.cli import COMMANDS, main
+from tests import tiny
+from tests.cli.conftest import CONFIGS, shrunk
+
+
+def test_without_a_command_it_lists_them(command):
+    found = command()
+    assert found.status == 2 and all(name in found.out for name in COMMANDS)
+    assert command("--help").status == command("-h").status == 0
+    assert command("--version").out == f"scarce-jax {scarce_jax.__version__}\n"
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("trian", "train"), ("predcit", "predict"), ("eval", "evaluate")])
+def test_an_unknown_command_is_a_usage_error_with_the_nearest_name(wrong, right, refused):
+    refused(wrong, status=2, holds=[f"no command '{wrong}'; did you mean {right}?", *COMMANDS])
+
+
+@pytest.mark.parametrize(
+    ("argv", "missing"),
+    [
+        (["train"], "CONFIG"),
+        (["train", "--seed", "1"], "config"),
+        (["evaluate"], "RUN"),
+        (["prepare"], "DATASET"),
+        (["predict", "run", "a.png"], "--out"),
+        (["predict", "run", "--out", "x"], "PATH"),
+    ],
+)
+def test_a_missing_argument_is_a_usage_error(argv, missing, command):
+    found = command(*argv)
+    assert (found.status, found.out) == (2, "") and missing in found.err and "Traceback" not in found.err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, command):
+    found = command(name, "--help")
+    assert found.status == 0 and found.err == "" and found.out.startswith(f"usage: scarce-jax {name}")
+    # Nothing without a word on what it is, and no Python in it.
+    assert "{None}" not in found.out and "(default: None)" not in found.out
+    near = {"train": "--wrokdir", "evaluate": "--reslt", "predict": "--confidenec", "prepare": "--sorce"}[name]
+    right = {"train": "--workdir", "evaluate": "--result", "predict": "--confidence", "prepare": "--source"}[name]
+    first = CONFIGS / "supervised_scenes.py" if name == "train" else "x"
+    required = ["--out", "y"] if name == "predict" else []
+    found = command(name, first, *required, near, "y")
+    assert found.status == 2 and right in found.err
+
+
+def test_python_m_is_the_same_program():
+    argv = [sys.executable, "-m", "scarce_jax", "train", CONFIGS / "supervised_scenes.py", "--dry-run", "--json"]
+    found = subprocess.run(argv, env=tiny.environment(1), capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout.splitlines()[-1])["stages"][0]["name"] == "segmenter"
+    argv = [sys.executable, "-m", "scarce_jax", "evaluate", "nowhere"]
+    found = subprocess.run(argv, env=tiny.environment(1), capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (1, "") and found.stderr.startswith("scarce-jax: nowhere: not a run")
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    argv = f"'{sys.executable}' -m scarce_jax --help | true; exit ${{PIPESTATUS[0]}}"
+    found = subprocess.run(["bash", "-c", argv], env=tiny.environment(1), capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_a_script_without_a_main_guard_works(tiny_data, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, scarce_jax\n"
+        "from tests import tiny\n"
+        "tiny.install()\n"
+        "summary = scarce_jax.train(tiny.detailer_config(steps=1), sys.argv[1], data_dir=sys.argv[2])\n"
+        "print(list(summary['results']))\n"
+    )
+    argv = [sys.executable, script, tmp_path / "run", tiny_data]
+    found = subprocess.run(argv, env=tiny.environment(1), capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == "['detailer', 'coarse', 'detailer_composite']\n"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder where a megabyte can be written, by root on a file system of that size, else by a limit on files."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if not mounted:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    yield folder
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    if mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_named_and_nothing_is_half_written(small_disk, tiny_data, refused, command):
+    run = small_disk / "run"
+    argv = ["train", CONFIGS / "supervised_scenes.py", "--workdir", run, "--data-dir", tiny_data, "--budget.fine", 8]
+    argv += [*shrunk("segmenter"), "--segmenter.width", 6000]
+    refused(*argv, holds=[str(run / "segmenter"), "make room or choose another"])
+    assert not (run / "segmenter/DONE").exists() and not list((run / "segmenter").glob("nets/*"))
+
+
+def test_a_folder_that_is_a_file_is_refused(tiny_data, refused, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    argv = ["train", CONFIGS / "supervised_scenes.py", "--workdir", tmp_path / "run", "--data-dir", tiny_data]
+    refused(*argv, *shrunk("segmenter"), "--budget.fine", 8, holds=[str(tmp_path / "run")])
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_main_takes_the_words_of_the_process(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["scarce-jax", "--version"])
+    assert main() == 0 and capsys.readouterr().out.startswith("scarce-jax ")
+    assert pathlib.Path(scarce_jax.__file__).exists()

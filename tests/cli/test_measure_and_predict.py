@@ -1,0 +1,270 @@
+"""`evaluate`, `predict` and `scarce_jax.load` on finished runs: copied, on other devices, on any image file."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import scarce_jax
+from scarce_jax.data.images import read_image, write_png
+from scarce_jax.data.source import Reader
+from tests import tiny
+
+KEYS = {
+    "run", "result", "dataset", "split", "images", "miou", "mean_accuracy", "pixel_accuracy", "per_class", "confusion",
+    "devices", "miou_at_size",
+}  # fmt: skip
+
+OTHER_DEVICES = """
+import json, sys
+import jax, numpy as np
+from tests import tiny
+from scarce_jax.cli import main
+import scarce_jax
+from scarce_jax.data.images import read_image
+
+tiny.install()
+run, data, image, coarse = sys.argv[1:]
+assert main(["evaluate", run, "--data-dir", data, "--json"]) == 0
+labels = scarce_jax.load(run).predict(read_image(image), read_image(coarse)[..., 0])
+print(json.dumps({"devices": jax.device_count(), "labels": labels.tolist()}))
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of image files of every kind, and what they show."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    image = Image.fromarray(picture)
+    image.save(folder / "plain.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera lay on its side
+    Image.fromarray(np.rot90(picture).copy()).save(folder / "turned.png", exif=turned)
+    image.convert("L").save(folder / "grey.png")
+    rgba = image.convert("RGBA")
+    rgba.putalpha(255)
+    rgba.save(folder / "alpha.webp", lossless=True)
+    deep = np.asarray(image.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(folder / "deep.tif")
+    image.save(folder / "photo.JPG", quality=95)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_evaluate_gives_the_figures_of_the_summary(detailer_run, tiny_data, command):
+    summary = json.loads((detailer_run / "summary.json").read_text())["results"]
+    for name in ("detailer", "coarse", "classifier_composite"):
+        found = command("evaluate", detailer_run, "--data-dir", tiny_data, "--result", name, "--json")
+        assert found.status == 0 and set(found.json) == KEYS
+        assert found.json["run"] == str(detailer_run) and found.json["result"] == name
+        assert found.json["devices"] == jax.device_count()
+        shared = KEYS & set(summary[name])
+        assert len(shared) >= 8 and {k: found.json[k] for k in shared} == {k: summary[name][k] for k in shared}
+        counts = np.array(found.json["confusion"])
+        assert counts.shape == (12, 13) and counts.sum() == tiny.SIZES["val"] * 256 * 256
+        assert f"mIoU {found.json['miou']:.4f}" in found.out
+    assert "striped fish" in found.out
+
+
+def test_evaluate_measures_another_split(detailer_run, tiny_data, command):
+    found = command("evaluate", detailer_run, "--data-dir", tiny_data, "--split", "train", "--json").json
+    assert (found["split"], found["images"], found["result"]) == ("train", tiny.SIZES["train"], "detailer")
+
+
+def test_the_coarse_result_is_the_coarse_mask_scored_as_a_prediction(detailer_run, tiny_data, command):
+    found = command("evaluate", detailer_run, "--data-dir", tiny_data, "--result", "coarse", "--json").json
+    reader = Reader("scenes", "val", str(tiny_data))
+    examples = [reader.read(i) for i in range(len(reader))]
+    fine, coarse = (np.stack([e[key] for e in examples]) for key in ("fine", "coarse"))
+    assert (coarse == 255).any()
+    for k, iou in enumerate(found["per_class"].values()):
+        # An unlabelled pixel misses its true class and harms no other.
+        union = ((fine != 255) & ((fine == k) | (coarse == k))).sum()
+        assert iou == (pytest.approx(((fine == k) & (coarse == k)).sum() / union) if union else None)
+
+
+def test_a_copied_run_on_one_device_gives_the_same(detailer_run, tiny_data, command, tmp_path):
+    run = tmp_path / "elsewhere"
+    shutil.copytree(detailer_run, run)
+    here = command("evaluate", run, "--data-dir", tiny_data, "--json").json
+    example = Reader("scenes", "val", str(tiny_data)).read(0)
+    write_png(tmp_path / "image.png", example["image"])
+    write_png(tmp_path / "coarse.png", example["coarse"])
+    labels = scarce_jax.load(run).predict(example["image"], example["coarse"])
+    words = [str(p) for p in (run, tiny_data, tmp_path / "image.png", tmp_path / "coarse.png")]
+    there = subprocess.run(
+        [sys.executable, "-c", OTHER_DEVICES, *words], env=tiny.environment(1), capture_output=True, text=True
+    )
+    assert there.returncode == 0, there.stderr
+    *_, measured, predicted = there.stdout.splitlines()
+    measured, predicted = json.loads(measured), json.loads(predicted)
+    assert measured["devices"] == predicted["devices"] == 1 != here["devices"]
+    assert {**measured, "devices": here["devices"]} == here
+    np.testing.assert_array_equal(predicted["labels"], labels)
+
+
+def test_predict_needs_the_run_folder_alone_and_reads_any_image_file(
+    supervised_run, pictures, command, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
+    out = tmp_path / "out"
+    found = command("predict", supervised_run, pictures, "--out", out, "--confidence")
+    assert found.status == 0 and "6 images" in found.out
+    stems = {"plain", "turned", "grey", "alpha", "deep", "photo"}
+    assert {p.name for p in out.iterdir()} == {f"{s}{kind}.png" for s in stems for kind in KINDS}
+    masks = {s: np.asarray(Image.open(out / f"{s}.png")) for s in stems}
+    assert all(mask.dtype == np.uint8 and mask.shape == (40, 56) and mask.max() < 12 for mask in masks.values())
+    # One picture in several files: the same mask, the right way up.
+    for same, other in (("plain", "turned"), ("plain", "alpha"), ("grey", "deep")):
+        np.testing.assert_array_equal(masks[same], masks[other])
+    predictor = scarce_jax.load(supervised_run)
+    np.testing.assert_array_equal(predictor.predict(read_image(pictures / "photo.JPG")), masks["photo"])
+    assert np.asarray(Image.open(out / "plain_overlay.png")).shape == (40, 56, 3)
+    confidence = np.asarray(Image.open(out / "plain_confidence.png"))
+    largest = predictor.probabilities(read_image(pictures / "plain.png")).max(-1)
+    assert np.abs(confidence - largest * 255).max() <= 0.5 + 1e-3
+
+
+KINDS = ("", "_overlay", "_confidence")
+
+
+def test_without_confidence_none_is_written(supervised_run, pictures, command, tmp_path):
+    assert command("predict", supervised_run, pictures / "plain.png", "--out", tmp_path / "out").status == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["plain.png", "plain_overlay.png"]
+
+
+def test_images_of_several_sizes_in_one_command_as_alone(supervised_run, command, tmp_path):
+    draw = np.random.default_rng(1)
+    images = {f"p{k}": draw.integers(0, 256, size, np.uint8) for k, size in enumerate(SHAPES)}
+    for name, image in images.items():
+        write_png(tmp_path / f"{name}.png", image)
+    files = [tmp_path / f"{name}.png" for name in images]
+    assert command("predict", supervised_run, *files, "--out", tmp_path / "out").status == 0
+    predictor = scarce_jax.load(supervised_run)
+    for name, image in images.items():
+        written = np.asarray(Image.open(tmp_path / f"out/{name}.png"))
+        np.testing.assert_array_equal(written, predictor.predict(image))
+        assert written.shape == image.shape[:2]
+
+
+SHAPES = [(50, 60, 3), (130, 20, 3), (50, 61, 3), (1, 1, 3), (128, 128, 3)]
+
+
+def test_the_composite_keeps_every_coarse_label(detailer_run, command, tmp_path):
+    draw = np.random.default_rng(2)
+    image = draw.integers(0, 256, (48, 40, 3), np.uint8)
+    coarse = np.where(draw.random((48, 40)) < 0.5, draw.integers(0, 12, (48, 40)), 255).astype(np.uint8)
+    write_png(tmp_path / "a.png", image)
+    write_png(tmp_path / "coarse/a.png", coarse) if (tmp_path / "coarse").mkdir() is None else None
+    argv = ["predict", detailer_run, tmp_path / "a.png", "--out", tmp_path / "out", "--coarse", tmp_path / "coarse"]
+    found = {}
+    for name in ("detailer", "detailer_composite", "coarse"):
+        assert command(*argv, "--result", name, "--confidence").status == 0
+        found[name] = np.asarray(Image.open(tmp_path / "out/a.png"))
+    kept = coarse != 255
+    np.testing.assert_array_equal(found["detailer_composite"], np.where(kept, coarse, found["detailer"]))
+    np.testing.assert_array_equal(found["coarse"], coarse)
+    assert (found["detailer"][kept] != coarse[kept]).any()
+    probabilities = scarce_jax.load(detailer_run, "detailer_composite").probabilities(image, coarse)
+    np.testing.assert_array_equal(probabilities.argmax(-1), found["detailer_composite"])
+    np.testing.assert_array_equal(probabilities[kept].max(-1), 1)
+
+
+def test_native_ids_are_the_datasets_own(supervised_run, pictures, command, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(supervised_run, run)
+    facts = json.loads((run / "config.json").read_text())
+    facts["native_ids"] = [7 + 3 * k for k in range(12)]
+    (run / "config.json").write_text(json.dumps(facts))
+    argv = ["predict", run, pictures / "plain.png", "--out"]
+    assert command(*argv, tmp_path / "ours").status == command(*argv, tmp_path / "native", "--native-ids").status == 0
+    ours, native = (np.asarray(Image.open(tmp_path / f"{name}/plain.png")) for name in ("ours", "native"))
+    np.testing.assert_array_equal(native, 7 + 3 * ours)
+
+
+def test_the_predictor(detailer_run):
+    image = np.random.default_rng(3).integers(0, 256, (33, 47, 3), np.uint8)
+    predictor = scarce_jax.load(detailer_run, "classifier")
+    labels, probabilities = predictor.predict(image), predictor.probabilities(image)
+    assert labels.dtype == np.uint8 and labels.shape == (33, 47)
+    assert probabilities.dtype == np.float32 and probabilities.shape == (33, 47, 12)
+    np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(probabilities.argmax(-1), labels)
+    assert set(predictor.variables) == {"segmenter"}
+    assert set(predictor.variables["segmenter"]) == {"params", "batch_stats"}
+    assert predictor.classes[1] == "striped fish" and predictor.config.budget.fine == 8
+    for wrong in (image[..., 0], image.astype(np.float32), image[..., :2]):
+        with pytest.raises(scarce_jax.InputError, match=r"expected uint8 \[H, W, 3\]"):
+            predictor.predict(wrong)
+
+
+def test_a_missing_coarse_mask_names_the_results_that_need_none(detailer_run, pictures, refused, tmp_path):
+    argv = ["predict", detailer_run, pictures / "plain.png", "--out", tmp_path / "out"]
+    message = refused(*argv, holds=["result detailer: needs a coarse mask"])
+    assert message.rstrip().endswith("results that do not: classifier, student_detailed, student_coarse")
+    (tmp_path / "coarse").mkdir()
+    argv += ["--coarse", tmp_path / "coarse"]
+    refused(*argv, holds=[str(tmp_path / "coarse/plain.png"), "no such coarse mask", "1 of 1"])
+    for mask, holds in (
+        (np.zeros((40, 55), np.uint8), ["coarse mask: found uint8 [40, 55]", "[40, 56]"]),
+        (np.full((40, 56), 12, np.uint8), ["id 12 is no class", "0..11", "255"]),
+        (np.zeros((40, 56, 3), np.uint8), ["RGB", "class id"]),
+    ):
+        write_png(tmp_path / "coarse/plain.png", mask)
+        message = refused(*argv, holds=[str(tmp_path / "coarse/plain.png"), *holds])
+        assert message.count("plain.png") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_predict_cannot_read_is_refused_before_anything_is_written(supervised_run, pictures, refused, tmp_path):
+    out = tmp_path / "out"
+    argv = ["predict", supervised_run]
+    refused(*argv, tmp_path / "none.png", "--out", out, holds=[f"{tmp_path / 'none.png'}: no such file"])
+    (tmp_path / "empty").mkdir()
+    refused(*argv, tmp_path / "empty", "--out", out, holds=["no image found", ".png"])
+    cut = pictures / "cut.jpg"
+    cut.write_bytes((pictures / "photo.JPG").read_bytes()[:700])
+    assert refused(*argv, pictures, "--out", out, holds=[f"{cut}: cannot be decoded"]).count("cut.jpg") == 1
+    cut.unlink()
+    shutil.copy(pictures / "plain.png", tmp_path / "plain.png")
+    refused(*argv, pictures, tmp_path / "plain.png", "--out", out, holds=["equal stems", "rename one of them"])
+    shutil.copy(pictures / "plain.png", pictures / "grey_overlay.png")
+    refused(*argv, pictures, "--out", out, holds=["both would write", "grey_overlay.png"])
+    assert not out.exists()
+    before = (pictures / "plain.png").read_bytes()
+    refused(*argv, pictures / "plain.png", "--out", pictures, holds=["is an input and would be lost"])
+    assert (pictures / "plain.png").read_bytes() == before
+
+
+def test_what_is_no_run_or_no_result_is_refused(detailer_run, tiny_data, pictures, refused, command, tmp_path):
+    image = pictures / "plain.png"
+    for words in (["evaluate", tmp_path], ["predict", tmp_path, image, "--out", tmp_path / "out"]):
+        refused(*words, holds=[f"{tmp_path}: not a run folder"])
+    names = "detailer, coarse, detailer_composite, classifier, classifier_composite, student_detailed, student_coarse"
+    refused("evaluate", detailer_run, "--result", "detialer", holds=["'detialer'", names])
+    refused("evaluate", detailer_run, "--data-dir", tiny_data, "--split", "dev", holds=["no split 'dev'", "train"])
+    line = f"scarce-jax prepare scenes --data-dir {tmp_path}\n"
+    refused("evaluate", detailer_run, "--data-dir", tmp_path, holds=["not prepared", line])
+    with pytest.raises(scarce_jax.InputError, match="this run has detailer, coarse"):
+        scarce_jax.load(detailer_run, "pnet")
+
+
+def test_a_stage_that_is_not_finished_is_named(detailer_run, refused, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(detailer_run, run)
+    (run / "classifier/DONE").unlink()
+    refused("evaluate", run, "--result", "classifier", holds=["stage classifier", "is not finished"])
+    (run / "config.json").write_text(json.dumps({**json.loads((run / "config.json").read_text()), "format": 2}))
+    refused("evaluate", run, holds=["format 2, expected 1"])
+    (run / "config.json").write_text("{")
+    refused("evaluate", run, holds=[str(run / "config.json")])
+    (run / "manifest.json").unlink()
+    shutil.copy(detailer_run / "config.json", run / "config.json")
+    refused("evaluate", run, holds=[str(run / "manifest.json")])

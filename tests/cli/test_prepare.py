@@ -1,0 +1,92 @@
+"""`prepare` through the command line: what it prints, and damaged source folders."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def camvid(tmp_path):
+    """A source folder in CamVid's layout with two images a split."""
+    source = tmp_path / "source"
+    draw = np.random.default_rng(0)
+    for split in ("train", "val"):
+        lines = []
+        for k in range(2):
+            name = f"{split}/{split}_{k}.png"
+            for folder in (split, f"{split}annot"):
+                (source / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw.integers(0, 256, (36, 48, 3), np.uint8)).save(source / name)
+            blocks = draw.integers(0, 12, (3, 4), np.uint8).repeat(12, 0).repeat(12, 1)
+            Image.fromarray(blocks).save(source / f"{split}annot/{split}_{k}.png")
+            lines.append(f"/home/author/CamVid/{name} /home/author/CamVid/{split}annot/{split}_{k}.png\n")
+        (source / f"{split}.txt").write_text("".join(lines))
+    return source
+
+
+def test_prepare_prints_what_it_made(camvid, command, tmp_path):
+    found = command("prepare", "camvid", "--source", camvid, "--data-dir", tmp_path / "data")
+    assert found.status == 0
+    for part in ("camvid 1.0.0", "train 2, val 2", "11: Sky, Building", "MB", "mIoU as a prediction"):
+        assert part in found.out
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")}
+    again = command("prepare", "camvid", "--data-dir", tmp_path / "data")
+    assert again.status == 0 and again.out == found.out
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")} == before
+
+
+def truncate(source):
+    path = source / "train/train_1.png"
+    path.write_bytes(path.read_bytes()[:300])
+    return [str(path), "train_1", "cannot be decoded"]
+
+
+def out_of_range(source):
+    path = source / "trainannot/train_1.png"
+    mask = np.asarray(Image.open(path)).copy()
+    mask[3, 4] = 77
+    Image.fromarray(mask).save(path)
+    return [str(path), "train_1", "id 77", "0..11"]
+
+
+def rgb_mask(source):
+    path = source / "trainannot/train_0.png"
+    Image.open(path).convert("RGB").save(path)
+    return [str(path), "train_0", "colour image"]
+
+
+def another_size(source):
+    path = source / "valannot/val_1.png"
+    Image.fromarray(np.zeros((36, 47), np.uint8)).save(path)
+    return [str(path), "val_1", "47x36", "48x36"]
+
+
+def missing_mask(source):
+    path = source / "valannot/val_1.png"
+    path.unlink()
+    return [str(path), "val_1", "missing"]
+
+
+@pytest.mark.parametrize("damage", [truncate, out_of_range, rgb_mask, another_size, missing_mask])
+def test_a_damaged_source_is_named_and_nothing_is_left(damage, camvid, refused, tmp_path):
+    holds = damage(camvid)
+    refused("prepare", "camvid", "--source", camvid, "--data-dir", tmp_path / "data", holds=holds)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_missing_source_folder_is_refused(refused, tmp_path):
+    data = tmp_path / "data"
+    holds = [f"--source {tmp_path / 'none'}: missing", "train.txt"]
+    refused("prepare", "camvid", "--source", tmp_path / "none", "--data-dir", data, holds=holds)
+    refused("prepare", "camvid", "--data-dir", data, holds=["--source", "train.txt"])
+    refused("prepare", "camvid", "--source", tmp_path, "--data-dir", data, holds=["train.txt"])
+    refused("prepare", "camvdi", "--data-dir", data, holds=["did you mean 'camvid'", "scenes"])
+    assert not data.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_data_folder_that_cannot_be_written_is_refused(refused, camvid, tmp_path):
+    (tmp_path / "data").mkdir(mode=0o500)
+    refused("prepare", "camvid", "--source", camvid, "--data-dir", tmp_path / "data", holds=["cannot be written"])

@@ -1,0 +1,111 @@
+"""A predictor: an image alone and in a mixed batch gives the same bits, and few programs serve many sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scarce_jax.errors import InputError
+from scarce_jax.evaluation.predict import Predictor
+from scarce_jax.ops.warp import normalise
+from scarce_jax.training.mesh import make_mesh
+
+CLASSES = ("sky", "road", "tree")
+SHAPES = [(30, 40), (130, 20), (33, 41), (1, 1), (40, 30), (140, 9), (57, 3)]
+
+
+class Variables:
+    variables = {"params": {}, "batch_stats": {}}
+
+
+def predictor(*, size=(24, 32), needs_coarse=False, composite=False, predict=True, devices=8, batch=2):
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 3, len(CLASSES))), jnp.float32)
+
+    def scores(nets, batch, consts):
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(batch["image"], kernel, (1, 1), "SAME", dimension_numbers=dimensions)
+
+    return Predictor(
+        name="mine", predict=scores if predict else None,
+        transform=lambda row, key, consts: {**row, "image": normalise(row["image"])}, size=size,
+        needs_coarse=needs_coarse, composite=composite, nets={}, consts={}, classes=CLASSES,
+        palette=((0, 0, 0), (1, 1, 1), (2, 2, 2)), native_ids=None, config=None, without_coarse=["other"], batch=batch,
+        mesh=make_mesh(jax.devices()[:devices]),
+    )  # fmt: skip
+
+
+def images(seed=0):
+    draw = np.random.default_rng(seed)
+    return [draw.integers(0, 256, (*shape, 3), np.uint8) for shape in SHAPES]
+
+
+def test_an_image_alone_and_in_a_mixed_batch_gives_the_same_bits():
+    given, alone = images(), predictor(devices=1, batch=1)
+    mixed = predictor()
+    rows = [mixed.row(image, None) for image in given]
+    found = dict(mixed.stream(rows.__getitem__, SHAPES, 2))
+    assert sorted(found) == list(range(len(given)))
+    for k, image in enumerate(given):
+        labels = alone.predict(image)
+        assert labels.shape == image.shape[:2] and labels.dtype == np.uint8
+        np.testing.assert_array_equal(found[k].labels, labels)
+        np.testing.assert_array_equal(found[k].labels, mixed.predict(image))
+        one = dict(alone.stream(lambda _, row=rows[k]: row, [SHAPES[k]], 1))[0]
+        np.testing.assert_array_equal(found[k].confidence, one.confidence)
+    assert len(np.unique(np.concatenate([p.labels.reshape(-1) for p in found.values()]))) == len(CLASSES)
+
+
+def test_many_sizes_compile_few_programs():
+    mine = predictor()
+    draw = np.random.default_rng(3)
+    for _ in range(12):
+        mine.predict(draw.integers(0, 256, (*draw.integers(1, 256, 2), 3), np.uint8))
+    assert mine._labels._cache_size() <= 4
+
+
+@pytest.mark.parametrize("size", [(24, 32), None])
+def test_probabilities_sum_to_one_and_their_largest_is_the_prediction(size):
+    mine = predictor(size=size)
+    for image in images(1)[:4]:
+        found = mine.probabilities(image)
+        assert found.shape == (*image.shape[:2], len(CLASSES)) and found.dtype == np.float32
+        np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
+        np.testing.assert_array_equal(found.argmax(-1), mine.predict(image))
+
+
+def test_a_composite_keeps_the_coarse_labels_with_full_confidence():
+    mine, plain = predictor(needs_coarse=True, composite=True), predictor()
+    draw = np.random.default_rng(4)
+    for image in images(2)[:3]:
+        shape = image.shape[:2]
+        coarse = np.where(draw.random(shape) < 0.5, draw.integers(0, 3, shape), 255).astype(np.uint8)
+        np.testing.assert_array_equal(
+            mine.predict(image, coarse), np.where(coarse != 255, coarse, plain.predict(image))
+        )
+        row = mine.row(image, coarse)
+        (_, found), *_ = mine.stream(lambda _, row=row: row, [shape], 1)
+        assert (found.confidence[coarse != 255] == 255).all()
+        np.testing.assert_allclose(mine.probabilities(image, coarse).sum(-1), 1, atol=1e-5)
+
+
+def test_a_coarse_mask_alone_predicts_nothing_elsewhere():
+    mine = predictor(needs_coarse=True, composite=True, predict=False)
+    coarse = np.array([[0, 255, 2]], np.uint8)
+    image = np.zeros((1, 3, 3), np.uint8)
+    np.testing.assert_array_equal(mine.predict(image, coarse), coarse)
+    np.testing.assert_array_equal(mine.probabilities(image, coarse)[0], [[1, 0, 0], [0, 0, 0], [0, 0, 1]])
+
+
+def test_what_does_not_fit_is_refused():
+    mine, image = predictor(needs_coarse=True), np.zeros((5, 6, 3), np.uint8)
+    for wrong, message in (
+        (None, "needs a coarse mask with every image, and none is given; results that do not: other"),
+        (np.zeros((6, 5), np.uint8), r"found uint8 \[6, 5\], expected uint8 \[5, 6\]"),
+        (np.zeros((5, 6), np.int64), r"found int64 \[5, 6\]"),
+        (np.full((5, 6), 3, np.uint8), "id 3 is no class; expected 0..2, or 255"),
+    ):
+        with pytest.raises(InputError, match=message):
+            mine.predict(image, wrong)
+    for wrong in (image[..., 0], image.astype(np.float32), np.zeros((5, 6, 4), np.uint8)):
+        with pytest.raises(InputError, match=r"expected uint8 \[H, W, 3\]"):
+            mine.predict(wrong, np.zeros((5, 6), np.uint8))

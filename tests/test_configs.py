@@ -1,0 +1,130 @@
+"""Every shipped config: it builds its recipe without data, and says what it would train."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from scarce_jax import api, methods
+from scarce_jax.cli import main
+from scarce_jax.cli.common import load_config
+from scarce_jax.data.schema import KNOWN
+from scarce_jax.methods import detailer
+from scarce_jax.training.recipe import sources
+from tests import tiny
+
+PATHS = sorted((tiny.ROOT / "configs").glob("*.py"))
+DETAILERS = [path for path in PATHS if isinstance(load_config(path), detailer.Config)]
+ids = [path.stem for path in PATHS]
+
+
+@pytest.fixture
+def no_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
+
+
+def dry_run(capsys, path, *flags):
+    capsys.readouterr()
+    assert main(["train", str(path), "--dry-run", "--json", *map(str, flags)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return json.loads(out.splitlines()[-1])["stages"]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=ids)
+def test_a_dry_run_needs_no_data(path, no_data, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(path)
+    for flags in ([], ["--compare"]):
+        stages = dry_run(capsys, path, *flags)
+        recipe = methods.by_name(methods.name_of(config)).recipe(
+            dataclasses.replace(config, compare=bool(flags) or config.compare), KNOWN[config.dataset]
+        )
+        assert [stage["name"] for stage in stages] == [stage.name for stage in recipe.stages]
+        for stage in stages:
+            assert set(stage) == {"name", "kind", "steps", "batch", "nets", "reads", "peak_bytes"}
+            assert stage["peak_bytes"] is None and stage["kind"] in ("train", "infer")
+            assert (stage["steps"] is None) == (stage["kind"] == "infer") and stage["reads"]
+            for net in stage["nets"].values():
+                assert set(net) == {"parameters", "trainable", "init_from"} and net["parameters"] > 1e5
+                assert net["trainable"] == (net["parameters"] if stage["kind"] == "train" else 0)
+                assert (net["init_from"] is None) == (stage["kind"] == "train")
+    assert list(tmp_path.iterdir()) == []
+    assert main(["train", str(path), "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["stage", "kind", "steps"] and lines[2].split()[0] == stages[0]["name"]
+
+
+def test_overrides_of_every_kind_arrive(no_data, capsys):
+    path = tiny.ROOT / "configs/detailer_scenes.py"
+    flags = ["--seed", 1, "--detailer.steps", 500, "--no-compare", "--budget.fine", 25, "--detailer.size", 64, 96]
+    stages = dry_run(capsys, path, *flags)
+    assert [s["name"] for s in stages] == ["detailer", "detail"]
+    assert stages[0]["steps"] == 500 and stages[0]["reads"][0]["size"] == [64, 96]
+    assert stages[1]["reads"][0]["ids"] == "coarse"
+    path = tiny.ROOT / "configs/detailer_scenes_students.py"
+    compared = dry_run(capsys, path, "--compare", "--student.steps", 7, "--detailer.embedding", 9)
+    assert [s["steps"] for s in compared if s["name"].startswith("student")] == [7, 7]
+    assert compared[0]["nets"]["segmenter"]["parameters"] != stages[0]["nets"]["segmenter"]["parameters"]
+
+
+def test_epochs_become_steps_by_the_size_of_the_budget(no_data, capsys):
+    path = tiny.ROOT / "configs/supervised_scenes.py"
+    flags = ["--segmenter.steps", "None", "--segmenter.epochs", 3, "--segmenter.batch", 8]
+    assert dry_run(capsys, path, *flags, "--budget.fine", 20)[0]["steps"] == 8
+    total = KNOWN["scenes"].splits["train"]
+    assert dry_run(capsys, path, *flags, "--budget.fine", "all")[0]["steps"] == -(-3 * total // 8)
+    assert dry_run(capsys, path, *flags, "--budget.fine", 0.1)[0]["steps"] == -(-3 * round(0.1 * total) // 8)
+    # How many images that will be only the data can say.
+    assert dry_run(capsys, path, *flags, "--budget.per-class", 2, "--budget.fine", "all")[0]["steps"] is None
+
+
+@pytest.mark.parametrize("path", DETAILERS, ids=[path.stem for path in DETAILERS])
+def test_classifier_and_detailer_are_trained_alike(path):
+    config = dataclasses.replace(load_config(path), compare=True)
+    shared = {field.name: getattr(config.classifier, field.name) for field in dataclasses.fields(config.classifier)}
+    assert shared == {name: getattr(config.detailer, name) for name in shared}
+    recipe = detailer.recipe(config, KNOWN[config.dataset])
+    ours, theirs = (next(iter(sources(recipe.stage(name)).values())) for name in ("detailer", "classifier"))
+    for name in ("dataset", "split", "ids", "take", "labels", "batch", "size", "weight"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert recipe.stage("detailer").steps == recipe.stage("classifier").steps
+    assert recipe.stage("classifier").keys_as == "detailer"
+    students = [recipe.stage(name) for name in ("student_detailed", "student_coarse") if config.student]
+    if students:
+        assert students[0].settings == students[1].settings and students[0].keys_as == students[1].keys_as
+        read = [dataclasses.replace(s.sources["labelled"], labels=(), transform=None) for s in students]
+        assert read[0] == read[1] and read[0].ids == "unlabelled"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=ids)
+def test_a_config_is_values_that_survive_json(path):
+    config = load_config(path)
+    values = json.loads(json.dumps(api.to_json(config), allow_nan=False))
+    assert api.from_json(methods.name_of(config), values) == config
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1
+
+
+@pytest.mark.parametrize("path", PATHS, ids=ids)
+def test_the_docstring_names_the_command(path):
+    assert f"scarce-jax train configs/{path.name}" in path.read_text()
+
+
+def test_comparison_runtime_and_citations_do_not_change_the_run_folder():
+    config = load_config(tiny.ROOT / "configs/detailer_scenes.py")
+    folder = api.default_workdir(config, "detailer_scenes")
+    same = dataclasses.replace(
+        config, compare=not config.compare, paper={"x": 1.0}, runtime=dataclasses.replace(config.runtime, workers=7)
+    )
+    assert api.default_workdir(same, "detailer_scenes") == folder
+    assert api.default_workdir(dataclasses.replace(config, seed=5), "detailer_scenes") != folder
+
+
+def test_importing_a_config_as_a_module_has_no_side_effect():
+    code = "import sys, runpy; runpy.run_path(sys.argv[1]); import jax; print(jax._src.xla_bridge._backends)"
+    argv = [sys.executable, "-c", code, str(tiny.ROOT / "configs/detailer_scenes.py")]
+    found = subprocess.run(argv, env=tiny.environment(1), capture_output=True, text=True)
+    assert found.stdout.strip() == "{}", found.stderr

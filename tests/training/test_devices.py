@@ -1,0 +1,98 @@
+"""Results do not depend on the number of devices, and every device has its share of the work."""
+
+import jax
+import numpy as np
+import pytest
+
+from scarce_jax import api
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training import state as state_lib
+from scarce_jax.training.inputs import TrainInput
+from scarce_jax.training.step import make_step
+from tests import tiny
+
+COUNTS = (1, 2, 8)
+CONFIG = tiny.supervised_config(steps=20)
+
+
+def use_devices(patch, count):
+    whole = mesh_lib.make_mesh
+    patch.setattr(mesh_lib, "make_mesh", lambda devices=None: whole(devices or jax.devices()[:count]))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tiny_data):
+    """The same config trained on 1, 2 and 8 devices."""
+    folder = tmp_path_factory.mktemp("devices")
+    for count in COUNTS:
+        with pytest.MonkeyPatch.context() as patch:
+            tiny.install(patch.setattr)
+            use_devices(patch, count)
+            found = api.train(CONFIG, folder / str(count), data_dir=tiny_data)
+            assert found["devices"] == count
+    return folder
+
+
+def test_twenty_steps_give_equal_parameters(runs):
+    one, *others = (tiny.stored(runs / str(count)) for count in COUNTS)
+    for other in others:
+        assert one.keys() == other.keys()
+        for name, array in one.items():
+            # Absolute: the sums over the batch are in another order.
+            np.testing.assert_allclose(other[name], array, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_every_image_counts_once_on_any_number_of_devices(runs, tiny_data, tiny_nets):
+    found = []
+    for count in COUNTS:
+        with pytest.MonkeyPatch.context() as patch:
+            use_devices(patch, count)
+            found.append(api.evaluate(runs / "8", data_dir=tiny_data))
+    assert [x["devices"] for x in found] == list(COUNTS) and {x["images"] for x in found} == {7}
+    matrix = np.array(found[0]["confusion"])
+    assert (matrix.sum(0) > 0).sum() >= 3  # Not the background alone is predicted.
+    for other in found[1:]:
+        np.testing.assert_array_equal(other["confusion"], matrix)
+        assert other["miou_at_size"] == found[0]["miou_at_size"]
+    # 7 is divided neither by the batch of 2 nor by 8 devices: the fine masks tell how many pixels there are.
+    session, _, _ = api.open_run(runs / "8", tiny_data)
+    rows = session.measurement(session.recipe.results["segmenter"])._rows.rows
+    assert matrix.sum() == sum((rows.example(k)["label"] != 255).sum() for k in range(7))
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_the_compiled_programs_split_their_rows_over_all_devices(runs, tiny_data, tiny_nets, monkeypatch, count):
+    use_devices(monkeypatch, count)
+    session, _, _ = api.open_run(runs / "1", tiny_data)
+    item = session.recipe.results["segmenter"]
+    measurement, nets = session.measurement(item), session.nets(item)
+    for number, (canvas, rows) in enumerate(measurement.batches()):
+        compiled = measurement.compiled.lower(nets, rows, {}, canvas=canvas).compile()
+        assert_split(compiled.input_shardings[0][1], rows, 2 * count)
+        assert int(np.asarray(rows["counts"]).sum()) == min(7 - 2 * count * number, 2 * count)
+        assert all(s.is_fully_replicated for s in jax.tree.leaves(compiled.input_shardings[0][0]))
+
+    stage = session.recipe.stage("segmenter")
+    source = stage.sources["labelled"]
+    inputs = {"labelled": TrainInput(source, session.inputs.open(source), 0, "x", session.mesh, 1, resident=False)}
+    txs = state_lib.transformations(stage.nets, 20)
+    state = state_lib.init_state(stage.nets, txs, 0, "segmenter", {}, session.mesh)
+    draws = {"labelled": next(inputs["labelled"].batches(0, 1))}
+    keys = {"labelled": inputs["labelled"].key, "loss": inputs["labelled"].key}
+    keys = jax.device_put(keys, mesh_lib.replicated(session.mesh))
+    compiled = make_step(stage, txs, inputs, session.mesh).lower(state, {"labelled": {}}, draws, keys, {}).compile()
+    shardings = compiled.input_shardings[0]
+    assert_split(shardings[2], draws, 8)
+    assert all(s.is_fully_replicated for s in jax.tree.leaves((shardings[0], compiled.output_shardings)))
+
+
+def assert_split(shardings, arrays, rows):
+    """Every array lies, and is expected by the program, in equal and different parts on all devices."""
+    count = len(mesh_lib.make_mesh().devices)
+    for sharding, array in zip(jax.tree.leaves(shardings), jax.tree.leaves(arrays), strict=True):
+        assert sharding.is_equivalent_to(array.sharding, array.ndim)
+        assert len(sharding.device_set) == count and sharding.is_fully_replicated == (count == 1)
+        assert array.shape[0] == rows
+        shards = array.addressable_shards
+        assert len({s.device for s in shards}) == count
+        assert sorted(s.index[0].indices(rows)[0] for s in shards) == list(range(0, rows, rows // count))

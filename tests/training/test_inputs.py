@@ -1,0 +1,144 @@
+"""A source's batches: a pure function of the step, resident or streaming, on any number of devices and processes."""
+
+import itertools
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from scarce_jax.data.budget import Manifest
+from scarce_jax.data.schema import SCENES
+from scarce_jax.data.source import stream
+from scarce_jax.errors import InputError
+from scarce_jax.ops.warp import Augment, augment
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training.inputs import Inputs, TrainInput, fits, make_batch
+from scarce_jax.training.recipe import Recipe, Source
+
+CROP = Augment(crop=(24, 24), scale=(0.5, 2.0), rotate=20.0, brightness=0.2)
+
+
+def rare_first(tags):
+    """Draws per epoch: an example with seaweed counts three times, every fourth half."""
+    weights = np.where(tags[:, 1] > 0, 3.0, 1.0)
+    weights[::4] = 0.5
+    return weights
+
+
+def source(**changes):
+    given = {
+        "dataset": "scenes",
+        "split": "train",
+        "fields": ("coarse", "tags"),
+        "labels": ("fine",),
+        "batch": 8,
+        "size": (32, 32),
+        "transform": lambda row, key, consts: augment(row, key, CROP),
+    }
+    return Source(**{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_data):
+    ids = tuple(f"train_{k:04d}" for k in range(12))
+    roles = {"fine": ids[:5], "coarse": ids, "tags": ids, "unlabelled": ids[5:]}
+    manifest = Manifest(dataset="scenes", version="1.0.0", split="train", roles=roles)
+    return Inputs(str(tiny_data), pathlib.Path("nowhere"), manifest, Recipe(stages=(), results={}))
+
+
+def batches(inputs, given, devices, resident, steps, start=0):
+    """What the step gets, for steps start, start + 1, ..."""
+    mesh = mesh_lib.make_mesh(jax.devices()[:devices])
+    made = TrainInput(given, inputs.open(given), 3, "stage/source", mesh, 2, resident)
+    assert made.resident == resident
+    program = jax.jit(
+        lambda arrays, draw, key: make_batch(mesh, given.transform, arrays, draw, key, {}),
+    )
+    found = []
+    for step, draw in zip(range(start, steps), made.batches(start, steps), strict=True):
+        key = jax.device_put(jax.random.fold_in(made.key, step), mesh_lib.replicated(mesh))
+        batch = program(made.arrays, draw, key)
+        assert all(len(x.sharding.device_set) == devices for x in batch.values())
+        assert {s.data.shape[0] for s in batch["image"].addressable_shards} == {given.batch // devices}
+        found.append(jax.device_get(batch))
+    return found
+
+
+def assert_equal(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert a.keys() == b.keys() == {"image", "label", "coarse", "tags"}
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize("weight", [None, rare_first])
+def test_resident_and_streaming_give_the_same_bits_from_any_step(inputs, weight):
+    given = source(weight=weight)
+    resident = batches(inputs, given, 2, True, 4)
+    assert_equal(resident, batches(inputs, given, 2, False, 4))
+    assert_equal(resident[2:], batches(inputs, given, 2, False, 4, start=2))
+    assert_equal(resident[3:], batches(inputs, given, 2, True, 4, start=3))
+    assert resident[0]["image"].shape == (8, 24, 24, 3) and resident[0]["label"].dtype == np.uint8
+    assert (resident[0]["image"] != resident[1]["image"]).any()
+
+
+def test_one_and_eight_devices_see_the_same_crops(inputs):
+    one, eight = (batches(inputs, source(), n, True, 3) for n in (1, 8))
+    for a, b in zip(one, eight, strict=True):
+        for name in ("label", "coarse", "tags"):
+            np.testing.assert_array_equal(a[name], b[name])
+        # Programs for one row and for eight are not rounded alike.
+        np.testing.assert_allclose(a["image"], b["image"], rtol=0, atol=1e-5)
+    # Every row has a crop of its own.
+    assert len({image.tobytes() for image in one[0]["image"]}) == 8
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_share_out_the_same_batches(processes):
+    def read(process, start):
+        found = stream(lambda p: {"x": np.int32(p)}, 40, 8, shard=(process, processes), start=start, threads=2)
+        return [batch["x"] for batch in found]
+
+    for start in (0, 3):
+        shares = [read(process, start) for process in range(processes)]
+        whole = [np.concatenate(parts) for parts in zip(*shares, strict=True)]
+        np.testing.assert_array_equal(whole, np.arange(40).reshape(5, 8)[start:])
+
+
+def test_ids_come_from_the_budget_and_what_is_not_there_is_refused(inputs):
+    assert inputs.ids(source(ids="unlabelled", take=2)) == ("train_0005", "train_0006")
+    assert len(inputs.ids(source())) == 12
+    with pytest.raises(InputError, match="9 fine images asked of scenes/train, which has 5"):
+        inputs.ids(source(ids="fine", take=9))
+    with pytest.raises(InputError, match="no 'fine' images in scenes/train; check the budget"):
+        inputs.ids(source(ids="fine", take=0))
+    with pytest.raises(InputError, match="no split 'test'; it was prepared with"):
+        inputs.ids(source(split="test"))
+
+
+def test_a_source_is_resident_where_it_fits_and_is_not_mostly_padding(inputs, monkeypatch):
+    mesh = mesh_lib.make_mesh(jax.devices()[:2])
+    rows = inputs.open(source())
+    needed = 12 * 32 * 32 * (3 + 2 + 1) * 2
+    for limit, expected in ((needed, True), (needed // 3, False)):
+        monkeypatch.setattr("scarce_jax.training.inputs.CPU_RESIDENT_BYTES", limit)
+        assert fits(rows, mesh) == expected
+    monkeypatch.setattr("scarce_jax.training.inputs.CPU_RESIDENT_BYTES", 1 << 40)
+    native = inputs.open(source(size=None))
+    assert native.canvas == (256, 256) and fits(native, mesh)
+    native.canvas = (256, 800)
+    assert not fits(native, mesh)
+
+
+def test_rows_of_a_canvas_are_filled_beyond_the_image(inputs):
+    rows = inputs.open(source(size=None, fields=()))
+    rows.canvas = (260, 300)
+    row = rows[3]
+    assert row["image"].shape == (260, 300, 3) and (row["height"], row["width"]) == (256, 256)
+    assert not row["image"][256:].any() and (row["label"][:, 256:] == 255).all()
+    with pytest.raises(KeyError):
+        row["coarse"]
+    assert list(itertools.islice(rows.ids, 2)) == ["train_0000", "train_0001"]
+    assert len(SCENES.classes) == rows.reader.tags.shape[1]

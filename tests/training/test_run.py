@@ -1,0 +1,211 @@
+"""The runner: what is skipped, refused, done again, taken over, and what stops a run."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from scarce_jax import api
+from scarce_jax.errors import InputError
+from scarce_jax.methods import supervised
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training.session import Session
+from tests import tiny
+
+CONFIG = tiny.detailer_config(compare=True, steps=3, eval_every=2)
+
+
+def use_devices(patch: pytest.MonkeyPatch, count: int) -> None:
+    whole = mesh_lib.make_mesh
+    patch.setattr(mesh_lib, "make_mesh", lambda devices=None: whole(devices or jax.devices()[:count]))
+
+
+@pytest.fixture(autouse=True)
+def small(tiny_nets, monkeypatch):
+    """Small nets on one device."""
+    use_devices(monkeypatch, 1)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_data):
+    """A finished run of the detailer with all that it is compared with."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.install(patch.setattr)
+        use_devices(patch, 1)
+        api.train(CONFIG, folder, data_dir=tiny_data)
+    return folder
+
+
+@pytest.fixture
+def copy(tmp_path, finished):
+    """A copy of it, to change."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def done_at(run: pathlib.Path) -> dict[str, int]:
+    """When each stage was finished."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in run.glob("*/DONE")}
+
+
+def lines(run: pathlib.Path, stage: str) -> list[str]:
+    return [x for x in (run / "metrics.jsonl").read_text().splitlines() if json.loads(x)["stage"] == stage]
+
+
+def summary(run: pathlib.Path) -> dict:
+    return json.loads((run / "summary.json").read_text())
+
+
+def same_nets(one: pathlib.Path, other: pathlib.Path, stage: str) -> bool:
+    a, b = ({k: v for k, v in tiny.stored(run).items() if k.startswith(f"{stage}/")} for run in (one, other))
+    assert a and a.keys() == b.keys()
+    return all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_equal_stages_are_skipped_whatever_the_runtime(copy, tiny_data):
+    before, metrics, results = done_at(copy), (copy / "metrics.jsonl").read_bytes(), summary(copy)["results"]
+    assert before.keys() == {"detailer", "classifier", "detail"}
+    runtime = tiny.Runtime(checkpoint_every=1, log_every=7, workers=0, resident=False)
+    found = api.train(dataclasses.replace(CONFIG, runtime=runtime), copy, data_dir=tiny_data)
+    assert done_at(copy) == before and (copy / "metrics.jsonl").read_bytes() == metrics
+    assert found["results"] == results
+
+
+def test_a_changed_setting_is_refused_with_the_difference(copy, tiny_data):
+    files = sorted((p, p.stat().st_mtime_ns) for p in copy.rglob("*"))
+    changed = tiny.replaced(CONFIG, "classifier", steps=4, dropout=0.2)
+    with pytest.raises(InputError) as caught:
+        api.train(changed, copy, data_dir=tiny_data)
+    message = str(caught.value)
+    for part in (
+        f"{copy}: stage classifier was begun with other settings",
+        "settings.steps: 3 -> 4",
+        "settings.dropout: 0.1 -> 0.2",
+        "choose another --workdir",
+        "--redo classifier",
+    ):
+        assert part in message
+    with pytest.raises(InputError, match="stage detailer.*\n(.*\n)*  seed: 0 -> 1"):
+        api.train(dataclasses.replace(CONFIG, seed=1), copy, data_dir=tiny_data)
+    assert sorted((p, p.stat().st_mtime_ns) for p in copy.rglob("*")) == files
+
+
+def test_redo_does_a_stage_again_and_all_that_read_from_it(copy, finished, tiny_data):
+    before = done_at(copy)
+    with pytest.raises(InputError, match="--redo clasifier: no such stage; .*detailer, classifier, detail"):
+        api.train(CONFIG, copy, data_dir=tiny_data, redo="clasifier")
+    changed = tiny.replaced(CONFIG, "detailer", steps=2)
+    with pytest.raises(InputError, match="stage detailer was begun with other settings"):
+        api.train(changed, copy, data_dir=tiny_data, redo="classifier")
+    # Refused before anything is deleted.
+    assert done_at(copy) == before
+    found = api.train(changed, copy, data_dir=tiny_data, redo="detailer")
+    after = done_at(copy)
+    assert after["classifier"] == before["classifier"]
+    assert after["detailer"] > before["detailer"] and after["detail"] > before["detail"]
+    assert not same_nets(copy, finished, "detailer") and same_nets(copy, finished, "classifier")
+    assert [json.loads(x)["step"] for x in lines(copy, "detailer")] == [1, 2, 2]
+    assert lines(copy, "classifier") == lines(finished, "classifier")
+    old = summary(finished)["results"]
+    assert found["results"]["classifier"] == old["classifier"]
+    assert found["results"]["detailer"]["fingerprint"] != old["detailer"]["fingerprint"]
+
+
+def test_reuse_takes_over_equal_stages_by_hard_links(copy, tmp_path, tiny_data):
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "detailer", "st')  # A kill cut this line.
+    run = tmp_path / "new"
+    found = api.train(tiny.replaced(CONFIG, "classifier", steps=2), run, data_dir=tiny_data, reuse=copy)
+    linked = [p for stage in ("detailer", "detail") for p in (copy / stage).rglob("*") if p.is_file()]
+    assert len(linked) > 5
+    assert all((run / p.relative_to(copy)).stat().st_ino == p.stat().st_ino for p in linked)
+    assert not (run / "classifier/DONE").samefile(copy / "classifier/DONE")
+    assert lines(run, "detailer") == [
+        x for x in (copy / "metrics.jsonl").read_text().splitlines() if '"detailer", "step' in x
+    ]
+    assert len(lines(run, "classifier")) == 2 + 1
+    old = summary(copy)["results"]
+    assert {k: v for k, v in found["results"].items() if "class" not in k} == {
+        k: v for k, v in old.items() if "class" not in k
+    }
+    assert [s["name"] for s in found["stages"]] == ["detailer", "classifier", "detail"]
+    with pytest.raises(InputError, match="not a run folder"):
+        api.train(CONFIG, tmp_path / "x", data_dir=tiny_data, reuse=tmp_path)
+    # What is linked is not changed by doing it again elsewhere.
+    kept = {p: p.read_bytes() for p in linked}
+    api.train(tiny.replaced(CONFIG, "classifier", steps=2), run, data_dir=tiny_data, redo="detail")
+    assert all(p.read_bytes() == content for p, content in kept.items())
+
+
+def test_without_the_comparison_the_main_results_have_the_same_bits(finished, tmp_path, tiny_data):
+    run = tmp_path / "alone"
+    found = api.train(dataclasses.replace(CONFIG, compare=False), run, data_dir=tiny_data)
+    assert [s["name"] for s in found["stages"]] == ["detailer", "detail"]
+    assert same_nets(run, finished, "detailer")
+    assert found["results"] == {name: summary(finished)["results"][name] for name in found["results"]}
+    for name in ("detailer", "detail"):
+        one, other = (json.loads((r / name / "DONE").read_text())["fingerprint"] for r in (run, finished))
+        assert one == other
+
+
+def test_evaluate_gives_the_summary_again_on_any_number_of_devices(finished, tiny_data, monkeypatch):
+    # The training data is not needed: only what the result measures.
+    use_devices(monkeypatch, 8)
+    found = api.evaluate(finished, "detailer_composite", data_dir=tiny_data)
+    known = summary(finished)["results"]["detailer_composite"]
+    assert found["devices"] == 8 and found["images"] == 7
+    for name in ("miou", "mean_accuracy", "pixel_accuracy", "per_class", "miou_at_size"):
+        assert found[name] == known[name]
+    with pytest.raises(InputError, match="result 'students': this run has detailer, coarse"):
+        api.evaluate(finished, "students", data_dir=tiny_data)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, tiny_data):
+    config = tiny.supervised_config(steps=9, optim=dataclasses.replace(tiny.stage()["optim"], lr=1e30))
+    with pytest.raises(InputError, match=r"stage segmenter: .*loss.* at step \d is not finite .*lower the learning"):
+        api.train(config, tmp_path / "run", data_dir=tiny_data)
+    assert not (tmp_path / "run/segmenter/DONE").exists()
+    logged = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(x["segmenter/loss"]) for x in logged)
+
+
+def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path, tiny_data, monkeypatch):
+    use_devices(monkeypatch, 8)
+    for batch, advice in ((12, "8 or 16"), (6, "8")):
+        with pytest.raises(InputError, match=f"{batch} examples do not divide over 8 devices; set it to {advice}$"):
+            api.train(tiny.supervised_config(batch=batch), tmp_path / "run", data_dir=tiny_data)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_best_measurement_decides_where_asked(tmp_path, tiny_data, monkeypatch):
+    plain = supervised.recipe
+
+    def recipe(config, info):
+        made = plain(config, info)
+        stage = made.stages[0]
+        evals = tuple(dataclasses.replace(e, keep_best="miou") for e in stage.evals)
+        return dataclasses.replace(made, stages=(dataclasses.replace(stage, evals=evals),))
+
+    scripted, seen = iter([0.2, None, 0.6, 0.5]), []
+
+    def measure(self, item, nets, whole=Session.measure):
+        found = whole(self, item, nets)
+        if item.keep_best is None:
+            return found
+        seen.append(jax.tree.map(lambda x: np.asarray(x).copy(), nets["segmenter"].params))
+        return {**found, "miou": next(scripted)}
+
+    monkeypatch.setattr(supervised, "recipe", recipe)
+    monkeypatch.setattr(Session, "measure", measure)
+    api.train(tiny.supervised_config(steps=8, eval_every=2), tmp_path, data_dir=tiny_data)
+    done = json.loads((tmp_path / "segmenter/DONE").read_text())
+    assert done["kept_step"] == 6 and done["steps"] == 8
+    kept = tiny.stored(tmp_path)
+    for k, params in enumerate(seen):
+        same = np.array_equal(params["conv"]["kernel"], kept["segmenter/segmenter/params/conv/kernel"])
+        assert same == (k == 2)
+    assert not (tmp_path / "segmenter/best").exists()
