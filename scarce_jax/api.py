@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -14,6 +15,7 @@ import subprocess
 import sys
 from typing import Any
 
+import flax.linen as nn
 import jax
 import pydantic
 
@@ -27,7 +29,7 @@ from scarce_jax.ops.warp import MEAN, STD
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.fingerprint import plain
-from scarce_jax.training.recipe import Artifact, Epochs, Eval, Recipe, Runtime, Source, Stage, Train, sources
+from scarce_jax.training.recipe import Artifact, Epochs, Eval, Net, Recipe, Runtime, Source, Stage, Train, sources
 from scarce_jax.training.run import read_json, run
 from scarce_jax.training.session import Session
 
@@ -182,6 +184,12 @@ def dry_run(config: Any, data_dir: str | os.PathLike | None = None) -> dict[str,
     return {"stages": [_describe_stage(stage, config, info) for stage in recipe.stages]}
 
 
+@functools.lru_cache(maxsize=64)
+def _count_parameters(module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> int:
+    """Several stages have the same net, and tracing a deep one takes seconds."""
+    return sum(x.size for x in jax.tree.leaves(state_lib.abstract_net(Net(module=module, inputs=inputs)).params))
+
+
 def _number_of_images(source: Source, budget: Budget, info: DatasetInfo) -> int | None:
     """How many images a source reads, as far as the config and the size of the split tell."""
     total = info.splits.get(source.split)
@@ -200,7 +208,7 @@ def _number_of_images(source: Source, budget: Budget, info: DatasetInfo) -> int 
 def _describe_stage(stage: Stage, config: Any, info: DatasetInfo) -> dict[str, Any]:
     nets = {}
     for role, net in stage.nets.items():
-        count = sum(x.size for x in jax.tree.leaves(state_lib.abstract_net(net).params))
+        count = _count_parameters(net.module, net.inputs)
         init = f"{net.init_from.stage}/{net.init_from.name}" if net.init_from else None
         trainable = count if net.optim else 0
         nets[role] = {"parameters": count, "trainable": trainable, "init_from": init}

@@ -123,7 +123,9 @@ def stored(run_dir: pathlib.Path) -> dict[str, np.ndarray]:
             tuple(path.split("/")): jax.ShapeDtypeStruct(shape, dtype, sharding=here)
             for path, (_, shape, dtype) in leaves.items()
         }
-        loaded = traverse_util.flatten_dict(checkpoint.load(net, traverse_util.unflatten_dict(like)), sep="/")
+        # A net without BatchNorm has an empty dict of them.
+        tree = {"batch_stats": {}, **traverse_util.unflatten_dict(like)}
+        loaded = traverse_util.flatten_dict(checkpoint.load(net, tree), sep="/")
         found |= {f"{net.parent.parent.name}/{net.name}/{path}": np.asarray(x) for path, x in loaded.items()}
     return found
 

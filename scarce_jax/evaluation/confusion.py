@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
 
 def confusion(predicted: jax.Array, truth: jax.Array, classes: int) -> jax.Array:
@@ -40,8 +41,8 @@ def confusion(predicted: jax.Array, truth: jax.Array, classes: int) -> jax.Array
     # Pixels that do not count get a bin of their own, which is cut off.
     nowhere = classes * (classes + 1)
     cell = jnp.where((row >= 0) & (row < classes), row * (classes + 1) + column, nowhere)
-    counts = jnp.bincount(cell.reshape(-1), length=nowhere + 1)
-    return counts[:nowhere].astype(jnp.int32).reshape(classes, classes + 1)
+    counts = jnp.bincount(jnp.ravel(cell), length=nowhere + 1)
+    return rearrange(counts[:nowhere].astype(jnp.int32), "(k c) -> k c", k=classes)
 
 
 def summarise(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:

@@ -4,8 +4,9 @@ Katsman, Tripathi, Veit, Belongie: "Semantic Segmentation with Scarce Data". A f
 image, also at test time, has a coarse one.
 
 Stages (* with `compare`): `detailer` trains on the fine images; `classifier`* trains the plain PSPNet on the same
-draws; `detail` infers detailed masks for every image that has a coarse one; `student_detailed`* and `student_coarse`* train
-plain PSPNets on the detailed and on the coarse masks of the same images ("Distillation", section 5).
+draws; `detail` infers detailed masks for every image that has a coarse one; `student_detailed`* and
+`student_coarse`* train plain PSPNets on the detailed and on the coarse masks of the same images ("Distillation",
+section 5).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
 
 def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax.Array:
@@ -26,15 +27,16 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool)
     Returns:
       [B, H, W, C] in x's dtype; below float32 the weights are rounded to it and sums accumulate in float32.
     """
-    (height, width), (batch, _, _, channels) = size, x.shape
+    height, width = size
     # Columns first, so that the large result is written once and by a product whose rows are contiguous.
     if x.shape[2] != width:
         x = _product("Ww,bhwc->bhWc", _bilinear_matrix(x.shape[2], width, align_corners), x)
     if x.shape[1] != height:
         rows = jnp.asarray(_bilinear_matrix(x.shape[1], height, align_corners))
-        rows = jnp.broadcast_to(rows, (batch, *rows.shape))
-        x = _product("bHh,bhn->bHn", rows, x.reshape(batch, x.shape[1], width * channels))
-    return x.reshape(batch, height, width, channels)
+        rows = jnp.broadcast_to(rows, (x.shape[0], *rows.shape))
+        x = _product("bHh,bhn->bHn", rows, rearrange(x, "b h w c -> b h (w c)"))
+        x = rearrange(x, "b h (w c) -> b h w c", w=width)
+    return x
 
 
 def adaptive_average_pool(x: jax.Array, bins: int | tuple[int, int]) -> jax.Array:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from scarce_jax.data.schema import IGNORE, LABEL_FIELDS
 from scarce_jax.errors import InputError
@@ -101,9 +102,8 @@ def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, A
         if name in row:
             if row[name].shape != canvas:
                 raise ValueError(f"{name} has shape {row[name].shape}; expected {canvas}, the image's")
-            result[name] = jnp.where(
-                inside, row[name].reshape(-1)[nearest], jnp.asarray(IGNORE, row[name].dtype)
-            )
+            flat = rearrange(row[name], "h w -> (h w)")
+            result[name] = jnp.where(inside, flat[nearest], jnp.asarray(IGNORE, flat.dtype))
     return result
 
 
@@ -145,7 +145,7 @@ def _flat_index(rows: jax.Array, columns: jax.Array, height, width, canvas: tupl
 
 def _sample_bilinear(image: jax.Array, y: jax.Array, x: jax.Array, height, width) -> jax.Array:
     """float32 [h, w, 3] in 0..255 of image [H, W, 3] at y, x; beyond the valid part its edge pixels."""
-    canvas, flat = image.shape[:2], image.reshape(-1, image.shape[-1])
+    canvas, flat = image.shape[:2], rearrange(image, "h w c -> (h w) c")
     top, left = jnp.floor(y), jnp.floor(x)
     down, right = (y - top)[..., None], (x - left)[..., None]
     top, left = top.astype(jnp.int32), left.astype(jnp.int32)
