@@ -42,9 +42,7 @@ def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
       classes should stop a run, not train it.
     """
     if labels.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"labels have shape {labels.shape}; expected {logits.shape[:-1]}, the logits' without classes"
-        )
+        raise ValueError(f"labels have shape {labels.shape}; expected {logits.shape[:-1]}, the logits' without classes")
     classes = logits.shape[-1]
     logits = logits.astype(jnp.float32)
     logits = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
@@ -55,9 +53,7 @@ def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.where(known, losses, jnp.where(labels == IGNORE, 0.0, jnp.nan))
 
 
-def cross_entropy(
-    logits: jax.Array, labels: jax.Array, *, class_weights: jax.Array | None = None
-) -> jax.Array:
+def cross_entropy(logits: jax.Array, labels: jax.Array, *, class_weights: jax.Array | None = None) -> jax.Array:
     """Mean softmax cross entropy over the pixels whose label is not 255.
 
     Args:
@@ -94,8 +90,6 @@ def sigmoid_cross_entropy(logits: jax.Array, tags: jax.Array, *, background: int
             logits = jnp.delete(logits, background, axis=-1)
         tags = jnp.delete(tags, background, axis=-1)
     if logits.shape != tags.shape:
-        raise ValueError(
-            f"logits have shape {logits.shape}; expected {tags.shape}, that of the tags that count"
-        )
+        raise ValueError(f"logits have shape {logits.shape}; expected {tags.shape}, that of the tags that count")
     logits, tags = logits.astype(jnp.float32), tags.astype(jnp.float32)
     return -jnp.mean(tags * jax.nn.log_sigmoid(logits) + (1 - tags) * jax.nn.log_sigmoid(-logits))

@@ -15,9 +15,7 @@ sigmoid_cross_entropy = jax.jit(losses.sigmoid_cross_entropy, static_argnames="b
 
 def slow_cross_entropy(logits, labels, weights=None):
     total = count = 0.0
-    for row, label in zip(
-        logits.reshape(-1, logits.shape[-1]).astype(np.float64), labels.reshape(-1), strict=True
-    ):
+    for row, label in zip(logits.reshape(-1, logits.shape[-1]).astype(np.float64), labels.reshape(-1), strict=True):
         if label != 255:
             weight = 1.0 if weights is None else weights[label]
             total += weight * (np.log(np.exp(row).sum()) - row[label])
@@ -131,6 +129,4 @@ def test_sigmoid_cross_entropy_equals_the_slow_formula():
 
 def test_sigmoid_cross_entropy_at_zero_and_at_large_logits():
     np.testing.assert_allclose(sigmoid_cross_entropy(jnp.zeros((2, 3)), jnp.eye(2, 3)), 0.693147, atol=1e-6)
-    np.testing.assert_allclose(
-        sigmoid_cross_entropy(jnp.array([[500.0, -500.0]]), jnp.array([[0, 0]])), 250.0
-    )
+    np.testing.assert_allclose(sigmoid_cross_entropy(jnp.array([[500.0, -500.0]]), jnp.array([[0, 0]])), 250.0)

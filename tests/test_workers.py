@@ -51,9 +51,7 @@ def test_errors_name_the_item(workers):
         list(map_ordered(work, [("a", 1), ("b", "input"), ("c", 1)], workers, 2))
     with pytest.raises(RuntimeError, match="'b': ZeroDivisionError: division by zero") as caught:
         list(map_ordered(work, [("a", 1), ("b", 0), ("c", 1)], workers, 2))
-    assert "ZeroDivisionError" in str(caught.value.__cause__) or isinstance(
-        caught.value.__cause__, ZeroDivisionError
-    )
+    assert "ZeroDivisionError" in str(caught.value.__cause__) or isinstance(caught.value.__cause__, ZeroDivisionError)
     # What comes before the fault is still delivered, and the next call works.
     results = map_ordered(work, [("a", 4), ("b", 0)], workers, 2)
     assert next(results) == ("a", 0.25)

@@ -63,8 +63,7 @@ class Budget:
             raise InputError(f"budget.per_class is {self.per_class}, expected 1 or more")
         if self.per_class is not None and self.fine != "all":
             raise InputError(
-                f"budget.per_class ({self.per_class}) and budget.fine ({self.fine!r}) both choose images; "
-                "give one"
+                f"budget.per_class ({self.per_class}) and budget.fine ({self.fine!r}) both choose images; give one"
             )
         if self.draw not in ("random", "stride"):
             raise InputError(f"budget.draw is {self.draw!r}, expected 'random' or 'stride'")
@@ -124,8 +123,7 @@ class Manifest:
             raise InputError(f"{path}: the label budget cannot be read ({error.strerror})") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{path}: damaged ({type(error).__name__}: {error}); "
-                "restore it, or begin again in another --workdir"
+                f"{path}: damaged ({type(error).__name__}: {error}); restore it, or begin again in another --workdir"
             ) from error
         if found_format != FORMAT:
             raise InputError(f"{path}: format {found_format!r}, expected {FORMAT}; it is of another release")
@@ -169,13 +167,9 @@ def draw_manifest(
     """
     tags = np.asarray(tags).astype(bool)
     if tags.shape != (len(ids), len(classes)):
-        raise ValueError(
-            f"tags have shape {tags.shape}, expected {len(ids)} examples x {len(classes)} classes"
-        )
+        raise ValueError(f"tags have shape {tags.shape}, expected {len(ids)} examples x {len(classes)} classes")
     if len(set(ids)) != len(ids):
-        raise InputError(
-            f"{dataset}/{split}: {len(ids) - len(set(ids))} example ids occur twice; prepare it again"
-        )
+        raise InputError(f"{dataset}/{split}: {len(ids) - len(set(ids))} example ids occur twice; prepare it again")
     leaked = sorted(set(ids) & set(forbidden_ids))
     if leaked:
         raise InputError(
@@ -249,9 +243,7 @@ def _count(budget: Budget, available: int, where: str) -> int:
     else:
         count = budget.fine
     if count > available:
-        raise InputError(
-            f"budget.fine asks for {count} {kind}, {where} has {available}; ask for at most that"
-        )
+        raise InputError(f"budget.fine asks for {count} {kind}, {where} has {available}; ask for at most that")
     if budget.strong_categories and not available:
         raise InputError(f"{where} has no {kind} ({', '.join(budget.strong_categories)})")
     return count
@@ -326,8 +318,7 @@ def _listed(path: str, row: Mapping[str, np.ndarray], forbidden: set[str], where
         lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise InputError(
-            f"budget.fine is {path!r}: not a number, a fraction or 'all', "
-            f"and not a readable text file of ids ({error})"
+            f"budget.fine is {path!r}: not a number, a fraction or 'all', and not a readable text file of ids ({error})"
         ) from error
     found: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
@@ -339,12 +330,9 @@ def _listed(path: str, row: Mapping[str, np.ndarray], forbidden: set[str], where
             held_out = next((name for name in names if name in forbidden), None)
             if held_out is not None:
                 raise InputError(
-                    f"{path}, line {number}: {held_out!r} is measured by an evaluation; "
-                    f"expected ids of {where} alone"
+                    f"{path}, line {number}: {held_out!r} is measured by an evaluation; expected ids of {where} alone"
                 )
-            raise InputError(
-                f"{path}, line {number}: {where} has no example {names[-1]!r}{_nearest(names[-1], row)}"
-            )
+            raise InputError(f"{path}, line {number}: {where} has no example {names[-1]!r}{_nearest(names[-1], row)}")
         found[known] = None
     if not found:
         raise InputError(f"{path}: no ids in it; expected one a line")

@@ -99,8 +99,7 @@ def _to_eight_bits(deep: np.ndarray, path: str | os.PathLike) -> np.ndarray:
     deep = deep.astype(np.int64)
     if deep.min() < 0 or deep.max() > 65535:
         raise InputError(
-            f"{path}: 32-bit pixels from {deep.min()} to {deep.max()}, expected 8 or 16 bits; "
-            "convert it to PNG"
+            f"{path}: 32-bit pixels from {deep.min()} to {deep.max()}, expected 8 or 16 bits; convert it to PNG"
         )
     return ((deep * 255 + 32767) // 65535).astype(np.uint8)
 
@@ -136,9 +135,7 @@ def colourise(mask: np.ndarray, palette: Sequence[Sequence[int]] | np.ndarray) -
     unknown = np.setdiff1d(mask, np.arange(len(palette)))
     unknown = unknown[unknown != IGNORE]
     if unknown.size:
-        raise InputError(
-            f"a mask has the ids {unknown.tolist()[:10]}, expected 0..{len(palette) - 1} or {IGNORE}"
-        )
+        raise InputError(f"a mask has the ids {unknown.tolist()[:10]}, expected 0..{len(palette) - 1} or {IGNORE}")
     table[IGNORE] = 0
     return table[mask]
 

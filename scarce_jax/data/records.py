@@ -177,9 +177,7 @@ class Records:
             return json.loads(_unseal(_read_record(path, 0)))
         # The reader raises RuntimeError, json and the checksum ValueError.
         except (RuntimeError, ValueError, IndexError, OSError) as error:
-            raise InputError(
-                f"{path}: damaged, its list of ids cannot be read ({error}); {self._redo}"
-            ) from error
+            raise InputError(f"{path}: damaged, its list of ids cannot be read ({error}); {self._redo}") from error
 
     @property
     def ids(self) -> KeysView[str]:
@@ -196,16 +194,12 @@ class Records:
           InputError: there is no entry for this id, or it is damaged.
         """
         if example_id not in self._where:
-            raise InputError(
-                f"{self.folder}: no entry for {example_id!r} among {len(self._where)}; {self._redo}"
-            )
+            raise InputError(f"{self.folder}: no entry for {example_id!r} among {len(self._where)}; {self._redo}")
         path, position = self._where[example_id]
         try:
             return decode(_read_record(path, position))
         except (RuntimeError, ValueError, IndexError, OSError) as error:
-            raise InputError(
-                f"{path}: the entry of {example_id!r} is damaged ({error}); {self._redo}"
-            ) from error
+            raise InputError(f"{path}: the entry of {example_id!r} is damaged ({error}); {self._redo}") from error
 
     def check_complete(self, expected_ids: Iterable[str]) -> None:
         """Raises InputError unless there is exactly one entry for every expected id and no other."""

@@ -33,9 +33,7 @@ def confusion(predicted: jax.Array, truth: jax.Array, classes: int) -> jax.Array
         if not jnp.issubdtype(array.dtype, jnp.integer):
             raise ValueError(f"{name} has dtype {array.dtype}, expected integers")
     if truth.size >= 2**31:
-        raise ValueError(
-            f"{truth.size} pixels in one call, expected less than 2**31 (int32 counts); pass fewer images"
-        )
+        raise ValueError(f"{truth.size} pixels in one call, expected less than 2**31 (int32 counts); pass fewer images")
     column = jnp.where((predicted >= 0) & (predicted < classes), predicted.astype(jnp.int32), classes)
     row = truth.astype(jnp.int32)
     # Pixels that do not count get a bin of their own, which is cut off.
@@ -62,9 +60,7 @@ def summarise(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """
     counts = np.asarray(confusion, np.int64)
     if counts.shape != (len(classes), len(classes) + 1):
-        raise ValueError(
-            f"the confusion matrix has shape {counts.shape}, expected {(len(classes), len(classes) + 1)}"
-        )
+        raise ValueError(f"the confusion matrix has shape {counts.shape}, expected {(len(classes), len(classes) + 1)}")
     hits = np.diagonal(counts)
     in_truth = counts.sum(axis=1)
     in_prediction = counts[:, :-1].sum(axis=0)

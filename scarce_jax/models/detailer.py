@@ -63,9 +63,7 @@ class Detailer(PSPNet):
         super().setup()
         self.coarse_embedding = CoarseEmbedding(self.embedding)
 
-    def __call__(
-        self, image: jax.Array, coarse: jax.Array, *, train: bool
-    ) -> tuple[jax.Array, jax.Array | None]:
+    def __call__(self, image: jax.Array, coarse: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array | None]:
         """Details coarse masks.
 
         Args:
@@ -80,9 +78,7 @@ class Detailer(PSPNet):
           ValueError: `coarse` is not of the images' size.
         """
         if coarse.shape != image.shape[:3]:
-            raise ValueError(
-                f"coarse mask has shape {coarse.shape}; expected {image.shape[:3]}, the images' own"
-            )
+            raise ValueError(f"coarse mask has shape {coarse.shape}; expected {image.shape[:3]}, the images' own")
 
         def inject(place: str, parts: Parts) -> Parts:
             if place != self.inject:

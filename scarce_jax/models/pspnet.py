@@ -48,9 +48,7 @@ class PartsConv(nn.Module):
 
     @nn.compact
     def __call__(self, parts: Parts) -> jax.Array:
-        channels = [
-            part.weights.shape[1] if isinstance(part, Embedding) else part.shape[-1] for part in parts
-        ]
+        channels = [part.weights.shape[1] if isinstance(part, Embedding) else part.shape[-1] for part in parts]
         embedded = [isinstance(part, Embedding) for part in parts]
 
         def init(key: jax.Array, window: tuple[int, int]) -> jax.Array:

@@ -85,9 +85,7 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         shortcut = _shortcut(x, self.features, self.stride, train=train, dtype=self.dtype)
-        x = convolution(
-            self.features, 3, stride=self.stride, dilation=self.dilation, dtype=self.dtype, name="conv1"
-        )(x)
+        x = convolution(self.features, 3, stride=self.stride, dilation=self.dilation, dtype=self.dtype, name="conv1")(x)
         x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn1")(x))
         x = convolution(self.features, 3, dilation=self.dilation, dtype=self.dtype, name="conv2")(x)
         x = batch_norm(train=train, dtype=self.dtype, name="bn2")(x)
@@ -110,9 +108,7 @@ class Bottleneck(nn.Module):
         shortcut = _shortcut(x, 4 * self.features, self.stride, train=train, dtype=self.dtype)
         x = convolution(self.features, 1, dtype=self.dtype, name="conv1")(x)
         x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn1")(x))
-        x = convolution(
-            self.features, 3, stride=self.stride, dilation=self.dilation, dtype=self.dtype, name="conv2"
-        )(x)
+        x = convolution(self.features, 3, stride=self.stride, dilation=self.dilation, dtype=self.dtype, name="conv2")(x)
         x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn2")(x))
         x = convolution(4 * self.features, 1, dtype=self.dtype, name="conv3")(x)
         x = batch_norm(train=train, dtype=self.dtype, name="bn3")(x)

@@ -130,9 +130,7 @@ def _dynamic_taps(source, target, length: int) -> tuple[jax.Array, jax.Array, ja
 
 def _product(pattern: str, matrix, x: jax.Array, result=None) -> jax.Array:
     matrix = jnp.asarray(matrix, x.dtype)
-    return jnp.einsum(
-        pattern, matrix, x, precision=jax.lax.Precision.HIGHEST, preferred_element_type=result or x.dtype
-    )
+    return jnp.einsum(pattern, matrix, x, precision=jax.lax.Precision.HIGHEST, preferred_element_type=result or x.dtype)
 
 
 @functools.cache

@@ -74,7 +74,11 @@ def init_state(
 
     sharding = mesh_lib.replicated(mesh)
     keys = {role: named_key(seed, stage, role) for role in nets if role not in loaded}
-    drawn = jax.jit(draw, out_shardings=sharding)(keys) if keys else {}
+    # Hundreds of small random-number programs that run once: on a CPU, optimising them takes longer than compiling
+    # the step.
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    drawn = jax.jit(draw, out_shardings=sharding, compiler_options=options)(keys) if keys else {}
     return jax.jit(finish, out_shardings=sharding)({**drawn, **loaded})
 
 

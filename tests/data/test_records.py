@@ -129,9 +129,7 @@ def test_completeness(folder):
     records = Records(folder)
     expected = [f"id/{k}" for k in range(150)]
     records.check_complete(reversed(expected))
-    with pytest.raises(
-        InputError, match=r"151 entries expected, found 150: 1 missing \('x'\).*--redo labels"
-    ):
+    with pytest.raises(InputError, match=r"151 entries expected, found 150: 1 missing \('x'\).*--redo labels"):
         records.check_complete([*expected, "x"])
     with pytest.raises(InputError, match=r"10 missing \('new0', .*\.\.\.\), 1 not expected \('id/0'\)"):
         records.check_complete([*expected[1:], *(f"new{k}" for k in range(10))])
@@ -151,9 +149,7 @@ def test_a_damaged_entry_is_named_and_its_neighbours_stay_readable(tmp_path):
     records = Records(folder)
     for name in ("id0", "id1", "id3"):
         assert_equal(records.read(name), noise[name])
-    with pytest.raises(
-        InputError, match=r"part-00000\.arrayrecord: the entry of 'id2' is damaged.*--redo labels"
-    ):
+    with pytest.raises(InputError, match=r"part-00000\.arrayrecord: the entry of 'id2' is damaged.*--redo labels"):
         records.read("id2")
 
 

@@ -22,10 +22,7 @@ def abstract(module, size=(1, 33, 33), train=False):
 
 
 def paths(tree):
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): x
-        for path, x in jax.tree.leaves_with_path(tree)
-    }
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(tree)}
 
 
 def random_variables(module):
@@ -170,9 +167,7 @@ def test_embedding_of_averages_is_the_average_of_embeddings():
     module = CoarseEmbedding(16)
     rng = np.random.default_rng(1)
     kernel, bias = rng.normal(size=(1, 1, 5, 16)), rng.normal(size=16)
-    variables = {
-        "params": {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
-    }
+    variables = {"params": {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}}
     embedding = module.apply(variables, class_fractions(coarse, 5, size))
     assert embedding.inputs.shape[-1] % 8 == 0
     result = jnp.einsum("bhwk,kc->bhwc", embedding.inputs, embedding.weights)

@@ -12,16 +12,11 @@ from scarce_jax.models.resnet import ResNet, batch_norm, convolution, max_pool_3
 
 def abstract(module, size=(1, 33, 33, 3)):
     image = jax.ShapeDtypeStruct(size, jnp.float32)
-    return jax.eval_shape(
-        lambda key, x: module.init_with_output(key, x, train=False), jax.random.key(0), image
-    )
+    return jax.eval_shape(lambda key, x: module.init_with_output(key, x, train=False), jax.random.key(0), image)
 
 
 def paths(tree):
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): x
-        for path, x in jax.tree.leaves_with_path(tree)
-    }
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(tree)}
 
 
 @pytest.mark.parametrize(
@@ -97,9 +92,7 @@ def test_parameter_names_follow_torchvision():
         expected |= {f"{prefix}_conv/kernel", f"{prefix}_bn/scale", f"{prefix}_bn/bias"}
     assert names == expected
     statistics = {re.sub("/(scale|bias)$", "", name) for name in names if "bn" in name}
-    assert set(paths(variables["batch_stats"])) == {
-        f"{name}/{kind}" for name in statistics for kind in ("mean", "var")
-    }
+    assert set(paths(variables["batch_stats"])) == {f"{name}/{kind}" for name in statistics for kind in ("mean", "var")}
 
 
 def test_basic_blocks_have_a_downsample_only_where_channels_change():

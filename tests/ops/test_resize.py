@@ -71,9 +71,7 @@ def test_bilinear_equals_the_slow_reference(source, target, align_corners):
 )
 def test_bilinear_of_a_ramp(align_corners, expected):
     x = jnp.array([0.0, 1.0]).reshape(1, 1, 2, 1)
-    np.testing.assert_allclose(
-        resize_bilinear(x, (1, 4), align_corners=align_corners)[0, 0, :, 0], expected, atol=1e-7
-    )
+    np.testing.assert_allclose(resize_bilinear(x, (1, 4), align_corners=align_corners)[0, 0, :, 0], expected, atol=1e-7)
 
 
 def test_bilinear_to_the_same_size_is_the_identity():
@@ -84,8 +82,7 @@ def test_bilinear_to_the_same_size_is_the_identity():
 def test_bilinear_keeps_bfloat16_and_is_close():
     x = noise(2, 3, 4, 8)
     low, exact = (
-        resize_bilinear(jnp.asarray(x, dtype), (9, 9), align_corners=True)
-        for dtype in (jnp.bfloat16, jnp.float32)
+        resize_bilinear(jnp.asarray(x, dtype), (9, 9), align_corners=True) for dtype in (jnp.bfloat16, jnp.float32)
     )
     assert low.dtype == jnp.bfloat16
     np.testing.assert_allclose(low.astype(jnp.float32), exact, atol=0.05)

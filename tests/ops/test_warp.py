@@ -95,9 +95,7 @@ def test_equals_opencv_inside_the_image():
     label = blocks(64, 64)
     result = augmented(ALL, image, label)
     rows, columns = np.mgrid[:48, :40]
-    for source, warped, warped_label in zip(
-        source_positions(ALL), result["image"], result["label"], strict=True
-    ):
+    for source, warped, warped_label in zip(source_positions(ALL), result["image"], result["label"], strict=True):
         # The map is the best affine fit to the measured positions.
         sure = (warped_label != 255) & (source > 1).all(-1) & (source < 62).all(-1)
         design = np.stack([columns[sure], rows[sure], np.ones(sure.sum())], -1)
@@ -169,9 +167,7 @@ def test_identity_without_anything_to_draw():
     result = augmented(NOTHING, image, label)
     assert result["image"].dtype == np.float32
     np.testing.assert_array_equal(result["label"], np.broadcast_to(label, (COUNT, 48, 40)))
-    np.testing.assert_array_equal(
-        result["coarse"], np.where(label % 2, 255, label) + np.zeros_like(result["coarse"])
-    )
+    np.testing.assert_array_equal(result["coarse"], np.where(label % 2, 255, label) + np.zeros_like(result["coarse"]))
     np.testing.assert_allclose(result["image"][0], normalise(jnp.asarray(image)), atol=1e-6)
 
 
