@@ -19,7 +19,7 @@ def main() -> None:
     summaries = [json.loads((run / "summary.json").read_text()) for run in options.runs]
     facts = [json.loads((run / "config.json").read_text()) for run in options.runs]
     print(f"| {options.title} | mIoU | spread | per run |\n|---|---|---|---|")
-    for name in summaries[0]["results"]:
+    for name in [n for n in summaries[0]["results"] if all(n in summary["results"] for summary in summaries)]:
         values = [summary["results"][name]["miou"] for summary in summaries]
         mean, spread = sum(values) / len(values), (max(values) - min(values)) / 2
         print(f"| {name} | {mean:.3f} | {spread:.3f} | {', '.join(f'{v:.3f}' for v in values)} |")

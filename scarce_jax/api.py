@@ -29,8 +29,9 @@ from scarce_jax.ops.warp import MEAN, STD
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.fingerprint import plain
+from scarce_jax.training.plan import read_json
 from scarce_jax.training.recipe import Artifact, Epochs, Eval, Net, Recipe, Runtime, Source, Stage, Train, sources
-from scarce_jax.training.run import read_json, run
+from scarce_jax.training.run import run
 from scarce_jax.training.session import Session
 
 log = logging.getLogger("scarce_jax")

@@ -91,6 +91,11 @@ def length(stage: Any, name: str) -> int | Epochs:
     return stage.steps if stage.steps is not None else Epochs(count=stage.epochs)
 
 
+def settings(stage: SegmenterStage) -> SegmenterStage:
+    """What of a stage's config decides its result: all but how often it is measured on the way."""
+    return dataclasses.replace(stage, eval_every=0)
+
+
 def compute_dtype(config: Experiment) -> jnp.dtype:
     """The modules' compute dtype; an unresolved "auto" counts as float32."""
     return jnp.bfloat16 if config.dtype == "bfloat16" else jnp.float32

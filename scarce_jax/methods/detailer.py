@@ -144,7 +144,7 @@ def _train_detailer(config: Config, module: Detailer) -> Train:
         turns=(Turn(net=SEGMENTER, loss=loss),),
         sources={"labelled": source},
         steps=common.length(stage, "detailer"),
-        settings=stage,
+        settings=common.settings(stage),
         evals=common.during_training(config, stage, predict, ("coarse",)),
     )
 

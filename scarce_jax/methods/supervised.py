@@ -69,7 +69,7 @@ def train_segmenter(
         turns=(Turn(net=SEGMENTER, loss=loss),),
         sources={"labelled": source},
         steps=common.length(stage, name),
-        settings=stage,
+        settings=common.settings(stage),
         evals=common.during_training(config, stage, common.segmentation_predict(module, fields)),
         keys_as=keys_as,
     )

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import os
 import pathlib
 import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+import jax
 
 from scarce_jax.data.budget import Budget, Manifest, draw_manifest
 from scarce_jax.data.schema import DatasetInfo
+from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.training import fingerprint as fp
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training.infer import infer
 from scarce_jax.training.inputs import Inputs, TrainInput
 from scarce_jax.training.interrupt import StopSignal
-from scarce_jax.training.log import complete_lines, replace_lines, write_json
+from scarce_jax.training.log import write_json
 from scarce_jax.training.loop import train
-from scarce_jax.training.recipe import Eval, NetState, Recipe, Runtime, Source, Stage, Train, reads, sources
+from scarce_jax.training.plan import Plan, forget, read_json, take_over, with_dependents
+from scarce_jax.training.recipe import Eval, Infer, NetState, Recipe, Runtime, Source, Stage, Train, sources
 from scarce_jax.training.session import Session, bare
 
 log = logging.getLogger("scarce_jax")
@@ -82,16 +84,16 @@ def run(
     measured = [item.source for item in recipe.results.values()]
     manifest = draw(budget, info.name, train_split, measured, session.inputs)
     session = dataclasses.replace(session, manifest=manifest)
-    plan = _Plan(session)
-    again = _with_dependents(recipe, redo) if redo is not None else set()
+    plan = Plan(session)
+    again = with_dependents(recipe, redo) if redo is not None else set()
     # All that may be refused is, before anything is deleted.
     plan.check(again)
     if reuse is not None and not (reuse / "config.json").exists():
         raise InputError(f"--reuse {reuse}: not a run folder (it has no config.json)")
     if again:
-        _forget(plan, again)
+        forget(plan, again)
     if reuse is not None:
-        _take_over(plan, reuse)
+        take_over(plan, reuse)
     if mesh_lib.is_primary():
         run_dir.mkdir(parents=True, exist_ok=True)
         facts = {
@@ -122,112 +124,7 @@ def run(
     return summary
 
 
-class _Plan:
-    """The stages' descriptions and fingerprints, and what the run folder holds of them."""
-
-    def __init__(self, session: Session):
-        self.session, self.run_dir = session, session.run_dir
-        recipe = session.recipe
-        used = {s.dataset: s.split for x in (*recipe.stages, *recipe.results.values()) for s in sources(x).values()}
-        self.versions = {name: session.inputs.reader(name, split).version for name, split in used.items()}
-        self.steps = {stage.name: session.steps(stage) for stage in recipe.stages}
-        self.descriptions: dict[str, dict] = {}
-        self.fingerprints: dict[str, str] = {}
-        for stage in recipe.stages:
-            self.descriptions[stage.name] = self.describe(stage)
-            self.fingerprints[stage.name] = fp.fingerprint(self.descriptions[stage.name])
-
-    def describe(self, item: Stage | Eval) -> dict[str, Any]:
-        return fp.describe(
-            item,
-            steps=self.steps.get(item.name),
-            seed=self.session.seed,
-            versions=self.versions,
-            manifest_hash=self.session.manifest.hash,
-            fingerprints=self.fingerprints,
-        )
-
-    def done(self, stage: str) -> dict[str, Any] | None:
-        """The stage's DONE, if it is finished."""
-        path = self.run_dir / stage / "DONE"
-        return read_json(path) if path.exists() else None
-
-    def check(self, again: Collection[str]) -> None:
-        """Raises InputError where a stage was begun with other settings and is not done `again`, with what differs."""
-        for stage, description in self.descriptions.items():
-            path = self.run_dir / stage / "stage.json"
-            if stage in again or not path.exists():
-                continue
-            lines = fp.difference(read_json(path), json.loads(json.dumps(description)))
-            if lines:
-                shown = "\n  ".join(lines[:12])
-                raise InputError(
-                    f"{self.run_dir}: stage {stage} was begun with other settings (before -> now):\n  {shown}\n"
-                    f"choose another --workdir, or do the stage again with --redo {stage}"
-                )
-
-
-def read_json(path: pathlib.Path) -> Any:
-    """Raises InputError where the file is missing or no JSON."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
-
-
-def _with_dependents(recipe: Recipe, stage: str) -> set[str]:
-    """A stage and all that read from it, directly or not."""
-    names = [s.name for s in recipe.stages]
-    if stage not in names:
-        raise InputError(f"--redo {stage}: no such stage; this recipe has {', '.join(names)}")
-    gone = {stage}
-    for other in recipe.stages:
-        if any(artifact.stage in gone for artifact in reads(other)):
-            gone.add(other.name)
-    return gone
-
-
-def _forget(plan: _Plan, stages: Collection[str]) -> None:
-    """Deletes stages, and the figures measured on them."""
-    if mesh_lib.is_primary():
-        for name in stages:
-            shutil.rmtree(plan.run_dir / name, ignore_errors=True)
-        (plan.run_dir / "summary.json").unlink(missing_ok=True)
-    mesh_lib.barrier("redo")
-
-
-def _take_over(plan: _Plan, other: pathlib.Path) -> None:
-    """Hard-links the finished stages of another run whose fingerprints are equal, with their lines of metrics."""
-    if mesh_lib.is_primary():
-        for stage, fingerprint in plan.fingerprints.items():
-            done = other / stage / "DONE"
-            if plan.done(stage) or not done.exists() or read_json(done)["fingerprint"] != fingerprint:
-                continue
-            aside, target = plan.run_dir / f".reuse-{stage}", plan.run_dir / stage
-            shutil.rmtree(aside, ignore_errors=True)
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(other / stage, aside, copy_function=_link)
-            _copy_metrics(other, plan.run_dir, stage)
-            aside.rename(target)
-            log.info("%s: taken over from %s", stage, other)
-    mesh_lib.barrier("reuse")
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # Another file system: a copy serves as well.
-        shutil.copy2(source, target)
-
-
-def _copy_metrics(other: pathlib.Path, run_dir: pathlib.Path, stage: str) -> None:
-    mine = run_dir / "metrics.jsonl"
-    kept = [line for line, entry in complete_lines(mine) if entry["stage"] != stage]
-    kept += [line for line, entry in complete_lines(other / "metrics.jsonl") if entry["stage"] == stage]
-    replace_lines(mine, kept)
-
-
-def _carry_out(plan: _Plan, stage: Stage, offset: int, stop: StopSignal) -> dict[str, Any]:
+def _carry_out(plan: Plan, stage: Stage, offset: int, stop: StopSignal) -> dict[str, Any]:
     """Runs one stage unless it is done; returns its DONE."""
     folder = plan.run_dir / stage.name
     done = plan.done(stage.name)
@@ -243,19 +140,19 @@ def _carry_out(plan: _Plan, stage: Stage, offset: int, stop: StopSignal) -> dict
     mesh_lib.barrier(f"begin {stage.name}")
     opened = {name: session.inputs.open(source) for name, source in sources(stage).items()}
     read = {name: _tell(stage, name, source, len(opened[name])) for name, source in sources(stage).items()}
-    if isinstance(stage, Train):
-        outcome = _train(session, stage, plan.steps[stage.name], opened, offset, stop)
-    else:
-        outcome = infer(
-            stage,
-            rows=opened[stage.name],
-            nets=session.nets(stage),
-            consts=session.consts(stage),
-            runtime=session.runtime,
-            mesh=session.mesh,
-            run_dir=plan.run_dir,
-            stop=stop,
-        )
+    try:
+        if isinstance(stage, Train):
+            outcome = _train(session, stage, plan.steps[stage.name], opened, offset, stop)
+        else:
+            outcome = _infer(session, stage, opened[stage.name], stop)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        asked = ", ".join(f"batch {s.batch} of {name} at {s.size}" for name, s in sources(stage).items())
+        raise InputError(
+            f"stage {stage.name}: out of device memory with {asked}; lower the batch, the crop or the width of the "
+            f"stage, set --runtime.resident False, or use more devices"
+        ) from error
     done = {
         "name": stage.name,
         "kind": type(stage).__name__.lower(),
@@ -315,6 +212,19 @@ def _train(
     )
 
 
+def _infer(session: Session, stage: Infer, rows: Rows, stop: StopSignal) -> dict[str, Any]:
+    return infer(
+        stage,
+        rows=rows,
+        nets=session.nets(stage),
+        consts=session.consts(stage),
+        runtime=session.runtime,
+        mesh=session.mesh,
+        run_dir=session.run_dir,
+        stop=stop,
+    )
+
+
 def _tell(stage: Stage, name: str, source: Source, count: int) -> dict[str, Any]:
     """Says which split, how many images and which labels a stage reads; users of staged recipes get lost there."""
     labels = [label if isinstance(label, str) else f"{label.stage}/{label.name}" for label in source.labels]
@@ -328,7 +238,7 @@ def _outcome(done: Mapping[str, Any]) -> str:
     return f"{done['steps']} steps" if "steps" in done else f"{done['examples']} examples"
 
 
-def _summarise(plan: _Plan, header: Mapping[str, Any], stages: list[dict], began: float) -> dict[str, Any]:
+def _summarise(plan: Plan, header: Mapping[str, Any], stages: list[dict], began: float) -> dict[str, Any]:
     """Measures every result that was not measured on the same stages before."""
     path = plan.run_dir / "summary.json"
     before = read_json(path) if path.exists() else {"results": {}, "seconds": 0.0}
@@ -341,13 +251,15 @@ def _summarise(plan: _Plan, header: Mapping[str, Any], stages: list[dict], began
             known = {key: value for key, value in figures.items() if key != "confusion"}
             known |= {"dataset": item.source.dataset, "split": item.source.split, "fingerprint": fingerprint}
         results[name] = known
+    # A call that only measures again says how long the stages once took, not how long it took itself.
+    seconds = sum(stage["seconds"] for stage in stages) if before["results"] else time.perf_counter() - began
     return {
         "method": header["method"],
         "dataset": plan.session.manifest.dataset,
         "seed": plan.session.seed,
         "devices": plan.session.mesh.size,
-        "seconds": round(sum(s["seconds"] for s in stages) if before["results"] else time.perf_counter() - began, 1),
-        "stages": [{k: v for k, v in stage.items() if k not in ("fingerprint",)} for stage in stages],
+        "seconds": round(seconds, 1),
+        "stages": [{key: value for key, value in stage.items() if key != "fingerprint"} for stage in stages],
         "results": results,
         "tables": {},
     }

@@ -209,3 +209,19 @@ def test_the_best_measurement_decides_where_asked(tmp_path, tiny_data, monkeypat
         same = np.array_equal(params["conv"]["kernel"], kept["segmenter/segmenter/params/conv/kernel"])
         assert same == (k == 2)
     assert not (tmp_path / "segmenter/best").exists()
+
+
+def test_how_often_a_stage_is_measured_is_no_other_setting(copy, tiny_data):
+    before = done_at(copy)
+    api.train(tiny.detailer_config(compare=True, steps=3, eval_every=0), copy, data_dir=tiny_data)
+    assert done_at(copy) == before
+
+
+def test_out_of_memory_says_what_to_lower(tmp_path, tiny_data, monkeypatch):
+    def exhausted(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12345 bytes.")
+
+    monkeypatch.setattr("scarce_jax.training.run.train", exhausted)
+    with pytest.raises(InputError, match=r"stage segmenter: out of device memory with batch 8 of labelled .*lower"):
+        api.train(tiny.supervised_config(), tmp_path / "run", data_dir=tiny_data)
+    assert not (tmp_path / "run" / "segmenter" / "DONE").exists()
