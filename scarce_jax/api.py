@@ -160,11 +160,12 @@ def _versions() -> dict[str, str]:
 
 
 def _git_revision() -> str | None:
-    """The library's revision, where it runs from a checkout."""
+    """The library's revision, where it runs from a checkout; "-dirty" where that was changed."""
     root = pathlib.Path(__file__).parent.parent
     if not (root / ".git").exists():
         return None
-    found = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() or None
 
 
