@@ -85,7 +85,7 @@ class TrainInput:
     """The rows of every step of one source.
 
     `arrays` goes into the compiled step as an argument: all decoded examples, replicated, where the source is resident;
-    `batch(step)` gives what differs per step: the chosen indices there, and the decoded rows where it streams.
+    `batches` gives what differs per step: the chosen indices there, and the decoded rows where it streams.
     """
 
     def __init__(
