@@ -12,10 +12,14 @@ from collections.abc import Sequence
 from scarce_jax.errors import InputError, Interrupted
 
 COMMANDS = {
+    "check": "find what is wrong with images and masks",
     "prepare": "build a dataset, without TensorFlow",
     "train": "run a config's recipe; goes on where it stopped",
+    "sweep": "run a config for every combination of some values",
     "evaluate": "measure a result of a run",
+    "report": "one HTML file about one or several runs",
     "predict": "write masks and overlays for image files",
+    "benchmark": "time a config's compiled steps",
 }
 
 DONE, WRONG_INPUT, USAGE, INTERRUPTED = 0, 1, 2, 130

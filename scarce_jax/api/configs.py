@@ -1,0 +1,53 @@
+"""Configs: values settled for the devices at hand, to JSON and back, and the name of their run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import pydantic
+
+from scarce_jax import methods
+from scarce_jax.errors import InputError
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between processes, unless the user has set JAX_COMPILATION_CACHE_DIR."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(base / "scarce_jax" / "xla"))
+
+
+def resolve(config: Any) -> Any:
+    """The config with "auto" values settled for the devices at hand."""
+    if config.dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        config = dataclasses.replace(config, dtype=dtype)
+    return config
+
+
+def default_workdir(config: Any, stem: str | None = None) -> pathlib.Path:
+    """`runs/<stem>-<8 hex of the config>`; `runtime`, `compare` and `paper`, which change no result, are left out."""
+    values = {k: v for k, v in to_json(config).items() if k not in ("runtime", "compare", "paper")}
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    return pathlib.Path("runs") / f"{stem or methods.name_of(config)}-{digest}"
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A config as JSON values."""
+    return pydantic.TypeAdapter(type(config)).dump_python(config, mode="json")
+
+
+def from_json(method: str, values: dict[str, Any]) -> Any:
+    """The inverse of `to_json`; raises InputError naming the field that does not fit."""
+    try:
+        return pydantic.TypeAdapter(methods.by_name(method).Config).validate_python(values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"config field {field}: {first['msg']}, found {first['input']!r}") from error

@@ -1,0 +1,141 @@
+"""Finished runs: opened, measured, and loaded to predict."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+from scarce_jax import methods
+from scarce_jax.api.configs import from_json, use_compilation_cache
+from scarce_jax.data.budget import Manifest
+from scarce_jax.data.schema import DatasetInfo
+from scarce_jax.errors import InputError
+from scarce_jax.evaluation.predict import Predictor
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training.plan import read_json
+from scarce_jax.training.recipe import Eval, Recipe, Runtime
+from scarce_jax.training.session import Session
+
+
+def open_run(run_dir: str | os.PathLike, data_dir: str | os.PathLike | None = None) -> tuple[Session, DatasetInfo, Any]:
+    """A finished run's recipe on the devices at hand, its dataset's facts and its config.
+
+    Raises:
+      InputError: not a run folder, or one of another format.
+    """
+    run_dir = pathlib.Path(run_dir)
+    if not (run_dir / "config.json").exists():
+        raise InputError(f"{run_dir}: not a run folder (it has no config.json); expected what `scarce-jax train` made")
+    facts = read_json(run_dir / "config.json")
+    if facts.get("format") != 1:
+        raise InputError(f"{run_dir}/config.json: format {facts.get('format')!r}, expected 1; update scarce-jax")
+    config = from_json(facts["method"], facts["config"])
+    info = DatasetInfo(
+        name=facts["dataset"]["name"],
+        classes=tuple(facts["classes"]),
+        palette=tuple(tuple(colour) for colour in facts["palette"]),
+        background=facts["background"],
+        splits={},
+        native_ids=None if facts["native_ids"] is None else tuple(facts["native_ids"]),
+    )
+    use_compilation_cache()
+    session = Session(
+        recipe=methods.by_name(facts["method"]).recipe(config, info),
+        classes=info.classes,
+        run_dir=run_dir,
+        data_dir=None if data_dir is None else os.fspath(data_dir),
+        mesh=mesh_lib.make_mesh(),
+        runtime=Runtime(workers=os.cpu_count() or 1),
+        seed=config.seed,
+        manifest=Manifest.read(run_dir / "manifest.json"),
+    )
+    return session, info, config
+
+
+def choose_result(recipe: Recipe, run_dir: pathlib.Path, name: str | None) -> tuple[str, Eval]:
+    """The named result, or the first; raises InputError for an unknown name or a stage that is not done."""
+    name = name or next(iter(recipe.results))
+    if name not in recipe.results:
+        raise InputError(f"result {name!r}: this run has {', '.join(recipe.results)}")
+    item = recipe.results[name]
+    for net in item.nets.values():
+        if not (run_dir / net.init_from.stage / "DONE").exists():
+            raise InputError(
+                f"{run_dir}: stage {net.init_from.stage}, which result {name} needs, is not finished; "
+                f"run the train command again"
+            )
+    return name, item
+
+
+def evaluate(
+    run_dir: str | os.PathLike,
+    result: str | None = None,
+    *,
+    split: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Restores what a result needs, on whatever devices are here, and measures it.
+
+    Args:
+      result: its name; default the recipe's first.
+      split: default the split that the config measures on.
+
+    Returns:
+      {"run", "result", "dataset", "split", "images", "miou", "mean_accuracy", "pixel_accuracy", "per_class",
+      "confusion", "devices", "miou_at_size"}: figures at the truth's native size, mIoU in 0..1.
+
+    Raises:
+      InputError: no such run, result, split or dataset, or a damaged checkpoint.
+    """
+    session, info, _ = open_run(run_dir, data_dir)
+    name, item = choose_result(session.recipe, session.run_dir, result)
+    if split is not None:
+        item = dataclasses.replace(item, source=dataclasses.replace(item.source, split=split))
+    prepared = session.inputs.reader(item.source.dataset, item.source.split).info
+    if prepared.classes != info.classes:
+        raise InputError(
+            f"dataset {info.name}: prepared with {len(prepared.classes)} classes {prepared.classes[:3]}..., but the "
+            f"run was trained on {len(info.classes)} {info.classes[:3]}...; prepare the dataset that it was trained on"
+        )
+    figures = session.measure(item, session.nets(item))
+    return {
+        "run": str(run_dir),
+        "result": name,
+        "dataset": item.source.dataset,
+        "split": item.source.split,
+        **figures,
+        "devices": session.mesh.size,
+    }
+
+
+def load(run_dir: str | os.PathLike, result: str | None = None) -> Predictor:
+    """A predictor from a run folder alone; see `Predictor`.
+
+    Raises:
+      InputError: no such run or result, or a damaged checkpoint.
+    """
+    session, info, config = open_run(run_dir)
+    name, item = choose_result(session.recipe, session.run_dir, result)
+
+    def needs_coarse(item: Eval) -> bool:
+        return "coarse" in item.source.fields
+
+    return Predictor(
+        name=name,
+        predict=item.predict,
+        transform=item.source.transform,
+        size=item.source.size,
+        needs_coarse=needs_coarse(item),
+        composite=item.composite,
+        nets=session.nets(item),
+        consts=session.consts(item),
+        classes=info.classes,
+        palette=info.palette,
+        native_ids=info.native_ids,
+        config=config,
+        without_coarse=[n for n, other in session.recipe.results.items() if not needs_coarse(other)],
+        batch=item.source.batch,
+        mesh=session.mesh,
+    )

@@ -1,0 +1,82 @@
+"""Running a config's recipe in a run folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+import sys
+from typing import Any
+
+from scarce_jax import methods
+from scarce_jax.api.configs import default_workdir, from_json, resolve, to_json, use_compilation_cache
+from scarce_jax.api.provenance import git_revision, versions
+from scarce_jax.data.builders import is_prepared, load_info, prepare
+from scarce_jax.ops.warp import MEAN, STD
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training.run import run
+
+log = logging.getLogger("scarce_jax")
+
+
+def train(
+    config: Any,
+    workdir: str | os.PathLike | None = None,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    redo: str | None = None,
+    reuse: str | os.PathLike | None = None,
+    stem: str | None = None,
+) -> dict[str, Any]:
+    """Runs a config's recipe in a run folder, from where an earlier call stopped.
+
+    Args:
+      config: a method's Config.
+      workdir: the run folder; default `runs/<stem>-<hash of the config>`.
+      data_dir: where datasets are prepared; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      redo: a stage to do again, with all that read from it.
+      reuse: another run folder whose equal finished stages are taken over.
+      stem: names the default run folder.
+
+    Returns:
+      The content of summary.json.
+
+    Raises:
+      InputError: something given is wrong; nothing is lost or half-written.
+      scarce_jax.errors.Interrupted: SIGTERM or Ctrl-C, after the checkpoint was saved.
+    """
+    method = methods.name_of(config)
+    if config.runtime.deterministic:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+    use_compilation_cache()
+    config = from_json(method, to_json(resolve(config)))
+    data_dir = None if data_dir is None else os.fspath(data_dir)
+    if config.dataset == "scenes" and not is_prepared("scenes", data_dir):
+        log.info("preparing the dataset scenes (once)")
+        if mesh_lib.is_primary():
+            prepare("scenes", data_dir)
+    # Every process comes here: a later one may have found the dataset prepared by then.
+    mesh_lib.barrier("prepared")
+    info = load_info(config.dataset, data_dir)
+    recipe = methods.by_name(method).recipe(config, info)
+    header = {
+        "method": method,
+        "config": to_json(config),
+        "normalisation": {"mean": [float(x) for x in MEAN], "std": [float(x) for x in STD]},
+        "versions": versions(),
+        "git_revision": git_revision(),
+        "command": sys.argv,
+    }
+    return run(
+        recipe,
+        info,
+        run_dir=pathlib.Path(workdir if workdir is not None else default_workdir(config, stem)),
+        data_dir=data_dir,
+        header=header,
+        seed=config.seed,
+        budget=config.budget,
+        train_split=config.train_split,
+        runtime=config.runtime,
+        redo=redo,
+        reuse=None if reuse is None else pathlib.Path(reuse),
+    )
