@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Folder, parse
+from scarce_jax.cli.common import Folder, Switch, parse
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -16,20 +16,27 @@ class Options:
     """Flags of `prepare`.
 
     Attributes:
-      dataset: name of the dataset: scenes or camvid.
-      source: folder that holds its published files; `scenes` is drawn by a program and needs none.
+      dataset: scenes, camvid, cityscapes, folder/NAME for images of your own (NAME is your choice), or
+        MODULE:CLASS of a builder of your own.
+      source: folder that holds its files; `scenes` is drawn by a program and needs none.
       data_dir: where it is built; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      again: build it also where it is there; it is replaced when the new one is complete.
     """
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET", help_behavior_hint="")]
     source: Folder = None
     data_dir: Folder = None
+    again: Switch = False
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Options, argv, "prepare", "Builds a dataset; leaves nothing half-built.")
-    from scarce_jax.data.builders import prepare
+    from scarce_jax.data.builders import is_prepared, prepare, prepare_command
 
-    print(prepare(options.dataset, options.data_dir, options.source))
+    found = not options.again and is_prepared(options.dataset, options.data_dir)
+    print(prepare(options.dataset, options.data_dir, options.source, again=options.again))
+    if found:
+        again = prepare_command(options.dataset, options.data_dir, again=True)
+        print(f"\nIt was prepared before, and nothing was read now; to build it anew: {again}")
     return 0

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -15,12 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from scarce_jax.data.records import replacing
+from scarce_jax.data.manifest import Manifest
+from scarce_jax.data.schema import CALLED
 from scarce_jax.errors import InputError
 
-ROLES = ("fine", "coarse", "tags", "unlabelled")
-
-FORMAT = 1
 _GOLDEN = 0.6180339887498949
 # Cityscapes' published lists name the image file; its examples are named without the kind of file.
 _LIST_SUFFIXES = ("_leftImg8bit",)
@@ -33,10 +29,12 @@ class Budget:
     The choice is nested: with equal `draw` and `seed`, a smaller budget's images are a larger one's
     first.
 
+    Only images that have a fine mask are chosen.
+
     Attributes:
-      fine: a number of images, a fraction of them (above 0, below 1), "all", or the path of a text file that
-        lists them: one a line, by id or by the path of its image first on the line, so that published lists
-        fit.
+      fine: a number of images, a fraction of those with a fine mask (above 0, below 1), "all", or the path of a text
+        file that lists them: one a line, by id or by the path of its image first on the line, so that published
+        lists fit.
       per_class: in place of `fine`: so few images that every class is in at least this many.
       draw: "random": in an order that depends on `seed` and each id alone, so that it is the same in every
         version of the data. "stride": spread evenly over the ids in their natural order, for the frames of
@@ -69,76 +67,6 @@ class Budget:
             raise InputError(f"budget.draw is {self.draw!r}, expected 'random' or 'stride'")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """The ids of every role in one split of one version of a dataset.
-
-    Attributes:
-      roles: for each of `ROLES` its example ids: `fine` have fine masks; `coarse` and `tags` are all
-        examples; the others than `fine` are `unlabelled`. All in the order of the draw, so that the first n
-        of a role are a draw of n.
-    """
-
-    dataset: str
-    version: str
-    split: str
-    roles: Mapping[str, tuple[str, ...]]
-
-    @functools.cached_property
-    def hash(self) -> str:
-        """SHA-256 (hex) of dataset, version, split and roles: equal for equal manifests, everywhere."""
-        return hashlib.sha256(_canonical(self._content()).encode()).hexdigest()
-
-    def _content(self) -> dict:
-        return {
-            "dataset": self.dataset,
-            "version": self.version,
-            "split": self.split,
-            "roles": {role: list(ids) for role, ids in self.roles.items()},
-        }
-
-    def write(self, path: str | os.PathLike) -> None:
-        """Writes JSON; the file appears whole or not at all."""
-        with replacing(pathlib.Path(path)) as aside:
-            content = {"format": FORMAT, **self._content(), "hash": self.hash}
-            aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: str | os.PathLike) -> Manifest:
-        """The manifest that `write` left.
-
-        Raises:
-          InputError: the file is missing, of another format, or its content does not give its hash.
-        """
-        try:
-            content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-            found_format, stored = content["format"], content["hash"]
-            manifest = cls(
-                dataset=content["dataset"],
-                version=content["version"],
-                split=content["split"],
-                roles={role: tuple(ids) for role, ids in content["roles"].items()},
-            )
-        except OSError as error:
-            raise InputError(f"{path}: the label budget cannot be read ({error.strerror})") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path}: damaged ({type(error).__name__}: {error}); restore it, or begin again in another --workdir"
-            ) from error
-        if found_format != FORMAT:
-            raise InputError(f"{path}: format {found_format!r}, expected {FORMAT}; it is of another release")
-        if manifest.hash != stored:
-            raise InputError(
-                f"{path}: its content has the hash {manifest.hash[:12]}, expected {str(stored)[:12]}: "
-                "it was changed or damaged; restore it, or begin again in another --workdir"
-            )
-        return manifest
-
-
-def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
 def draw_manifest(
     budget: Budget,
     ids: Sequence[str],
@@ -149,6 +77,7 @@ def draw_manifest(
     split: str,
     forbidden_ids: Collection[str] = (),
     background: int | None = None,
+    lacking: Mapping[str, Collection[str]] | None = None,
 ) -> Manifest:
     """Chooses the examples of every role; the result does not depend on the order of `ids`.
 
@@ -159,11 +88,12 @@ def draw_manifest(
       version: of the prepared dataset.
       forbidden_ids: ids of the examples that evaluations measure.
       background: index of the background class, which `per_class` leaves out.
+      lacking: "fine", "coarse" or "tags" -> ids of the examples that do not have it.
 
     Raises:
       InputError: more images are asked for than there are, a fraction gives none, a listed id or a strong
-        category is unknown, a listed image shows a class that is not strong, a class has too few images, or
-        an id of the training split is one that an evaluation measures.
+        category is unknown, a listed image has no fine mask or shows a class that is not strong, a class has too
+        few images, or an id of the training split is one that an evaluation measures.
     """
     tags = np.asarray(tags).astype(bool)
     if tags.shape != (len(ids), len(classes)):
@@ -180,22 +110,25 @@ def draw_manifest(
     row = {example_id: tags[i] for i, example_id in enumerate(ids)}
     order = _draw_order(ids, budget)
     strong = _strong_classes(budget, classes)
-    eligible = [i for i in order if _is_strong(row[i], strong)] if budget.strong_categories else order
+    lacking = {field: set((lacking or {}).get(field, ())) for field in CALLED}
+    eligible = [i for i in order if i not in lacking["fine"]]
+    if budget.strong_categories:
+        eligible = [i for i in eligible if _is_strong(row[i], strong)]
     if budget.per_class is not None:
         wanted = strong.copy()
         if background is not None:
             wanted[background] = False
         fine = _per_class(eligible, row, budget.per_class, wanted, classes, where)
     elif isinstance(budget.fine, str) and budget.fine != "all":
-        fine = _listed(budget.fine, row, set(forbidden_ids), where)
+        fine = _listed(budget.fine, row, set(forbidden_ids), lacking["fine"], where, split)
         _check_strong(budget.fine, fine, row, strong, classes)
     else:
-        fine = eligible[: _count(budget, len(eligible), where)]
+        fine = eligible[: _count(budget, len(eligible), bool(lacking["fine"]), where)]
     chosen = set(fine)
     roles = {
         "fine": tuple(fine),
-        "coarse": tuple(order),
-        "tags": tuple(order),
+        "coarse": tuple(i for i in order if i not in lacking["coarse"]),
+        "tags": tuple(i for i in order if i not in lacking["tags"]),
         "unlabelled": tuple(i for i in order if i not in chosen),
     }
     return Manifest(dataset=dataset, version=str(version), split=split, roles=roles)
@@ -229,8 +162,10 @@ def _spread(n: int) -> list[int]:
     return list(dict.fromkeys(value * n >> bits for value in reversed_bits)) if n else []
 
 
-def _count(budget: Budget, available: int, where: str) -> int:
-    kind = "images whose labels are all strong" if budget.strong_categories else "images"
+def _count(budget: Budget, available: int, some_lack: bool, where: str) -> int:
+    kind = "images with a fine mask" if some_lack else "images"
+    if budget.strong_categories:
+        kind = f"{kind} whose labels are all strong"
     if budget.fine == "all":
         count = available
     elif isinstance(budget.fine, float):
@@ -312,7 +247,9 @@ def _per_class(
     return [order[position] for position in taken]
 
 
-def _listed(path: str, row: Mapping[str, np.ndarray], forbidden: set[str], where: str) -> list[str]:
+def _listed(
+    path: str, row: Mapping[str, np.ndarray], forbidden: set[str], without_mask: set[str], where: str, split: str
+) -> list[str]:
     """The ids that a text file lists, in its order, each once."""
     try:
         lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
@@ -324,29 +261,38 @@ def _listed(path: str, row: Mapping[str, np.ndarray], forbidden: set[str], where
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        names = list(_names(line.strip()))
-        known = next((name for name in names if name in row), None)
+        names = list(_names(line.strip(), split))
+        known = next((name for name in names if name in row or name in forbidden), None)
         if known is None:
-            held_out = next((name for name in names if name in forbidden), None)
-            if held_out is not None:
-                raise InputError(
-                    f"{path}, line {number}: {held_out!r} is measured by an evaluation; expected ids of {where} alone"
-                )
             raise InputError(f"{path}, line {number}: {where} has no example {names[-1]!r}{_nearest(names[-1], row)}")
+        if known in forbidden:
+            raise InputError(
+                f"{path}, line {number}: {known!r} is measured by an evaluation; expected ids of {where} alone"
+            )
+        if known in without_mask:
+            raise InputError(f"{path}, line {number}: {known!r} has no fine mask; take it from the list")
         found[known] = None
     if not found:
         raise InputError(f"{path}: no ids in it; expected one a line")
     return list(found)
 
 
-def _names(line: str) -> Iterator[str]:
-    """What a line may mean, the most literal first: itself, its first path, ever shorter ends of that."""
+def _names(line: str, split: str) -> Iterator[str]:
+    """What a line may mean, the most literal first: itself, its first path, ever shorter ends of that.
+
+    The ids of a user's own folder begin with the split, for which "SPLIT/images/STEM" may stand, or the stem alone.
+    """
     first = line.split()[0]
     yield line
     yield first
+    yield f"{split}/{first}"
     parts = os.path.splitext(first)[0].strip("/").split("/")
     for start in range(len(parts)):
-        yield "/".join(parts[start:])
+        end = "/".join(parts[start:])
+        yield end
+        for middle in range(start + 2, len(parts)):
+            yield "/".join([parts[start], *parts[middle:]])
+        yield f"{split}/{end}"
     for suffix in _LIST_SUFFIXES:
         yield parts[-1].removesuffix(suffix)
 

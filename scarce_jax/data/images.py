@@ -17,6 +17,9 @@ from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+"""Image files that a folder is searched for; compared in lower case."""
+
 _WHITE = (255, 255, 255, 255)
 
 

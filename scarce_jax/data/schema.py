@@ -10,6 +10,12 @@ IGNORE = 255
 LABEL_FIELDS = ("fine", "coarse")
 """Fields of an example that are class-index masks, uint8 [H, W]."""
 
+OPTIONAL = (*LABEL_FIELDS, "tags")
+"""Fields that an example may lack: stored masks are 255 then, and tags 0."""
+
+CALLED = {"fine": "fine mask", "coarse": "coarse mask", "tags": "list of tags"}
+"""What messages call them."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
@@ -22,6 +28,7 @@ class DatasetInfo:
       background: index of the background class, whose tag is always 0, or None.
       splits: split name -> number of examples.
       native_ids: for each class the id it has in the dataset's own mask files, None where equal to the index.
+      lacking: split -> field of `OPTIONAL` -> number of examples that do not have it, where that is not 0.
     """
 
     name: str
@@ -30,6 +37,11 @@ class DatasetInfo:
     background: int | None
     splits: dict[str, int]
     native_ids: tuple[int, ...] | None = None
+    lacking: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+    def having(self, split: str, field: str) -> int:
+        """How many examples of a split have a field; 0 for a split that is not there."""
+        return self.splits.get(split, 0) - self.lacking.get(split, {}).get(field, 0)
 
 
 CAMVID = DatasetInfo(

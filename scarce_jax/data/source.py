@@ -10,9 +10,9 @@ from typing import Any
 import grain
 import numpy as np
 
-from scarce_jax.data.builders.base import dataset_dir, load_info
+from scarce_jax.data.builders.prepared import load_prepared
 from scarce_jax.data.images import resize_image, resize_label
-from scarce_jax.data.schema import IGNORE
+from scarce_jax.data.schema import IGNORE, LABEL_FIELDS, OPTIONAL
 from scarce_jax.errors import InputError
 
 Row = dict[str, np.ndarray]
@@ -20,6 +20,11 @@ Row = dict[str, np.ndarray]
 
 class Reader:
     """Random access to the examples of one split of a prepared dataset, without TensorFlow.
+
+    Attributes:
+      info: the dataset's facts.
+      version: of the prepared dataset.
+      lacking: for each of `schema.OPTIONAL` the ids of the examples that do not have it.
 
     Raises:
       InputError: the dataset is not prepared (with the command that prepares it), or lacks the split.
@@ -29,14 +34,16 @@ class Reader:
         import tensorflow_datasets as tfds
 
         self.dataset, self.split = dataset, split
-        self.info = load_info(dataset, data_dir)
+        prepared = load_prepared(dataset, data_dir)
+        self.info, self.version = prepared.info, prepared.version
         if not self.info.splits.get(split):
             raise InputError(
                 f"dataset {dataset}: no split {split!r}; it was prepared with {sorted(self.info.splits)}, so name one "
                 f"of these, or prepare it again from a source that holds {split!r}"
             )
-        builder = tfds.builder_from_directory(dataset_dir(dataset, data_dir))
-        self.version = str(builder.version)
+        lacking = prepared.lacking.get(split, {})
+        self.lacking = {field: lacking.get(field, frozenset()) for field in OPTIONAL}
+        builder = tfds.builder_from_directory(prepared.directory)
         self._examples = builder.as_data_source(split)
         decoders = {key: tfds.decode.SkipDecoding() for key in ("image", "fine", "coarse")}
         self._facts = builder.as_data_source(split, decoders=decoders)
@@ -65,6 +72,8 @@ class Reader:
     def read(self, i: int) -> dict[str, Any]:
         """Example i: image uint8 [H, W, 3], fine and coarse uint8 [H, W], tags uint8 [K], id text.
 
+        What of `schema.OPTIONAL` it lacks is None.
+
         Raises:
           InputError: it cannot be decoded; the message names the example.
         """
@@ -75,22 +84,44 @@ class Reader:
                 f"dataset {self.dataset}, split {self.split}: example {self.ids[i]} cannot be decoded "
                 f"({type(error).__name__}: {error}); prepare the dataset again"
             ) from error
-        masks = {key: example[key][..., 0] for key in ("fine", "coarse")}
-        return {**example, **masks, "id": example["id"].decode()}
+        name = example["id"].decode()
+        masks = {key: example[key][..., 0] for key in LABEL_FIELDS}
+        lacks = {key: None for key in OPTIONAL if name in self.lacking[key]}
+        return {**example, **masks, **lacks, "id": name}
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordField:
-    """A field of an inference pass's records, joined by example id."""
+    """A field of an inference pass's records, joined by example id.
+
+    With `confidence`, the name of a uint8 field beside it, only the pixels where that is at least `threshold` (0..1)
+    of 255 keep their value; the others are IGNORE.
+    """
 
     records: Any  # data.records.Records; Any keeps this module importable without array_record's reader.
     name: str
+    confidence: str | None = None
+    threshold: float = 0.0
 
     def get(self, example_id: str) -> np.ndarray | None:
-        return self.records.read(example_id)[self.name] if example_id in self.records.ids else None
+        if example_id not in self.records.ids:
+            return None
+        entry = self.records.read(example_id)
+        if self.confidence is None:
+            return entry[self.name]
+        trusted = entry[self.confidence] >= 255 * self.threshold
+        return np.where(trusted, entry[self.name], np.uint8(IGNORE))
 
 
-Field = str | RecordField
+@dataclasses.dataclass(frozen=True)
+class GrantedField:
+    """A field of the dataset that only these examples may show: those to which a label budget grants it."""
+
+    name: str
+    ids: frozenset[str]
+
+
+Field = str | RecordField | GrantedField
 
 
 @dataclasses.dataclass
@@ -146,14 +177,20 @@ class Rows:
         return made
 
     def _value(self, example: dict, field: Field, required: bool) -> np.ndarray | None:
-        value = example.get(field) if isinstance(field, str) else field.get(example["id"])
+        if isinstance(field, RecordField):
+            value = field.get(example["id"])
+        elif isinstance(field, GrantedField):
+            value = example.get(field.name) if example["id"] in field.ids else None
+        else:
+            value = example.get(field)
         if value is None and required:
             raise InputError(f"dataset {self.reader.dataset}: example {example['id']} has no {_field_name(field)!r}")
         return value
 
-    def sized(self, example: Mapping[str, Any], canvas: tuple[int, int]) -> Row:
-        """An example brought to `size` and onto a canvas."""
-        height, width = self.size or example["image"].shape[:2]
+    @staticmethod
+    def sized(example: Mapping[str, Any], size: tuple[int, int], canvas: tuple[int, int]) -> Row:
+        """An example's arrays brought to a size and onto a canvas."""
+        height, width = size
         row: Row = {"height": np.int32(height), "width": np.int32(width)}
         for key, value in example.items():
             if key == "image":
@@ -164,7 +201,8 @@ class Rows:
         return row
 
     def __getitem__(self, k: int) -> Row:
-        return self.sized(self.example(k), self.canvas)
+        example = self.example(k)
+        return self.sized(example, self.size or example["image"].shape[:2], self.canvas)
 
 
 def _field_name(field: Field) -> str:

@@ -33,8 +33,14 @@ def test_prepare_prints_what_it_made(camvid, command, tmp_path):
         assert part in found.out
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")}
     again = command("prepare", "camvid", "--data-dir", tmp_path / "data")
-    assert again.status == 0 and again.out == found.out
+    assert again.status == 0 and again.out.startswith(found.out)
+    anew = f"scarce-jax prepare camvid --source DIR --again --data-dir {tmp_path / 'data'}"
+    assert "was prepared before" in again.out and again.out.rstrip().endswith(anew)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")} == before
+    anew = command("prepare", "camvid", "--source", camvid, "--data-dir", tmp_path / "data", "--again")
+    assert anew.status == 0 and anew.out == found.out
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")}
+    assert after.keys() == before.keys() and all(after[p] != before[p] for p in after if p.is_file())
 
 
 def truncate(source):

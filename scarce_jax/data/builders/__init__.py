@@ -1,24 +1,28 @@
 """Datasets: one tfds builder each, and the functions that prepare and find them."""
 
-from scarce_jax.data.builders.base import (
+from scarce_jax.data.builders.base import SegmentationBuilder
+from scarce_jax.data.builders.build import prepare
+from scarce_jax.data.builders.camvid import Camvid
+from scarce_jax.data.builders.cityscapes import Cityscapes
+from scarce_jax.data.builders.folder import Folder
+from scarce_jax.data.builders.prepared import (
     Prepared,
-    SegmentationBuilder,
     dataset_dir,
     default_data_dir,
     is_prepared,
     load_info,
     load_prepared,
-    prepare,
     prepare_command,
 )
-from scarce_jax.data.builders.camvid import Camvid
 from scarce_jax.data.builders.scenes import Scenes
 
 BUILDERS: dict[str, type[SegmentationBuilder]] = {
     "camvid": Camvid,
+    "cityscapes": Cityscapes,
+    "folder": Folder,
     "scenes": Scenes,
 }
-"""Dataset name -> its builder; what follows a slash in the name is the builder's config."""
+"""Dataset name -> its builder; what follows a slash in the name is the builder's config, or the user's own name."""
 
 __all__ = [
     "BUILDERS",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import tensorflow_datasets as tfds
 
 from scarce_jax.data.builders.base import SegmentationBuilder
-from scarce_jax.data.builders.files import Example, read_pair
+from scarce_jax.data.builders.files import Example, read_files
 from scarce_jax.data.schema import CAMVID, IGNORE, DatasetInfo
 from scarce_jax.errors import InputError
 
@@ -68,5 +68,4 @@ class Camvid(SegmentationBuilder):
 
 def _examples(files: list[tuple[pathlib.Path, pathlib.Path]]) -> Iterator[Example]:
     for image, mask in files:
-        data, fine = read_pair(image, mask, image.stem, INDICES)
-        yield Example(id=image.stem, image=data, fine=fine)
+        yield Example(id=image.stem, **read_files(image, {"fine": mask}, image.stem, INDICES))

@@ -21,42 +21,46 @@ class Example:
     """What a builder hands over for one example.
 
     Attributes:
-      id: unique in its split.
+      id: unique in its split. An example of another split may have it only if it is the same image.
       image: an encoded 8-bit RGB image, PNG or JPEG.
-      fine: uint8 [H, W], class index or 255 = void.
-      coarse: uint8 [H, W], class index or 255 = unlabelled; None to have it simulated from `fine`.
-      tags: uint8 [K] multi-hot; None to take them from `fine`.
+      fine: uint8 [H, W], class index or 255 = void; None where there is none.
+      coarse: uint8 [H, W], class index or 255 = unlabelled; None where there is none of the source's own.
+      tags: uint8 [K] multi-hot; None to take them from `fine`, or where they are not known.
+      simulate: have a missing coarse mask simulated from `fine`.
     """
 
     id: str
     image: bytes
-    fine: np.ndarray
+    fine: np.ndarray | None = None
     coarse: np.ndarray | None = None
     tags: np.ndarray | None = None
+    simulate: bool = True
 
 
-def read_pair(
-    image: pathlib.Path, mask: pathlib.Path, example_id: str, indices: Mapping[int, int]
-) -> tuple[bytes, np.ndarray]:
-    """The encoded image and the mask uint8 [H, W] of an example, both decoded once to be sure that they are whole.
+def read_files(
+    image: pathlib.Path, masks: Mapping[str, pathlib.Path | None], example_id: str, indices: Mapping[int, int]
+) -> dict[str, bytes | np.ndarray | None]:
+    """The encoded `image` and the masks uint8 [H, W] of an example, all decoded once to be sure that they are whole.
 
     Args:
       image: image file of any format that Pillow reads.
-      mask: file of class ids, see `read_mask`.
+      masks: for every name a file of class ids, see `read_mask`; None gives None.
       example_id: named in errors.
       indices: native id -> class index or 255; 255 itself always stays 255.
 
     Raises:
-      InputError: a file is missing, empty, truncated, not what it should be, or the two differ in size.
+      InputError: a file is missing, empty, truncated, not what it should be, or the image and a mask differ in size.
     """
     data, size = read_image(image, example_id)
-    fine = read_mask(mask, example_id, indices)
-    if fine.shape != size:
-        raise InputError(
-            f"{mask} (example {example_id}): the mask is {_wxh(fine.shape)} pixels, its image {image} is "
-            f"{_wxh(size)}; both must have the same size"
-        )
-    return data, fine
+    found: dict[str, bytes | np.ndarray | None] = {"image": data}
+    for name, path in masks.items():
+        found[name] = None if path is None else read_mask(path, example_id, indices)
+        if path is not None and found[name].shape != size:
+            raise InputError(
+                f"{path} (example {example_id}): the mask is {wxh(found[name].shape)} pixels, its image {image} is "
+                f"{wxh(size)}; both must have the same size"
+            )
+    return found
 
 
 def read_image(path: pathlib.Path, example_id: str) -> tuple[bytes, tuple[int, int]]:
@@ -85,7 +89,7 @@ def read_mask(path: pathlib.Path, example_id: str, indices: Mapping[int, int]) -
 
     Grey files hold the ids themselves, palette files the ids as palette indices (their colours say nothing).
     """
-    ids = _mask_ids(path, example_id)
+    ids = mask_ids(path, example_id)
     values = np.unique(ids)
     table = {IGNORE: IGNORE, **indices}
     unknown = [int(v) for v in values if int(v) not in table]
@@ -93,7 +97,7 @@ def read_mask(path: pathlib.Path, example_id: str, indices: Mapping[int, int]) -
         known = sorted(table)
         raise InputError(
             f"{path} (example {example_id}): id {unknown[0]} is in the mask "
-            f"({np.count_nonzero(ids == unknown[0])} pixels), expected ids {_ranges(known)}; "
+            f"({np.count_nonzero(ids == unknown[0])} pixels), expected ids {ranges(known)}; "
             "is this the dataset's own encoding?"
         )
     mapped = np.array([table[int(v)] for v in values], np.uint8)
@@ -141,7 +145,8 @@ def _decode(data: bytes, path: pathlib.Path, example_id: str, what: str) -> Imag
     return picture
 
 
-def _mask_ids(path: pathlib.Path, example_id: str) -> np.ndarray:
+def mask_ids(path: pathlib.Path, example_id: str) -> np.ndarray:
+    """The ids of a mask file as they are stored, int64 [H, W]; raises as `read_mask`, whatever the ids."""
     data = _read(path, example_id, "mask")
     picture = _decode(data, path, example_id, "mask")
     if picture.format in ("JPEG", "WEBP", "MPO"):
@@ -175,11 +180,12 @@ def _png_depth(data: bytes) -> int:
     return data[24]
 
 
-def _wxh(shape: tuple[int, ...]) -> str:
+def wxh(shape: tuple[int, ...]) -> str:
+    """(H, W) as "WxH", for messages."""
     return f"{shape[1]}x{shape[0]}"
 
 
-def _ranges(values: list[int]) -> str:
+def ranges(values: list[int]) -> str:
     """[0, 1, 2, 255] as "0..2, 255"."""
     runs: list[list[int]] = []
     for value in values:

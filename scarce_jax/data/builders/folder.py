@@ -1,0 +1,176 @@
+"""`folder`: images and masks of the user's own; an example may have a fine mask, a coarse one, tags, or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from scarce_jax.data.builders.base import SIMULATED, SegmentationBuilder
+from scarce_jax.data.builders.files import Example, read_files
+from scarce_jax.data.builders.folder_files import Classes, read_classes, read_tags
+from scarce_jax.data.images import SUFFIXES
+from scarce_jax.data.schema import DatasetInfo
+from scarce_jax.errors import InputError
+
+__all__ = ["Classes", "Folder", "find_splits", "list_images", "read_classes"]
+
+CLASSES, TAGS, IMAGES = "classes.json", "tags.csv", "images"
+MASKS = {"fine": "masks", "coarse": "coarse"}
+"""Field of an example -> folder of its files."""
+
+_FIRST = ("train", "val", "test")
+_SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+class Folder(SegmentationBuilder):
+    """Reads every split that has images; an example is called "SPLIT/STEM", since splits may have equal stems.
+
+    Where there is a `coarse` folder in any split, the coarse masks are those in it; else they are simulated from the
+    fine ones.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    NAMED = True
+    HOLDS = (
+        f"{CLASSES} and SPLIT/{IMAGES}, with SPLIT/masks and SPLIT/coarse (class ids, named as the images) and "
+        f"{TAGS} (lines id,class;class) as far as there are any; SPLIT is train, val, ..."
+    )
+
+    def describe(self) -> DatasetInfo:
+        if not (self.source / CLASSES).is_file():
+            raise InputError(f"{self.source}: has no {CLASSES}; expected {self.HOLDS}")
+        self.classes = read_classes(self.source / CLASSES)
+        return DatasetInfo(
+            name=f"folder/{self.variant}",
+            classes=self.classes.classes,
+            palette=self.classes.palette,
+            background=self.classes.background,
+            splits={},
+        )
+
+    def split_examples(self) -> Mapping[str, Iterator[Example]]:
+        splits = find_splits(self.source)
+        images = {split: list_images(self.source / split / IMAGES) for split in splits}
+        tags = find_tags(self.source, self.classes, images)
+        simulate = not any((self.source / split / MASKS["coarse"]).is_dir() for split in splits)
+        self.coarse_from = SIMULATED if simulate else "of the source"
+        if tags:
+            self.tags_from = f"{TAGS}, else the fine masks"
+        files = {}
+        for split, found in images.items():
+            masks = {field: _masks(self.source / split, kind, found) for field, kind in MASKS.items()}
+            files[split] = [
+                _Files(
+                    id=f"{split}/{stem}",
+                    image=path,
+                    masks={field: by_stem.get(stem) for field, by_stem in masks.items()},
+                    tags=tags.get(f"{split}/{stem}"),
+                )
+                for stem, path in found.items()
+            ]
+        return {split: _examples(found, self.classes, simulate) for split, found in files.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Files:
+    id: str
+    image: pathlib.Path
+    masks: Mapping[str, pathlib.Path | None]
+    tags: np.ndarray | None
+
+
+def _examples(files: list[_Files], classes: Classes, simulate: bool) -> Iterator[Example]:
+    for one in files:
+        found = read_files(one.image, one.masks, one.id, classes.indices)
+        yield Example(id=one.id, **found, tags=one.tags, simulate=simulate)
+
+
+def find_splits(source: pathlib.Path) -> list[str]:
+    """Folders of a source that hold `images`: train, val and test first.
+
+    Raises:
+      InputError: there is none, a name cannot be a split's, or a folder has masks and no images.
+    """
+    kinds = (IMAGES, *MASKS.values())
+    found = sorted({path.parent.name for kind in kinds for path in source.glob(f"*/{kind}") if path.is_dir()})
+    for name in found:
+        if not (source / name / IMAGES).is_dir():
+            raise InputError(f"{source / name}: has masks and no folder {IMAGES}; expected {Folder.HOLDS}")
+        if not _SPLIT.fullmatch(name) or name == "all":
+            raise InputError(
+                f"{source / name}: {name!r} cannot name a split; expected letters, digits and _, such as train or val"
+            )
+    if not found:
+        raise InputError(f"{source}: no folder in it holds a folder {IMAGES}; expected {Folder.HOLDS}")
+    return sorted(found, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
+
+
+def find_tags(
+    source: pathlib.Path, classes: Classes, images: Mapping[str, Mapping[str, pathlib.Path]]
+) -> dict[str, np.ndarray]:
+    """Example id -> its tags, from SPLIT/tags.csv and from the tags.csv of the whole source.
+
+    Args:
+      images: of each split, by stem.
+
+    Raises:
+      InputError: as `read_tags`; or an image is in both files.
+    """
+    found: dict[str, np.ndarray] = {}
+    meant: dict[str, list[str]] = {}
+    for split, stems in images.items():
+        here = {stem: [f"{split}/{stem}"] for stem in stems}
+        for stem, ids in here.items():
+            meant.setdefault(stem, []).extend(ids)
+            meant[ids[0]] = ids
+        path = source / split / TAGS
+        if path.is_file():
+            found |= read_tags(path, classes, here)
+    path = source / TAGS
+    if path.is_file():
+        whole = read_tags(path, classes, meant)
+        both = sorted(set(whole) & set(found))
+        if both:
+            where = source / both[0].partition("/")[0] / TAGS
+            raise InputError(f"{path}: {both[0]!r} is in {where} too; expected one line an image")
+        found |= whole
+    return found
+
+
+def list_images(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Stem -> image file, sorted; subfolders are searched and part of the stem, hidden files are left out.
+
+    Raises:
+      InputError: two files have one stem, or a file is no image.
+    """
+    found: dict[str, pathlib.Path] = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if any(part.startswith(".") for part in inside.parts) or path.is_dir():
+            continue
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{path}: not an image file; expected files ending in {', '.join(SUFFIXES)}")
+        stem = inside.with_suffix("").as_posix()
+        if stem in found:
+            raise InputError(f"{found[stem]} and {path}: equal stems are one example; rename or remove one of them")
+        found[stem] = path
+    return found
+
+
+def _masks(split: pathlib.Path, kind: str, images: Mapping[str, pathlib.Path]) -> dict[str, pathlib.Path]:
+    """Stem -> mask file of one kind; raises InputError for a mask without an image, which would go unused."""
+    found = list_images(split / kind)
+    stray = [stem for stem in found if stem not in images]
+    if stray:
+        near = difflib.get_close_matches(stray[0], images, n=1, cutoff=0)
+        raise InputError(
+            f"{found[stray[0]]}: no image in {split / IMAGES} has this stem ({len(stray)} of {len(found)} masks; "
+            f"nearest: {', '.join(near) or 'none'}); a mask is named as its image, up to the suffix"
+        )
+    return found

@@ -1,0 +1,167 @@
+"""The two text files of a `folder` source: classes.json and tags.csv."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import difflib
+import json
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from scarce_jax.data.schema import IGNORE
+from scarce_jax.errors import InputError
+
+KEYS = ("classes", "palette", "background", "ignore")
+CLASSES_JSON = (
+    '{"classes": [names], "palette": [[r, g, b], ...] or absent, "background": a name, an index or null, '
+    '"ignore": further void ids or absent}'
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classes:
+    """What a classes.json says.
+
+    Attributes:
+      classes: class names; the index is the value in the masks. 1 to 255.
+      palette: an RGB triple (0..255) per class.
+      background: index of the background class, or None.
+      ignore: ids in the masks that mean void, besides 255.
+    """
+
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    background: int | None = None
+    ignore: tuple[int, ...] = ()
+
+    @property
+    def indices(self) -> dict[int, int]:
+        """Id in a mask file -> class index or 255."""
+        return {**{k: k for k in range(len(self.classes))}, **dict.fromkeys(self.ignore, IGNORE)}
+
+
+def read_classes(path: pathlib.Path) -> Classes:
+    """The classes of a `folder` source.
+
+    Raises:
+      InputError: the file is missing, no JSON, or a part of it is not what it should be.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable JSON file ({error}); expected {CLASSES_JSON}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: found a {type(value).__name__}, expected {CLASSES_JSON}")
+    for key in value:
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InputError(f"{path}: unknown field {key!r}; {hint}expected {CLASSES_JSON}")
+    names = value.get("classes")
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise InputError(f"{path}: classes is {names!r}, expected a list of names")
+    if not 1 <= len(names) <= IGNORE or len(set(names)) < len(names):
+        raise InputError(f"{path}: {len(names)} classes, {len(set(names))} different; expected 1 to 255, each once")
+    return Classes(
+        classes=tuple(names),
+        palette=_palette(path, value.get("palette"), len(names)),
+        background=_background(path, value.get("background"), names),
+        ignore=_ignore(path, value.get("ignore"), names),
+    )
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _palette(path: pathlib.Path, value: Any, count: int) -> tuple[tuple[int, int, int], ...]:
+    if value is None:
+        return default_palette(count)
+    valid = isinstance(value, list) and all(
+        isinstance(colour, list) and len(colour) == 3 and all(_is_index(x) and 0 <= x <= 255 for x in colour)
+        for colour in value
+    )
+    if not valid or len(value) != count:
+        found = f"{len(value)} colours" if valid else "not a list of RGB triples of 0..255"
+        raise InputError(f"{path}: palette: {found}, expected {count} RGB triples, one a class; or leave it out")
+    return tuple(tuple(colour) for colour in value)
+
+
+def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
+    """`count` (up to 255) different colours, none of them black: those of PASCAL VOC without its background's.
+
+    The bits of a colour's number go to red, green and blue in turn, the lowest to the highest.
+    """
+    bits = [(np.arange(1, count + 1)[:, None] >> (3 * k + np.arange(3)) & 1) << (7 - k) for k in range(3)]
+    return tuple(tuple(int(x) for x in colour) for colour in sum(bits))
+
+
+def _background(path: pathlib.Path, value: Any, names: list[str]) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value in names:
+        return names.index(value)
+    if _is_index(value) and 0 <= value < len(names):
+        return value
+    raise InputError(
+        f"{path}: background is {value!r}, expected null, one of the names or an index from 0 to {len(names) - 1}"
+    )
+
+
+def _ignore(path: pathlib.Path, value: Any, names: list[str]) -> tuple[int, ...]:
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(_is_index(i) and 0 <= i <= 65535 for i in ids):
+        raise InputError(f"{path}: ignore is {value!r}, expected one id of the masks, or a list of them")
+    for i in ids:
+        if i < len(names):
+            raise InputError(
+                f"{path}: ignore has {i}, which is the id of class {names[i]!r}; expected ids that are no class, "
+                f"from {len(names)}"
+            )
+    return tuple(ids)
+
+
+def read_tags(path: pathlib.Path, classes: Classes, ids: Mapping[str, Iterable[str]]) -> dict[str, np.ndarray]:
+    """Example id -> uint8 [K] multi-hot, from lines `id,class;class`; nothing after the comma: shows no class.
+
+    A first line that begins with `id` is a header. The background class has no tag and may be named.
+
+    Args:
+      ids: what the first column may hold -> the example ids that it can mean.
+
+    Raises:
+      InputError: it is no text; or a line names no image, several or one twice, or no class.
+    """
+    try:
+        lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a readable CSV file ({error}); expected lines id,class;class") from error
+    found: dict[str, np.ndarray] = {}
+    for number, cells in enumerate(lines, 1):
+        if not any(cell.strip() for cell in cells) or (number == 1 and cells[0].strip().lower() == "id"):
+            continue
+        where, name = f"{path}, line {number}", cells[0].strip()
+        meant = list(ids.get(name, ()))
+        if not meant:
+            raise InputError(f"{where}: no image is called {name!r}{_near(name, ids)}; expected a name without suffix")
+        if len(meant) > 1:
+            raise InputError(f"{where}: {name!r} is in several splits; write {' or '.join(map(repr, meant))}")
+        if meant[0] in found:
+            raise InputError(f"{where}: {name!r} is there twice; expected one line an image")
+        tags = np.zeros(len(classes.classes), np.uint8)
+        for label in (label.strip() for cell in cells[1:] for label in cell.split(";")):
+            if label and label not in classes.classes:
+                raise InputError(f"{where}: no class is called {label!r}{_near(label, classes.classes)}")
+            if label and (k := classes.classes.index(label)) != classes.background:
+                tags[k] = 1
+        found[meant[0]] = tags
+    return found
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (nearest: {close[0]!r})" if close else ""
