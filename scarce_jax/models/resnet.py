@@ -57,14 +57,17 @@ def batch_norm(*, train: bool, dtype: Any = jnp.float32, name: str | None = None
     return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
 
 
-def max_pool_3x3(x: jax.Array) -> jax.Array:
+def max_pool_3x3(x: jax.Array, *, ceil: bool = False) -> jax.Array:
     """Maximum over 3x3 windows at stride 2, padded by one: [B, H, W, C] -> [B, (H+1)//2, (W+1)//2, C].
+
+    With `ceil` an even side gets one window more, over its last entry: H//2 + 1 (torch's `ceil_mode`, and Caffe).
 
     Maxima of shifted slices instead of `lax.reduce_window`: the gradient is then elementwise, where that of
     a window reduction is a select-and-scatter (7 times slower on XLA's CPU backend). Equal entries share
     the gradient; after a ReLU the only likely ties are zeros, through which no gradient passes anyway.
     """
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    far = [1 + int(ceil and side % 2 == 0) for side in x.shape[1:3]]
+    x = jnp.pad(x, ((0, 0), (1, far[0]), (1, far[1]), (0, 0)), constant_values=-jnp.inf)
     for axis in (1, 2):
         windows = (x.shape[axis] - 1) // 2
         first, middle, last = (
@@ -75,11 +78,15 @@ def max_pool_3x3(x: jax.Array) -> jax.Array:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: [B, H, W, C] -> [B, H/stride, W/stride, features]."""
+    """Two 3x3 convolutions and a shortcut: [B, H, W, C] -> [B, H/stride, W/stride, features].
+
+    The stride is on the first convolution, so `stride_first` changes nothing.
+    """
 
     features: int
     stride: int = 1
     dilation: int = 1
+    stride_first: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -93,22 +100,25 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut; the stride is on the 3x3 (in the paper on the 1x1).
+    """1x1, 3x3, 1x1 convolutions and a shortcut; the stride is on the 3x3, with `stride_first` on the 1x1.
 
-    [B, H, W, C] -> [B, H/stride, W/stride, 4 * features].
+    [B, H, W, C] -> [B, H/stride, W/stride, 4 * features]. torchvision's has the stride on the 3x3, the paper's
+    and Caffe's on the first 1x1.
     """
 
     features: int
     stride: int = 1
     dilation: int = 1
+    stride_first: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         shortcut = _shortcut(x, 4 * self.features, self.stride, train=train, dtype=self.dtype)
-        x = convolution(self.features, 1, dtype=self.dtype, name="conv1")(x)
+        first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
+        x = convolution(self.features, 1, stride=first, dtype=self.dtype, name="conv1")(x)
         x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn1")(x))
-        x = convolution(self.features, 3, stride=self.stride, dilation=self.dilation, dtype=self.dtype, name="conv2")(x)
+        x = convolution(self.features, 3, stride=second, dilation=self.dilation, dtype=self.dtype, name="conv2")(x)
         x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn2")(x))
         x = convolution(4 * self.features, 1, dtype=self.dtype, name="conv3")(x)
         x = batch_norm(train=train, dtype=self.dtype, name="bn3")(x)
@@ -135,6 +145,8 @@ class ResNet(nn.Module):
         paper's.
       deep_stem: three 3x3 convolutions (width, width, 2 * width) instead of the 7x7 one.
       strides, dilations: of layer1..layer4. A layer strides in its first block only.
+      caffe: the original Caffe networks' geometry: bottlenecks stride in their first 1x1 convolution, and the
+        stem's pooling rounds up. Parameters are the same, but weights fit one geometry only.
       dtype: of the computation and the outputs; parameters and batch statistics are float32.
     """
 
@@ -143,6 +155,7 @@ class ResNet(nn.Module):
     deep_stem: bool = False
     strides: tuple[int, int, int, int] = (1, 2, 1, 1)
     dilations: tuple[int, int, int, int] = (1, 1, 2, 4)
+    caffe: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -171,6 +184,7 @@ class ResNet(nn.Module):
                     self.width * 2**layer,
                     stride=self.strides[layer] if index == 0 else 1,
                     dilation=self.dilations[layer],
+                    stride_first=self.caffe,
                     dtype=self.dtype,
                     name=f"layer{layer + 1}_block{index}",
                 )(x, train=train)
@@ -186,4 +200,4 @@ class ResNet(nn.Module):
         for index, (features, kernel, stride) in enumerate(stem, start=1):
             x = convolution(features, kernel, stride=stride, dtype=self.dtype, name=f"conv{index}")(x)
             x = nn.relu(batch_norm(train=train, dtype=self.dtype, name=f"bn{index}")(x))
-        return max_pool_3x3(x)
+        return max_pool_3x3(x, ceil=self.caffe)

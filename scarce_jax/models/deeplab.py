@@ -1,0 +1,73 @@
+"""DeepLab-v2 (Chen et al., 2018, "DeepLab"): dilated ResNet-101 and a sum of dilated classifiers (its ASPP-L).
+
+The segmentation network that Hung et al. ("Adversarial Learning for Semi-Supervised Semantic Segmentation") use and
+that the auxiliary-confidence paper compares itself with them on. 43,901,068 parameters with 19 classes, 44,048,532 with
+21.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from scarce_jax.models.resnet import ResNet
+from scarce_jax.ops.resize import resize_bilinear
+
+RATES = (6, 12, 18, 24)
+"""Dilations of the ASPP's branches. (The loop of Hung et al.'s code returns after the first two.)"""
+
+AFFINE_PATTERN = r"bn\d?/(scale|bias)$"
+"""Finds scale and bias of every batch normalisation, which Hung et al. freeze: `Group(pattern=AFFINE_PATTERN, lr=0)`.
+
+They train with the statistics of each batch nevertheless, as `train=True` does here."""
+
+HEAD_PATTERN = r"^aspp_"
+"""Finds the classifiers, whose rate is ten times the backbone's: `Group(pattern=HEAD_PATTERN, lr=10)`."""
+
+
+class DeepLabV2(nn.Module):
+    """Image -> class logits at the image's own size.
+
+    Attributes:
+      classes: K.
+      depth, width: of the ResNet; the paper's are 101 and 64.
+      caffe: strides and pooling as in the Caffe network of the paper (see ResNet). False is the geometry that
+        torchvision's weights were trained in.
+      dtype: of the computation up to the classifiers, which like parameters and batch statistics are float32.
+    """
+
+    classes: int
+    depth: int = 101
+    width: int = 64
+    caffe: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, None]:
+        """Segments images.
+
+        Args:
+          image: float [B, H, W, 3], normalised RGB; any H and W.
+          train: whether batch statistics are used and updated.
+
+        Returns:
+          float32 logits [B, H, W, K], computed at an eighth of the size (321 -> 41); and None: there is no auxiliary
+          head.
+        """
+        backbone = ResNet(self.depth, width=self.width, caffe=self.caffe, dtype=self.dtype, name="backbone")
+        x = backbone(image, train=train)["layer4"].astype(jnp.float32)
+        branches = [
+            nn.Conv(
+                self.classes,
+                (3, 3),
+                padding=((rate, rate), (rate, rate)),
+                kernel_dilation=(rate, rate),
+                kernel_init=nn.initializers.normal(0.01),
+                name=f"aspp_rate{rate}",
+            )(x)
+            for rate in RATES
+        ]
+        return resize_bilinear(sum(branches), image.shape[1:3], align_corners=True), None

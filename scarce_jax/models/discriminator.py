@@ -1,0 +1,60 @@
+"""The fully convolutional discriminator of Hung et al. (section 3.2): is this pixel's class from the truth?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from scarce_jax.models.blocks import check_classes
+from scarce_jax.models.pspnet import uniform_fan_in
+from scarce_jax.ops.resize import resize_bilinear
+
+
+class Discriminator(nn.Module):
+    """Class probabilities, or the one-hot truth -> one logit per pixel; a sigmoid near 1 says "truth".
+
+    Five 4x4 convolutions at stride 2, leaky ReLUs (0.2) between them, no normalisation, then bilinear upsampling.
+    2,781,121 parameters with 19 classes, 2,783,169 with 21.
+
+    Attributes:
+      classes: K.
+      width: channels after the first convolution, doubled by each of the next three. The paper's is 64.
+      dtype: of the computation up to the last convolution, which like parameters is float32.
+    """
+
+    classes: int
+    width: int = 64
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, probabilities: jax.Array, *, train: bool) -> jax.Array:
+        """Judges segmentations.
+
+        Args:
+          probabilities: floating [B, H, W, K] in 0..1; H and W at least 32. A pixel without a label is all zeros.
+          train: changes nothing here; every network of a stage is called with it.
+
+        Returns:
+          float32 logits [B, H, W], computed at 1/32 of the size.
+
+        Raises:
+          ValueError: the input has not K channels, or a side is shorter than 32.
+        """
+        check_classes(probabilities, self.classes)
+        size = probabilities.shape[1:3]
+        if min(size) < 32:
+            raise ValueError(f"input of the discriminator is {size[0]} x {size[1]}; expected at least 32 x 32")
+        x = probabilities.astype(self.dtype)
+        for index in range(1, 5):
+            x = nn.leaky_relu(_convolution(self.width << (index - 1), self.dtype, f"conv{index}")(x), 0.2)
+        x = _convolution(1, jnp.float32, "classifier")(x)
+        return resize_bilinear(x, size, align_corners=True)[..., 0]
+
+
+def _convolution(features: int, dtype: Any, name: str) -> nn.Conv:
+    return nn.Conv(
+        features, (4, 4), (2, 2), ((1, 1), (1, 1)), kernel_init=uniform_fan_in, dtype=dtype, name=name
+    )  # [B, H, W, C] -> [B, H//2, W//2, features]

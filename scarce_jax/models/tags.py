@@ -1,0 +1,33 @@
+"""A classifier of image tags on top of any encoder: what an encoder is pretrained with where pixel labels are few."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class TagClassifier(nn.Module):
+    """Image -> logits of its tags: the encoder's last features, averaged over the image, and one linear layer.
+
+    Attributes:
+      backbone: encoder called as `backbone(image, train=...)`, which returns its layers' features [B, h, w, C], the
+        last one last (a mapping or a sequence); its parameters are under "backbone", as in a PSPNet.
+      classes: number of tags, the background's not counted.
+      dropout: rate at which averaged features are dropped (rng "dropout").
+    """
+
+    backbone: nn.Module
+    classes: int
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
+        """float [B, H, W, 3], normalised RGB -> float32 logits [B, classes]."""
+        layers = self.backbone(image, train=train)
+        *_, last = layers.values() if isinstance(layers, Mapping) else layers
+        features = last.astype(jnp.float32).mean((1, 2))
+        features = nn.Dropout(self.dropout)(features, deterministic=not train)
+        return nn.Dense(self.classes, name="classifier")(features)

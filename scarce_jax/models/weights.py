@@ -1,0 +1,287 @@
+"""Trained weights from files of PyTorch: ResNets in torchvision's layout, and PSPNets in that of hszhao/semseg.
+
+A file's keys are translated to our parameter paths, and refused unless they are exactly what the net's trunk needs:
+`layer3.0.conv2.weight` is `layer3_block0/conv2/kernel`, semseg's `layer0.3.weight` the deep stem's `conv2/kernel`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from flax import traverse_util
+
+from scarce_jax.errors import InputError
+from scarce_jax.models.resnet import BLOCKS
+
+TRUNKS = ("backbone", "encoder")
+"""Names under which nets hold the part that is pretrained; a net has one of them."""
+
+HUB = "hf:"
+SUFFIXES = (".safetensors", ".pth", ".pt")
+
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+_LEAVES = {
+    "weight": ("params", "scale"),
+    "bias": ("params", "bias"),
+    "running_mean": ("batch_stats", "mean"),
+    "running_var": ("batch_stats", "var"),
+}
+_BINS = (1, 2, 3, 6)
+_HEADS = {"cls": ("final_block", "classifier"), "aux": ("aux_block", "aux_classifier")}
+
+
+def locate(source: str) -> pathlib.Path:
+    """The file that `source` names: a path, or "hf:OWNER/NAME", whose model.safetensors is downloaded once.
+
+    Raises:
+      InputError: there is no such file, or it cannot be downloaded.
+    """
+    if not source.startswith(HUB):
+        path = pathlib.Path(source)
+        if not path.is_file():
+            raise InputError(f"weights {source}: no such file; name one, or `hf:timm/resnet50.tv_in1k` to download it")
+        return path
+    name = source.removeprefix(HUB)
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise InputError(
+            f"weights {source}: downloading needs the package huggingface_hub (`pip install 'scarce-jax[hub]'`); or "
+            f"fetch model.safetensors of {name} yourself and name that file"
+        ) from error
+    try:
+        return pathlib.Path(hf_hub_download(name, "model.safetensors"))
+    except Exception as error:  # Its exceptions differ between versions, and all mean the same here.
+        reason = str(error).strip().splitlines()
+        raise InputError(
+            f"weights {source}: cannot be downloaded ({type(error).__name__}: {reason[0] if reason else ''}); check "
+            f"name and network, or fetch model.safetensors of {name} elsewhere and name that file"
+        ) from error
+
+
+def file_hash(path: pathlib.Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Every array of a .safetensors (mapped from disk) or .pth file, by PyTorch's key, in PyTorch's layout.
+
+    Raises:
+      InputError: the file is damaged or of another kind, or it is .pth and PyTorch is not installed.
+    """
+    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    # What `DataParallel` prepends.
+    return {key.removeprefix("module."): value for key, value in tensors.items()}
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise InputError(f"{path}: {size} bytes are no whole .safetensors file; fetch it again")
+        text = file.read(length)
+    data = np.memmap(path, np.uint8, "r") if size else None
+    tensors = {}
+    try:
+        for key, entry in json.loads(text).items():
+            if key == "__metadata__":
+                continue
+            begin, end = (8 + length + offset for offset in entry["data_offsets"])
+            if end > size:
+                raise InputError(f"{path}: cut short, {key} ends at byte {end} of {size}; fetch it again")
+            tensors[key] = data[begin:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not a .safetensors file of plain arrays ({type(error).__name__}: {error}); fetch it again"
+        ) from error
+    return tensors
+
+
+def _read_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            f"{path}: reading {path.suffix} files needs PyTorch; install torch, or convert the file where it is "
+            f"installed: safetensors.torch.save_file(torch.load(PATH, weights_only=True), 'weights.safetensors')"
+        ) from error
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = found.get("state_dict", found)
+        return {key: np.asarray(value.float()) for key, value in found.items()}
+    except Exception as error:  # Unpickling raises whatever the bytes lead to.
+        raise InputError(
+            f"{path}: PyTorch reads no state dict from it ({type(error).__name__}); expected what "
+            f"torch.save(net.state_dict(), path) writes"
+        ) from error
+
+
+def translate(key: str) -> tuple[str, str] | None:
+    """(collection, parameter path in a PSPNet) of a PyTorch key; None for a key of neither layout."""
+    owner, _, leaf = key.rpartition(".")
+    if leaf not in _LEAVES:
+        return None
+    where = None
+    if found := re.fullmatch(r"(?:layer([1-4])\.(\d+)\.)?((?:conv|bn)\d|downsample\.[01])", owner):
+        layer, block, name = found.groups()
+        name = {"downsample.0": "downsample_conv", "downsample.1": "downsample_bn"}.get(name, name)
+        where = f"backbone/{name}" if layer is None else f"backbone/layer{layer}_block{block}/{name}"
+    elif found := re.fullmatch(r"layer0\.([013467])", owner):
+        index, kind = divmod(int(found[1]), 3)
+        where = f"backbone/{('conv', 'bn')[kind]}{index + 1}"
+    elif found := re.fullmatch(r"ppm\.features\.([0-3])\.([12])", owner):
+        where = f"ppm/bin{_BINS[int(found[1])]}/{'conv' if found[2] == '1' else 'bn'}"
+    elif found := re.fullmatch(r"(cls|aux)\.([014])", owner):
+        block, classifier = _HEADS[found[1]]
+        where = {"0": f"{block}/conv", "1": f"{block}/bn", "4": classifier}[found[2]]
+    if where is None:
+        return None
+    collection, name = _LEAVES[leaf]
+    if name == "scale" and not where.rpartition("/")[2].startswith(("bn", "downsample_bn")):
+        name = "kernel"
+    return collection, f"{where}/{name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """What a file gives a net.
+
+    Attributes:
+      values: "params/backbone/conv1/kernel" -> float32 array in our layout.
+      unused: keys of the file that the net has no place for.
+    """
+
+    values: dict[str, np.ndarray]
+    unused: tuple[str, ...]
+
+
+def import_weights(path: pathlib.Path, net: Mapping[str, tuple[int, ...]]) -> Imported:
+    """The weights and batch statistics of a file for a net.
+
+    The trunk must be there whole. Of a semseg PSPNet, everything else that has the net's shape is taken too.
+
+    Args:
+      net: "params/backbone/conv1/kernel" -> shape, of every array of the net.
+
+    Raises:
+      InputError: the file is damaged, or its trunk is not the net's: depth, stem, width, keys or shapes differ.
+    """
+    trunk = trunk_of(net)
+    tensors = read_tensors(path)
+    found, unused = {}, []
+    for key, value in tensors.items():
+        target = translate(key)
+        if target is None:
+            if re.match(r"(conv|bn|layer)\d", key) and not key.endswith("num_batches_tracked"):
+                raise InputError(f"{path}: {key} is of no ResNet in torchvision's layout; expected such a file")
+            if not key.endswith("num_batches_tracked"):
+                unused.append(key)
+            continue
+        collection, where = target
+        # PyTorch's convolutions are [out, in, height, width].
+        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
+        found[f"{collection}/{rename_trunk(where, trunk)}"] = (key, value)
+    shapes = {name: value.shape for name, (_, value) in found.items()}
+    _check_trunk(path, trunk, shapes, net)
+    values = {}
+    for name, (key, value) in found.items():
+        if net.get(name) != value.shape:
+            unused.append(key)
+            continue
+        values[name] = np.asarray(value, np.float32)
+        if not np.isfinite(values[name]).all():
+            raise InputError(f"{path}: {key} holds values that are not finite; fetch the file again")
+    return Imported(values, tuple(unused))
+
+
+def trunk_of(paths: Iterable[str]) -> str | None:
+    """Which of TRUNKS the net with these arrays has."""
+    names = {path.split("/")[1] for path in paths}
+    return next((name for name in TRUNKS if name in names), None)
+
+
+def rename_trunk(path: str, trunk: str | None) -> str:
+    """A path with the trunk's own name in place of the other that it may have had."""
+    first, slash, rest = path.partition("/")
+    return f"{trunk}{slash}{rest}" if trunk and first in TRUNKS else path
+
+
+def _check_trunk(
+    path: pathlib.Path, trunk: str | None, found: Mapping[str, tuple[int, ...]], net: Mapping[str, tuple[int, ...]]
+) -> None:
+    theirs = {name: shape for name, shape in found.items() if name.split("/")[1] == trunk}
+    ours = {name: shape for name, shape in net.items() if name.split("/")[1] == trunk}
+    if _blocks(ours) == (0, 0, 0, 0):
+        raise InputError(f"{path}: holds a ResNet's weights, and the net has no ResNet to fill with them")
+    if _blocks(theirs) == (0, 0, 0, 0):
+        raise InputError(f"{path}: found no ResNet in torchvision's layout in it; expected keys such as layer1.0.conv1")
+    stem = f"params/{trunk}/conv1/kernel"
+    facts = (
+        (_depth, "set the stage's depth to the file's, or name another file"),
+        (_stem, "name a file with the net's stem"),
+        (lambda shapes: f"a ResNet of width {shapes[stem][-1]}", "set the stage's width to the file's"),
+    )
+    for fact, advice in facts:
+        if stem in theirs and fact(theirs) != fact(ours):
+            raise InputError(f"{path}: the file looks like {fact(theirs)}, and the net is {fact(ours)}; {advice}")
+    missing, unknown = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
+    if missing or unknown:
+        raise InputError(
+            f"{path}: its arrays are not those of the net: {len(missing)} missing {missing[:3]}, {len(unknown)} that "
+            f"the net has no place for {unknown[:3]}"
+        )
+    wrong = [f"{n} has shape {list(theirs[n])}, expected {list(ours[n])}" for n in ours if theirs[n] != ours[n]]
+    if wrong:
+        raise InputError(f"{path}: {len(wrong)} arrays do not fit: {'; '.join(wrong[:3])}")
+
+
+def _blocks(shapes: Iterable[str]) -> tuple[int, ...]:
+    blocks = {found[0] for name in shapes if (found := re.search(r"layer\d_block\d+", name))}
+    return tuple(sum(block.startswith(f"layer{layer}_") for block in blocks) for layer in (1, 2, 3, 4))
+
+
+def _depth(shapes: Iterable[str]) -> str:
+    blocks = _blocks(shapes)
+    bottleneck = any(name.endswith("layer1_block0/conv3/kernel") for name in shapes)
+    for depth, usual in BLOCKS.items():
+        if usual == blocks and (depth >= 50) == bottleneck:
+            return f"ResNet-{depth}"
+    return f"a ResNet with {', '.join(map(str, blocks))} {'bottlenecks' if bottleneck else 'basic blocks'}"
+
+
+def _stem(shapes: Iterable[str]) -> str:
+    deep = any(re.fullmatch(r"params/\w+/conv2/kernel", name) for name in shapes)
+    return f"a ResNet with {'the deep stem of three 3x3 convolutions' if deep else 'the 7x7 stem'}"
+
+
+def flat_shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of every array of {"params", "batch_stats"}, by path ("params/backbone/conv1/kernel")."""
+    return {path: tuple(x.shape) for path, x in traverse_util.flatten_dict(variables, sep="/").items()}
+
+
+def overlay(variables: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"params", "batch_stats"} with the arrays that `values` has (by path) in place of its own."""
+    flat = traverse_util.flatten_dict(variables, sep="/", keep_empty_nodes=True)
+    return traverse_util.unflatten_dict({**flat, **values}, sep="/")
