@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,28 +16,21 @@ from jax.sharding import PartitionSpec as P
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.data.source import Rows, stream
 from scarce_jax.evaluation.confusion import confusion
-from scarce_jax.ops.resize import resize_dynamic
-
-CANVAS_STEP = 128
-
-Predict = Callable[[Any, dict, Mapping], jax.Array]
-
-
-def native_canvas(height: int, width: int) -> tuple[int, int]:
-    """The canvas of an image of this size: a function of it alone, with few values, so that few programs compile."""
-    return -(-height // CANVAS_STEP) * CANVAS_STEP, -(-width // CANVAS_STEP) * CANVAS_STEP
+from scarce_jax.evaluation.views import PLAIN, Predict, Scorer, Views, merge, native_canvas, view_rows
 
 
 @dataclasses.dataclass(frozen=True)
 class MeasureRows:
-    """Rows that also carry what is measured at native size.
+    """What one image is predicted from and measured against.
 
-    Adds to a sized row: `truth` uint8 on the native canvas (IGNORE beyond the image), `native_height`, `native_width`
-    int32, and with `composite` the native `overlay` (the coarse mask).
+    A row holds, for each scale k of the views, `k/image`, `k/height`, `k/width` and `k/<field>`; `label`, `height`,
+    `width` at the source's size; `truth` uint8 on the native canvas (IGNORE beyond the image), `native_height`,
+    `native_width` int32; and with `composite` the coarse mask: `coarse` at the source's size, `overlay` natively.
     """
 
     rows: Rows
     composite: bool
+    views: Views = PLAIN
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,7 +42,11 @@ class MeasureRows:
         example = self.rows.example(k)
         height, width = example["image"].shape[:2]
         canvas = native_canvas(height, width)
-        row = self.rows.sized(example, self.rows.size or canvas)
+        size = self.rows.size or (height, width)
+        kept = ("label", "coarse") if self.composite else ("label",)
+        inputs = {key: value for key, value in example.items() if key != "label"}
+        row = self.rows.sized({key: example[key] for key in kept}, size, self.rows.size or canvas)
+        row |= view_rows(self.views, size, self.rows.size is not None, functools.partial(self.rows.sized, inputs))
         row |= {
             "truth": place(example["label"], canvas),
             "native_height": np.int32(height),
@@ -66,42 +64,31 @@ def place(mask: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
     return out
 
 
-def choose_labels(
-    scores: jax.Array | None, rows: Mapping[str, jax.Array], canvas: tuple[int, int], composite: bool
-) -> jax.Array:
-    """Class ids uint8 [B, *canvas]: the largest score at native size, IGNORE where nothing is predicted.
+def choose_labels(scores: jax.Array | None, overlay: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+    """Class ids uint8 of `shape`: the largest score, IGNORE where nothing is predicted.
 
     Args:
-      scores: float [B, h, w, K] at the source's size, or None for no prediction at all.
-      rows: with `height`, `width` (valid part of the scores), `native_height`, `native_width`, and `overlay` for the
-        composite: coarse labels are kept where there are any (detailer paper, section 5, "Composite Prediction").
+      scores: float [*shape, K], or None for no prediction at all.
+      overlay: uint8 of `shape` for the composite: coarse labels are kept where there are any (detailer paper,
+        section 5, "Composite Prediction"); None for none.
     """
-    if scores is None:
-        labels = jnp.full((rows["height"].shape[0], *canvas), IGNORE, jnp.uint8)
-    else:
-        labels = resize_scores(scores, rows, canvas).argmax(-1).astype(jnp.uint8)
-    if composite:
-        labels = jnp.where(rows["overlay"] != IGNORE, rows["overlay"], labels)
-    return labels
-
-
-def resize_scores(scores: jax.Array, rows: Mapping[str, jax.Array], canvas: tuple[int, int]) -> jax.Array:
-    """Scores [B, h, w, K] at the source's size, brought to native size on a canvas [B, *canvas, K]."""
-    sizes = [rows[key] for key in ("height", "width", "native_height", "native_width")]
-    return jax.vmap(lambda score, *four: resize_dynamic(score, *four, canvas))(scores, *sizes)
+    labels = jnp.full(shape, IGNORE, jnp.uint8) if scores is None else scores.argmax(-1).astype(jnp.uint8)
+    return labels if overlay is None else jnp.where(overlay != IGNORE, overlay, labels)
 
 
 class Measurement:
-    """One evaluation, compiled once per canvas and reusable: a callable `(nets, consts) -> confusion`.
+    """One evaluation, compiled once and reusable: a callable `(nets, consts) -> confusion`.
 
-    Every device runs the same program on `batch` images whatever the number of devices, and the tail is filled with
-    masked-out repeats, so the counts do not depend on how many devices there are.
+    The nets are one program where the source has a size; what brings their scores to native size and counts is a small
+    one per canvas. Every device runs the same program on `batch` images whatever the number of devices, and the tail is
+    filled with masked-out repeats, so the counts do not depend on how many devices there are.
 
     Args:
       predict: `(nets, batch, consts) -> scores [B, h, w, K]`, or None.
       transform: `(row, key, consts) -> row`, applied to each row first.
       batch: images per device.
       mesh: its only axis splits the batch.
+      views: see `Views`.
     """
 
     def __init__(
@@ -115,34 +102,36 @@ class Measurement:
         batch: int,
         mesh: Mesh,
         threads: int,
+        views: Views = PLAIN,
     ):
-        self._rows = MeasureRows(rows, composite)
-        self._predict, self._transform, self._composite = predict, transform, composite
+        self._rows = MeasureRows(rows, composite, views)
+        self._composite = composite
         self._classes, self._batch, self._mesh, self._threads = classes, batch, mesh, threads
         self._axis = mesh.axis_names[0]
         self._groups: dict[tuple[int, int], list[int]] | None = None
-        self._held: list[tuple[tuple[int, int], dict]] | None = None
-        self.compiled = jax.jit(self._count, static_argnames="canvas")
+        self.scorer = Scorer(predict, transform, views, mesh) if predict else None
+        specs = (P(self._axis), P(self._axis))
+
+        def count(scores: Any, rows: Mapping[str, jax.Array], canvas: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+            counted = functools.partial(self._count, canvas=canvas)
+            return jax.shard_map(counted, mesh=mesh, in_specs=specs, out_specs=P())(scores, rows)
+
+        self.counter = jax.jit(count, static_argnames="canvas")
 
     def _count(
-        self, nets: Any, rows: Mapping[str, jax.Array], consts: Any, *, canvas: tuple[int, int]
+        self, scores: tuple[jax.Array, ...] | None, rows: Mapping[str, jax.Array], *, canvas: tuple[int, int]
     ) -> tuple[jax.Array, jax.Array]:
-        def local(nets, rows, consts):
-            key = jax.random.key(0)
-            batch = jax.vmap(lambda row: self._transform(row, key, consts))(rows)
-            scores = self._predict(nets, batch, consts) if self._predict else None
-            labels = choose_labels(scores, rows, canvas, self._composite)
-            native = self._confusion(labels, rows["truth"], rows["counts"])
-            if scores is None:
-                labels = jnp.full(rows["label"].shape, IGNORE, jnp.uint8)
-            else:
-                labels = scores.argmax(-1).astype(jnp.uint8)
-            if self._composite:
-                labels = jnp.where(rows["coarse"] != IGNORE, rows["coarse"], labels)
-            return jax.lax.psum((native, self._confusion(labels, rows["label"], rows["counts"])), self._axis)
+        """Confusion at native size and at the source's."""
 
-        specs = (P(), P(self._axis), P())
-        return jax.shard_map(local, mesh=self._mesh, in_specs=specs, out_specs=P())(nets, rows, consts)
+        def labels(truth: jax.Array, overlay: str, target: tuple[str, str]) -> jax.Array:
+            found = merge(scores, rows, truth.shape[1:], target) if scores else None
+            return choose_labels(found, rows[overlay] if self._composite else None, truth.shape)
+
+        native = labels(rows["truth"], "overlay", ("native_height", "native_width"))
+        sized = labels(rows["label"], "coarse", ("height", "width"))
+        counts = rows["counts"]
+        found = self._confusion(native, rows["truth"], counts), self._confusion(sized, rows["label"], counts)
+        return jax.lax.psum(found, self._axis)
 
     def _confusion(self, labels: jax.Array, truth: jax.Array, counts: jax.Array) -> jax.Array:
         return confusion(labels, jnp.where(counts[:, None, None], truth, IGNORE), self._classes)
@@ -164,7 +153,8 @@ class Measurement:
         counts = np.zeros((2, self._classes, self._classes + 1), np.int64)
         pending = None
         for canvas, rows in self.batches():
-            found = self.compiled(nets, rows, consts, canvas=canvas)
+            scores = self.scorer(nets, rows, consts) if self.scorer else None
+            found = self.counter(scores, rows, canvas=canvas)
             if pending is not None:
                 counts += np.asarray(pending)
             pending = found

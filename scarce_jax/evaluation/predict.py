@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,17 +13,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from scarce_jax.data.images import resize_image, resize_label
-from scarce_jax.data.source import stream
+from scarce_jax.data.source import Rows, stream
 from scarce_jax.errors import InputError
-from scarce_jax.evaluation.evaluate import (
-    choose_labels,
-    native_canvas,
-    padded_rows,
-    place,
-    resize_scores,
-    shard_rows,
-)
+from scarce_jax.evaluation.evaluate import choose_labels, padded_rows, place, shard_rows
+from scarce_jax.evaluation.views import PLAIN, Scorer, Views, merge, native_canvas, view_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +62,7 @@ class Predictor:
         without_coarse: Sequence[str],
         batch: int,
         mesh: Mesh,
+        views: Views = PLAIN,
     ):
         self.name, self.classes, self.palette, self.native_ids, self.config = (
             name,
@@ -78,46 +73,56 @@ class Predictor:
         )
         self.needs_coarse = needs_coarse
         self.variables = {role: net.variables for role, net in nets.items()}
-        self._predict, self._transform, self._composite, self._size = predict, transform, composite, size
+        self._composite, self._size, self._views = composite, size, views
         self._nets, self._consts, self._mesh, self._batch = nets, consts, mesh, batch
         self._without_coarse = list(without_coarse)
+        self.scorer = Scorer(predict, transform, views, mesh) if predict else None
         self._labels = jax.jit(self._compile(self._label), static_argnames="canvas")
         self._probabilities = jax.jit(self._compile(self._probability), static_argnames="canvas")
 
     def _compile(self, finish: Callable) -> Callable:
+        """`finish(scores at native size, rows, canvas)` on every device's own rows."""
         axis = self._mesh.axis_names[0]
 
-        def run(nets, rows, consts, *, canvas):
-            def local(nets, rows, consts):
-                key = jax.random.key(0)
-                batch = jax.vmap(lambda row: self._transform(row, key, consts))(rows)
-                scores = self._predict(nets, batch, consts) if self._predict else None
-                return finish(scores, rows, canvas)
+        def run(scores, rows, *, canvas):
+            def local(scores, rows):
+                native = merge(scores, rows, canvas, ("native_height", "native_width")) if scores else None
+                return finish(native, rows, (rows["native_height"].shape[0], *canvas))
 
-            return jax.shard_map(local, mesh=self._mesh, in_specs=(P(), P(axis), P()), out_specs=P(axis))(
-                nets, rows, consts
-            )
+            return jax.shard_map(local, mesh=self._mesh, in_specs=(P(axis), P(axis)), out_specs=P(axis))(scores, rows)
 
         return run
 
-    def _label(self, scores: jax.Array | None, rows: dict, canvas: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-        labels = choose_labels(scores, rows, canvas, self._composite)
-        if scores is None:
-            confidence = jnp.zeros(labels.shape, jnp.float32)
-        else:
-            confidence = jax.nn.softmax(resize_scores(scores, rows, canvas)).max(-1)
+    def _run(self, program: Callable, rows: Mapping[str, np.ndarray], canvas: tuple[int, int]) -> Any:
+        given = shard_rows(self._mesh, rows)
+        scores = self.scorer(self._nets, given, self._consts) if self.scorer else None
+        return program(scores, given, canvas=canvas)
+
+    def _normalised(self, scores: jax.Array) -> jax.Array:
+        return jax.nn.softmax(scores) if self._views.plain else scores
+
+    def _label(self, scores: jax.Array | None, rows: dict, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+        labels = choose_labels(scores, rows["overlay"] if self._composite else None, shape)
+        confidence = jnp.zeros(shape) if scores is None else self._normalised(scores).max(-1)
         if self._composite:
             confidence = jnp.where(rows["overlay"] != 255, 1.0, confidence)
         return labels, jnp.round(confidence * 255).astype(jnp.uint8)
 
-    def _probability(self, scores: jax.Array | None, rows: dict, canvas: tuple[int, int]) -> jax.Array:
-        one_hot = None
-        if self._composite:
-            one_hot = jax.nn.one_hot(rows["overlay"], len(self.classes))
+    def _probability(self, scores: jax.Array | None, rows: dict, shape: tuple[int, ...]) -> jax.Array:
+        one_hot = jax.nn.one_hot(rows["overlay"], len(self.classes)) if self._composite else None
         if scores is None:
             return one_hot
-        found = jax.nn.softmax(resize_scores(scores, rows, canvas))
+        found = self._normalised(scores)
         return found if one_hot is None else jnp.where((rows["overlay"] != 255)[..., None], one_hot, found)
+
+    def dispatch(self, rows: Mapping[str, np.ndarray], canvas: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+        """Class ids and confidences uint8 [B, *canvas], as in Prediction; does not wait for the device.
+
+        Args:
+          rows: what `row` makes, stacked; their number divides over the devices.
+          canvas: `native_canvas` of the images.
+        """
+        return self._run(self._labels, rows, canvas)
 
     def check(self, coarse_given: bool) -> None:
         """Raises InputError where the result needs a coarse mask and none is given."""
@@ -138,12 +143,8 @@ class Predictor:
         self.check(coarse is not None)
         height, width = image.shape[:2]
         canvas = native_canvas(height, width)
-        size = self._size or (height, width)
-        sized_canvas = self._size or canvas
-        sized = np.zeros((*sized_canvas, 3), np.uint8)
-        sized[: size[0], : size[1]] = resize_image(image, size)
-        row = {"image": sized, "height": np.int32(size[0]), "width": np.int32(size[1])}
-        row |= {"native_height": np.int32(height), "native_width": np.int32(width)}
+        given = {"image": image}
+        row = {"native_height": np.int32(height), "native_width": np.int32(width)}
         if self.needs_coarse:
             if coarse.shape != (height, width) or coarse.dtype != np.uint8:
                 found = f"{coarse.dtype} {list(coarse.shape)}"
@@ -152,9 +153,10 @@ class Predictor:
             if unknown:
                 last = len(self.classes) - 1
                 raise InputError(f"coarse mask: id {unknown[0]} is no class; expected 0..{last}, or 255 for unlabelled")
-            row["coarse"] = place(resize_label(coarse, size), sized_canvas)
+            given["coarse"] = coarse
             row["overlay"] = place(coarse, canvas)
-        return row
+        size = self._size or (height, width)
+        return row | view_rows(self._views, size, self._size is not None, functools.partial(Rows.sized, given))
 
     def stream(self, load: Callable[[int], dict], sizes: Sequence[tuple[int, int]], threads: int) -> Iterator:
         """(k, Prediction) for rows `load(k)` of images with these (height, width), batched over all devices."""
@@ -166,7 +168,7 @@ class Predictor:
             padded = -(-len(members) // total) * total
             batches = stream(padded_rows(load, members), padded, total, threads=threads)
             for number, rows in enumerate(batches):
-                found = self._labels(self._nets, shard_rows(self._mesh, rows), self._consts, canvas=canvas)
+                found = self._run(self._labels, rows, canvas)
                 labels, confidence = (np.asarray(x) for x in found)
                 for j, k in enumerate(members[number * total : (number + 1) * total]):
                     height, width = sizes[k]
@@ -176,8 +178,7 @@ class Predictor:
         row = self.row(image, coarse)
         # Every device works on a copy: one program serves whatever the number of devices.
         rows = {key: np.stack([value] * self._mesh.size) for key, value in row.items()}
-        canvas = native_canvas(*image.shape[:2])
-        return program(self._nets, shard_rows(self._mesh, rows), self._consts, canvas=canvas)
+        return self._run(program, rows, native_canvas(*image.shape[:2]))
 
     def predict(self, image: np.ndarray, coarse: np.ndarray | None = None) -> np.ndarray:
         """Class ids of one image.

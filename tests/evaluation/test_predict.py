@@ -7,6 +7,7 @@ import pytest
 
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.predict import Predictor
+from scarce_jax.evaluation.views import PLAIN, Views
 from scarce_jax.ops.warp import normalise
 from scarce_jax.training.mesh import make_mesh
 
@@ -18,7 +19,7 @@ class Variables:
     variables = {"params": {}, "batch_stats": {}}
 
 
-def predictor(*, size=(24, 32), needs_coarse=False, composite=False, predict=True, devices=8, batch=2):
+def predictor(*, size=(24, 32), needs_coarse=False, composite=False, predict=True, devices=8, batch=2, views=PLAIN):
     kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 3, len(CLASSES))), jnp.float32)
 
     def scores(nets, batch, consts):
@@ -30,7 +31,7 @@ def predictor(*, size=(24, 32), needs_coarse=False, composite=False, predict=Tru
         transform=lambda row, key, consts: {**row, "image": normalise(row["image"])}, size=size,
         needs_coarse=needs_coarse, composite=composite, nets={}, consts={}, classes=CLASSES,
         palette=((0, 0, 0), (1, 1, 1), (2, 2, 2)), native_ids=None, config=None, without_coarse=["other"], batch=batch,
-        mesh=make_mesh(jax.devices()[:devices]),
+        mesh=make_mesh(jax.devices()[:devices]), views=views,
     )  # fmt: skip
 
 
@@ -55,12 +56,24 @@ def test_an_image_alone_and_in_a_mixed_batch_gives_the_same_bits():
     assert len(np.unique(np.concatenate([p.labels.reshape(-1) for p in found.values()]))) == len(CLASSES)
 
 
-def test_many_sizes_compile_few_programs():
-    mine = predictor()
+@pytest.mark.parametrize("views", [Views(), Views(flip=True, scales=(0.5, 2.0), window=(16, 16))])
+def test_fifty_sizes_compile_few_programs(views):
+    mine = predictor(views=views)
     draw = np.random.default_rng(3)
-    for _ in range(12):
+    for _ in range(50):
         mine.predict(draw.integers(0, 256, (*draw.integers(1, 256, 2), 3), np.uint8))
-    assert mine._labels._cache_size() <= 4
+    assert mine.scorer.compiled._cache_size() == 1 and mine._labels._cache_size() <= 4
+
+
+def test_views_are_averaged():
+    mine, plain = predictor(views=Views(flip=True)), predictor()
+    # Of the source's size, so that nothing is resized after the probabilities are averaged.
+    image = np.random.default_rng(5).integers(0, 256, (24, 32, 3), np.uint8)
+    both = (plain.probabilities(image) + plain.probabilities(image[:, ::-1])[:, ::-1]) / 2
+    np.testing.assert_allclose(mine.probabilities(image), both, atol=1e-5)
+    assert np.abs(mine.probabilities(image) - plain.probabilities(image)).max() > 0.1
+    np.testing.assert_allclose(mine.probabilities(image).sum(-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(mine.probabilities(image).argmax(-1), mine.predict(image))
 
 
 @pytest.mark.parametrize("size", [(24, 32), None])

@@ -1,0 +1,203 @@
+"""Predicting an image in several views: mirrored, at several scales, in windows that slide over it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from scarce_jax.data.schema import IGNORE
+from scarce_jax.errors import InputError
+from scarce_jax.ops.resize import resize_dynamic
+
+STRIDE = 2 / 3
+"""Of a window, from one to the next, as PSPNet's authors test."""
+
+SIZES = ("height", "width")
+CANVAS_STEP = 128
+
+Predict = Callable[[Any, dict, Mapping], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Views:
+    """The views whose class probabilities are averaged; the default is the image as it is.
+
+    Attributes:
+      flip: also the image mirrored left to right.
+      scales: factors of the size at which masks are predicted; the image is brought to each from its native size.
+      window: (height, width) of windows that slide by two thirds of themselves over the image at each scale; where
+        they overlap, their probabilities are averaged. None predicts whole images.
+    """
+
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    window: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        if not self.scales or any(not 0 < s < 16 for s in self.scales) or len(set(self.scales)) != len(self.scales):
+            raise InputError(f"scales: found {list(self.scales)}, expected different factors between 0 and 16")
+        if self.window is not None and (len(self.window) != 2 or min(self.window) < 1):
+            raise InputError(f"window: found {list(self.window)}, expected a height and a width of 1 or more")
+
+    @property
+    def plain(self) -> bool:
+        """Whether the image is predicted as it is."""
+        return self == PLAIN
+
+
+PLAIN = Views()
+
+
+def native_canvas(height: int, width: int) -> tuple[int, int]:
+    """The canvas of an image of this size: a function of it alone, with few values, so that few programs compile.
+
+    Its sides are multiples of 128 up to 512, of 256 up to 1024, of 512 up to 2048 and so on: four a doubling.
+    """
+    return _side(height), _side(width)
+
+
+def _side(length: int) -> int:
+    step = CANVAS_STEP
+    while length > 4 * step:
+        step *= 2
+    return -(-length // step) * step
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(height, width) times the factor, rounded, at least 1."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def view_rows(
+    views: Views, size: tuple[int, int], fixed: bool, sized: Callable[[tuple[int, int], tuple[int, int]], dict]
+) -> dict[str, np.ndarray]:
+    """What a row carries for each scale: the keys of `sized(size, canvas)`, prefixed with the scale's number.
+
+    Args:
+      size: (height, width) of scale 1.
+      fixed: whether all images have that size; otherwise a canvas depends on the image's own.
+      sized: brings the image and its masks to a size and onto a canvas.
+    """
+    row = {}
+    for k, scale in enumerate(views.scales):
+        target = scaled_size(size, scale)
+        made = sized(target, target if fixed else native_canvas(*target))
+        row |= {f"{k}/{key}": value for key, value in made.items()}
+    return row
+
+
+class Scorer:
+    """Scores of a batch of rows in all views: a compiled `(nets, rows, consts) -> scores`.
+
+    The scores are a tuple of [B, h, w, K], one a scale. Plain views give what `predict` gives; several give class
+    probabilities. Every device scores its own rows.
+
+    Args:
+      predict: `(nets, batch, consts) -> scores [B, h, w, K]`, logits.
+      transform: `(row, key, consts) -> row`, applied to each row first.
+    """
+
+    def __init__(self, predict: Predict, transform: Callable, views: Views, mesh: Mesh):
+        self._predict, self._transform, self.views = predict, transform, views
+        axis = mesh.axis_names[0]
+        specs = (P(), P(axis), P())
+        self.compiled = jax.jit(jax.shard_map(self._score, mesh=mesh, in_specs=specs, out_specs=P(axis)))
+
+    def __call__(self, nets: Any, rows: Mapping[str, jax.Array], consts: Any) -> tuple[jax.Array, ...]:
+        # Only what is predicted from: the rest has the shape of the native canvas, and would compile anew for each.
+        return self.compiled(nets, {key: value for key, value in rows.items() if "/" in key}, consts)
+
+    def _score(self, nets: Any, rows: Mapping[str, jax.Array], consts: Any) -> tuple[jax.Array, ...]:
+        key = jax.random.key(0)
+        found = []
+        for k in range(len(self.views.scales)):
+            mine = {name.removeprefix(f"{k}/"): value for name, value in rows.items() if name.startswith(f"{k}/")}
+            batch = jax.vmap(lambda row: self._transform(row, key, consts))(mine)
+            if self.views.plain:
+                found.append(self._predict(nets, batch, consts))
+                continue
+            scores = self._windows(nets, batch, consts)
+            if self.views.flip:
+                mirrored = {name: mirror(value, batch["width"]) for name, value in batch.items()}
+                scores += mirror(self._windows(nets, mirrored, consts), batch["width"])
+                scores /= 2
+            found.append(scores)
+        return tuple(found)
+
+    def _windows(self, nets: Any, batch: Mapping[str, jax.Array], consts: Any) -> jax.Array:
+        """Probabilities float32 [B, h, w, K] of one scale."""
+
+        def probabilities(batch: dict) -> jax.Array:
+            return jax.nn.softmax(self._predict(nets, batch, consts).astype(jnp.float32))
+
+        if self.views.window is None:
+            return probabilities(dict(batch))
+        window, canvas = self.views.window, batch["image"].shape[1:3]
+        corners = [(top, left) for top in offsets(canvas[0], window[0]) for left in offsets(canvas[1], window[1])]
+        # All windows of the batch as one batch: a loop over them would leave the device half idle.
+        cut = [_cut(batch, corner, window) for corner in corners]
+        found = probabilities({name: jnp.concatenate([part[name] for part in cut]) for name in cut[0]})
+        total = jnp.zeros((len(batch["image"]), *canvas, found.shape[-1]), jnp.float32)
+        count = np.zeros((*canvas, 1), np.float32)
+        for part, (top, left) in zip(jnp.split(found, len(corners)), corners, strict=True):
+            place = np.s_[top : top + window[0], left : left + window[1]]
+            height, width = count[place].shape[:2]
+            total = total.at[:, *place].add(part[:, :height, :width])
+            count[place] += 1
+        return total / count
+
+
+def offsets(length: int, window: int) -> list[int]:
+    """Where windows begin along one axis: steps of two thirds, the last one moved back to end with the image."""
+    if length <= window:
+        return [0]
+    stride = max(1, int(np.ceil(window * STRIDE)))
+    return [min(k * stride, length - window) for k in range(-(-(length - window) // stride) + 1)]
+
+
+def _cut(batch: Mapping[str, jax.Array], corner: tuple[int, int], window: tuple[int, int]) -> dict[str, jax.Array]:
+    """One window of every array that has the image's height and width; what is beyond the image is filled."""
+    canvas = batch["image"].shape[1:3]
+    cut = {}
+    for name, value in batch.items():
+        if value.shape[1:3] == canvas and value.ndim >= 3:
+            part = value[:, corner[0] : corner[0] + window[0], corner[1] : corner[1] + window[1]]
+            rest = [(0, w - p) for w, p in zip(window, part.shape[1:3], strict=True)]
+            fill = IGNORE if value.dtype == jnp.uint8 else 0
+            value = jnp.pad(part, [(0, 0), *rest, *[(0, 0)] * (value.ndim - 3)], constant_values=fill)
+        elif name in SIZES:
+            axis = SIZES.index(name)
+            value = jnp.clip(value - corner[axis], 0, window[axis])
+        cut[name] = value
+    return cut
+
+
+def mirror(value: jax.Array, width: jax.Array) -> jax.Array:
+    """[B, h, w, ...] mirrored left to right within each row's valid width [B]; other arrays as they are."""
+    if value.ndim < 3:
+        return value
+    column = jnp.arange(value.shape[2])
+    index = jnp.where(column < width[:, None], width[:, None] - 1 - column, column)
+    return jax.vmap(lambda x, at: jnp.take(x, at, axis=1))(value, index)
+
+
+def merge(
+    scores: tuple[jax.Array, ...], rows: Mapping[str, jax.Array], canvas: tuple[int, int], target: tuple[str, str]
+) -> jax.Array:
+    """The mean of all scales' scores, each brought to `target`'s size on a canvas: [B, *canvas, K].
+
+    Args:
+      target: names of the rows' fields with the valid height and width of the result.
+    """
+    found = 0.0
+    for k, score in enumerate(scores):
+        sizes = [rows[f"{k}/{name}"] for name in SIZES] + [rows[name] for name in target]
+        found += jax.vmap(lambda x, *four: resize_dynamic(x, *four, canvas))(score, *sizes)
+    return found / len(scores)
