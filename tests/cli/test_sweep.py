@@ -1,0 +1,157 @@
+"""`sweep` through the command line: values as flags have them, the printed table, failures, interruption."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from scarce_jax.cli import main
+from scarce_jax.cli.common import load_config
+from scarce_jax.cli.sweep import parse_axis
+from scarce_jax.training import loop
+from tests import tiny
+from tests.cli.conftest import CONFIGS, Finished, shrunk
+
+CONFIG = CONFIGS / "supervised_scenes.py"
+
+
+def words(folder, data, *flags, steps=2):
+    base = ["sweep", CONFIG, "--workdir", folder, "--data-dir", data, *shrunk("segmenter", steps=steps)]
+    return [*base, "--runtime.log-every", 1, "--runtime.workers", 1, *flags]
+
+
+def parsed(over, *flags):
+    argv = [str(CONFIGS / "detailer_scenes.py"), "--workdir", "none", *flags]
+    return parse_axis(over, argv, load_config(CONFIGS / "detailer_scenes.py"))
+
+
+@pytest.mark.parametrize(
+    ("over", "key", "values"),
+    [
+        ("budget.fine=10,0.5,all", "budget.fine", [10, 0.5, "all"]),
+        ("budget.draw=random,stride", "budget.draw", ["random", "stride"]),
+        ("compare=true,false", "compare", [True, False]),
+        ("detailer.size=64 96,32 48", "detailer.size", [(64, 96), (32, 48)]),
+        ("detailer.optim.groups.0.lr=1e-4", "detailer.optim.groups.0.lr", [1e-4]),
+        ("detailer.augment.rotate=-1", "detailer.augment.rotate", [-1.0]),
+        ("budget.strong-categories=car tree", "budget.strong_categories", [("car", "tree")]),
+        ("detailer.epochs+detailer.steps=2.5+none,None+7", "detailer.epochs+detailer.steps", [(2.5, None), (None, 7)]),
+        ("budget.fine='a,b c+d.txt',\"e,f\",g\\,h", "budget.fine", ["a,b c+d.txt", "e,f", "g,h"]),
+        ("paper.table_1=10,25", "paper.table_1", ["10", "25"]),
+        ("paper.table_1", "paper.table_1", None),
+    ],
+)
+def test_values_are_parsed_as_the_flags_of_train_are(over, key, values):
+    found = parsed(over)
+    assert found == (key, values)
+    assert values is None or [type(value) for value in found[1]] == [type(value) for value in values]
+
+
+def test_a_dry_run_prints_the_product_of_axes_and_writes_nothing(command, tmp_path):
+    argv = ["sweep", CONFIGS / "detailer_cityscapes.py", "--workdir", tmp_path / "sweep", "--dry-run"]
+    argv += ["--over", "paper.table_1=200,500", "--over", "seed=0,1", "--compare", "--student.steps", 7]
+    found = command(*argv, "--json")
+    assert found.status == 0 and list(tmp_path.iterdir()) == []
+    students = {"detail": None, "student_detailed": 7, "student_coarse": 7}
+    assert {run["run"]: {s["name"]: s["steps"] for s in run["stages"]} for run in found.json["runs"]} == {
+        f"fine={fine},steps={steps},seed={seed}": {"detailer": steps, "classifier": steps, **students}
+        for fine, steps in ((200, 10_000), (500, 90_000))
+        for seed in (0, 1)
+    }
+    assert re.search(r"^fine=500,steps=90000,seed=1 +90,000 +90,000 +7 +7$", command(*argv).out, re.M)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, tiny_data):
+    """The folder of a sweep half of which cannot be done, and what the command left."""
+    folder, out, err = tmp_path_factory.mktemp("sweep"), io.StringIO(), io.StringIO()
+    argv = words(folder, tiny_data, "--over", "budget.fine=13,8", "--over", "seed=0,1", "--json")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        tiny.install(patch.setattr)
+        status = main([str(word) for word in argv])
+    return folder, Finished(status, out.getvalue(), err.getvalue())
+
+
+def test_a_failed_combination_is_named_and_the_rest_is_printed(swept):
+    folder, found = swept
+    assert found.status == 1 and "Traceback" not in found.err
+    message = found.err[found.err.index("\nscarce-jax: ") :]
+    assert "2 of 4 runs failed, the others are done:" in message
+    assert "budget.fine=13,seed=0, budget.fine=13,seed=1: budget.fine asks for 13" in message
+    assert found.json == {"sweep": str(folder), **json.loads((folder / "table.json").read_text())}
+    miou = found.json["rows"][1]["results"]["segmenter"]["miou"]
+    assert re.search(r"^budget\.fine +segmenter$", found.out, re.M)
+    assert re.search(r"^13 +-$", found.out, re.M)
+    assert re.search(rf"^8 +{miou['mean']:.3f} ± {miou['half_range']:.3f} \(2\)$", found.out, re.M), found.out
+    assert str(folder / "table.json") in found.out and (folder / "curve.png").exists()
+
+
+def test_runs_of_a_sweep_have_the_bits_of_separate_ones(swept, tiny_data, command, tmp_path):
+    # In the other order, so that what an earlier run left behind would show.
+    for seed in (1, 0):
+        ours, alone = swept[0] / f"budget.fine=8,seed={seed}", tmp_path / str(seed)
+        assert command("train", *words(alone, tiny_data, "--seed", seed, "--budget.fine", 8)[1:]).status == 0
+        here, there = tiny.stored(ours), tiny.stored(alone)
+        assert here and here.keys() == there.keys()
+        assert all(np.array_equal(here[name], there[name]) for name in here)
+        summaries = [json.loads((run / "summary.json").read_text()) for run in (ours, alone)]
+        assert summaries[0]["results"] == summaries[1]["results"]
+
+
+def test_an_interrupted_sweep_ends_with_130_and_goes_on(swept, tiny_data, command, tmp_path, monkeypatch):
+    folder = shutil.copytree(swept[0], tmp_path / "copy")
+    write = loop.MetricsLog.write
+
+    def interrupt(self, step, kind, values):
+        write(self, step, kind, values)
+        if step == 1:  # A second signal would not be held back.
+            signal.raise_signal(signal.SIGTERM)
+
+    argv = words(folder, tiny_data, "--over", "budget.fine=8", "--over", "seed=2,0,1,3")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.MetricsLog, "write", interrupt)
+        found = command(*argv)
+    assert found.status == 130 and "the same command goes on" in found.err
+    # What was done before stands in the table already.
+    table = json.loads((folder / "table.json").read_text())
+    assert table["missing"] == ["budget.fine=8,seed=2", "budget.fine=8,seed=3"]
+    known = json.loads((swept[0] / "table.json").read_text())["rows"][1]["results"]["segmenter"]["miou"]["values"]
+    assert table["rows"][0]["results"]["segmenter"]["miou"]["values"] == [None, *known, None]
+    done = {path: path.stat().st_mtime_ns for path in folder.glob("*/segmenter/DONE")}
+    argv = words(folder, tiny_data, "--over", "budget.fine=8", "--over", "seed=2,0,1")
+    found = command(*argv)
+    assert found.status == 0 and {path: path.stat().st_mtime_ns for path in done} == done
+    assert re.search(r"^8 +0\.\d{3} ± 0\.\d{3} \(3\)$", found.out, re.M), found.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "holds"),
+    [
+        (["--over", "seed"], ["--over seed: expected FIELD=V1,V2"]),
+        (["--over", "seed=1,"], ["--over seed=1,: expected 1 value"]),
+        (["--over", "budget.fine+seed=1,2"], ["expected 2 value(s) joined by +", "found '1'"]),
+        (["--over", "seed=0", "--over", "seed=1"], ["--over seed: given twice"]),
+        (["--over", "seed=0,1", "--seed", 3], ["seed is also given as --seed"]),
+        (["--over", "compare=true,false", "--no-compare"], ["compare is also given as --no-compare"]),
+        (["--over", "budget.fine='a"], ["No closing quotation"]),
+        (["--over", "budget.fine=2.5"], ["--over budget.fine=2.5: budget.fine is 2.5", "fraction"]),
+        ([], ["give at least one --over"]),
+    ],
+)
+def test_wrong_axes_are_refused_with_one_message(flags, holds, tiny_data, refused, tmp_path):
+    refused(*words(tmp_path / "sweep", tiny_data, *flags), holds=holds)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_unknown_fields_and_values_are_usage_errors_as_in_train(command, tmp_path):
+    for over, near in (("budget.fien=1,2", "--budget.fine"), ("segmenter.depth=18,19", "101"), ("seed=x", "--seed")):
+        found = command("sweep", CONFIG, "--workdir", tmp_path / "sweep", "--over", over)
+        assert found.status == 2 and near in found.err and found.out == ""
+    found = command("sweep", CONFIG, "--over", "seed=1")
+    assert found.status == 2 and "--workdir" in found.err
+    assert list(tmp_path.iterdir()) == []
