@@ -1,0 +1,59 @@
+"""The HTML file: the template with styles, script and data in it."""
+
+from __future__ import annotations
+
+import html
+import importlib.resources
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from scarce_jax.data.records import replacing
+
+SCRIPTS = ("elements.js", "charts.js", "gallery.js", "report.js")
+"""In the order in which they need each other."""
+
+
+def write_page(path: pathlib.Path, content: Mapping[str, Any]) -> int:
+    """Writes the file, whole or not at all, and gives its size in bytes."""
+    text = page(content)
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+    return os.path.getsize(path)
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """The page's text.
+
+    Args:
+      content: what `report.js` reads: "runs", "groups", "differences", "galleries", "left_out".
+    """
+    files = importlib.resources.files(__package__)
+    names = ", ".join(run["name"] for run in content["runs"])
+    parts = {
+        "title": html.escape(f"{names} - scarce_jax report"),
+        "style": (files / "report.css").read_text(encoding="utf-8"),
+        "script": "\n".join((files / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        "data": _embedded(content),
+    }
+    template = (files / "template.html").read_text(encoding="utf-8")
+    # One pass, so that nothing in the data is taken for a place of the template.
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
+
+
+def _embedded(value: Any) -> str:
+    """JSON that no HTML parser can mistake for the end of its script element; numbers that JSON lacks are null."""
+    text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

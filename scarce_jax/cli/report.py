@@ -1,0 +1,51 @@
+"""`scarce-jax report RUN...`: one HTML file about one or several runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from scarce_jax.cli.common import Folder, Name, parse
+
+
+@dataclasses.dataclass(kw_only=True)
+class Options:
+    """Flags of `report`.
+
+    Attributes:
+      runs: run folders, finished or not; several are compared, and those that differ by their seed alone averaged.
+      out: the file; default RUN/report.html for one run, else report.html in the current folder.
+      images: how many images to show: the best, the worst and evenly between.
+      split: which split of the dataset to predict; default the one that the config measures on.
+      data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    """
+
+    runs: Annotated[
+        tuple[pathlib.Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...", help_behavior_hint="")
+    ] = ()
+    out: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    images: Annotated[int, tyro.conf.arg(metavar="N")] = 12
+    split: Name = None
+    data_dir: Folder = None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command."""
+    about = "Writes one HTML file with figures, curves, confusion matrix and pictures; it needs no network."
+    options = parse(Options, argv, "report", about)
+    if not options.runs:
+        print("scarce-jax report: no RUN given; name at least one run folder", file=sys.stderr)
+        return 2
+    from scarce_jax.api.report import report
+
+    found = report(options.runs, options.out, images=options.images, split=options.split, data_dir=options.data_dir)
+    for line in found["left_out"]:
+        print(f"left out: {line}")
+    runs = "1 run" if len(options.runs) == 1 else f"{len(options.runs)} runs"
+    print(f"{found['report']}: {runs}, {found['images']} images, {found['bytes'] / 1e6:.1f} MB")
+    return 0
