@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from scarce_jax import methods
@@ -14,6 +15,7 @@ from scarce_jax.api.provenance import git_revision, versions
 from scarce_jax.data.builders import is_prepared, load_info, prepare
 from scarce_jax.ops.warp import MEAN, STD
 from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training.recipe import Runtime
 from scarce_jax.training.run import run
 
 log = logging.getLogger("scarce_jax")
@@ -25,7 +27,7 @@ def train(
     *,
     data_dir: str | os.PathLike | None = None,
     redo: str | None = None,
-    reuse: str | os.PathLike | None = None,
+    reuse: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
     stem: str | None = None,
 ) -> dict[str, Any]:
     """Runs a config's recipe in a run folder, from where an earlier call stopped.
@@ -35,7 +37,7 @@ def train(
       workdir: the run folder; default `runs/<stem>-<hash of the config>`.
       data_dir: where datasets are prepared; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       redo: a stage to do again, with all that read from it.
-      reuse: another run folder whose equal finished stages are taken over.
+      reuse: another run folder, or several, whose equal finished stages are taken over.
       stem: names the default run folder.
 
     Returns:
@@ -46,8 +48,7 @@ def train(
       scarce_jax.errors.Interrupted: SIGTERM or Ctrl-C, after the checkpoint was saved.
     """
     method = methods.name_of(config)
-    if config.runtime.deterministic:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+    set_xla_flags(config.runtime)
     use_compilation_cache()
     config = from_json(method, to_json(resolve(config)))
     data_dir = None if data_dir is None else os.fspath(data_dir)
@@ -67,6 +68,7 @@ def train(
         "git_revision": git_revision(),
         "command": sys.argv,
     }
+    others = [reuse] if isinstance(reuse, str | os.PathLike) else reuse or []
     return run(
         recipe,
         info,
@@ -78,5 +80,12 @@ def train(
         train_split=config.train_split,
         runtime=config.runtime,
         redo=redo,
-        reuse=None if reuse is None else pathlib.Path(reuse),
+        reuse=[pathlib.Path(other) for other in others],
     )
+
+
+def set_xla_flags(runtime: Runtime) -> None:
+    """Asks for deterministic kernels where `runtime` does; XLA reads it only when the first device is used."""
+    flag, given = "--xla_gpu_deterministic_ops=true", os.environ.get("XLA_FLAGS", "")
+    if runtime.deterministic and flag not in given:
+        os.environ["XLA_FLAGS"] = f"{given} {flag}".strip()

@@ -79,6 +79,9 @@ def _run(argv: list[str]) -> int:
         print(f"scarce-jax: no command {argv[0]!r}{hint}\n\n{_usage()}", file=sys.stderr)
         return USAGE
     _quiet()
+    # As `python -m` has it, so that users' own methods and datasets can be imported; last, so that it hides nothing.
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
     return importlib.import_module(f"{__name__}.{argv[0]}").main(argv[1:]) or DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import runpy
@@ -18,6 +19,9 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavi
 Folder = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 Number = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+
+Scales = Annotated[str | None, tyro.conf.arg(metavar="S1,S2,...", help_behavior_hint="")]
+Window = Annotated[str | None, tyro.conf.arg(metavar="H,W", help_behavior_hint="")]
 
 RunFolder = Annotated[
     pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="", name="run")
@@ -38,6 +42,75 @@ def parse(options: Any, argv: Sequence[str], command: str, description: str, *, 
         compact_help=compact,
         config=(tyro.conf.AvoidSubcommands,),
     )
+
+
+Flat = tyro.conf.arg(name="")
+"""Of a field of options: its own fields are flags without a prefix."""
+
+ConfigFile = Annotated[
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(
+        metavar="CONFIG",
+        help="a Python file that defines `config`, such as those in configs/.",
+        help_behavior_hint="",
+    ),
+]
+
+
+def parse_with_config(options: type, argv: Sequence[str], command: str, about: str) -> tuple[pathlib.Path, Any, Any]:
+    """Parses `CONFIG [flags]`, where every field of the config is a flag of its own name too.
+
+    Args:
+      options: dataclass of the command's own flags.
+      about: what the command does, for its help.
+
+    Returns:
+      The config's path, the options, and the config with the given fields replaced.
+    """
+    rest = list(argv)
+    flags = ("options", Annotated[options, Flat])
+    if not rest or rest[0].startswith("-"):
+        told = (
+            f"{about}\n\nEvery field of the config is a flag too, such as --seed 1 or --budget.fine 25; "
+            f"`scarce-jax {command} CONFIG --help` lists them."
+        )
+        without = dataclasses.make_dataclass(command, [("config", ConfigFile), flags], kw_only=True)
+        path = parse(without, rest, command, told).config
+        rest.remove(path)
+    else:
+        path = rest.pop(0)
+    config = load_config(pathlib.Path(path))
+    fields = [flags, ("config", Annotated[type(config), Flat], dataclasses.field(default=config))]
+    told = f"{about} Every field of the config is a flag; the defaults here are the file's."
+    made = dataclasses.make_dataclass(command, fields, kw_only=True)
+    found = parse(made, rest, f"{command} {path}", told, compact=True)
+    return pathlib.Path(path), found.options, found.config
+
+
+def views_from(flip: bool, scales: str | None, window: str | None) -> Any:
+    """The `Views` that --flip, --scales and --window ask for, None where there are none of them.
+
+    Raises:
+      InputError: a flag holds something else than numbers with commas between them.
+    """
+    if not flip and scales is None and window is None:
+        return None
+    from scarce_jax.evaluation.views import Views
+
+    wanted: dict[str, Any] = {"flip": flip}
+    if scales is not None:
+        wanted["scales"] = _numbers("--scales", scales, float, "factors like 0.5,1,2")
+    if window is not None:
+        wanted["window"] = _numbers("--window", window, int, "a height and a width like 512,512")
+    return Views(**wanted)
+
+
+def _numbers(flag: str, text: str, kind: type, expected: str) -> tuple:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{flag} {text}: expected {expected}") from error
 
 
 def load_config(path: pathlib.Path) -> Any:

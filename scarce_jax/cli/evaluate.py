@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from scarce_jax.cli.common import Folder, Name, RunFolder, Switch, parse, print_json, table
+from scarce_jax.cli.common import Folder, Name, RunFolder, Scales, Switch, Window, parse, print_json, table, views_from
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -17,6 +17,9 @@ class Options:
       run: a run folder.
       result: which result; default the method's first. An unknown name lists them.
       split: which split of the dataset; default the one that the config measures on.
+      flip: also predict the mirrored image, and average the probabilities.
+      scales: predict at these factors of the result's size, and average.
+      window: predict in windows of this size that slide over the image, and average where they overlap.
       data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       json: end standard output with one JSON object.
     """
@@ -24,6 +27,9 @@ class Options:
     run: RunFolder
     result: Name = None
     split: Name = None
+    flip: Switch = False
+    scales: Scales = None
+    window: Window = None
     data_dir: Folder = None
     json: Switch = False
 
@@ -33,7 +39,8 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, "evaluate", "Measures a result over every image of a split.")
     from scarce_jax import api
 
-    found = api.evaluate(options.run, options.result, split=options.split, data_dir=options.data_dir)
+    views = views_from(options.flip, options.scales, options.window)
+    found = api.evaluate(options.run, options.result, split=options.split, views=views, data_dir=options.data_dir)
     print(_show(found))
     if options.json:
         print_json(found)
@@ -41,10 +48,17 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _show(found: dict[str, Any]) -> str:
-    rows = [[name, iou] for name, iou in found["per_class"].items()]
+    rows = [[name, value] for name, value in found["per_class"].items()]
     head = f"{found['run']}: {found['result']} on {found['images']} images of {found['dataset']}/{found['split']}"
+    if "map" in found:
+        figures = f"mAP {_figure(found['map'])}  mean F1 {_figure(found['mean_f1'])}"
+        return f"{head}\n\n{table(rows, ['class', 'average precision'])}\n\n{figures}"
     figures = (
         f"mIoU {found['miou']:.4f} (at training size {found['miou_at_size']:.4f})  "
         f"mean accuracy {found['mean_accuracy']:.4f}  pixel accuracy {found['pixel_accuracy']:.4f}"
     )
     return f"{head}\n\n{table(rows, ['class', 'IoU'])}\n\n{figures}"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

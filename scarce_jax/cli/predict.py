@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from scarce_jax.cli.common import Folder, Name, RunFolder, Switch, parse
+from scarce_jax.cli.common import Folder, Name, RunFolder, Scales, Switch, Window, parse, views_from
 from scarce_jax.errors import InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -28,6 +28,9 @@ class Options:
       out: folder for <stem>.png (class ids), <stem>_overlay.png and <stem>_confidence.png.
       result: which result; default the method's first. An unknown name lists them.
       coarse: folder with a coarse mask <stem>.png per image (class ids, 255 = unlabelled).
+      flip: also predict the mirrored image, and average the probabilities.
+      scales: predict at these factors of the result's size, and average.
+      window: predict in windows of this size that slide over the image, and average where they overlap.
       confidence: also write the confidence, 0..255.
       native_ids: write the dataset's own mask values instead of class ids.
     """
@@ -39,6 +42,9 @@ class Options:
     out: Annotated[pathlib.Path, tyro.conf.arg(metavar="DIR")]
     result: Name = None
     coarse: Folder = None
+    flip: Switch = False
+    scales: Scales = None
+    window: Window = None
     confidence: Switch = False
     native_ids: Switch = False
 
@@ -53,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     from scarce_jax import api
     from scarce_jax.data.images import overlay, read_image, read_mask, write_png
 
-    predictor = api.load(options.run, options.result)
+    predictor = api.load(options.run, options.result, views=views_from(options.flip, options.scales, options.window))
     predictor.check(options.coarse is not None)
     masks = {file: options.coarse / f"{file.stem}.png" for file in files} if predictor.needs_coarse else {}
     missing = [mask for mask in masks.values() if not mask.is_file()]

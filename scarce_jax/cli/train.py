@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Number, Switch, load_config, parse, print_json, table
+from scarce_jax.cli.common import Folder, Number, Switch, parse_with_config, print_json, table
+from scarce_jax.errors import InputError
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -20,6 +21,7 @@ class Options:
       workdir: run folder; default runs/<config>-<8 hex of its values>. The same command again goes on in it.
       data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       dry_run: only print stages, nets, parameters and steps; needs no data and compiles nothing.
+      compile: with --dry-run, also compile every stage and print how much memory it takes on a device.
       json: end standard output with one JSON object.
       redo: do this stage again, with all that read from it.
       reuse: take over equal finished stages of another run folder.
@@ -31,6 +33,7 @@ class Options:
     workdir: Folder = None
     data_dir: Folder = None
     dry_run: Switch = False
+    compile: Switch = False
     json: Switch = False
     redo: Annotated[str | None, tyro.conf.arg(metavar="STAGE", help_behavior_hint="")] = None
     reuse: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
@@ -39,59 +42,20 @@ class Options:
     process: Number = None
 
 
-Flat = tyro.conf.arg(name="")
-
-
-@dataclasses.dataclass(kw_only=True)
-class _WithoutConfig:
-    """What `train --help` shows.
-
-    Attributes:
-      config: a Python file that defines `config`, such as those in configs/.
-    """
-
-    config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG", help_behavior_hint="")]
-    options: Annotated[Options, Flat]
-
-
-def _with_config(config: Any) -> type:
-    """The command's flags, and every field of the config as a flag of its own name."""
-    fields = [
-        ("options", Annotated[Options, Flat]),
-        ("config", Annotated[type(config), Flat], dataclasses.field(default=config)),
-    ]
-    return dataclasses.make_dataclass("train", fields, kw_only=True)
-
-
-def _parse(argv: Sequence[str]) -> tuple[pathlib.Path, Options, Any]:
-    rest = list(argv)
-    if not rest or rest[0].startswith("-"):
-        about = (
-            "Runs a config's recipe, and goes on where an earlier run of the same command stopped.\n\n"
-            "Every field of the config is a flag too, such as --seed 1 or --budget.fine 25; "
-            "`scarce-jax train CONFIG --help` lists them."
-        )
-        path = parse(_WithoutConfig, rest, "train", about).config
-        rest.remove(path)
-    else:
-        path = rest.pop(0)
-    about = (
-        "Runs the recipe, and goes on where an earlier run of the same command stopped. "
-        "Every field of the config is a flag; the defaults here are the file's."
-    )
-    found = parse(_with_config(load_config(pathlib.Path(path))), rest, f"train {path}", about, compact=True)
-    return pathlib.Path(path), found.options, found.config
+ABOUT = "Runs a config's recipe, and goes on where an earlier run of the same command stopped."
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
-    path, options, config = _parse(argv)
+    path, options, config = parse_with_config(Options, argv, "train", ABOUT)
 
     from scarce_jax import api
     from scarce_jax.training import mesh
 
+    if options.compile and not options.dry_run:
+        raise InputError("--compile: belongs to --dry-run, which is not given; leave it out to train")
     if options.dry_run:
-        found = api.dry_run(config, options.data_dir)
+        found = api.dry_run(config, options.data_dir, compile=options.compile)
         print_json(found) if options.json else print(_describe(found))
         return 0
     mesh.initialize(options.coordinator, options.processes, options.process)
@@ -106,16 +70,27 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+FIGURES = (
+    {"miou": "mIoU", "mean_accuracy": "mean accuracy", "pixel_accuracy": "pixel accuracy"},
+    {"map": "mAP", "mean_f1": "mean F1"},
+)
+"""Of results that are masks, and of image tags: key in the summary -> column."""
+
+
 def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
-    rows = []
-    for name, figures in summary["results"].items():
-        row = [name, *(figures[k] for k in ("miou", "mean_accuracy", "pixel_accuracy")), figures["images"]]
-        if paper:
+    shown = ""
+    for figures in FIGURES:
+        rows = []
+        for name, found in summary["results"].items():
+            if not figures.keys() <= found.keys():
+                continue
             cited = paper.get(name)
-            row.append(cited if isinstance(cited, float) else None)
-        rows.append(row)
-    header = ["result", "mIoU", "mean accuracy", "pixel accuracy", "images", *(["paper's mIoU"] if paper else [])]
-    return "\n" + table(rows, header)
+            cited = [cited if isinstance(cited, float) else None] if paper else []
+            rows.append([name, *(found[key] for key in figures), found["images"], *cited])
+        main = next(iter(figures.values()))
+        header = ["result", *figures.values(), "images", *([f"paper's {main}"] if paper else [])]
+        shown += f"\n{table(rows, header)}" if rows else ""
+    return shown
 
 
 def _describe(found: dict[str, Any]) -> str:
@@ -126,9 +101,15 @@ def _describe(found: dict[str, Any]) -> str:
         for role, net in stage["nets"].items():
             sizes = net["parameters"], net["trainable"]
             origin = net["init_from"] or "drawn"
-            rows.append([stage["name"], stage["kind"], stage["steps"], batch, role, *sizes, origin, reads])
-    header = ["stage", "kind", "steps", "batch", "net", "parameters", "trainable", "starts from", "reads"]
+            memory = [] if "backend" not in found else [_mebibytes(stage["peak_bytes"])]
+            rows.append([stage["name"], stage["kind"], stage["steps"], batch, role, *sizes, *memory, origin, reads])
+    memory = [f"MiB ({found['backend']})"] if "backend" in found else []
+    header = ["stage", "kind", "steps", "batch", "net", "parameters", "trainable", *memory, "starts from", "reads"]
     return table(rows, header)
+
+
+def _mebibytes(count: int | None) -> int | None:
+    return None if count is None else round(count / 2**20)
 
 
 def _ids(ids: Any) -> str:

@@ -1,0 +1,119 @@
+"""Everything that is to be measured on a GPU host, in one call of under ten minutes.
+
+    python benchmarks/gpu_session.py [--out DIR] [--minutes M] [--torch-python PYTHON] [--tiny]
+
+The most wanted first, each in a process of its own with what is left of the time: the ResNet-101 detailer of
+configs/detailer_cityscapes.py at 340 x 340 in bfloat16 (200 steps on random images), larger batches, convolutions and
+train step against PyTorch where --torch-python has it, prediction at 1024 x 2048, several steps in one dispatch for the
+small net, deterministic kernels, and the input pipeline. DIR/session.json tells what ran, how long and what failed; it
+is written after every task, so that a session cut short keeps what it has. DIR/*.jsonl hold the results' lines.
+--tiny runs the same tasks at sizes for a CPU, to see that they run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any
+
+from common import ROOT
+
+DETAILER, SMALL_NET = "configs/detailer_cityscapes.py", "configs/detailer_camvid_small.py"
+TINY = [
+    "--detailer.batch", "2", "--detailer.size", "32", "32", "--detailer.augment.crop", "32", "32", "--detailer.depth",
+    "18", "--detailer.width", "8", "--detailer.embedding", "16",
+]  # fmt: skip
+
+
+def tasks(out: pathlib.Path, torch_python: str, tiny: bool) -> dict[str, list[str]]:
+    """Name -> words of each task, the most wanted first."""
+
+    def benchmark(config: str, steps: int, *flags: str) -> list[str]:
+        words = [sys.executable, "-m", "scarce_jax", "benchmark", config, "--json"]
+        return [*words, "--steps", str(3 if tiny else steps), *flags, *(TINY if tiny else [])]
+
+    def script(name: str, *flags: str) -> list[str]:
+        words = [sys.executable, f"benchmarks/{name}.py", "--out", str(out / f"{name}.jsonl"), *flags]
+        return words if tiny else [*words, "--full"]
+
+    native = ("64", "96") if tiny else ("1024", "2048")
+    batches = ("4",) if tiny else ("16", "32")
+    return {
+        "detailer": benchmark(DETAILER, 200),
+        **{f"detailer_batch_{n}": benchmark(DETAILER, 50, "--batch", n) for n in batches},
+        "vs_torch": script("vs_torch", "--torch-python", torch_python),
+        "predict": benchmark(DETAILER, 20, "--mode", "infer", "--native", *native, *(["--batch", "2"] * tiny)),
+        "small_net": benchmark(SMALL_NET, 200),
+        "small_net_20_steps_at_once": benchmark(SMALL_NET, 20, "--runtime.steps-per-dispatch", "20"),
+        "detailer_deterministic": benchmark(DETAILER, 50, "--runtime.deterministic"),
+        "input_pipeline": script("input_pipeline", *(["--images", "6"] * tiny)),
+    }
+
+
+def run(words: list[str], limit: float) -> dict[str, Any]:
+    """Exit status, seconds, the JSON object that ends standard output, and the end of what went to standard error."""
+    began = time.perf_counter()
+    try:
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=limit)
+        status, out, err = done.returncode, done.stdout, done.stderr
+    except subprocess.TimeoutExpired as error:
+        status, out, err = None, "", (error.stderr or b"").decode(errors="replace") + f"\nstopped after {limit:.0f} s"
+    found = {"command": words, "status": status, "seconds": round(time.perf_counter() - began, 1)}
+    lines = out.strip().splitlines()
+    record = json.loads(lines[-1]) if status == 0 and lines else None
+    return {**found, "record": record, "errors": err[-2000:] if record is None else ""}
+
+
+def has_torch(python: str) -> bool:
+    if shutil.which(python) is None:
+        return False
+    return subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 0
+
+
+def device() -> str | None:
+    """What nvidia-smi says of the GPUs, None where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    asked = "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit"
+    found = subprocess.run(["nvidia-smi", f"--query-gpu={asked}", "--format=csv"], capture_output=True, text=True)
+    return found.stdout.strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("gpu_session"))
+    parser.add_argument("--minutes", type=float, default=9.5)
+    parser.add_argument("--torch-python", default=sys.executable)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--only", nargs="+", help="names of tasks")
+    options = parser.parse_args()
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    end = time.perf_counter() + 60 * options.minutes
+    session: dict[str, Any] = {"tiny": options.tiny, "device": device(), "tasks": {}}
+    given = tasks(out, options.torch_python, options.tiny)
+    if options.only:
+        given = {name: given[name] for name in options.only}
+    for name, words in given.items():
+        left = end - time.perf_counter()
+        if left < 10:
+            found: dict[str, Any] = {"status": None, "errors": "no time was left"}
+        elif name == "vs_torch" and not has_torch(options.torch_python):
+            found = {"status": None, "errors": f"{options.torch_python} has no PyTorch"}
+        else:
+            found = run(words, left)
+        session["tasks"][name] = found
+        (out / "session.json").write_text(json.dumps(session, indent=1) + "\n")
+        record = found.get("record") or {}
+        told = record.get("images_per_second", record.get("torch_over_jax", record.get("png")))
+        print(f"{name}: status {found['status']}, {found.get('seconds', 0)} s, {told}", flush=True)
+    sys.exit(any(found["status"] != 0 for found in session["tasks"].values()))
+
+
+if __name__ == "__main__":
+    main()

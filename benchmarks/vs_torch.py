@@ -1,0 +1,298 @@
+"""Dilated convolutions and the PSPNet train step against PyTorch, on the same work and the same device.
+
+    python benchmarks/vs_torch.py [--torch-python PYTHON] [--full] [--compile] [--out FILE]
+
+PyTorch runs in a process of its own, after JAX's has ended, so that neither holds memory or threads of the other;
+--torch-python names an interpreter that has it. Both use NHWC (channels_last), float32 parameters and, with --full,
+bfloat16 computation (autocast), on a GPU; without --full, float32 and small sizes, as fit a CPU.
+
+The convolutions are the 3x3 ones of a dilated encoder, rates 2, 4 and 12, forward and each gradient apart. The train
+step is a PSPNet with auxiliary head: forward, cross-entropy with 255 ignored, backward, SGD with momentum and decay,
+on random images that are on the device already; both frameworks count the same parameters, or the script stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+from common import RESULTS, append, header, seconds_each
+
+RATES = (2, 4, 12)
+CLASSES = 19
+SMALL = {
+    "dtype": "float32", "conv": {"batch": 2, "size": 33, "channels": 64},
+    "step": {"batch": 2, "crop": 97, "depth": 18, "width": 32},
+}  # fmt: skip
+FULL = {
+    "dtype": "bfloat16", "conv": {"batch": 16, "size": 43, "channels": 512},
+    "step": {"batch": 16, "crop": 340, "depth": 101, "width": 64},
+}  # fmt: skip
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+OPTIMIZER = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
+AUX_WEIGHT, DROPOUT = 0.4, 0.1
+
+
+def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of every convolution and of the train step, by JAX."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from scarce_jax.losses import cross_entropy
+    from scarce_jax.models.pspnet import PSPNet
+
+    dtype, conv = jnp.dtype(sizes["dtype"]), sizes["conv"]
+
+    def timed(program: Any, *given: Any) -> float:
+        def work(calls: int) -> None:
+            found = None
+            for _ in range(calls):
+                found = program(*given)
+            jax.block_until_ready(found)
+
+        return seconds_each(work)
+
+    shape = (conv["batch"], conv["size"], conv["size"], conv["channels"])
+    x, g = (jax.random.normal(jax.random.key(k), shape, dtype) for k in range(2))
+    w = jax.random.normal(jax.random.key(2), (3, 3, conv["channels"], conv["channels"]), dtype)
+    found: dict[str, Any] = {}
+    for rate in RATES:
+
+        def forward(x: jax.Array, w: jax.Array, rate: int = rate) -> jax.Array:
+            pad = ((rate, rate), (rate, rate))
+            return jax.lax.conv_general_dilated(
+                x, w, (1, 1), pad, rhs_dilation=(rate, rate), dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+
+        def to_input(x: jax.Array, w: jax.Array, g: jax.Array, forward: Any = forward) -> jax.Array:
+            return jax.vjp(lambda x: forward(x, w), x)[1](g)[0]
+
+        def to_kernel(x: jax.Array, w: jax.Array, g: jax.Array, forward: Any = forward) -> jax.Array:
+            return jax.vjp(lambda w: forward(x, w), w)[1](g)[0]
+
+        found[f"forward_{rate}"] = timed(jax.jit(forward), x, w)
+        found[f"input_gradient_{rate}"] = timed(jax.jit(to_input), x, w, g)
+        found[f"kernel_gradient_{rate}"] = timed(jax.jit(to_kernel), x, w, g)
+
+    step = sizes["step"]
+    module = PSPNet(classes=CLASSES, depth=step["depth"], width=step["width"], dropout=DROPOUT, dtype=dtype)
+    images = jax.random.normal(jax.random.key(3), (step["batch"], step["crop"], step["crop"], 3))
+    labels = jax.random.randint(jax.random.key(4), images.shape[:3], 0, CLASSES).astype(jnp.uint8)
+    tx = optax.chain(
+        optax.add_decayed_weights(OPTIMIZER["weight_decay"]), optax.sgd(OPTIMIZER["lr"], OPTIMIZER["momentum"])
+    )
+
+    @jax.jit
+    def start(key: jax.Array) -> tuple:
+        variables = module.init(key, images[:1], train=False)
+        return variables["params"], variables["batch_stats"], tx.init(variables["params"])
+
+    def loss(params: Any, stats: Any, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple:
+        variables = {"params": params, "batch_stats": stats}
+        rngs = {"dropout": key}
+        (logits, aux), updated = module.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
+        total = cross_entropy(logits, labels) + AUX_WEIGHT * cross_entropy(aux, labels)
+        return total, updated["batch_stats"]
+
+    def train(params: Any, stats: Any, opt: Any, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple:
+        key, own = jax.random.split(key)
+        (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params, stats, own, images, labels)
+        updates, opt = tx.update(grads, opt, params)
+        return optax.apply_updates(params, updates), stats, opt, key, value
+
+    program = jax.jit(train, donate_argnums=(0, 1, 2, 3))
+    state = (*start(jax.random.key(5)), jax.random.key(6))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state[0]))
+
+    def work(calls: int) -> None:
+        nonlocal state
+        value = None
+        for _ in range(calls):
+            *state, value = program(*state, images, labels)
+        jax.block_until_ready(value)
+
+    found["step"] = seconds_each(work, repeats=3)
+    return {"seconds": found, "parameters": parameters, **header()}
+
+
+def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
+    """The same by PyTorch."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.benchmark = True
+    # As XLA does for convolutions of float32 on the GPUs that have it.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    dtype, conv = getattr(torch, sizes["dtype"]), sizes["conv"]
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def timed(call: Any) -> float:
+        def work(calls: int) -> None:
+            for _ in range(calls):
+                call()
+            wait()
+
+        return seconds_each(work)
+
+    def random(*shape: int) -> Any:
+        return torch.randn(shape, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+
+    shape = (conv["batch"], conv["channels"], conv["size"], conv["size"])
+    x, g, w = random(*shape), random(*shape), random(conv["channels"], conv["channels"], 3, 3)
+    found: dict[str, Any] = {}
+    for rate in RATES:
+        pads = dict(padding=rate, dilation=rate)
+
+        def backward(which: list[bool], rate: int = rate) -> Any:
+            one, rates = [1, 1], [rate, rate]
+            return torch.ops.aten.convolution_backward(
+                g, x, w, None, one, rates, rates, False, [0, 0], 1, which
+            )  # fmt: skip
+
+        found[f"forward_{rate}"] = timed(lambda pads=pads: torch.nn.functional.conv2d(x, w, **pads))
+        found[f"input_gradient_{rate}"] = timed(lambda f=backward: f([True, False, False]))
+        found[f"kernel_gradient_{rate}"] = timed(lambda f=backward: f([False, True, False]))
+
+    step = sizes["step"]
+    net = torch_pspnet(step["depth"], step["width"]).to(device).to(memory_format=torch.channels_last).train()
+    parameters = sum(p.numel() for p in net.parameters())
+    images = torch.randn(step["batch"], 3, step["crop"], step["crop"], device=device)
+    images = images.to(memory_format=torch.channels_last)
+    labels = torch.randint(0, CLASSES, (step["batch"], step["crop"], step["crop"]), device=device)
+    optimizer = torch.optim.SGD(net.parameters(), **OPTIMIZER)
+    run = torch.compile(net) if compiled else net
+
+    def call() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            logits, aux = run(images)
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels, ignore_index=255)
+        loss = loss + AUX_WEIGHT * torch.nn.functional.cross_entropy(aux.float(), labels, ignore_index=255)
+        loss.backward()
+        optimizer.step()
+
+    def work(calls: int) -> None:
+        for _ in range(calls):
+            call()
+        wait()
+
+    found["step"] = seconds_each(work, repeats=3)
+    kind = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    return {"seconds": found, "parameters": parameters, "torch": torch.__version__, "torch_device": kind}
+
+
+def torch_pspnet(depth: int, width: int) -> Any:
+    """The PSPNet of `scarce_jax.models.pspnet` in PyTorch, with its auxiliary head."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+        pad = dilation * (kernel - 1) // 2
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, pad, dilation, bias=False)
+        return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+    class Block(nn.Module):
+        def __init__(self, inputs: int, features: int, stride: int, dilation: int):
+            super().__init__()
+            outputs = features * (4 if depth >= 50 else 1)
+            if depth >= 50:
+                kernels = [(inputs, features, 1), (features, features, 3, stride, dilation), (features, outputs, 1)]
+            else:
+                kernels = [(inputs, features, 3, stride, dilation), (features, features, 3, 1, dilation)]
+            self.convs = nn.ModuleList(conv_bn(*kernel) for kernel in kernels)
+            same = stride == 1 and inputs == outputs
+            self.shortcut = nn.Identity() if same else conv_bn(inputs, outputs, 1, stride)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x
+            for conv in self.convs[:-1]:
+                y = F.relu(conv(y))
+            return F.relu(self.convs[-1](y) + self.shortcut(x))
+
+    class PSPNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = conv_bn(3, width, 7, 2)
+            layers, inputs = [], width
+            for k, (count, stride, dilation) in enumerate(zip(BLOCKS[depth], (1, 2, 1, 1), (1, 1, 2, 4), strict=True)):
+                features = width * 2**k
+                blocks = []
+                for i in range(count):
+                    blocks.append(Block(inputs, features, stride if i == 0 else 1, dilation))
+                    inputs = features * (4 if depth >= 50 else 1)
+                layers.append(nn.Sequential(*blocks))
+            self.layers = nn.ModuleList(layers)
+            self.ppm = nn.ModuleList(conv_bn(inputs, inputs // 4, 1) for _ in range(4))
+            self.final = conv_bn(2 * inputs, 8 * width, 3)
+            self.classifier = nn.Conv2d(8 * width, CLASSES, 1)
+            self.aux = conv_bn(inputs // 2, 4 * width, 3)
+            self.aux_classifier = nn.Conv2d(4 * width, CLASSES, 1)
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            def enlarged(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
+                return F.interpolate(x, size, mode="bilinear", align_corners=True)
+
+            x = F.max_pool2d(F.relu(self.stem(image)), 3, 2, 1)
+            outputs = []
+            for layer in self.layers:
+                x = layer(x)
+                outputs.append(x)
+            levels = [
+                enlarged(F.relu(reduce(F.adaptive_avg_pool2d(x, bins))), x.shape[2:])
+                for reduce, bins in zip(self.ppm, (1, 2, 3, 6), strict=True)
+            ]
+            x = F.relu(self.final(torch.cat([x, *levels], 1)))
+            logits = self.classifier(F.dropout2d(x, DROPOUT, self.training))
+            y = F.relu(self.aux(outputs[2]))
+            aux = self.aux_classifier(F.dropout2d(y, DROPOUT, self.training))
+            return enlarged(logits.float(), image.shape[2:]), enlarged(aux.float(), image.shape[2:])
+
+    return PSPNet()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has PyTorch")
+    parser.add_argument("--full", action="store_true", help="the papers' sizes in bfloat16, for a GPU")
+    parser.add_argument("--compile", action="store_true", help="torch.compile for PyTorch's train step")
+    parser.add_argument("--side", choices=("jax", "torch"), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "vs_torch.jsonl")
+    options = parser.parse_args()
+    sizes = FULL if options.full else SMALL
+    if options.side is not None:
+        print(json.dumps(jax_side(sizes) if options.side == "jax" else torch_side(sizes, options.compile)))
+        return
+    flags = [*(["--full"] if options.full else []), *(["--compile"] if options.compile else [])]
+    sides = {}
+    for side, python in (("jax", sys.executable), ("torch", options.torch_python)):
+        done = subprocess.run([python, __file__, "--side", side, *flags], stdout=subprocess.PIPE, text=True, check=True)
+        sides[side] = json.loads(done.stdout.splitlines()[-1])
+    ours, theirs = (sides[side].pop("seconds") for side in ("jax", "torch"))
+    counts = [sides[side].pop("parameters") for side in ("jax", "torch")]
+    if counts[0] != counts[1]:
+        sys.exit(f"not the same work: {counts[0]} parameters here, {counts[1]} in the PyTorch net")
+    line = {
+        "benchmark": "vs_torch",
+        **sides["jax"],
+        **sides["torch"],
+        "torch_compile": options.compile,
+        **sizes,
+        "parameters": counts[0],
+        "jax_ms": {name: round(1e3 * value, 4) for name, value in ours.items()},
+        "torch_ms": {name: round(1e3 * value, 4) for name, value in theirs.items()},
+        "torch_over_jax": {name: round(theirs[name] / value, 3) for name, value in ours.items()},
+    }
+    append(options.out, line)
+
+
+if __name__ == "__main__":
+    main()

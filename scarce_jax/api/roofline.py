@@ -1,0 +1,94 @@
+"""What a device can do at most, and what share of it a compiled program reaches."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+    """A device's limits: dense (not sparse) matrix FLOP/s by input type, and memory bytes/s.
+
+    XLA may compute convolutions of float32 in TF32 on these GPUs, so that is the limit of float32.
+    """
+
+    bfloat16: float
+    float32: float
+    memory: float
+
+
+def _peak(bfloat16: float, tf32: float, gigabytes: float) -> Peak:
+    return Peak(bfloat16 * 1e12, tf32 * 1e12, gigabytes * 1e9)
+
+
+# NVIDIA's data sheets: "A100 Tensor Core GPU" (2021), "H100 Tensor Core GPU" (2024, SXM and NVL; PCIe as of 2023),
+# "H200 Tensor Core GPU" (2024), "L4 Tensor Core GPU" (2023), "L40S GPU" (2023); RTX 4090: "Ada GPU Architecture"
+# (2023), appendix A, float32 accumulation. Where they state figures with sparsity, half of them.
+PEAKS = {
+    "NVIDIA A100-SXM4-40GB": _peak(312, 156, 1555),
+    "NVIDIA A100-SXM4-80GB": _peak(312, 156, 2039),
+    "NVIDIA A100-PCIE-40GB": _peak(312, 156, 1555),
+    "NVIDIA A100 80GB PCIe": _peak(312, 156, 1935),
+    "NVIDIA H100 80GB HBM3": _peak(989.4, 494.7, 3350),
+    "NVIDIA H100 PCIe": _peak(756, 378, 2000),
+    "NVIDIA H100 NVL": _peak(835, 417.5, 3900),
+    "NVIDIA H200": _peak(989.4, 494.7, 4800),
+    "NVIDIA L4": _peak(121, 60, 300),
+    "NVIDIA L40S": _peak(362, 183, 864),
+    "NVIDIA GeForce RTX 4090": _peak(165.2, 82.6, 1008),
+}
+"""Device kind, as JAX names it, -> its limits. A part of a GPU (MIG) has another name, and no entry."""
+
+COUNTED = 0.5
+"""Below this share of the operations before compilation, the compiled program's count leaves out library calls."""
+
+
+def work(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled, devices: int) -> dict[str, Any]:
+    """Operations, bytes and memory of one call of a program, on one device.
+
+    Returns:
+      {"flops", "flops_from", "bytes", "peak_bytes"}; "flops_from" is "compiled", or "lowered" where the compiled
+      program hides operations in library calls (cuDNN) that XLA's cost analysis counts as nothing; "bytes" is what its
+      kernels read and write, from and to caches too; "peak_bytes" holds arguments, results and temporary memory.
+    """
+    before, after = lowered.cost_analysis() or {}, compiled.cost_analysis() or {}
+    expected, counted = before.get("flops", 0.0) / devices, after.get("flops", 0.0)
+    trusted = counted >= COUNTED * expected
+    return {
+        "flops": counted if trusted else expected,
+        "flops_from": "compiled" if trusted else "lowered",
+        "bytes": after.get("bytes accessed"),
+        "peak_bytes": peak_bytes(compiled),
+    }
+
+
+def peak_bytes(compiled: jax.stages.Compiled) -> int | None:
+    """Memory of one device that a compiled program takes: arguments, results, temporary values and its code."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    kept = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return int(kept + found.temp_size_in_bytes + found.generated_code_size_in_bytes)
+
+
+def reached(done: dict[str, Any], seconds: float, device: jax.Device, dtype: str) -> dict[str, Any]:
+    """FLOP/s and bytes/s of one device, and their shares of its limits, None where these are not known."""
+    peak = PEAKS.get(device.device_kind)
+    flops, moved = (None if done[key] is None else done[key] / seconds for key in ("flops", "bytes"))
+    return {
+        "flops_per_second": flops,
+        "share_of_peak": None if peak is None or flops is None else flops / getattr(peak, dtype),
+        "bytes_per_second": moved,
+        "share_of_bandwidth": None if peak is None or moved is None else moved / peak.memory,
+    }
+
+
+def memory_in_use(device: jax.Device) -> dict[str, int] | None:
+    """The largest memory that this process ever used on the device, and its limit; None where it does not tell."""
+    stats = device.memory_stats()
+    if not stats or "peak_bytes_in_use" not in stats:
+        return None
+    return {"peak_bytes_in_use": stats["peak_bytes_in_use"], "bytes_limit": stats.get("bytes_limit")}
