@@ -10,19 +10,33 @@ import pytest
 from scarce_jax import api, methods
 from scarce_jax.cli import main
 from scarce_jax.cli.common import load_config
+from scarce_jax.data.builders import load_info, prepare
 from scarce_jax.data.schema import KNOWN
 from scarce_jax.methods import detailer
 from scarce_jax.training.recipe import sources
 from tests import tiny
+from tests.data import folders
 
 PATHS = sorted((tiny.ROOT / "configs").glob("*.py"))
 DETAILERS = [path for path in PATHS if isinstance(load_config(path), detailer.Config)]
 ids = [path.stem for path in PATHS]
 
 
+@pytest.fixture(scope="module")
+def own_data(tmp_path_factory):
+    """A data folder with nothing but a user's own dataset, whose classes only its source knows."""
+    folder = tmp_path_factory.mktemp("configs")
+    prepare("folder/mine", folder / "data", folders.write(folder / "source"))
+    return folder / "data"
+
+
 @pytest.fixture
-def no_data(monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
+def no_data(monkeypatch, own_data):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(own_data))
+
+
+def info_of(config):
+    return KNOWN.get(config.dataset) or load_info(config.dataset)
 
 
 def dry_run(capsys, path, *flags):
@@ -40,7 +54,7 @@ def test_a_dry_run_needs_no_data(path, no_data, capsys, tmp_path, monkeypatch):
     for flags in ([], ["--compare"]):
         stages = dry_run(capsys, path, *flags)
         recipe = methods.by_name(methods.name_of(config)).recipe(
-            dataclasses.replace(config, compare=bool(flags) or config.compare), KNOWN[config.dataset]
+            dataclasses.replace(config, compare=bool(flags) or config.compare), info_of(config)
         )
         assert [stage["name"] for stage in stages] == [stage.name for stage in recipe.stages]
         for stage in stages:
@@ -49,8 +63,10 @@ def test_a_dry_run_needs_no_data(path, no_data, capsys, tmp_path, monkeypatch):
             assert (stage["steps"] is None) == (stage["kind"] == "infer") and stage["reads"]
             for net in stage["nets"].values():
                 assert set(net) == {"parameters", "trainable", "init_from"} and net["parameters"] > 1e5
-                assert net["trainable"] == (net["parameters"] if stage["kind"] == "train" else 0)
-                assert (net["init_from"] is None) == (stage["kind"] == "train")
+                # What is not trained comes from an earlier stage.
+                assert net["trainable"] in (0, net["parameters"])
+                assert (net["init_from"] is None) == (net["trainable"] > 0)
+            assert any(net["trainable"] for net in stage["nets"].values()) == (stage["kind"] == "train")
     assert list(tmp_path.iterdir()) == []
     assert main(["train", str(path), "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -82,11 +98,11 @@ def test_epochs_become_steps_by_the_size_of_the_budget(no_data, capsys):
 
 
 @pytest.mark.parametrize("path", DETAILERS, ids=[path.stem for path in DETAILERS])
-def test_classifier_and_detailer_are_trained_alike(path):
+def test_classifier_and_detailer_are_trained_alike(path, no_data):
     config = dataclasses.replace(load_config(path), compare=True)
     shared = {field.name: getattr(config.classifier, field.name) for field in dataclasses.fields(config.classifier)}
     assert shared == {name: getattr(config.detailer, name) for name in shared}
-    recipe = detailer.recipe(config, KNOWN[config.dataset])
+    recipe = detailer.recipe(config, info_of(config))
     ours, theirs = (next(iter(sources(recipe.stage(name)).values())) for name in ("detailer", "classifier"))
     for name in ("dataset", "split", "ids", "take", "labels", "batch", "size", "weight"):
         assert getattr(ours, name) == getattr(theirs, name), name
@@ -128,3 +144,12 @@ def test_importing_a_config_as_a_module_has_no_side_effect():
     argv = [sys.executable, "-c", code, str(tiny.ROOT / "configs/detailer_scenes.py")]
     found = subprocess.run(argv, env=tiny.environment(1), capture_output=True, text=True)
     assert found.stdout.strip() == "{}", found.stderr
+
+
+def test_a_dataset_of_ones_own_has_to_be_prepared_first(no_data, capsys):
+    path = tiny.ROOT / "configs/supervised_folder.py"
+    assert main(["train", str(path), "--dry-run", "--dataset", "folder/other"]) == 1
+    assert "run: scarce-jax prepare folder/other --source DIR" in capsys.readouterr().err
+    # Two of its six images have a mask.
+    flags = ["--segmenter.steps", "None", "--segmenter.epochs", 8, "--segmenter.batch", 4]
+    assert dry_run(capsys, path, *flags)[0]["steps"] == 4

@@ -20,7 +20,7 @@ from flax import traverse_util
 from orbax.checkpoint import v1 as ocp
 
 from scarce_jax.data.budget import Budget
-from scarce_jax.methods import detailer, supervised
+from scarce_jax.methods import adversarial, auxiliary, detailer, networks, supervised
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.ops.resize import resize_bilinear
 from scarce_jax.ops.warp import Augment
@@ -60,7 +60,7 @@ class TinyNet(nn.Module):
 
 def install(setattr=setattr) -> None:
     """Puts the small nets in place; a test gives `monkeypatch.setattr`."""
-    setattr(supervised, "PSPNet", TinyNet)
+    setattr(networks, "PSPNet", TinyNet)
     setattr(detailer, "Detailer", TinyNet)
 
 
@@ -98,6 +98,22 @@ def detailer_config(
         detailer=detailer.DetailerStage(embedding=8, **shared),
         classifier=SegmenterStage(**shared),
         student=detailer.StudentStage(images=4, **shared) if student else None,
+        runtime=runtime,
+    )
+
+
+def auxiliary_config(compare: bool = False, runtime: Runtime = RUNTIME, **changes: Any) -> auxiliary.Config:
+    """`changes` are of every training stage."""
+    shared = stage(**changes)
+    judged = {key: shared[key] for key in ("steps", "batch", "size", "augment", "optim")}
+    return auxiliary.Config(
+        dataset="scenes",
+        budget=Budget(fine=4),
+        compare=compare,
+        segmenter=SegmenterStage(**shared),
+        auxiliary=auxiliary.AuxiliaryStage(width=4, **judged),
+        semi=auxiliary.SemiStage(threshold=0.3, **shared),
+        adversarial=adversarial.AdversarialStage(discriminator_width=4, semi_start=2, **shared),
         runtime=runtime,
     )
 

@@ -13,10 +13,21 @@ import tyro
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.errors import InputError
-from scarce_jax.losses import cross_entropy
+from scarce_jax.losses import class_counts, cross_entropy, inverse_log_weights
 from scarce_jax.ops.warp import Augment, augment, normalise
 from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import Epochs, Eval, NetState, Out, Runtime, Source
+from scarce_jax.training.recipe import (
+    Epochs,
+    Eval,
+    Infer,
+    Mean,
+    Net,
+    NetState,
+    Out,
+    Runtime,
+    Source,
+    parse_origin,
+)
 
 SEGMENTER = "segmenter"
 """The role of the net that gives the masks; net folders carry it."""
@@ -49,20 +60,25 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmenterStage:
-    """A stage that trains a PSPNet.
+    """A stage that trains a segmentation net.
 
     Attributes:
+      net: PSPNet; the real-time DSNet of the auxiliary confidence paper; or DeepLab-v2.
       steps, epochs: length of training, exactly one of them.
       batch: examples per step over all devices.
       size: (height, width) to which whole frames are resized before augmentation, and at which masks are predicted.
-      depth: ResNet depth: 18, 34, 50 or 101.
-      width: channels of the stem; every layer scales with it (64 in the papers).
-      dropout: channel dropout before the last convolution.
-      aux_weight: weight of the auxiliary head's loss on layer3.
+      depth: ResNet depth: 18, 34, 50 or 101; DSNet has but one.
+      width: channels of the stem; every layer scales with it (64 in the papers, 32 for DSNet).
+      dropout: channel dropout before PSPNet's last convolution.
+      aux_weight: weight of the loss of PSPNet's auxiliary head, on layer3.
       eval_every: steps between measurements on the evaluation split while training; 0 measures the result alone.
       eval_batch: images per device in evaluation and inference.
+      init_from: what the net starts from where that is not drawn: RUN:STAGE/NET of another run folder, with #PATTERN
+        only the parameters that this regular expression finds; a .safetensors or .pth file of torchvision's ResNet
+        weights; or hf:OWNER/NAME (hf:timm/resnet50.tv_in1k) to download one.
     """
 
+    net: Literal["pspnet", "dsnet", "deeplabv2"] = "pspnet"
     steps: int | None = None
     epochs: float | None = None
     batch: int
@@ -75,6 +91,7 @@ class SegmenterStage:
     optim: Optimizer
     eval_every: int = 0
     eval_batch: int = 4
+    init_from: str | None = None
 
 
 def length(stage: Any, name: str) -> int | Epochs:
@@ -91,14 +108,19 @@ def length(stage: Any, name: str) -> int | Epochs:
     return stage.steps if stage.steps is not None else Epochs(count=stage.epochs)
 
 
-def settings(stage: SegmenterStage) -> SegmenterStage:
-    """What of a stage's config decides its result: all but how often it is measured on the way."""
-    return dataclasses.replace(stage, eval_every=0)
+def settings(stage: SegmenterStage) -> dict[str, Any]:
+    """What of a stage's config decides its result.
+
+    How often it is measured on the way does not; nor does the name of what it starts from, whose content counts.
+    """
+    names = (field.name for field in dataclasses.fields(stage) if field.name != "init_from")
+    return {**{name: getattr(stage, name) for name in names}, "eval_every": 0}
 
 
-def compute_dtype(config: Experiment) -> jnp.dtype:
-    """The modules' compute dtype; an unresolved "auto" counts as float32."""
-    return jnp.bfloat16 if config.dtype == "bfloat16" else jnp.float32
+def trained(stage: Any, module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> Net:
+    """The net that a stage trains; raises InputError where its `init_from` is written wrong."""
+    init_from = None if stage.init_from is None else parse_origin(stage.init_from)
+    return Net(module=module, inputs=inputs, optim=stage.optim, init_from=init_from)
 
 
 def image_input(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
@@ -121,12 +143,20 @@ def unaugmented(row: dict, key: jax.Array, consts: Mapping) -> dict:
     return {**row, "image": normalise(row["image"])}
 
 
-def segmentation_loss(module: nn.Module, fields: tuple[str, ...], aux_weight: float, source: str) -> Callable:
-    """Cross-entropy of a PSPNet's logits, plus `aux_weight` times that of its auxiliary head.
+def segmentation_loss(
+    module: nn.Module,
+    fields: tuple[str, ...],
+    aux_weight: float,
+    source: str,
+    class_weighting: float | None = None,
+) -> Callable:
+    """Cross-entropy of a net's logits, plus `aux_weight` times that of its auxiliary head if it has one.
 
     Args:
       fields: what of the batch goes into the net: ("image",) or ("image", "coarse").
       source: the batch's source.
+      class_weighting: c of the class weights 1 / ln(c + p_class), with p_class from the stage's consts; None weighs all
+        pixels alike.
     """
 
     def loss(params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
@@ -135,10 +165,13 @@ def segmentation_loss(module: nn.Module, fields: tuple[str, ...], aux_weight: fl
         (logits, aux), updated = module.apply(
             variables, *(rows[f] for f in fields), train=True, mutable=["batch_stats"], rngs={"dropout": key}
         )
-        main = cross_entropy(logits, rows["label"])
-        auxiliary = cross_entropy(aux, rows["label"])
-        metrics = {"cross_entropy": main, "auxiliary_cross_entropy": auxiliary}
-        return main + aux_weight * auxiliary, Out(metrics=metrics, stats={SEGMENTER: updated["batch_stats"]})
+        weights = None if class_weighting is None else inverse_log_weights(shared["p_class"], class_weighting)
+        value = cross_entropy(logits, rows["label"], class_weights=weights)
+        metrics = {"cross_entropy": value}
+        if aux is not None:
+            metrics["auxiliary_cross_entropy"] = cross_entropy(aux, rows["label"], class_weights=weights)
+            value += aux_weight * metrics["auxiliary_cross_entropy"]
+        return value, Out(metrics=metrics, stats={SEGMENTER: updated["batch_stats"]})
 
     return loss
 
@@ -162,6 +195,36 @@ def evaluation_source(config: Experiment, stage: SegmenterStage, fields: tuple[s
         batch=stage.eval_batch,
         size=stage.size,
         transform=unaugmented,
+    )
+
+
+def inference_source(config: Experiment, stage: SegmenterStage, *, ids: str, labels: tuple[str, ...] = ()) -> Source:
+    """Images of the training split at a stage's size, not augmented."""
+    return Source(
+        dataset=config.dataset,
+        split=config.train_split,
+        ids=ids,
+        labels=labels,
+        batch=stage.eval_batch,
+        size=stage.size,
+        transform=unaugmented,
+    )
+
+
+def class_frequencies(config: Experiment, stage: SegmenterStage, classes: int) -> Infer:
+    """Stage `frequencies`: `p_class` [K], the share of the labelled images' pixels, void among them, in each class."""
+
+    def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
+        label = batch["label"]
+        return {"p_class": class_counts(label, classes) / (label.shape[1] * label.shape[2])}
+
+    return Infer(
+        name="frequencies",
+        nets={},
+        predict=predict,
+        source=inference_source(config, stage, ids="fine", labels=("fine",)),
+        settings={"size": stage.size},
+        write=Mean(),
     )
 
 

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage
-from scarce_jax.methods.supervised import measured, pspnet, train_segmenter
+from scarce_jax.methods.networks import compute_dtype, network
+from scarce_jax.methods.supervised import measured, train_segmenter
 from scarce_jax.models.detailer import Detailer
 from scarce_jax.training.recipe import Artifact, Eval, Infer, Net, NetState, Recipe, Source, Train, Turn
 
@@ -72,9 +73,10 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         dropout=stage.dropout,
         inject=stage.inject,
         embedding=stage.embedding,
-        dtype=common.compute_dtype(config),
+        dtype=compute_dtype(config),
     )
-    plain = pspnet(config, config.classifier, classes)
+    # What the detailer is compared with is trained and measured on the same images: those that have a coarse mask too.
+    plain = network(config, config.classifier, classes)
     stages: list[Train | Infer] = [_train_detailer(config, module)]
     if config.compare:
         stages.append(
@@ -85,6 +87,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
                 plain,
                 ids="fine",
                 labels=("fine",),
+                having=("coarse",),
                 keys_as="detailer",
             )
         )
@@ -96,12 +99,12 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         "detailer_composite": dataclasses.replace(detailed, name="detailer_composite", composite=True),
     }
     if config.compare:
-        results["classifier"] = measured("classifier", config, config.classifier, plain)
+        results["classifier"] = measured("classifier", config, config.classifier, plain, having=("coarse",))
         results["classifier_composite"] = measured(
             "classifier_composite", config, config.classifier, plain, trained_in="classifier", composite=True
         )
         if config.student is not None:
-            student = pspnet(config, config.student, classes)
+            student = network(config, config.student, classes)
             masks = {"student_detailed": Artifact(stage="detail", name="mask"), "student_coarse": "coarse"}
             for name, label in masks.items():
                 stages.append(
@@ -116,7 +119,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
                         keys_as="student",
                     )
                 )
-                results[name] = measured(name, config, config.student, student)
+                results[name] = measured(name, config, config.student, student, having=("coarse",))
     return Recipe(stages=tuple(stages), results=results)
 
 
@@ -140,7 +143,7 @@ def _train_detailer(config: Config, module: Detailer) -> Train:
     predict = common.segmentation_predict(module, FIELDS)
     return Train(
         name="detailer",
-        nets={SEGMENTER: Net(module=module, inputs=_inputs(stage), optim=stage.optim)},
+        nets={SEGMENTER: common.trained(stage, module, _inputs(stage))},
         turns=(Turn(net=SEGMENTER, loss=loss),),
         sources={"labelled": source},
         steps=common.length(stage, "detailer"),

@@ -93,6 +93,14 @@ def save_async(path: pathlib.Path, tree: Any) -> Saving:
         return Saving(path, None, error)
 
 
+def saved_checksums(path: pathlib.Path) -> dict[str, list]:
+    """Path -> [crc32, shape, dtype] of every array that was saved; raises DamagedCheckpoint."""
+    try:
+        return ocp.metadata(path.absolute()).custom_metadata["scarce_jax"]["checksums"]
+    except Exception as error:
+        raise DamagedCheckpoint(f"{path}: its metadata cannot be read ({_first_line(error)})") from error
+
+
 def load(path: pathlib.Path, like: Any) -> Any:
     """What `save_async` saved, verified.
 
@@ -102,11 +110,7 @@ def load(path: pathlib.Path, like: Any) -> Any:
     Raises:
       DamagedCheckpoint: it is incomplete, unreadable, or a leaf differs from what was saved.
     """
-    try:
-        metadata = ocp.metadata(path.absolute())
-        saved = metadata.custom_metadata["scarce_jax"]["checksums"]
-    except Exception as error:
-        raise DamagedCheckpoint(f"{path}: its metadata cannot be read ({_first_line(error)})") from error
+    saved = saved_checksums(path)
     expected = _leaves(like)
     if set(saved) != set(expected):
         odd = sorted(set(saved) ^ set(expected))

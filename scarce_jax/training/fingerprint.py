@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from scarce_jax.training.recipe import Artifact, Eval, Infer, Mean, Stage, Train, reads, sources
+from scarce_jax.training.recipe import Artifact, Eval, Infer, Mean, Stage, Train, id_parts, reads, sources
 
 
 def plain(value: Any) -> Any:
@@ -30,18 +30,26 @@ def describe(
     steps: int | None,
     seed: int,
     versions: Mapping[str, str],
-    manifest_hash: str | None,
+    roles: Mapping[str, str],
     fingerprints: Mapping[str, str],
+    origins: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that decides what the stage leaves.
 
     Args:
       steps: resolved optimizer steps of a `Train`.
       versions: dataset -> version.
+      roles: role of the label budget -> hash of its ids; of them only those that the stage reads count, so that stages
+        which another budget does not concern stay equal.
       fingerprints: stage -> fingerprint, of those that this one reads.
+      origins: role -> what its origin outside the run holds; where that lies does not count.
     """
     nets = {
-        role: {"module": repr(net.module), "optim": plain(net.optim), "init_from": plain(net.init_from)}
+        role: {
+            "module": repr(net.module),
+            "optim": plain(net.optim),
+            "init_from": origins.get(role, plain(net.init_from)),
+        }
         for role, net in stage.nets.items()
     }
     found = {
@@ -50,7 +58,7 @@ def describe(
         "nets": nets,
         "sources": {name: _describe_source(source) for name, source in sources(stage).items()},
         "datasets": {s.dataset: versions[s.dataset] for s in sources(stage).values()},
-        "manifest": manifest_hash,
+        "roles": {role: roles[role] for role in sorted(_read_roles(stage) & set(roles))},
         "consts": {k: plain(v) if isinstance(v, Artifact) else hash_array(v) for k, v in stage.consts.items()},
         "reads": {name: fingerprints[name] for name in sorted({a.stage for a in reads(stage)})},
     }
@@ -65,13 +73,23 @@ def describe(
         write = {"mean": plain(stage.write.into)} if isinstance(stage.write, Mean) else "records"
         found |= {"settings": plain(stage.settings), "write": write}
     else:
-        found |= {"composite": stage.composite}
+        found |= {"composite": stage.composite, "views": plain(stage.views)}
     return found
+
+
+def _read_roles(stage: Stage | Eval) -> set[str]:
+    return {
+        x
+        for s in sources(stage).values()
+        for x in (*id_parts(s), *s.fields, *s.labels, *s.having)
+        if isinstance(x, str)
+    }
 
 
 def _describe_source(source: Any) -> dict[str, Any]:
     names = ("dataset", "split", "ids", "take", "fields", "labels", "batch", "size")
-    return {name: plain(getattr(source, name)) for name in names}
+    having = {"having": plain(source.having)} if source.having else {}
+    return {name: plain(getattr(source, name)) for name in names} | having
 
 
 def hash_array(array: Any) -> str:

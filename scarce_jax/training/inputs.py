@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import pathlib
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,11 +18,14 @@ from jax.sharding import PartitionSpec as P
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.order import Order
 from scarce_jax.data.records import Records
-from scarce_jax.data.source import Field, Reader, RecordField, Rows, load_all, stream
+from scarce_jax.data.schema import CALLED
+from scarce_jax.data.source import Field, GrantedField, Reader, RecordField, Rows, load_all, stream
 from scarce_jax.errors import InputError
 from scarce_jax.training import mesh as mesh_lib
-from scarce_jax.training.recipe import Artifact, Recipe, Source
+from scarce_jax.training.recipe import Artifact, Confident, Recipe, Source, id_parts
 from scarce_jax.training.state import named_key
+
+log = logging.getLogger("scarce_jax")
 
 CPU_RESIDENT_BYTES = 2 << 30
 RESIDENT_SHARE = 0.25
@@ -40,6 +44,7 @@ class Inputs:
     def __post_init__(self):
         self.reader = functools.lru_cache(maxsize=None)(self._reader)
         self.records = functools.lru_cache(maxsize=None)(self._records)
+        self._told: set[str] = set()
 
     def _reader(self, dataset: str, split: str) -> Reader:
         return Reader(dataset, split, self.data_dir)
@@ -48,23 +53,69 @@ class Inputs:
         return Records(self.run_dir / stage / "records")
 
     def ids(self, source: Source) -> tuple[str, ...]:
-        """The example ids of a source, in order."""
-        if isinstance(source.ids, Artifact):
-            # A pass over data leaves one entry per example it read, so its own source says which.
-            ids = self.ids(self.recipe.stage(source.ids.stage).source)
-        elif source.ids == "all":
-            ids = self.reader(source.dataset, source.split).ids
-        else:
-            ids = self.manifest.roles[source.ids]
+        """The example ids of a source, in order: those that have every field that it reads, and one of its labels.
+
+        Raises:
+          InputError: there are none, or fewer than it takes.
+        """
+        where = f"{source.dataset}/{source.split}"
+        given = tuple(dict.fromkeys(name for part in id_parts(source) for name in self._part(source, part)))
+        kind = " and ".join(x if isinstance(x, str) else f"{x.stage} records" for x in id_parts(source))
+        ids, lacking = given, []
+        for fields in (*((field,) for field in (*source.fields, *source.having)), source.labels):
+            having = [self._having(field, source, fields is source.labels) for field in fields]
+            left = tuple(i for i in ids if any(i in one for one in having)) if fields else ids
+            if len(left) < len(ids):
+                lacking.append(" or ".join(map(_called, fields)))
+            ids = left
+        if lacking:
+            what = ", ".join(dict.fromkeys(lacking))
+            if not ids:
+                raise InputError(
+                    f"{where}: none of its {len(given)} images ({kind}) has all that is read here; they lack: {what}; "
+                    f"add some to the source and prepare it with --again, or read another split"
+                )
+            gone = len(given) - len(ids)
+            self._tell(f"{where}: {gone} of {len(given)} images ({kind}) are left out because they lack: {what}")
         if source.take is not None:
             if source.take > len(ids):
-                raise InputError(
-                    f"{source.take} {source.ids} images asked of {source.dataset}/{source.split}, which has {len(ids)}"
-                )
+                raise InputError(f"{source.take} {kind} images asked of {where}, which has {len(ids)}")
             ids = ids[: source.take]
         if not ids:
-            raise InputError(f"no {source.ids!r} images in {source.dataset}/{source.split}; check the budget")
+            reader = self.reader(source.dataset, source.split)
+            if source.ids in CALLED and len(reader.lacking[source.ids]) == len(reader):
+                raise InputError(
+                    f"{where}: none of its {len(reader)} images has a {CALLED[source.ids]}, and a stage reads those "
+                    f"that have; add some to the source and prepare it with --again"
+                )
+            raise InputError(f"no {kind!r} images in {where}; check the budget")
         return ids
+
+    def _part(self, source: Source, part: str | Artifact) -> tuple[str, ...]:
+        if isinstance(part, Artifact):
+            # A pass over data leaves one entry per example it read, so its own source says which.
+            return self.ids(self.recipe.stage(part.stage).source)
+        if part == "all":
+            return self.reader(source.dataset, source.split).ids
+        return self.manifest.roles[part]
+
+    def _having(self, field: str | Artifact | Confident, source: Source, as_label: bool) -> Container[str]:
+        """The ids of the examples that have a field, of a label those to which the budget grants it."""
+        if isinstance(field, Confident):
+            field = field.label
+        if isinstance(field, Artifact):
+            return frozenset(self.ids(self.recipe.stage(field.stage).source))
+        opened = self._label(source, field) if as_label else field
+        if isinstance(opened, GrantedField):
+            return opened.ids
+        reader = self.reader(source.dataset, source.split)
+        return reader.index.keys() - reader.lacking[field]
+
+    def _tell(self, message: str) -> None:
+        """Logs a message the first time."""
+        if message not in self._told:
+            self._told.add(message)
+            log.warning(message)
 
     def open(self, source: Source) -> Rows:
         """The source's rows, in the order of its ids."""
@@ -73,12 +124,30 @@ class Inputs:
             reader=reader,
             indices=[reader.index[name] for name in self.ids(source)],
             fields=tuple(self._field(f) for f in source.fields),
-            labels=tuple(self._field(f) for f in source.labels),
+            labels=tuple(self._label(source, f) for f in source.labels),
             size=source.size,
         )
 
+    def _label(self, source: Source, label: str | Artifact | Confident) -> Field:
+        if isinstance(label, Confident):
+            records = self.records(label.label.stage)
+            return RecordField(records, label.label.name, label.confidence.name, label.threshold)
+        manifest = self.manifest
+        if manifest is None or label not in manifest.roles or "all" in id_parts(source):
+            return self._field(label)
+        # In the split that the budget is about, a label is there for those it grants it to; "all" looks behind it.
+        if (manifest.dataset, manifest.split) != (source.dataset, source.split):
+            return self._field(label)
+        return GrantedField(label, frozenset(manifest.roles[label]))
+
     def _field(self, field: str | Artifact) -> Field:
         return RecordField(self.records(field.stage), field.name) if isinstance(field, Artifact) else field
+
+
+def _called(field: str | Artifact | Confident) -> str:
+    if isinstance(field, Confident):
+        field = field.label
+    return CALLED[field] if isinstance(field, str) else str(field)
 
 
 class TrainInput:
@@ -108,14 +177,25 @@ class TrainInput:
         self.resident = fits(rows, mesh) if wanted is None else wanted
         self.arrays = mesh_lib.replicate(mesh, load_all(rows, threads)) if self.resident else {}
 
-    def batches(self, start: int, steps: int) -> Iterator[dict[str, Any]]:
-        """What step `start`, `start` + 1, ... take, on the devices; `rows` numbers the rows of the global batch."""
+    def batches(
+        self, start: int, steps: int, dispatches: Iterable[tuple[int, int]] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """What steps `start`, `start` + 1, ... take, on the devices; `rows` numbers the rows of the global batch.
+
+        Args:
+          dispatches: (first step, number of steps) of each item, which gets a first axis of that length where it is
+            above 1; only where the source is resident. None: one step each.
+        """
         local = mesh_lib.local_rows(self.size)
         numbers = np.arange(self.size, dtype=np.int32)[local]
         if self.resident:
-            for step in range(start, steps):
-                index = self._order.batch(step, self.size)[local]
-                yield mesh_lib.shard(self._mesh, {"row": numbers, "index": index})
+            for first, count in dispatches or ((step, 1) for step in range(start, steps)):
+                index = np.stack([self._order.batch(first + k, self.size)[local] for k in range(count)])
+                rows = {"row": np.broadcast_to(numbers, index.shape), "index": index}
+                if count == 1:
+                    yield mesh_lib.shard(self._mesh, {name: x[0] for name, x in rows.items()})
+                else:
+                    yield mesh_lib.shard(self._mesh, rows, axis=1)
             return
         shard = (jax.process_index(), jax.process_count())
         decoded = stream(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import json
 import logging
 import math
@@ -18,11 +20,13 @@ from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.checkpoint import Checkpoints, load, replicated_like, save_async
+from scarce_jax.training.dispatch import at_once, dispatches
+from scarce_jax.training.initial import Taken
 from scarce_jax.training.inputs import TrainInput
 from scarce_jax.training.interrupt import StopSignal
 from scarce_jax.training.log import MetricsLog, Progress, write_json
 from scarce_jax.training.recipe import Eval, NetState, Runtime, Train
-from scarce_jax.training.step import make_step
+from scarce_jax.training.step import make_step, step_keys
 
 log = logging.getLogger("scarce_jax")
 
@@ -66,6 +70,7 @@ def train(
     seed: int,
     inputs: Mapping[str, TrainInput],
     loaded: Mapping[str, NetState],
+    outside: Mapping[str, Taken],
     consts: Mapping[str, Any],
     evaluate: Callable[[Eval, Mapping[str, NetState]], dict[str, float]],
     runtime: Runtime,
@@ -78,6 +83,7 @@ def train(
 
     Args:
       loaded: the nets that start from an earlier stage.
+      outside: what nets take over from outside the run.
       consts: the stage's constants, replicated over the mesh.
       evaluate: measures one of the stage's evals.
       offset: training steps of the stages before it.
@@ -93,7 +99,9 @@ def train(
     folder = run_dir / stage.name
     txs = state_lib.transformations(stage.nets, steps)
     drawn_as = stage.keys_as or stage.name
-    state = state_lib.init_state(stage.nets, txs, seed, drawn_as, loaded, mesh)
+    for role, taken in outside.items():
+        log.info("%s: %s starts from %s", stage.name, role, taken)
+    state = state_lib.init_state(stage.nets, txs, seed, drawn_as, loaded, mesh, outside)
     checkpoints = Checkpoints(folder / "checkpoints")
     trained = sorted({turn.net for turn in stage.turns} | {role for role, net in stage.nets.items() if net.optim})
     found = checkpoints.load_newest(replicated_like(_stored(state, trained), mesh))
@@ -106,13 +114,12 @@ def train(
     images = sum(source.size for source in inputs.values())
     progress = Progress(stage.name, start, steps, images)
 
-    step = make_step(stage, txs, inputs, mesh)
+    every = (runtime.log_every, runtime.checkpoint_every, *(item.every for item in stage.evals))
+    schedule = functools.partial(dispatches, start, steps, at_once(runtime, inputs, mesh), every)
+    programs: dict[int, Callable] = {}
     arrays = {name: source.arrays for name, source in inputs.items()}
-    keys = {name: source.key for name, source in inputs.items()}
-    keys["loss"] = state_lib.named_key(seed, drawn_as, "loss")
-    # `device_put` does not take PRNG keys to the devices of other processes; a compiled identity does.
-    keys = jax.jit(lambda keys: keys, out_shardings=mesh_lib.replicated(mesh))(keys)
-    streams = {name: source.batches(start, steps) for name, source in inputs.items()}
+    keys = step_keys(inputs, seed, drawn_as, mesh)
+    streams = {name: source.batches(start, steps, schedule()) for name, source in inputs.items()}
     pending: tuple[int, dict] | None = None
     compile_seconds = 0.0
 
@@ -132,7 +139,7 @@ def train(
             measure.log.write(number, "train", {**values, **timing})
 
     try:
-        for number in range(start, steps + 1):
+        for number, count in itertools.chain(schedule(), [(steps, 0)]):
             if number > start:
                 due = [e for e in stage.evals if number == steps or (e.every and number % e.every == 0)]
                 # Asking other processes waits for the device, so with several it is not done at every step.
@@ -154,14 +161,17 @@ def train(
             began = time.perf_counter()
             draws = {name: next(batches) for name, batches in streams.items()}
             progress.waited(time.perf_counter() - began)
+            compiling = count not in programs
+            if compiling:
+                programs[count] = make_step(stage, txs, inputs, mesh, count)
             # Tracing may move constants; after it, a transfer that nobody asked for is a mistake.
-            with jax.transfer_guard("disallow" if number > start else "allow"):
-                state, metrics = step(state, arrays, draws, keys, consts)
-            if number == start:
+            with jax.transfer_guard("allow" if compiling else "disallow"):
+                state, metrics = programs[count](state, arrays, draws, keys, consts)
+            if compiling:
                 jax.block_until_ready(metrics)
-                compile_seconds = time.perf_counter() - began
+                compile_seconds += time.perf_counter() - began
             fetch(check=False)
-            pending = (number + 1, metrics)
+            pending = (number + count, metrics)
         checkpoints.wait()
     finally:
         measure.log.close()
@@ -177,6 +187,7 @@ def train(
         "kept_step": steps if kept is None else kept,
         "metrics": measure.results,
         "compile_seconds": round(compile_seconds, 2),
+        **({"init_from": {role: taken.facts for role, taken in outside.items()}} if outside else {}),
     }
 
 

@@ -45,8 +45,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def split(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, P(AXIS))
+def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    return NamedSharding(mesh, P(*[None] * axis, AXIS))
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
@@ -55,9 +55,9 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
 
-def shard(mesh: Mesh, rows: Any) -> Any:
-    """Arrays whose first axis holds this process's rows, as one global array split over the devices."""
-    sharding = split(mesh)
+def shard(mesh: Mesh, rows: Any, axis: int = 0) -> Any:
+    """Arrays whose axis `axis` holds this process's rows, as one global array split over the devices along it."""
+    sharding = split(mesh, axis)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
 
 

@@ -44,6 +44,7 @@ class Optimizer:
     Attributes:
       lr: peak learning rate for the batch stated in the config; it is not rescaled with the number of devices.
       momentum: SGD's, or Adam's b1.
+      b2: Adam's.
       weight_decay: L2 for SGD, decoupled for Adam.
       groups: tried in order; the first that matches holds; every parameter must be in one.
     """
@@ -51,6 +52,7 @@ class Optimizer:
     kind: Literal["sgd", "adam"] = "sgd"
     lr: float
     momentum: float = 0.9
+    b2: float = 0.999
     nesterov: bool = False
     weight_decay: float = 0.0
     schedule: Schedule = Schedule()
@@ -107,7 +109,7 @@ def build(optimizer: Optimizer, params: Any, steps: int) -> optax.GradientTransf
         if optimizer.kind == "sgd":
             parts = [*decayed, optax.trace(optimizer.momentum, nesterov=optimizer.nesterov)]
         else:
-            parts = [optax.scale_by_adam(b1=optimizer.momentum), *decayed]
+            parts = [optax.scale_by_adam(b1=optimizer.momentum, b2=optimizer.b2), *decayed]
         return optax.chain(*parts, optax.scale_by_learning_rate(lambda step: rate(step) * group.lr))
 
     return optax.multi_transform(

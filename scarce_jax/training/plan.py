@@ -13,8 +13,9 @@ from typing import Any
 from scarce_jax.errors import InputError
 from scarce_jax.training import fingerprint as fp
 from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training.initial import content
 from scarce_jax.training.log import complete_lines, replace_lines
-from scarce_jax.training.recipe import Eval, Recipe, Stage, reads, sources
+from scarce_jax.training.recipe import Eval, FromRun, Pretrained, Recipe, Stage, reads, sources
 from scarce_jax.training.session import Session
 
 log = logging.getLogger("scarce_jax")
@@ -41,9 +42,24 @@ class Plan:
             steps=self.steps.get(item.name),
             seed=self.session.seed,
             versions=self.versions,
-            manifest_hash=self.session.manifest.hash,
+            roles=self.session.manifest.role_hashes,
             fingerprints=self.fingerprints,
+            origins={
+                role: self._origin(item.name, role, net.init_from)
+                for role, net in item.nets.items()
+                if isinstance(net.init_from, FromRun | Pretrained)
+            },
         )
+
+    def _origin(self, stage: str, role: str, origin: FromRun | Pretrained) -> dict[str, Any]:
+        """What the origin holds; of a finished stage that names it the same, also after it is gone."""
+        try:
+            return content(origin)
+        except InputError:
+            recorded = (self.done(stage) or {}).get("init_from", {}).get(role)
+            if recorded is None or recorded["source"] != str(origin):
+                raise
+            return recorded["content"]
 
     def done(self, stage: str) -> dict[str, Any] | None:
         """The stage's DONE, if it is finished."""
@@ -51,7 +67,11 @@ class Plan:
         return read_json(path) if path.exists() else None
 
     def check(self, again: Collection[str]) -> None:
-        """Raises InputError where a stage was begun with other settings and is not done `again`, with what differs."""
+        """Raises InputError where a stage cannot be carried out.
+
+        It was begun with other settings and is not done `again` (the message says what differs), or what its nets take
+        over from outside the run does not fit.
+        """
         for stage, description in self.descriptions.items():
             path = self.run_dir / stage / "stage.json"
             if stage in again or not path.exists():
@@ -63,6 +83,9 @@ class Plan:
                     f"{self.run_dir}: stage {stage} was begun with other settings (before -> now):\n  {shown}\n"
                     f"choose another --workdir, or do the stage again with --redo {stage}"
                 )
+        for stage in self.session.recipe.stages:
+            if stage.name in again or self.done(stage.name) is None:
+                self.session.outside(stage)
 
 
 def read_json(path: pathlib.Path) -> Any:

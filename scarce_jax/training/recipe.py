@@ -7,14 +7,18 @@ a frozen dataclass of values and pure functions; nothing here runs anything.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import flax.struct
 import jax
 import numpy as np
 
+from scarce_jax.errors import InputError
+from scarce_jax.evaluation.views import PLAIN, Views
+from scarce_jax.models.weights import HUB, SUFFIXES
 from scarce_jax.training.optim import Optimizer
 
 PyTree = Any
@@ -30,6 +34,9 @@ class Runtime:
       workers: decoding threads, and processes for the host work of an `Infer` stage.
       resident: keep decoded examples in device memory. None: when they fit (see `data.source`).
       deterministic: ask XLA for deterministic GPU kernels, so that resuming is bit-identical there too.
+      steps_per_dispatch: training steps that one program carries out, where all sources are resident and nothing is
+        due between (a divisor of `log_every` and `checkpoint_every` suits); it saves time for small nets on a GPU.
+        On a CPU it counts as 1.
     """
 
     checkpoint_every: int = 500
@@ -37,6 +44,12 @@ class Runtime:
     workers: int = 2
     resident: bool | None = None
     deterministic: bool = False
+    steps_per_dispatch: int = 1
+
+    def __post_init__(self):
+        for name in ("checkpoint_every", "log_every", "steps_per_dispatch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"runtime.{name} is {getattr(self, name)}; expected at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +58,63 @@ class Artifact:
 
     stage: str
     name: str
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.name}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FromRun:
+    """A net that another run left, as written in a config: "RUN:STAGE/NET" or "RUN:STAGE/NET#PATTERN".
+
+    Attributes:
+      run: its folder.
+      pattern: regular expression over our parameter paths ("backbone/layer1_block0/conv1/kernel"): every array that it
+        finds is taken, and must be there in the same shape. None: every array of equal path and shape is taken.
+    """
+
+    run: str
+    stage: str
+    net: str
+    pattern: str | None = None
+
+    def __str__(self) -> str:
+        pattern = "" if self.pattern is None else f"#{self.pattern}"
+        return f"{self.run}:{self.stage}/{self.net}{pattern}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """Weights that fill a net's trunk: a .safetensors or .pth file, or "hf:OWNER/NAME" (see `models.weights`)."""
+
+    source: str
+
+    def __str__(self) -> str:
+        return self.source
+
+
+def parse_origin(text: str) -> FromRun | Pretrained:
+    """What a config's `init_from` names; nothing is looked up yet.
+
+    Raises:
+      InputError: it is of no known form, or its pattern is no regular expression.
+    """
+    if text.startswith(HUB) and re.fullmatch(r"[^/\s]+/[^/\s]+", text.removeprefix(HUB)):
+        return Pretrained(source=text)
+    if text.endswith(SUFFIXES):
+        return Pretrained(source=text)
+    found = re.fullmatch(r"(.+?):([^/:#]+)/([^/:#]+)(?:#(.*))?", text)
+    if not found:
+        raise InputError(
+            f"init_from {text!r}: expected RUN:STAGE/NET, RUN:STAGE/NET#PATTERN, a file ending in "
+            f"{' or '.join(SUFFIXES)}, or {HUB}OWNER/NAME"
+        )
+    run, stage, net, pattern = found.groups()
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise InputError(f"init_from {text!r}: {pattern!r} is no regular expression ({error})") from error
+    return FromRun(run=run, stage=stage, net=net, pattern=pattern)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,13 +125,34 @@ class Net:
       module: Flax module called as `module(*inputs, train=...)`; its repr must be made of plain values.
       inputs: abstract inputs that initialise it (batch 1 is enough).
       optim: its optimizer, None where the net is frozen (then it has no optimizer state and is not stored again).
-      init_from: a net of an earlier stage to start from; None draws initial values.
+      init_from: what to start from: a net of an earlier stage, or for a trained net one of another run, or weights from
+        a file. None draws initial values.
     """
 
     module: nn.Module
     inputs: tuple[jax.ShapeDtypeStruct, ...]
     optim: Optimizer | None = None
-    init_from: Artifact | None = None
+    init_from: Artifact | FromRun | Pretrained | None = None
+
+    def __post_init__(self):
+        if isinstance(self.init_from, FromRun | Pretrained) and self.optim is None:
+            # A frozen net is not stored, and a run folder must hold all that its results need.
+            raise ValueError(f"a net that starts from {self.init_from} must be trained; give it an optimizer")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Confident:
+    """Inferred labels, used where they are confident enough and ignored elsewhere.
+
+    Attributes:
+      label, confidence: fields of records: class ids, and a confidence of 0..255.
+      threshold: the least confidence, 0..1, at which a pixel counts: 0 keeps all, above 1 none. It is applied when the
+        records are read, so another threshold infers nothing again.
+    """
+
+    label: Artifact
+    confidence: Artifact
+    threshold: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,11 +161,13 @@ class Source:
 
     Attributes:
       dataset, split: a prepared dataset and one of its splits.
-      ids: a role of the label budget ("fine", "coarse", "tags", "unlabelled"), "all" for the whole split, or an
-        Artifact whose record ids are taken.
+      ids: a role of the label budget ("fine", "coarse", "tags", "unlabelled"), "all" for the whole split, an Artifact
+        whose record ids are taken, or a tuple of those: their union.
       take: only the first so many of them.
       fields: further fields of the example that a row carries: "coarse", "fine", "tags", or record fields.
       labels: in order of preference, what may stand in `label`: an example takes the first it has.
+      having: fields that an example must have although its row does not carry them. Examples that lack one, a field of
+        `fields` or every label are left out.
       batch: examples per step over all devices in training; per device in inference and evaluation.
       size: (height, width) to which the host resizes whole frames; None keeps them as they are, on a canvas that
         holds the largest.
@@ -85,10 +178,11 @@ class Source:
 
     dataset: str
     split: str
-    ids: str | Artifact = "all"
+    ids: str | Artifact | tuple[str | Artifact, ...] = "all"
     take: int | None = None
     fields: tuple[str | Artifact, ...] = ()
-    labels: tuple[str | Artifact, ...] = ()
+    labels: tuple[str | Artifact | Confident, ...] = ()
+    having: tuple[str, ...] = ()
     batch: int
     size: tuple[int, int] | None = None
     transform: Callable[[dict, jax.Array, Mapping], dict]
@@ -137,13 +231,16 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eval:
-    """A measurement of predicted masks against the truth at its native size.
+    """A measurement of predicted masks against the truth at its native size, or of predicted image tags.
 
     Attributes:
+      metrics: what is measured. "tags" needs the field "tags" and no `labels`, and takes logits [B, K], or [B, K - 1]
+        without the background.
       nets: role -> net restored for it; empty in `Train.evals`, which measure the stage's own nets.
       predict: `(nets, batch, consts) -> scores [B, h, w, K]`, the largest wins; None predicts nothing (255).
       source: what is measured; `labels` is the truth.
       composite: keep the coarse label wherever there is one (the paper's composite model, detailer section 5).
+      views: mirrored, scaled and windowed predictions to average.
       every: steps between measurements in training, besides the one after the last step; 0 measures there alone.
       keep_best: metric whose best measurement gives the stage's result; None keeps the last step.
       consts: as in `Train`.
@@ -153,17 +250,29 @@ class Eval:
     nets: Mapping[str, Net] = dataclasses.field(default_factory=dict)
     predict: Callable[[Mapping[str, NetState], dict, Mapping], jax.Array] | None
     source: Source
+    metrics: Literal["masks", "tags"] = "masks"
     composite: bool = False
+    views: Views = PLAIN
     every: int = 0
     keep_best: str | None = None
     consts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The figures that sum the measurement up, the foremost first."""
+        return ("map", "mean_f1") if self.metrics == "tags" else ("miou", "mean_accuracy", "pixel_accuracy")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Epochs:
-    """A number of steps given as passes over the stage's first source; resolved when its size is known."""
+    """A number of steps given as passes over a stage's first source; resolved when its size is known.
+
+    Attributes:
+      of: the stage; None is the one whose steps these are.
+    """
 
     count: float
+    of: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -225,11 +334,25 @@ Stage = Train | Infer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of summary.json, made on the host from what stages left.
+
+    Attributes:
+      reads: name -> an Artifact of a `Mean`.
+      make: `({name: array}) -> {"columns": [...], "rows": [[...], ...]}` of JSON values, and what else it tells.
+    """
+
+    reads: Mapping[str, Artifact]
+    make: Callable[[Mapping[str, np.ndarray]], dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What a method's `recipe(config, info)` returns; the first result is the default of every command."""
 
     stages: tuple[Stage, ...]
     results: Mapping[str, Eval]
+    tables: Mapping[str, Table] = dataclasses.field(default_factory=dict)
 
     def stage(self, name: str) -> Stage:
         return {stage.name: stage for stage in self.stages}[name]
@@ -240,10 +363,19 @@ def sources(stage: Stage | Eval) -> dict[str, Source]:
     return dict(stage.sources) if isinstance(stage, Train) else {stage.name: stage.source}
 
 
+def id_parts(source: Source) -> tuple[str | Artifact, ...]:
+    """What a source's ids are the union of."""
+    return source.ids if isinstance(source.ids, tuple) else (source.ids,)
+
+
 def reads(stage: Stage | Eval) -> list[Artifact]:
     """Every artifact of an earlier stage that this one needs, without repeats, in a fixed order."""
-    found = [net.init_from for net in stage.nets.values() if net.init_from]
+    found = [net.init_from for net in stage.nets.values() if isinstance(net.init_from, Artifact)]
     for source in sources(stage).values():
-        found += [x for x in (source.ids, *source.fields, *source.labels) if isinstance(x, Artifact)]
+        for item in (*id_parts(source), *source.fields, *source.labels):
+            if isinstance(item, Confident):
+                found += [item.label, item.confidence]
+            elif isinstance(item, Artifact):
+                found.append(item)
     found += [value for value in stage.consts.values() if isinstance(value, Artifact)]
     return list(dict.fromkeys(found))

@@ -7,7 +7,7 @@ import logging
 import pathlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,13 +18,26 @@ from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.training import fingerprint as fp
 from scarce_jax.training import mesh as mesh_lib
-from scarce_jax.training.infer import infer
+from scarce_jax.training.infer import infer, load_mean
 from scarce_jax.training.inputs import Inputs, TrainInput
 from scarce_jax.training.interrupt import StopSignal
 from scarce_jax.training.log import write_json
 from scarce_jax.training.loop import train
 from scarce_jax.training.plan import Plan, forget, read_json, take_over, with_dependents
-from scarce_jax.training.recipe import Eval, Infer, NetState, Recipe, Runtime, Source, Stage, Train, sources
+from scarce_jax.training.recipe import (
+    Artifact,
+    Confident,
+    Eval,
+    Infer,
+    NetState,
+    Recipe,
+    Runtime,
+    Source,
+    Stage,
+    Train,
+    id_parts,
+    sources,
+)
 from scarce_jax.training.session import Session, bare
 
 log = logging.getLogger("scarce_jax")
@@ -45,6 +58,7 @@ def draw(budget: Budget, dataset: str, split: str, measured: list[Source], input
         version=reader.version,
         split=split,
         forbidden_ids=forbidden,
+        lacking=reader.lacking,
     )
 
 
@@ -60,14 +74,14 @@ def run(
     train_split: str,
     runtime: Runtime,
     redo: str | None = None,
-    reuse: pathlib.Path | None = None,
+    reuse: Sequence[pathlib.Path] = (),
 ) -> dict[str, Any]:
     """Carries out every stage that is not done, measures every result, and writes summary.json.
 
     Args:
       header: what config.json says beside the classes: resolved config, method, versions, command.
       redo: a stage to do again, with all that read from it.
-      reuse: another run folder whose finished stages with equal fingerprints are taken over.
+      reuse: other run folders whose finished stages with equal fingerprints are taken over.
 
     Returns:
       The content of summary.json.
@@ -79,7 +93,7 @@ def run(
     mesh = mesh_lib.make_mesh()
     for stage in recipe.stages:
         if isinstance(stage, Train):
-            mesh_lib.check_batch(mesh, {f"{stage.name}": s.batch for s in stage.sources.values()})
+            mesh_lib.check_batch(mesh, {f"{stage.name} {name}": s.batch for name, s in stage.sources.items()})
     session = Session(recipe, info.classes, run_dir, data_dir, mesh, runtime, seed)
     measured = [item.source for item in recipe.results.values()]
     manifest = draw(budget, info.name, train_split, measured, session.inputs)
@@ -88,12 +102,13 @@ def run(
     again = with_dependents(recipe, redo) if redo is not None else set()
     # All that may be refused is, before anything is deleted.
     plan.check(again)
-    if reuse is not None and not (reuse / "config.json").exists():
-        raise InputError(f"--reuse {reuse}: not a run folder (it has no config.json)")
+    for other in reuse:
+        if not (other / "config.json").exists():
+            raise InputError(f"--reuse {other}: not a run folder (it has no config.json)")
     if again:
         forget(plan, again)
-    if reuse is not None:
-        take_over(plan, reuse)
+    for other in reuse:
+        take_over(plan, other)
     if mesh_lib.is_primary():
         run_dir.mkdir(parents=True, exist_ok=True)
         facts = {
@@ -194,7 +209,7 @@ def _train(
 
     def evaluate(item: Eval, nets: Mapping[str, NetState]) -> dict[str, float]:
         figures = session.measure(item, {role: bare(net) for role, net in nets.items()})
-        return {key: figures[key] for key in ("miou", "mean_accuracy", "pixel_accuracy")}
+        return {key: figures[key] for key in item.figures}
 
     return train(
         stage,
@@ -202,6 +217,7 @@ def _train(
         seed=session.seed,
         inputs=inputs,
         loaded=session.nets(stage),
+        outside=session.outside(stage),
         consts=session.consts(stage),
         evaluate=evaluate,
         runtime=session.runtime,
@@ -227,11 +243,17 @@ def _infer(session: Session, stage: Infer, rows: Rows, stop: StopSignal) -> dict
 
 def _tell(stage: Stage, name: str, source: Source, count: int) -> dict[str, Any]:
     """Says which split, how many images and which labels a stage reads; users of staged recipes get lost there."""
-    labels = [label if isinstance(label, str) else f"{label.stage}/{label.name}" for label in source.labels]
-    ids = source.ids if isinstance(source.ids, str) else f"{source.ids.stage} records"
+    labels = [_told(label) for label in source.labels]
+    ids = " and ".join(part if isinstance(part, str) else f"{part.stage} records" for part in id_parts(source))
     where = f"{source.dataset}/{source.split}, {count} images ({ids})"
     log.info("%s reads %s: %s, labels %s", stage.name, name, where, " or ".join(labels) or "none")
     return {"dataset": source.dataset, "split": source.split, "ids": ids, "images": count, "labels": labels}
+
+
+def _told(label: str | Artifact | Confident) -> str:
+    if isinstance(label, Confident):
+        return f"{label.label} where {label.confidence} is at least {label.threshold:g}"
+    return str(label)
 
 
 def _outcome(done: Mapping[str, Any]) -> str:
@@ -261,5 +283,8 @@ def _summarise(plan: Plan, header: Mapping[str, Any], stages: list[dict], began:
         "seconds": round(seconds, 1),
         "stages": [{key: value for key, value in stage.items() if key != "fingerprint"} for stage in stages],
         "results": results,
-        "tables": {},
+        "tables": {
+            name: table.make({key: load_mean(plan.run_dir, a.stage, a.name) for key, a in table.reads.items()})
+            for name, table in plan.session.recipe.tables.items()
+        },
     }

@@ -18,13 +18,28 @@ from scarce_jax.data.order import Order
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.confusion import summarise
 from scarce_jax.evaluation.evaluate import Measurement
+from scarce_jax.evaluation.tags import TagMeasurement, summarise_tags
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.checkpoint import DamagedCheckpoint
 from scarce_jax.training.infer import load_mean
+from scarce_jax.training.initial import Taken, take
 from scarce_jax.training.inputs import Inputs
 from scarce_jax.training.loop import load_net
-from scarce_jax.training.recipe import Artifact, Epochs, Eval, Infer, Net, NetState, Recipe, Runtime, Stage, Train
+from scarce_jax.training.recipe import (
+    Artifact,
+    Epochs,
+    Eval,
+    FromRun,
+    Infer,
+    Net,
+    NetState,
+    Pretrained,
+    Recipe,
+    Runtime,
+    Stage,
+    Train,
+)
 
 
 @dataclasses.dataclass
@@ -42,7 +57,7 @@ class Session:
 
     def __post_init__(self):
         self.inputs = Inputs(self.data_dir, self.run_dir, self.manifest, self.recipe)
-        self._measurements: dict[int, Measurement] = {}
+        self._measurements: dict[int, Measurement | TagMeasurement] = {}
         self.load = functools.lru_cache(maxsize=8)(self._load)
 
     def net(self, role: str, net: Net) -> NetState:
@@ -66,7 +81,15 @@ class Session:
 
     def nets(self, stage: Stage | Eval) -> dict[str, NetState]:
         """The nets of a stage that start from an earlier one."""
-        return {role: self.net(role, net) for role, net in stage.nets.items() if net.init_from}
+        return {role: self.net(role, net) for role, net in stage.nets.items() if isinstance(net.init_from, Artifact)}
+
+    def outside(self, stage: Stage) -> dict[str, Taken]:
+        """What nets of a stage take over from outside the run; raises InputError where that is missing or wrong."""
+        return {
+            role: take(net.init_from, state_lib.abstract_net(net), self.mesh)
+            for role, net in stage.nets.items()
+            if isinstance(net.init_from, FromRun | Pretrained)
+        }
 
     def consts(self, stage: Stage | Eval) -> dict[str, Any]:
         """The stage's constants, replicated, means of earlier stages read from where they stand."""
@@ -77,8 +100,12 @@ class Session:
         return mesh_lib.replicate(self.mesh, values)
 
     def measure(self, item: Eval, nets: Mapping[str, NetState]) -> dict[str, Any]:
-        """Every figure of one measurement (`evaluation.confusion.summarise`), and the number of images."""
+        """Every figure of one measurement (`summarise`, or `summarise_tags`), and the number of images."""
         measurement = self.measurement(item)
+        if item.metrics == "tags":
+            logits, tags = measurement(nets, self.consts(item))
+            background = self.inputs.reader(item.source.dataset, item.source.split).info.background
+            return {"images": len(tags), **summarise_tags(logits, tags, self.classes, background)}
         native, at_size = measurement(nets, self.consts(item))
         return {
             "images": len(self.inputs.ids(item.source)),
@@ -86,19 +113,23 @@ class Session:
             "miou_at_size": summarise(at_size, self.classes)["miou"],
         }
 
-    def measurement(self, item: Eval) -> Measurement:
+    def measurement(self, item: Eval) -> Measurement | TagMeasurement:
         """The compiled measurement, kept for the next time the same one is asked for."""
         if id(item) not in self._measurements:
-            self._measurements[id(item)] = Measurement(
-                self.inputs.open(item.source),
-                predict=item.predict,
-                transform=item.source.transform,
-                composite=item.composite,
-                classes=len(self.classes),
-                batch=item.source.batch,
-                mesh=self.mesh,
-                threads=self.runtime.workers,
-            )
+            rows = self.inputs.open(item.source)
+            shared = {
+                "predict": item.predict,
+                "transform": item.source.transform,
+                "batch": item.source.batch,
+                "mesh": self.mesh,
+                "threads": self.runtime.workers,
+            }
+            if item.metrics == "tags":
+                self._measurements[id(item)] = TagMeasurement(rows, **shared)
+            else:
+                self._measurements[id(item)] = Measurement(
+                    rows, composite=item.composite, views=item.views, classes=len(self.classes), **shared
+                )
         return self._measurements[id(item)]
 
     def result(self, name: str) -> dict[str, Any]:
@@ -112,7 +143,8 @@ class Session:
             return None
         if not isinstance(stage.steps, Epochs):
             return stage.steps
-        source = next(iter(stage.sources.values()))
+        measured = stage if stage.steps.of is None else self.recipe.stage(stage.steps.of)
+        source = next(iter(measured.sources.values()))
         ids = self.inputs.ids(source)
         reader = self.inputs.reader(source.dataset, source.split)
         weights = source.weight(reader.tags[[reader.index[i] for i in ids]]) if source.weight else None

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from scarce_jax.models.weights import overlay
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import optim
+from scarce_jax.training.initial import Taken
 from scarce_jax.training.recipe import Net, NetState
 
 
@@ -39,7 +43,13 @@ def init_net(net: Net, key: jax.Array) -> NetState:
 
 def abstract_net(net: Net) -> NetState:
     """Shapes and dtypes of a net's params and stats, without computing anything."""
-    return jax.eval_shape(lambda: init_net(net, jax.random.key(0)))
+    return _abstract(net.module, net.inputs)
+
+
+@functools.lru_cache(maxsize=64)
+def _abstract(module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> NetState:
+    """Several stages have the same net, and tracing a deep one takes seconds."""
+    return jax.eval_shape(lambda: init_net(Net(module=module, inputs=inputs), jax.random.key(0)))
 
 
 def transformations(nets: Mapping[str, Net], steps: int) -> dict[str, optax.GradientTransformation]:
@@ -54,12 +64,14 @@ def init_state(
     stage: str,
     loaded: Mapping[str, NetState],
     mesh: Mesh,
+    outside: Mapping[str, Taken] | None = None,
 ) -> State:
     """The state at step 0, replicated over the mesh.
 
     Args:
       stage: the name under which initial values are drawn.
       loaded: nets that start from an earlier stage.
+      outside: what other nets take over from outside the run, in place of the values drawn.
     """
 
     def draw(keys: dict[str, jax.Array]) -> dict[str, NetState]:
@@ -79,6 +91,9 @@ def init_state(
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
     drawn = jax.jit(draw, out_shardings=sharding, compiler_options=options)(keys) if keys else {}
+    for role, taken in (outside or {}).items():
+        variables = overlay(drawn[role].variables, mesh_lib.replicate(mesh, taken.values))
+        drawn[role] = NetState(params=variables["params"], stats=variables["batch_stats"])
     return jax.jit(finish, out_shardings=sharding)({**drawn, **loaded})
 
 

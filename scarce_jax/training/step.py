@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training.inputs import TrainInput, make_batch
 from scarce_jax.training.recipe import Train
-from scarce_jax.training.state import State
+from scarce_jax.training.state import State, named_key
 
 
 def make_step(
@@ -19,6 +19,7 @@ def make_step(
     txs: Mapping[str, optax.GradientTransformation],
     inputs: Mapping[str, TrainInput],
     mesh: Mesh,
+    count: int = 1,
 ) -> Callable:
     """The jitted step `(state, arrays, draws, keys, consts) -> (state, metrics)`; the state is donated.
 
@@ -26,6 +27,7 @@ def make_step(
       stage: gives the turns, taken in order; a later turn sees the nets as the earlier ones left them.
       txs: the optax transformation of every net that has a turn.
       inputs: how each source's batch is made; `arrays` and `draws` are theirs, by source name.
+      count: steps in one call; above 1, `draws` have a first axis of this length and the metrics are the last step's.
 
     The step's `keys` holds one key per source for its transform, and "loss" for the losses (dropout); metrics are
     `<net>/loss`, `<net>/grad_norm` and what the losses report, float32 scalars.
@@ -37,7 +39,7 @@ def make_step(
             key = jax.random.fold_in(keys[name], state.step)
             batch[name] = make_batch(mesh, source.transform, arrays[name], draws[name], key, consts)
         loss_key = jax.random.fold_in(keys["loss"], state.step)
-        nets, shared, metrics = dict(state.nets), dict(consts), {}
+        nets, shared, metrics = dict(state.nets), {**consts, "step": state.step}, {}
         for i, turn in enumerate(stage.turns):
             net = nets[turn.net]
             grad = jax.value_and_grad(turn.loss, has_aux=True)
@@ -51,5 +53,17 @@ def make_step(
             metrics |= {f"{turn.net}/{name}": value for name, value in reported.items()}
         return State(step=state.step + 1, nets=nets), metrics
 
+    def several(state: State, arrays: Mapping, draws: Mapping, keys: Mapping, consts: Mapping):
+        state, metrics = jax.lax.scan(lambda state, draw: step(state, arrays, draw, keys, consts), state, draws)
+        return state, jax.tree.map(lambda x: x[-1], metrics)
+
     sharding = mesh_lib.replicated(mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=(sharding, sharding))
+    return jax.jit(step if count == 1 else several, donate_argnums=0, out_shardings=(sharding, sharding))
+
+
+def step_keys(inputs: Mapping[str, TrainInput], seed: int, drawn_as: str, mesh: Mesh) -> dict[str, jax.Array]:
+    """The step's `keys`, on every device: one per source, and "loss"."""
+    keys = {name: source.key for name, source in inputs.items()}
+    keys["loss"] = named_key(seed, drawn_as, "loss")
+    # `device_put` does not take PRNG keys to the devices of other processes; a compiled identity does.
+    return jax.jit(lambda keys: keys, out_shardings=mesh_lib.replicated(mesh))(keys)

@@ -108,7 +108,9 @@ def test_processes_share_out_the_same_batches(processes):
 
 
 def test_ids_come_from_the_budget_and_what_is_not_there_is_refused(inputs):
-    assert inputs.ids(source(ids="unlabelled", take=2)) == ("train_0005", "train_0006")
+    assert inputs.ids(source(ids="unlabelled", labels=("coarse",), take=2)) == ("train_0005", "train_0006")
+    with pytest.raises(InputError, match=r"none of its 7 images \(unlabelled\) has all that is read.*fine mask"):
+        inputs.ids(source(ids="unlabelled", labels=("fine",)))
     assert len(inputs.ids(source())) == 12
     with pytest.raises(InputError, match="9 fine images asked of scenes/train, which has 5"):
         inputs.ids(source(ids="fine", take=9))

@@ -1,0 +1,28 @@
+"""Auxiliary confidence on `scenes`, an eighth of the labels, for two CPU cores.
+
+Chen et al., "Semi-supervised semantic segmentation with an auxiliary network"; the built-in pictures in place of the
+paper's. DSNet of half width; with --compare also the labelled images alone for as many steps, all labels, and Hung et
+al.
+Command: scarce-jax train configs/auxiliary_scenes.py --compare
+"""
+
+from scarce_jax.data.budget import Budget
+from scarce_jax.methods.adversarial import AdversarialStage
+from scarce_jax.methods.auxiliary import AuxiliaryStage, Config, SemiStage
+from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.ops.warp import Augment
+from scarce_jax.training.optim import Optimizer
+from scarce_jax.training.recipe import Runtime
+
+data = dict(batch=8, size=(128, 128), augment=Augment(crop=(128, 128), scale=(0.75, 1.5), rotate=10.0, flip=0.5))
+net = dict(net="dsnet", width=16, optim=Optimizer(kind="adam", lr=3e-3, weight_decay=1e-4), eval_batch=20, **data)
+
+config = Config(
+    dataset="scenes",
+    budget=Budget(fine=0.125),
+    segmenter=SegmenterStage(steps=150, **net),
+    auxiliary=AuxiliaryStage(steps=60, width=16, optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4), **data),
+    semi=SemiStage(steps=250, threshold=0.8, **net),
+    adversarial=AdversarialStage(steps=150, discriminator_width=16, semi_start=50, **net),
+    runtime=Runtime(checkpoint_every=100, log_every=20),
+)

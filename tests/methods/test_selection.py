@@ -1,0 +1,108 @@
+"""The selection tables against counts made pixel by pixel, and AUROC against every pair."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scarce_jax.data.schema import DatasetInfo
+from scarce_jax.methods import selection
+
+CLASSES = ("sky", "road", "tree")
+THRESHOLDS = (0.0, 0.5, 0.9, 1.1)
+INFO = DatasetInfo(name="toy", classes=CLASSES, palette=((0, 0, 0),) * 3, background=None, splits={}, native_ids=None)
+
+
+def drawn(seed=0, images=4, size=(9, 11)):
+    draw = np.random.default_rng(seed)
+    logits = draw.normal(size=(images, *size, 3)) * 3
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    labels = draw.integers(0, 3, (images, *size)).astype(np.uint8)
+    labels = np.where(draw.random(labels.shape) < 0.5, probabilities.argmax(-1), labels).astype(np.uint8)
+    labels[draw.random(labels.shape) < 0.1] = 255
+    confidence = draw.normal(size=labels.shape) * 2 + (probabilities.argmax(-1) == labels)
+    return probabilities.astype(np.float32), confidence.astype(np.float32), labels
+
+
+def tables(probabilities, confidence, labels):
+    given = (jnp.asarray(x) for x in (probabilities, confidence, labels))
+    shares = selection.selection_histograms(*given, THRESHOLDS)
+    values = {key: np.asarray(value, np.float64).mean(0) for key, value in shares.items()}
+    made = selection.selection_tables("selection", THRESHOLDS, INFO)
+    assert all(a.stage == "selection" and a.name == key for t in made.values() for key, a in t.reads.items())
+    return {name: table.make(values) for name, table in made.items()}
+
+
+def slow_figures(found, labels, kept):
+    """IoU per class of the kept pixels, and the share of each true class that is kept."""
+    ious, ratios = [], []
+    valid = labels != 255
+    for k in range(3):
+        truth, guess = (labels == k) & kept & valid, (found == k) & kept & valid
+        union = (truth | guess).sum()
+        ious.append((truth & guess).sum() / union if union else None)
+        ratios.append(truth.sum() / ((labels == k) & valid).sum())
+    return ious, ratios
+
+
+def test_the_tables_equal_a_slow_count():
+    probabilities, confidence, labels = drawn()
+    found = probabilities.argmax(-1)
+    made = tables(probabilities, confidence, labels)
+    for row, threshold in zip(made["selection"]["rows"], THRESHOLDS, strict=True):
+        kept = 1 / (1 + np.exp(-confidence)) >= threshold
+        ious, ratios = slow_figures(found, labels, kept)
+        known = [iou for iou in ious if iou is not None]
+        shown, miou, ratio, selected = row[:4]
+        assert shown == threshold
+        assert miou == pytest.approx(np.mean(known), abs=1e-6) if known else miou is None
+        assert ratio == pytest.approx(np.mean(ratios), abs=1e-6)
+        assert selected == pytest.approx((kept & (labels != 255)).sum() / (labels != 255).sum(), abs=1e-6)
+        columns = made["selection_classes"]["columns"]
+        for name, iou, ratio in zip(CLASSES, ious, ratios, strict=True):
+            by_class = dict(
+                zip(columns, next(r for r in made["selection_classes"]["rows"] if r[0] == name), strict=True)
+            )
+            assert by_class[f"IoU at {threshold:g}"] == (None if iou is None else pytest.approx(iou, abs=1e-6))
+            assert by_class[f"ratio at {threshold:g}"] == pytest.approx(ratio, abs=1e-6)
+
+
+def test_softmax_is_compared_at_equal_coverage():
+    probabilities, confidence, labels = drawn(1, images=8, size=(20, 20))
+    made = tables(probabilities, confidence, labels)["selection"]
+    found, highest, valid = probabilities.argmax(-1), probabilities.max(-1), labels != 255
+    for row in made["rows"][:3]:
+        selected = row[made["columns"].index("selected")]
+        assert row[made["columns"].index("softmax selected")] == pytest.approx(selected, abs=0.01)
+        order = np.sort(highest[valid])[::-1]
+        kept = highest >= order[min(round(selected * valid.sum()), valid.sum()) - 1]
+        ious, _ = slow_figures(found, labels, kept)
+        assert row[made["columns"].index("softmax mIoU")] == pytest.approx(np.mean(ious), abs=0.01)
+    nothing = dict(zip(made["columns"], made["rows"][3], strict=True))
+    assert (
+        nothing["selected"] == nothing["softmax selected"] == 0 and nothing["mIoU"] is nothing["softmax mIoU"] is None
+    )
+
+
+def test_auroc_equals_the_share_of_ordered_pairs():
+    probabilities, confidence, labels = drawn(2)
+    right = (probabilities.argmax(-1) == labels)[labels != 255]
+    made = tables(probabilities, confidence, labels)["selection"]["auroc"]
+    for name, score in (("auxiliary", confidence), ("softmax", probabilities.max(-1))):
+        score = score[labels != 255]
+        pairs = score[right][:, None] - score[~right][None]
+        expected = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
+        # Confidences are binned; pairs within a bin count half.
+        assert made[name] == pytest.approx(expected, abs=0.01)
+    assert selection.auroc(np.array([[3, 0], [0, 5]])) == 1.0
+    assert selection.auroc(np.array([[0, 5], [3, 0]])) == 0.0
+    assert selection.auroc(np.array([[2, 4]])) == 0.5
+    assert selection.auroc(np.array([[0, 4]])) is None
+
+
+def test_a_confidence_that_knows_keeps_only_what_is_right():
+    probabilities, _, labels = drawn(3)
+    right = probabilities.argmax(-1) == labels
+    made = tables(probabilities, np.where(right, 5.0, -5.0).astype(np.float32), labels)["selection"]
+    assert made["auroc"]["auxiliary"] == 1.0
+    assert [row[1] for row in made["rows"][1:3]] == [1.0, 1.0]
+    assert made["rows"][1][3] == pytest.approx(right[labels != 255].mean(), abs=1e-6)
