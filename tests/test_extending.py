@@ -37,7 +37,7 @@ def folder(blocks, tmp_path, monkeypatch):
     for split, count in (("train", 8), ("val", 3)):
         (tmp_path / "photos" / split).mkdir(parents=True)
         for k in range(count):
-            mask = draw.choice([0, 1, 9], (40, 48)).astype(np.uint8)
+            mask = np.kron(draw.choice([0, 1, 9], (2, 3)), np.ones((20, 16))).astype(np.uint8)
             photo = draw.integers(0, 256, (40, 48, 3)).astype(np.uint8)
             Image.fromarray(photo).save(tmp_path / "photos" / split / f"{k}.jpg")
             Image.fromarray(mask).save(tmp_path / "photos" / split / f"{k}.png")

@@ -93,7 +93,8 @@ def run(
     mesh = mesh_lib.make_mesh()
     for stage in recipe.stages:
         if isinstance(stage, Train):
-            mesh_lib.check_batch(mesh, {f"{stage.name} {name}": s.batch for name, s in stage.sources.items()})
+            for source in stage.sources.values():
+                mesh_lib.check_batch(mesh, {stage.name: source.batch})
     session = Session(recipe, info.classes, run_dir, data_dir, mesh, runtime, seed)
     measured = [item.source for item in recipe.results.values()]
     manifest = draw(budget, info.name, train_split, measured, session.inputs)

@@ -49,11 +49,18 @@ def test_every_command_explains_itself(name, command):
     assert found.status == 0 and found.err == "" and found.out.startswith(f"usage: scarce-jax {name}")
     # Nothing without a word on what it is, and no Python in it.
     assert "{None}" not in found.out and "(default: None)" not in found.out
-    near = {"train": "--wrokdir", "evaluate": "--reslt", "predict": "--confidenec", "prepare": "--sorce"}[name]
-    right = {"train": "--workdir", "evaluate": "--result", "predict": "--confidence", "prepare": "--source"}[name]
-    first = CONFIGS / "supervised_scenes.py" if name == "train" else "x"
-    required = ["--out", "y"] if name == "predict" else []
-    found = command(name, first, *required, near, "y")
+    near, right, *needed = {
+        "benchmark": ("--satge", "--stage"),
+        "check": ("--maksk", "--masks"),
+        "evaluate": ("--reslt", "--result"),
+        "predict": ("--confidenec", "--confidence", "--out", "y"),
+        "prepare": ("--sorce", "--source"),
+        "report": ("--imagse", "--images"),
+        "sweep": ("--voer", "--over", "--workdir", "y"),
+        "train": ("--wrokdir", "--workdir"),
+    }[name]
+    first = CONFIGS / "supervised_scenes.py" if name in ("train", "sweep", "benchmark") else "x"
+    found = command(name, first, *needed, near, "y")
     assert found.status == 2 and right in found.err
 
 

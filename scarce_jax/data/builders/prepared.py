@@ -175,7 +175,7 @@ def load_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
     lacking = {split: found["lacking"] for split, found in counted.items()}
     return Prepared(
         info=DatasetInfo(
-            name=metadata["name"],
+            name=name,
             classes=tuple(metadata["classes"]),
             palette=tuple(tuple(colour) for colour in metadata["palette"]),
             background=metadata["background"],

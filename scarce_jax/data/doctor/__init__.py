@@ -86,7 +86,11 @@ def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) ->
     info = load_info(name, data_dir)
     readers = {split: Reader(name, split, data_dir) for split in info.splits}
     items = [
-        Item(split=split, name=example, tags=frozenset(tags.nonzero()[0].tolist()))
+        Item(
+            split=split,
+            name=example,
+            tags=None if example in reader.lacking["tags"] else frozenset(tags.nonzero()[0].tolist()),
+        )
         for split, reader in readers.items()
         for example, tags in zip(reader.ids, reader.tags, strict=True)
     ]
@@ -102,14 +106,14 @@ def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) ->
             facts.faults.append(
                 Fault(
                     kind="damaged-file",
-                    file=f"{item.split}/{item.name}",
+                    file=item.where,
                     found=str(error).partition(";")[0],
                     expected="an example that can be decoded",
                     advice="prepare the dataset again",
                 )
             )
             return facts
-        files = {key: f"{item.split}/{item.name} ({key})" for key in ("fine", "coarse")}
+        files = {key: f"{item.where} ({key})" for key in ("fine", "coarse")}
         examine(facts, example["image"], example["fine"], example["coarse"], expected.void, deep, files)
         return facts
 

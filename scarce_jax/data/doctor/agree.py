@@ -140,4 +140,4 @@ def _add_leak(findings: Findings, f: Facts, other: Facts, how: str) -> None:
 
 
 def _file(f: Facts) -> object:
-    return f.item.image or f"{f.item.split}/{f.item.name}"
+    return f.item.image or f.item.where

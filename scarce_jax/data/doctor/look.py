@@ -35,6 +35,11 @@ class Item:
     coarse: pathlib.Path | None = None
     tags: frozenset[int] | None = None
 
+    @property
+    def where(self) -> str:
+        """"SPLIT/NAME", also where the name has the split in it."""
+        return self.name if self.name.startswith(f"{self.split}/") else f"{self.split}/{self.name}"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fault:
