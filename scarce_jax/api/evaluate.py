@@ -122,9 +122,10 @@ def evaluate(
       views: mirrored, scaled or windowed predictions to average; default those of the result.
 
     Returns:
-      {"run", "result", "dataset", "split", "views", "images", "miou", "mean_accuracy", "pixel_accuracy", "per_class",
-      "confusion", "devices", "miou_at_size"}: figures at the truth's native size, mIoU in 0..1. Of a result of image
-      tags "map" and "mean_f1" in place of the figures of masks, and the average precision of every class.
+      {"run", "result", "dataset", "split", "images", "miou", "mean_accuracy", "pixel_accuracy", "per_class",
+      "confusion", "devices", "miou_at_size"}: figures at the truth's native size, mIoU in 0..1. "views" says which,
+      where they are not the image as it is. Of a result of image tags "map" and "mean_f1" in place of the figures of
+      masks, and the average precision of every class.
 
     Raises:
       InputError: no such run, result, split or dataset, or a damaged checkpoint.
@@ -137,7 +138,7 @@ def evaluate(
         "result": name,
         "dataset": item.source.dataset,
         "split": item.source.split,
-        "views": dataclasses.asdict(item.views),
+        **({} if item.views.plain else {"views": dataclasses.asdict(item.views)}),
         **figures,
         "devices": session.mesh.size,
     }

@@ -148,8 +148,9 @@ def overlay(
 ) -> np.ndarray:
     """An image tinted by class: uint8 [H, W, 3].
 
-    Pixels with 255 keep the image's colour. Where a class borders on another one, or on 255, its outermost
-    pixel shows the full colour of the class, so that regions of similar colours stay apart.
+    Pixels with 255, and those of a class whose colour is black (a background), keep the image's colour. Where a
+    class borders on another one, or on 255, its outermost pixel shows the full colour of the class, so that
+    regions of similar colours stay apart.
 
     Args:
       image: uint8 [H, W, 3].
@@ -161,7 +162,8 @@ def overlay(
     colours = colourise(mask, palette)
     blended = image + alpha * (colours.astype(np.float32) - image)
     shown = np.where(_borders(mask)[:, :, None], colours, np.rint(blended).astype(np.uint8))
-    return np.where((mask == IGNORE)[:, :, None], image, shown)
+    plain = (mask == IGNORE) | ~colours.any(-1)
+    return np.where(plain[:, :, None], image, shown)
 
 
 def _borders(mask: np.ndarray) -> np.ndarray:

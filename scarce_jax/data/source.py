@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
+import cv2
 import grain
 import numpy as np
 
@@ -16,6 +17,8 @@ from scarce_jax.data.schema import IGNORE, LABEL_FIELDS, OPTIONAL
 from scarce_jax.errors import InputError
 
 Row = dict[str, np.ndarray]
+
+ENCODED = ("image", *LABEL_FIELDS)
 
 
 class Reader:
@@ -43,17 +46,15 @@ class Reader:
             )
         lacking = prepared.lacking.get(split, {})
         self.lacking = {field: lacking.get(field, frozenset()) for field in OPTIONAL}
-        builder = tfds.builder_from_directory(prepared.directory)
-        self._examples = builder.as_data_source(split)
-        decoders = {key: tfds.decode.SkipDecoding() for key in ("image", "fine", "coarse")}
-        self._facts = builder.as_data_source(split, decoders=decoders)
+        decoders = {key: tfds.decode.SkipDecoding() for key in ENCODED}
+        self._records = tfds.builder_from_directory(prepared.directory).as_data_source(split, decoders=decoders)
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self._records)
 
     @functools.cached_property
     def _ids_and_tags(self) -> tuple[tuple[str, ...], np.ndarray]:
-        facts = [self._facts[i] for i in range(len(self))]
+        facts = [self._record(i) for i in range(len(self))]
         return tuple(f["id"].decode() for f in facts), np.stack([f["tags"] for f in facts])
 
     @property
@@ -69,25 +70,54 @@ class Reader:
     def index(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.ids)}
 
-    def read(self, i: int) -> dict[str, Any]:
-        """Example i: image uint8 [H, W, 3], fine and coarse uint8 [H, W], tags uint8 [K], id text.
+    def read(self, i: int) -> Example:
+        """Example i; raises InputError, which names it, where it or what is asked of it cannot be decoded."""
+        record = self._record(i)
+        where = f"dataset {self.dataset}, split {self.split}: example {record['id'].decode()}"
+        return Example(record, where, self.lacking)
 
-        What of `schema.OPTIONAL` it lacks is None.
-
-        Raises:
-          InputError: it cannot be decoded; the message names the example.
-        """
+    def _record(self, i: int) -> dict[str, Any]:
         try:
-            example = self._examples[i]
+            return self._records[i]
         except Exception as error:
             raise InputError(
-                f"dataset {self.dataset}, split {self.split}: example {self.ids[i]} cannot be decoded "
+                f"dataset {self.dataset}, split {self.split}: example number {i} cannot be read "
                 f"({type(error).__name__}: {error}); prepare the dataset again"
             ) from error
-        name = example["id"].decode()
-        masks = {key: example[key][..., 0] for key in LABEL_FIELDS}
-        lacks = {key: None for key in OPTIONAL if name in self.lacking[key]}
-        return {**example, **masks, **lacks, "id": name}
+
+
+class Example(Mapping[str, Any]):
+    """A prepared example: image uint8 [H, W, 3] RGB, fine and coarse uint8 [H, W], tags uint8 [K], id text.
+
+    What of `schema.OPTIONAL` it lacks is None. Images and masks are decoded when they are asked for, each time: it is
+    nearly all that reading costs.
+    """
+
+    def __init__(self, record: Mapping[str, Any], where: str, lacking: Mapping[str, Container[str]]):
+        self._record, self._where, self._lacking = record, where, lacking
+        self._id = record["id"].decode()
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "id":
+            return self._id
+        value = self._record[key]
+        if key in self._lacking and self._id in self._lacking[key]:
+            return None
+        if key not in ENCODED:
+            return value
+        try:
+            decoded = cv2.imdecode(np.frombuffer(value, np.uint8), cv2.IMREAD_UNCHANGED)
+            return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if key == "image" else decoded.reshape(decoded.shape[:2])
+        except Exception as error:
+            raise InputError(
+                f"{self._where}: its {key} cannot be decoded ({type(error).__name__}); prepare the dataset again"
+            ) from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._record)
+
+    def __len__(self) -> int:
+        return len(self._record)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +206,7 @@ class Rows:
             made["label"] = label
         return made
 
-    def _value(self, example: dict, field: Field, required: bool) -> np.ndarray | None:
+    def _value(self, example: Mapping[str, Any], field: Field, required: bool) -> np.ndarray | None:
         if isinstance(field, RecordField):
             value = field.get(example["id"])
         elif isinstance(field, GrantedField):

@@ -14,7 +14,7 @@ from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import dataset_dir, is_prepared, load_info, load_prepared, prepare
 from scarce_jax.data.builders.folder import read_classes
 from scarce_jax.data.builders.folder_files import default_palette
-from scarce_jax.data.source import Reader
+from scarce_jax.data.source import Example, Reader
 from scarce_jax.errors import InputError
 from scarce_jax.methods import detailer
 from scarce_jax.training.inputs import Inputs
@@ -58,8 +58,8 @@ def test_examples_have_what_their_files_give(source, tmp_path):
         else:
             assert example["coarse"] is None
     # What is stored keeps the schema.
-    stored = reader._examples[3]
-    assert stored["fine"].shape == stored["coarse"].shape == (*folders.SIZE, 1)
+    stored = Example(reader._record(3), "", {})
+    assert stored["fine"].shape == stored["coarse"].shape == folders.SIZE
     assert (stored["fine"] == 255).all() and (stored["coarse"] == 255).all() and not stored["tags"].any()
 
 
@@ -255,6 +255,8 @@ def test_classes_may_leave_out_all_but_their_names(tmp_path):
     found = read_classes(path)
     assert (found.background, found.palette) == (1, ((1, 2, 3), (4, 5, 6)))
     assert found.indices == {0: 0, 1: 1, 7: 255, 300: 255}
+    path.write_text('{"classes": ["a", "b", "c"], "background": "b"}')
+    assert read_classes(path).palette == ((128, 0, 0), (0, 0, 0), (0, 128, 0))
     colours = default_palette(255)
     assert len(set(colours)) == 255 and (0, 0, 0) not in colours and max(map(max, colours)) <= 255
 

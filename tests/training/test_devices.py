@@ -67,8 +67,11 @@ def test_the_compiled_programs_split_their_rows_over_all_devices(runs, tiny_data
     item = session.recipe.results["segmenter"]
     measurement, nets = session.measurement(item), session.nets(item)
     for number, (canvas, rows) in enumerate(measurement.batches()):
-        compiled = measurement.compiled.lower(nets, rows, {}, canvas=canvas).compile()
+        compiled = measurement.scorer.compiled.lower(nets, rows, {}).compile()
         assert_split(compiled.input_shardings[0][1], rows, 2 * count)
+        scores = measurement.scorer(nets, rows, {})
+        counted = measurement.counter.lower(scores, rows, canvas=canvas).compile()
+        assert_split(counted.input_shardings[0][1], rows, 2 * count)
         assert int(np.asarray(rows["counts"]).sum()) == min(7 - 2 * count * number, 2 * count)
         assert all(s.is_fully_replicated for s in jax.tree.leaves(compiled.input_shardings[0][0]))
 

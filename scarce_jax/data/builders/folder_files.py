@@ -66,10 +66,11 @@ def read_classes(path: pathlib.Path) -> Classes:
         raise InputError(f"{path}: classes is {names!r}, expected a list of names")
     if not 1 <= len(names) <= IGNORE or len(set(names)) < len(names):
         raise InputError(f"{path}: {len(names)} classes, {len(set(names))} different; expected 1 to 255, each once")
+    background = _background(path, value.get("background"), names)
     return Classes(
         classes=tuple(names),
-        palette=_palette(path, value.get("palette"), len(names)),
-        background=_background(path, value.get("background"), names),
+        palette=_palette(path, value.get("palette"), len(names), background),
+        background=background,
         ignore=_ignore(path, value.get("ignore"), names),
     )
 
@@ -78,9 +79,12 @@ def _is_index(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _palette(path: pathlib.Path, value: Any, count: int) -> tuple[tuple[int, int, int], ...]:
+def _palette(path: pathlib.Path, value: Any, count: int, background: int | None) -> tuple[tuple[int, int, int], ...]:
     if value is None:
-        return default_palette(count)
+        if background is None:
+            return default_palette(count)
+        others = default_palette(count - 1)
+        return (*others[:background], (0, 0, 0), *others[background:])
     valid = isinstance(value, list) and all(
         isinstance(colour, list) and len(colour) == 3 and all(_is_index(x) and 0 <= x <= 255 for x in colour)
         for colour in value
@@ -92,7 +96,7 @@ def _palette(path: pathlib.Path, value: Any, count: int) -> tuple[tuple[int, int
 
 
 def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """`count` (up to 255) different colours, none of them black: those of PASCAL VOC without its background's.
+    """`count` (up to 255) different colours: those of PASCAL VOC without black, its background's.
 
     The bits of a colour's number go to red, green and blue in turn, the lowest to the highest.
     """

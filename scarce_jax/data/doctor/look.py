@@ -37,7 +37,7 @@ class Item:
 
     @property
     def where(self) -> str:
-        """"SPLIT/NAME", also where the name has the split in it."""
+        """ "SPLIT/NAME", also where the name has the split in it."""
         return self.name if self.name.startswith(f"{self.split}/") else f"{self.split}/{self.name}"
 
 

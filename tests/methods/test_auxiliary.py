@@ -1,0 +1,115 @@
+"""Auxiliary confidence as a whole, with small nets: what each stage reads, and what another threshold repeats."""
+
+import json
+
+import numpy as np
+import pytest
+
+from scarce_jax import api
+from scarce_jax.data.records import Records
+from scarce_jax.data.schema import SCENES
+from scarce_jax.data.source import Example
+from scarce_jax.errors import InputError
+from scarce_jax.methods import auxiliary
+from scarce_jax.training.recipe import Artifact, Confident
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_data):
+    """A finished run without what the method is compared with."""
+    folder = tmp_path_factory.mktemp("auxiliary")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.install(patch.setattr)
+        api.train(tiny.auxiliary_config(), folder, data_dir=tiny_data)
+    return folder
+
+
+def test_every_stage_leaves_what_the_next_one_reads(run):
+    summary = json.loads((run / "summary.json").read_text())
+    names = ["frequencies", "segmenter", "statistics", "auxiliary", "selection", "pseudo_labels", "semi"]
+    assert [stage["name"] for stage in summary["stages"]] == names
+    assert list(summary["results"]) == ["semi", "labelled_only"]
+    manifest = json.loads((run / "manifest.json").read_text())["roles"]
+    records = Records(run / "pseudo_labels" / "records")
+    assert set(records.ids) == set(manifest["unlabelled"]) and len(records.ids) == 8
+    entry = records.read(manifest["unlabelled"][0])
+    assert entry["label"].shape == entry["confidence"].shape == (32, 32)
+    assert entry["label"].dtype == entry["confidence"].dtype == np.uint8 and entry["label"].max() < 12
+    read = summary["stages"][-1]["read"]["labelled"]
+    assert read["images"] == 12 and read["ids"] == "fine and pseudo_labels records"
+    # The auxiliary net's stage leaves that alone: the segmenter is frozen there, and stored where it was trained.
+    assert [path.name for path in (run / "auxiliary" / "nets").iterdir()] == ["auxiliary"]
+
+
+def test_the_selection_table_is_in_the_summary(run):
+    table = json.loads((run / "summary.json").read_text())["tables"]["selection"]
+    assert table["columns"][:4] == ["threshold", "mIoU", "class semi ratio", "selected"]
+    rows = {row[0]: row for row in table["rows"]}
+    assert rows[0.0][2] == pytest.approx(1.0) and rows[0.0][3] == pytest.approx(1.0)
+    selected = [row[3] for row in table["rows"]]
+    assert selected == sorted(selected, reverse=True)
+    assert all(0 <= value <= 1 for value in table["auroc"].values())
+
+
+def test_another_threshold_infers_nothing_again(run, tmp_path, tiny_data, tiny_nets, monkeypatch):
+    config = tiny.replaced(tiny.auxiliary_config(), "semi", threshold=0.6)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("an inference stage was run again")
+
+    monkeypatch.setattr("scarce_jax.training.run.infer", refuse)
+    api.train(config, tmp_path / "other", data_dir=tiny_data, reuse=run)
+    before, after = tiny.stored(run), tiny.stored(tmp_path / "other")
+    same = {path for path in before if np.array_equal(before[path], after[path])}
+    assert {p for p in before if not p.startswith("semi/")} <= same
+    assert not any(p.endswith("kernel") for p in same if p.startswith("semi/"))
+
+
+def test_masks_of_unlabelled_images_change_nothing(run, tmp_path, tiny_data, tiny_nets, monkeypatch):
+    """Not even in the last stage: there the inferred labels stand in their place."""
+    unlabelled = set(json.loads((run / "manifest.json").read_text())["roles"]["unlabelled"])
+    read = Example.__getitem__
+
+    def other(example, key):
+        value = read(example, key)
+        return (value + 1) % 12 if key == "fine" and example["id"] in unlabelled else value
+
+    monkeypatch.setattr(Example, "__getitem__", other)
+    api.train(tiny.auxiliary_config(), tmp_path / "other", data_dir=tiny_data)
+    before, after = tiny.stored(run), tiny.stored(tmp_path / "other")
+    assert before.keys() == after.keys()
+    for path, value in before.items():
+        np.testing.assert_array_equal(value, after[path], err_msg=path)
+
+
+def test_pseudo_labels_of_another_budget_are_refused(run, tiny_data, tiny_nets):
+    import dataclasses
+
+    config = tiny.auxiliary_config()
+    config = dataclasses.replace(config, budget=dataclasses.replace(config.budget, fine=5))
+    with pytest.raises(InputError, match=r"begun with other settings(.|\n)*roles.fine"):
+        api.train(config, run, data_dir=tiny_data)
+
+
+def test_what_it_is_compared_with_takes_as_many_steps():
+    config = tiny.auxiliary_config(compare=True)
+    recipe = auxiliary.recipe(config, SCENES)
+    steps = {stage.name: stage.steps for stage in recipe.stages if hasattr(stage, "steps")}
+    assert steps["semi"] == steps["labelled_long"] == steps["all_labels"] == 6
+    epochs = tiny.replaced(config, "semi", steps=None, epochs=2.0)
+    stages = {stage.name: stage for stage in auxiliary.recipe(epochs, SCENES).stages}
+    assert stages["labelled_long"].steps == stages["all_labels"].steps
+    assert stages["labelled_long"].steps.of == "semi" and stages["semi"].steps.of is None
+    for name in ("semi", "labelled_long", "all_labels", "adversarial"):
+        assert stages[name].keys_as == "segmenter"
+    semi = stages["semi"].sources["labelled"]
+    trusted = semi.labels[1]
+    assert semi.labels[0] == "fine" and isinstance(trusted, Confident)
+    assert trusted.threshold == 0.3 and trusted.label == Artifact(stage="pseudo_labels", name="label")
+    assert stages["labelled_long"].sources["labelled"].ids == "fine"
+
+
+def test_without_comparison_the_main_stages_are_the_same():
+    plain, compared = (auxiliary.recipe(tiny.auxiliary_config(compare=c), SCENES) for c in (False, True))
+    assert [s.name for s in compared.stages][: len(plain.stages)] == [s.name for s in plain.stages]
