@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     workdir = options.workdir or api.default_workdir(config, path.stem)
     summary = api.train(config, workdir, data_dir=options.data_dir, redo=options.redo, reuse=options.reuse)
     if mesh.is_primary():
-        print(_results(summary, config.paper))
+        print(_results(summary, config.paper) + _tables(summary))
         stages, devices = len(summary["stages"]), summary["devices"]
         print(f"\n{workdir}: {stages} stages in {summary['seconds']:.0f} s on {devices} device(s)")
         if options.json:
@@ -75,6 +75,8 @@ FIGURES = (
     {"map": "mAP", "mean_f1": "mean F1"},
 )
 """Of results that are masks, and of image tags: key in the summary -> column."""
+
+WIDE = 120
 
 
 def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
@@ -93,14 +95,33 @@ def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
     return shown
 
 
+def _tables(summary: dict[str, Any]) -> str:
+    """The recipe's own tables, as far as a terminal is wide enough; the report shows all."""
+    shown = ""
+    for name, made in summary["tables"].items():
+        text = table(made["rows"], made["columns"])
+        if max(map(len, text.splitlines())) > WIDE:
+            text = "(too wide for a terminal; in summary.json and the report)"
+        further = [f"{key}: {_told(value)}" for key, value in made.items() if key not in ("columns", "rows")]
+        shown += "\n".join([f"\n\n{name}", text, *further])
+    return shown
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_told(item)}" for key, item in value.items())
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
 def _describe(found: dict[str, Any]) -> str:
     rows = []
     for stage in found["stages"]:
         batch = ", ".join(str(b) for b in stage["batch"].values())
         reads = "; ".join(f"{r['dataset']}/{r['split']} {_ids(r['ids'])} at {_size(r['size'])}" for r in stage["reads"])
-        for role, net in stage["nets"].items():
-            sizes = net["parameters"], net["trainable"]
-            origin = net["init_from"] or "drawn"
+        # A stage that only counts has no net.
+        for role, net in (stage["nets"] or {None: None}).items():
+            sizes = (net["parameters"], net["trainable"]) if net else (None, None)
+            origin = (net["init_from"] or "drawn") if net else None
             memory = [] if "backend" not in found else [_mebibytes(stage["peak_bytes"])]
             rows.append([stage["name"], stage["kind"], stage["steps"], batch, role, *sizes, *memory, origin, reads])
     memory = [f"MiB ({found['backend']})"] if "backend" in found else []
@@ -113,7 +134,9 @@ def _mebibytes(count: int | None) -> int | None:
 
 
 def _ids(ids: Any) -> str:
-    return ids if isinstance(ids, str) else f"{ids['stage']}/{ids['name']}"
+    if isinstance(ids, list):
+        return " and ".join(map(_ids, ids))
+    return ids if isinstance(ids, str) else f"{ids['stage']} records"
 
 
 def _size(size: Any) -> str:

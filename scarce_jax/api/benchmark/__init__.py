@@ -15,7 +15,7 @@ from scarce_jax.api.configs import from_json, resolve, to_json
 from scarce_jax.api.provenance import git_revision, versions
 from scarce_jax.api.roofline import memory_in_use
 from scarce_jax.api.train import set_xla_flags
-from scarce_jax.data.builders import BUILDERS, is_prepared, load_info
+from scarce_jax.data.builders import is_prepared, load_info
 from scarce_jax.data.schema import KNOWN
 from scarce_jax.errors import InputError
 from scarce_jax.training import mesh as mesh_lib
@@ -76,7 +76,7 @@ def benchmark(
     set_xla_flags(config.runtime)
     config = from_json(method, to_json(resolve(config)))
     data_dir = None if data_dir is None else os.fspath(data_dir)
-    prepared = config.dataset.partition("/")[0] in BUILDERS and is_prepared(config.dataset, data_dir)
+    prepared = is_prepared(config.dataset, data_dir)
     known = KNOWN.get(config.dataset)
     info = load_info(config.dataset, data_dir) if prepared or known is None else known
     recipe = methods.by_name(method).recipe(config, info)
