@@ -7,8 +7,9 @@ import pathlib
 import subprocess
 import sys
 
+from scarce_jax import __version__
+
 VERSIONED = (
-    "scarce-jax",
     "jax",
     "jaxlib",
     "flax",
@@ -22,7 +23,7 @@ VERSIONED = (
 
 def versions() -> dict[str, str]:
     """Python's and every library's version that may change a result."""
-    found = {"python": sys.version.split()[0]}
+    found = {"python": sys.version.split()[0], "scarce-jax": __version__}
     for name in VERSIONED:
         try:
             found[name] = importlib.metadata.version(name)
