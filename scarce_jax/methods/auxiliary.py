@@ -57,8 +57,9 @@ class AuxiliaryStage:
       steps, epochs: length of training, exactly one of them.
       batch, size, augment: as in the segmenter's stage.
       width: channels of its first convolution (32 in table 1); every layer scales with it.
-      weighting: c of W = 1 / ln(c + p_class) in equation 1.
-      scope: over what gamma counts wrong and right pixels (see `losses.auxiliary_loss`).
+      weighting: c of W = 1 / ln(c + p_class) in equation 1; None is W = 1.
+      scope: over what gamma counts wrong and right pixels (see `losses.auxiliary_loss`); "none" is gamma = 1. With
+        both the confidence is relative to what is usual for a class; with neither it is the probability of being right.
     """
 
     steps: int | None = None
@@ -68,8 +69,8 @@ class AuxiliaryStage:
     augment: Augment
     width: int = 32
     optim: Optimizer
-    weighting: float = 1.04
-    scope: Literal["labelled_set", "batch"] = "labelled_set"
+    weighting: float | None = 1.04
+    scope: Literal["labelled_set", "batch", "none"] = "labelled_set"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -214,13 +215,14 @@ def _train_auxiliary(config: Config, module: nn.Module, judge: nn.Module) -> Tra
         variables = {"params": params, "batch_stats": nets[AUXILIARY].stats}
         logits, updated = judge.apply(variables, probabilities, train=True, mutable=["batch_stats"])
         predictions = probabilities.argmax(-1).astype(rows["label"].dtype)
+        alike = jnp.ones_like(shared["p_class"])
         value = auxiliary_loss(
             logits,
             predictions,
             rows["label"],
-            class_weights=inverse_log_weights(shared["p_class"], stage.weighting),
-            gamma=correctness_balance(shared["right"], shared["wrong"]),
-            scope=stage.scope,
+            class_weights=alike if stage.weighting is None else inverse_log_weights(shared["p_class"], stage.weighting),
+            gamma=alike if stage.scope == "none" else correctness_balance(shared["right"], shared["wrong"]),
+            scope="batch" if stage.scope == "batch" else "labelled_set",
         )
         metrics = {"confidence": jax.nn.sigmoid(logits).mean()}
         return value, Out(metrics=metrics, stats={AUXILIARY: updated["batch_stats"]})
