@@ -1,6 +1,7 @@
 """Auxiliary confidence on Cityscapes with DeepLab-v2, as the paper compares itself with Hung et al.: its table 6.
 
-Paper: Chen et al., semi-supervised segmentation with an auxiliary network, "under the same settings" as Hung et al.,
+Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review),
+"under the same settings" as Hung et al.,
 "Adversarial Learning for Semi-Supervised Semantic Segmentation": batch 2 at 512 x 1024, 40,000 steps, and batch
 normalisation whose scale and bias stay as they are. Both start from a ResNet-101 pretrained on other images
 (`--segmenter.init-from`, and the same for semi and adversarial); none is shipped.

@@ -1,7 +1,7 @@
 """Auxiliary confidence on `scenes`, an eighth of the labels, for two CPU cores.
 
-Chen et al., "Semi-supervised semantic segmentation with an auxiliary network"; the built-in pictures in place of the
-paper's. DSNet of half width; with --compare also the labelled images alone for as many steps, all labels, and Hung et
+Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review);
+the built-in pictures in place of the paper's. DSNet of half width; with --compare also the labelled images alone for as many steps, all labels, and Hung et
 al.
 Command: scarce-jax train configs/auxiliary_scenes.py --compare
 """

@@ -24,17 +24,15 @@ def _peak(bfloat16: float, tf32: float, gigabytes: float) -> Peak:
     return Peak(bfloat16 * 1e12, tf32 * 1e12, gigabytes * 1e9)
 
 
-# NVIDIA's data sheets: "A100 Tensor Core GPU" (2021), "H100 Tensor Core GPU" (2024, SXM and NVL; PCIe as of 2023),
-# "H200 Tensor Core GPU" (2024), "L4 Tensor Core GPU" (2023), "L40S GPU" (2023); RTX 4090: "Ada GPU Architecture"
-# (2023), appendix A, float32 accumulation. Where they state figures with sparsity, half of them.
+# As pages that quote NVIDIA's data sheets have them (not checked against the sheets themselves): "A100 Tensor Core GPU",
+# "H100 Tensor Core GPU", "H200 Tensor Core GPU", "L4 Tensor Core GPU", "L40S GPU"; RTX 4090: "Ada GPU Architecture",
+# float32 accumulation. Where they state figures with sparsity, half of them.
 PEAKS = {
     "NVIDIA A100-SXM4-40GB": _peak(312, 156, 1555),
     "NVIDIA A100-SXM4-80GB": _peak(312, 156, 2039),
-    "NVIDIA A100-PCIE-40GB": _peak(312, 156, 1555),
     "NVIDIA A100 80GB PCIe": _peak(312, 156, 1935),
     "NVIDIA H100 80GB HBM3": _peak(989.4, 494.7, 3350),
     "NVIDIA H100 PCIe": _peak(756, 378, 2000),
-    "NVIDIA H100 NVL": _peak(835, 417.5, 3900),
     "NVIDIA H200": _peak(989.4, 494.7, 4800),
     "NVIDIA L4": _peak(121, 60, 300),
     "NVIDIA L40S": _peak(362, 183, 864),

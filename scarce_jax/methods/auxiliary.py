@@ -1,7 +1,7 @@
 """Auxiliary confidence: a second net judges each pixel of a segmentation net, and trusted pixels become labels.
 
-Chen et al., semi-supervised segmentation with an auxiliary network. Stages (* with `compare`): `frequencies` and
-`segmenter` on the labelled images; `statistics`: which classes it has right there; `auxiliary`, trained on the frozen
+"Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review). Stages (* with
+`compare`): `frequencies` and `segmenter` on the labelled images; `statistics`: which classes it has right there; `auxiliary`, trained on the frozen
 segmenter's probability maps; `selection`: how good the kept pixels of the evaluation split are (tables 3 and 4);
 `pseudo_labels` of every unlabelled image, class and confidence; `semi`, trained on both (section 3.1, third stage).
 
