@@ -1,8 +1,8 @@
 """Auxiliary confidence on `scenes`, an eighth of the labels, for two CPU cores.
 
-Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review);
-the built-in pictures in place of the paper's. DSNet of half width; with --compare also the labelled images alone for as many steps, all labels, and Hung et
-al.
+Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review); the built-in
+pictures in place of the paper's. DSNet of half width; with --compare also the labelled images alone for as many steps,
+all labels, and Hung et al.
 Command: scarce-jax train configs/auxiliary_scenes.py --compare
 """
 

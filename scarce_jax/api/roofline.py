@@ -24,7 +24,7 @@ def _peak(bfloat16: float, tf32: float, gigabytes: float) -> Peak:
     return Peak(bfloat16 * 1e12, tf32 * 1e12, gigabytes * 1e9)
 
 
-# As pages that quote NVIDIA's data sheets have them (not checked against the sheets themselves): "A100 Tensor Core GPU",
+# As pages that quote NVIDIA's data sheets have them (not checked against the sheets): "A100 Tensor Core GPU",
 # "H100 Tensor Core GPU", "H200 Tensor Core GPU", "L4 Tensor Core GPU", "L40S GPU"; RTX 4090: "Ada GPU Architecture",
 # float32 accumulation. Where they state figures with sparsity, half of them.
 PEAKS = {

@@ -223,7 +223,10 @@ Loss = Callable[[PyTree, Mapping[str, NetState], dict, dict, jax.Array], tuple[j
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Turn:
-    """Differentiate `loss(params, nets, batch, shared, key)` by this net's params, and update only this net."""
+    """Differentiate `loss(params, nets, batch, shared, key)` by this net's params, and update only this net.
+
+    `shared` holds the stage's consts, what earlier turns of the step share, and the number of the step as "step".
+    """
 
     net: str
     loss: Loss

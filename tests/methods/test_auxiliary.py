@@ -1,5 +1,6 @@
 """Auxiliary confidence as a whole, with small nets: what each stage reads, and what another threshold repeats."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -84,8 +85,6 @@ def test_masks_of_unlabelled_images_change_nothing(run, tmp_path, tiny_data, tin
 
 
 def test_pseudo_labels_of_another_budget_are_refused(run, tiny_data, tiny_nets):
-    import dataclasses
-
     config = tiny.auxiliary_config()
     config = dataclasses.replace(config, budget=dataclasses.replace(config.budget, fine=5))
     with pytest.raises(InputError, match=r"begun with other settings(.|\n)*roles.fine"):

@@ -6,10 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scarce_jax.api.configs import WITHOUT_EFFECT
 from scarce_jax.api.sweep_table import spread
-
-WITHOUT_EFFECT = ("runtime", "compare", "paper")
-"""Settings that change no result."""
 
 
 def compare(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
