@@ -12,7 +12,7 @@ from typing import Any
 from scarce_jax import methods
 from scarce_jax.api.configs import default_workdir, from_json, resolve, to_json, use_compilation_cache
 from scarce_jax.api.provenance import git_revision, versions
-from scarce_jax.data.builders import is_prepared, load_info, prepare
+from scarce_jax.data.builders import is_generated, is_prepared, load_info, prepare
 from scarce_jax.ops.warp import MEAN, STD
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training.recipe import Runtime
@@ -52,10 +52,10 @@ def train(
     use_compilation_cache()
     config = from_json(method, to_json(resolve(config)))
     data_dir = None if data_dir is None else os.fspath(data_dir)
-    if config.dataset == "scenes" and not is_prepared("scenes", data_dir):
-        log.info("preparing the dataset scenes (once)")
+    if is_generated(config.dataset) and not is_prepared(config.dataset, data_dir):
+        log.info("preparing the dataset %s (once)", config.dataset)
         if mesh_lib.is_primary():
-            prepare("scenes", data_dir)
+            prepare(config.dataset, data_dir)
     # Every process comes here: a later one may have found the dataset prepared by then.
     mesh_lib.barrier("prepared")
     info = load_info(config.dataset, data_dir)

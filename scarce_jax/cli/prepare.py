@@ -16,8 +16,8 @@ class Options:
     """Flags of `prepare`.
 
     Attributes:
-      dataset: scenes, camvid, cityscapes, folder/NAME for images of your own (NAME is your choice), or
-        MODULE:CLASS of a builder of your own.
+      dataset: scenes, camvid, cityscapes, voc, voc/animals, coco, coco/with_voc, folder/NAME for images of your own
+        (NAME is your choice), or MODULE:CLASS of a builder of your own.
       source: folder that holds its files; `scenes` is drawn by a program and needs none.
       data_dir: where it is built; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       again: build it also where it is there; it is replaced when the new one is complete.

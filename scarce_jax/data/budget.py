@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from scarce_jax.data.categories import SPLIT_SETS, expand, is_strong
 from scarce_jax.data.manifest import Manifest
 from scarce_jax.data.schema import CALLED
 from scarce_jax.errors import InputError
@@ -40,7 +41,8 @@ class Budget:
         version of the data. "stride": spread evenly over the ids in their natural order, for the frames of
         videos.
       strong_categories: where given, only images all of whose labels are among these classes may have fine
-        masks (background apart; an image without any label shows none of them and is not chosen).
+        masks (background apart; an image without any label shows none of them and is not chosen). The name of a
+        split-set of `data.categories` stands for its classes.
       seed: of the draw; 0 whatever the run's seed, so that runs share a subset.
     """
 
@@ -109,11 +111,12 @@ def draw_manifest(
     where = f"{dataset}/{split}"
     row = {example_id: tags[i] for i, example_id in enumerate(ids)}
     order = _draw_order(ids, budget)
-    strong = _strong_classes(budget, classes)
+    named = expand(budget.strong_categories)
+    strong = _strong_classes(named, classes)
     lacking = {field: set((lacking or {}).get(field, ())) for field in CALLED}
     eligible = [i for i in order if i not in lacking["fine"]]
-    if budget.strong_categories:
-        eligible = [i for i in eligible if _is_strong(row[i], strong)]
+    if named:
+        eligible = [i for i in eligible if is_strong(row[i], strong)]
     if budget.per_class is not None:
         wanted = strong.copy()
         if background is not None:
@@ -131,7 +134,15 @@ def draw_manifest(
         "tags": tuple(i for i in order if i not in lacking["tags"]),
         "unlabelled": tuple(i for i in order if i not in chosen),
     }
-    return Manifest(dataset=dataset, version=str(version), split=split, roles=roles)
+    counts = np.sum([row[i] for i in fine], axis=0, dtype=int) if fine else np.zeros(len(classes), int)
+    return Manifest(
+        dataset=dataset,
+        version=str(version),
+        split=split,
+        roles=roles,
+        strong_categories=named,
+        fine_per_class={name: int(counts[k]) for k, name in enumerate(classes) if k != background},
+    )
 
 
 def _draw_order(ids: Sequence[str], budget: Budget) -> list[str]:
@@ -184,19 +195,16 @@ def _count(budget: Budget, available: int, some_lack: bool, where: str) -> int:
     return count
 
 
-def _strong_classes(budget: Budget, classes: Sequence[str]) -> np.ndarray:
-    """bool [K]; all where the budget names none."""
-    for name in budget.strong_categories:
+def _strong_classes(named: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """bool [K]; all where none is named."""
+    for name in named:
         if name not in classes:
+            near = _nearest(name, [*classes, *SPLIT_SETS])
             raise InputError(
-                f"budget.strong_categories: no class {name!r}{_nearest(name, classes)}; "
-                f"the classes are {', '.join(classes)}"
+                f"budget.strong_categories: no class {name!r}{near}; the classes are {', '.join(classes)}, and the "
+                f"names of split-sets {', '.join(SPLIT_SETS)}"
             )
-    return np.array([not budget.strong_categories or name in budget.strong_categories for name in classes])
-
-
-def _is_strong(tags: np.ndarray, strong: np.ndarray) -> bool:
-    return bool(tags.any() and strong[tags].all())
+    return np.array([not named or name in named for name in classes])
 
 
 def _check_strong(
@@ -206,7 +214,7 @@ def _check_strong(
     if strong.all():
         return
     for example_id in fine:
-        if not _is_strong(row[example_id], strong):
+        if not is_strong(row[example_id], strong):
             labels = [classes[k] for k in np.flatnonzero(row[example_id])]
             raise InputError(
                 f"{path}: {example_id!r} shows {', '.join(labels) or 'no class'}, "

@@ -26,16 +26,22 @@ class Manifest:
       roles: for each of `ROLES` its example ids: `fine` are those whose fine masks may be used; `coarse` and `tags`
         all that have them; the others than `fine` are `unlabelled`. All in the order of the draw, so that the first
         n of a role are a draw of n.
+      strong_categories: the classes that may have fine masks: an image is strong, and may be one of `fine`, if all its
+        labels are among them. Empty where every class is.
+      fine_per_class: class name -> how many of `fine` show it, by their tags. Empty in manifests of earlier releases;
+        it follows from the rest, so it is no part of the hash.
     """
 
     dataset: str
     version: str
     split: str
     roles: Mapping[str, tuple[str, ...]]
+    strong_categories: tuple[str, ...] = ()
+    fine_per_class: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) of dataset, version, split and roles: equal for equal manifests, everywhere."""
+        """SHA-256 (hex) of all that was chosen: equal for equal manifests, everywhere."""
         return hashlib.sha256(_canonical(self._content()).encode()).hexdigest()
 
     @functools.cached_property
@@ -48,17 +54,20 @@ class Manifest:
         }
 
     def _content(self) -> dict:
-        return {
+        content = {
             "dataset": self.dataset,
             "version": self.version,
             "split": self.split,
             "roles": {role: list(ids) for role, ids in self.roles.items()},
         }
+        # Absent where there are none, as in the manifests of earlier releases, whose hashes it must not change.
+        return content | ({"strong_categories": list(self.strong_categories)} if self.strong_categories else {})
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes JSON; the file appears whole or not at all."""
         with replacing(pathlib.Path(path)) as aside:
-            content = {"format": FORMAT, **self._content(), "hash": self.hash}
+            told = {"fine_per_class": dict(self.fine_per_class)} if self.fine_per_class else {}
+            content = {"format": FORMAT, **told, **self._content(), "hash": self.hash}
             aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -76,6 +85,8 @@ class Manifest:
                 version=content["version"],
                 split=content["split"],
                 roles={role: tuple(ids) for role, ids in content["roles"].items()},
+                strong_categories=tuple(content.get("strong_categories", ())),
+                fine_per_class=dict(content.get("fine_per_class", {})),
             )
         except OSError as error:
             raise InputError(f"{path}: the label budget cannot be read ({error.strerror})") from error

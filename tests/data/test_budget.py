@@ -241,6 +241,23 @@ def test_manifest_survives_the_disk_and_its_hash_covers_everything(tmp_path):
     assert len(hashes) == 6
 
 
+def test_a_manifest_tells_how_many_masks_each_class_got_outside_its_hash(tmp_path):
+    path = tmp_path / "manifest.json"
+    manifest = draw(Budget(per_class=2), background=1)
+    tags = dict(zip(IDS, tags_of(60), strict=True))
+    counts = sum(tags[i].astype(int) for i in manifest.roles["fine"])
+    assert manifest.fine_per_class == {name: counts[k] for k, name in enumerate(CLASSES) if name != "road"}
+    assert min(manifest.fine_per_class.values()) == 2
+    manifest.write(path)
+    content = json.loads(path.read_text())
+    assert content.pop("fine_per_class") == manifest.fine_per_class
+    # As an earlier release wrote it.
+    path.write_text(json.dumps(content))
+    old = Manifest.read(path)
+    assert old.fine_per_class == {} and old.hash == manifest.hash and old.roles == manifest.roles
+    assert set(draw(Budget(fine=0)).fine_per_class.values()) == {0}
+
+
 def test_a_damaged_manifest_is_named(tmp_path):
     path = tmp_path / "manifest.json"
     draw(Budget(fine=10)).write(path)

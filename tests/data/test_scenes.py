@@ -4,10 +4,10 @@ import pytest
 import tensorflow_datasets as tfds
 
 from scarce_jax.data.builders import prepare, scenes_draw, scenes_shapes
-from scarce_jax.data.builders.scenes import Scenes
+from scarce_jax.data.builders.scenes import ColouredScenes, Scenes
 from scarce_jax.data.builders.scenes_compose import CRUMB, KINDS, draw_scene
 from scarce_jax.data.coarse import CoarseMeter, example_rng, simulate_coarse
-from scarce_jax.data.schema import KNOWN, SCENES
+from scarce_jax.data.schema import COLOURED_SCENES, KNOWN, SCENES
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,35 @@ def test_colour_does_not_tell_the_class(pictures):
     ])  # fmt: skip
     spread = np.concatenate([image[(fine > 0) & (fine < 255)] for image, fine in pictures]).std(0)
     assert (np.abs(means - means.mean(0)) < 1.1 * spread).all()
+
+
+def nearest_mean_accuracy(pictures):
+    """Share of objects whose hue is nearest to that of their own class's other objects."""
+    hues, kinds = [], []
+    for image, fine in pictures:
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 0]
+        for k in set(np.unique(fine)) - {0, 255}:
+            hues.append(np.exp(2j * np.pi * hsv[fine == k] / 180).mean())
+            kinds.append(k)
+    hues, kinds = np.array(hues), np.array(kinds)
+    means = np.array([hues[kinds == k].mean() for k in range(1, len(SCENES.classes))])
+    return (np.abs(hues[:, None] - means).argmin(1) + 1 == kinds).mean()
+
+
+def test_colour_tells_the_class_in_the_coloured_variant_alone(pictures):
+    coloured = [draw_scene("train", index, version="1.0.0", **ColouredScenes.DRAWN) for index in range(48)]
+    assert all(image.shape == (128, 128, 3) for image, _ in coloured)
+    assert nearest_mean_accuracy(coloured) > 0.5 > 0.3 > nearest_mean_accuracy(pictures)
+
+
+def test_prepared_coloured_scenes_lie_beside_the_others(tmp_path, monkeypatch):
+    for builder in (Scenes, ColouredScenes):
+        monkeypatch.setattr(builder, "SIZES", {"train": 2})
+    prepared = [prepare(name, tmp_path) for name in ("scenes", "scenes/coloured")]
+    assert [str(p.directory.relative_to(tmp_path)) for p in prepared] == ["scenes/1.0.0", "scenes/coloured/1.0.0"]
+    assert prepared[1].info.classes == KNOWN["scenes/coloured"].classes == COLOURED_SCENES.classes
+    first = [tfds.builder_from_directory(p.directory).as_data_source("train")[0]["image"].shape for p in prepared]
+    assert first == [(256, 256, 3), (128, 128, 3)]
 
 
 def test_texture_alone_tells_the_fish_apart():

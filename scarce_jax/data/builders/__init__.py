@@ -4,23 +4,31 @@ from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.build import prepare
 from scarce_jax.data.builders.camvid import Camvid
 from scarce_jax.data.builders.cityscapes import Cityscapes
+from scarce_jax.data.builders.coco import Coco, CocoWithVoc
 from scarce_jax.data.builders.folder import Folder
 from scarce_jax.data.builders.prepared import (
     Prepared,
     dataset_dir,
     default_data_dir,
+    is_generated,
     is_prepared,
     load_info,
     load_prepared,
     prepare_command,
 )
-from scarce_jax.data.builders.scenes import Scenes
+from scarce_jax.data.builders.scenes import ColouredScenes, Scenes
+from scarce_jax.data.builders.voc import Voc, VocAnimals
 
 BUILDERS: dict[str, type[SegmentationBuilder]] = {
     "camvid": Camvid,
     "cityscapes": Cityscapes,
+    "coco": Coco,
+    "coco/with_voc": CocoWithVoc,
     "folder": Folder,
     "scenes": Scenes,
+    "scenes/coloured": ColouredScenes,
+    "voc": Voc,
+    "voc/animals": VocAnimals,
 }
 """Dataset name -> its builder; what follows a slash in the name is the builder's config, or the user's own name."""
 
@@ -30,6 +38,7 @@ __all__ = [
     "SegmentationBuilder",
     "dataset_dir",
     "default_data_dir",
+    "is_generated",
     "is_prepared",
     "load_info",
     "load_prepared",

@@ -54,6 +54,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     """What the source folder must hold, for messages; empty where the dataset needs none."""
     NAMED: ClassVar[bool] = False
     """The user names the dataset, after a slash, and what it holds may change: its version says the content's hash."""
+    VARIES: ClassVar[bool] = False
+    """Sources may hold more or less of the dataset: its version says the content's hash."""
     tags_from: str = "the fine masks"
     coarse_from: str = SIMULATED
     COARSE: ClassVar[CoarseSettings] = CoarseSettings()
@@ -72,12 +74,13 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         # Before tfds' own initialisation, which asks for the features and with them for the classes.
         self.source, self.variant = source, config
         self.facts = self.describe()
-        given = tfds.core.BuilderConfig(name=config) if self.NAMED else config
+        given = None if config is None else tfds.core.BuilderConfig(name=config)
         super().__init__(data_dir=data_dir, config=given, file_format="array_record")
 
     def _create_builder_config(self, builder_config: Any, version: Any) -> tfds.core.BuilderConfig | None:
-        # tfds warns of a config that the class does not list.
-        return builder_config if self.NAMED else super()._create_builder_config(builder_config, version)
+        # tfds warns of a config that the class does not list; of one that it lists it writes a file that a failed build
+        # leaves behind.
+        return builder_config
 
     def describe(self) -> DatasetInfo:
         """The dataset's facts; `splits` is filled in from what `split_examples` gives."""
@@ -122,7 +125,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             content.update(name.encode() + tally.content)
         self.info.metadata.update(
             name=self.facts.name,
-            version=f"{self.version}+{content.hexdigest()[:8]}" if self.NAMED else str(self.version),
+            version=f"{self.version}+{content.hexdigest()[:8]}" if self.NAMED or self.VARIES else str(self.version),
             classes=self.facts.classes,
             palette=self.facts.palette,
             background=self.facts.background,

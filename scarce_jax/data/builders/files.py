@@ -55,12 +55,20 @@ def read_files(
     found: dict[str, bytes | np.ndarray | None] = {"image": data}
     for name, path in masks.items():
         found[name] = None if path is None else read_mask(path, example_id, indices)
-        if path is not None and found[name].shape != size:
-            raise InputError(
-                f"{path} (example {example_id}): the mask is {wxh(found[name].shape)} pixels, its image {image} is "
-                f"{wxh(size)}; both must have the same size"
-            )
+        if path is not None:
+            check_size(found[name], path, size, image, example_id)
     return found
+
+
+def check_size(
+    mask: np.ndarray, path: pathlib.Path, size: tuple[int, int], image: pathlib.Path, example_id: str
+) -> None:
+    """Raises InputError unless the mask [H, W] of the file `path` has the `size` (H, W) of its image."""
+    if mask.shape != size:
+        raise InputError(
+            f"{path} (example {example_id}): the mask is {wxh(mask.shape)} pixels, its image {image} is "
+            f"{wxh(size)}; both must have the same size"
+        )
 
 
 def read_image(path: pathlib.Path, example_id: str) -> tuple[bytes, tuple[int, int]]:
@@ -89,7 +97,11 @@ def read_mask(path: pathlib.Path, example_id: str, indices: Mapping[int, int]) -
 
     Grey files hold the ids themselves, palette files the ids as palette indices (their colours say nothing).
     """
-    ids = mask_ids(path, example_id)
+    return to_indices(mask_ids(path, example_id), path, example_id, indices)
+
+
+def to_indices(ids: np.ndarray, path: pathlib.Path, example_id: str, indices: Mapping[int, int]) -> np.ndarray:
+    """Native ids, of integers [H, W], as uint8 [H, W] class indices, 255 = void; raises InputError for another id."""
     values = np.unique(ids)
     table = {IGNORE: IGNORE, **indices}
     unknown = [int(v) for v in values if int(v) not in table]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from scarce_jax.data.schema import IGNORE
+from scarce_jax.data.schema import IGNORE, default_palette
 from scarce_jax.errors import InputError
 
 KEYS = ("classes", "palette", "background", "ignore")
@@ -93,15 +93,6 @@ def _palette(path: pathlib.Path, value: Any, count: int, background: int | None)
         found = f"{len(value)} colours" if valid else "not a list of RGB triples of 0..255"
         raise InputError(f"{path}: palette: {found}, expected {count} RGB triples, one a class; or leave it out")
     return tuple(tuple(colour) for colour in value)
-
-
-def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """`count` (up to 255) different colours: those of PASCAL VOC without black, its background's.
-
-    The bits of a colour's number go to red, green and blue in turn, the lowest to the highest.
-    """
-    bits = [(np.arange(1, count + 1)[:, None] >> (3 * k + np.arange(3)) & 1) << (7 - k) for k in range(3)]
-    return tuple(tuple(int(x) for x in colour) for colour in sum(bits))
 
 
 def _background(path: pathlib.Path, value: Any, names: list[str]) -> int | None:

@@ -147,6 +147,13 @@ def _imported(name: str) -> type[SegmentationBuilder]:
     return found
 
 
+def is_generated(name: str) -> bool:
+    """True for a dataset of ours that a program draws, so that it can be prepared on first use."""
+    from scarce_jax.data.builders import BUILDERS  # not at the top: the builders import this module
+
+    return name in BUILDERS and not BUILDERS[name].HOLDS
+
+
 def dataset_dir(name: str, data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """The folder that a prepared dataset has, whether or not it is there. Raises InputError for an unknown name."""
     builder, _ = builder_class(name)

@@ -68,7 +68,17 @@ CRUMB = 24
 def _palette(rng: np.random.Generator) -> np.ndarray:
     """Six colours [6, 3] shared by creatures, ground and clutter of one picture, so that colour says little."""
     hue = rng.random(6) * 180
-    saturation, value = rng.uniform(0.2, 0.8, 6), rng.uniform(0.35, 0.95, 6)
+    return _colours(hue, rng.uniform(0.2, 0.8, 6), rng.uniform(0.35, 0.95, 6))
+
+
+def _own_palette(rng: np.random.Generator, which: int) -> np.ndarray:
+    """Two colours [2, 3] about the hue of a kind of creature; the kinds' hues divide the circle evenly."""
+    hue = (which + 0.25 * rng.standard_normal(2)) * 180 / len(KINDS) % 180
+    return _colours(hue, rng.uniform(0.5, 0.95, 2), rng.uniform(0.45, 0.95, 2))
+
+
+def _colours(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """RGB [N, 3] of OpenCV's hues (0..180), saturations and values (0..1)."""
     hsv = np.stack([hue, saturation * 255, value * 255], -1).astype(np.uint8)[None]
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0].astype(np.float32) / 255
 
@@ -168,9 +178,9 @@ def _place(rng: np.random.Generator, kind: Kind, size: int, horizon: float, dept
 
 
 def _creatures(
-    rng: np.random.Generator, image: np.ndarray, palette: np.ndarray, light: Light, horizon: float
+    rng: np.random.Generator, image: np.ndarray, palette: np.ndarray, light: Light, horizon: float, coloured: float
 ) -> tuple[np.ndarray, list[int]]:
-    """Paints two to six creatures, far to near.
+    """Paints two to six creatures, far to near; of them the share `coloured` in colours of their kind.
 
     Returns:
       uint8 [size, size], which creature is seen where (0 none), and the class of each, that of none first.
@@ -196,7 +206,9 @@ def _creatures(
         else:
             continue
         texture = kind.texture or str(rng.choice(TEXTURES, p=[0.34, 0.34, 0.12, 0.1, 0.1]))
-        paint(image, opacity, silhouette, at, _skin(rng, palette, texture, at.scale), light, rng)
+        own = coloured and rng.random() < coloured
+        colours = _own_palette(rng, int(which)) if own else palette
+        paint(image, opacity, silhouette, at, _skin(rng, colours, texture, at.scale), light, rng)
         areas = np.append(areas, np.count_nonzero(solid))
         seen = np.append(left, areas[-1])
         labels.append(int(which) + 1)
@@ -224,10 +236,15 @@ def _camera(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return cv2.convertScaleAbs(np.maximum(image, 0, out=image), alpha=255)
 
 
-def draw_scene(split: str, index: int, *, version: str, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+def draw_scene(
+    split: str, index: int, *, version: str, size: int = 256, coloured: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Image uint8 [size, size, 3] RGB and mask uint8 [size, size] (0 = background, 255 = void).
 
     The picture depends on the arguments alone: no seed of a run reaches it.
+
+    Args:
+      coloured: probability that a creature wears the colours of its kind; otherwise, and at 0, colour says nothing.
     """
     rng = np.random.default_rng([zlib.crc32(f"scenes/{version}/{split}".encode()), index])
     palette = _palette(rng)
@@ -241,7 +258,7 @@ def draw_scene(split: str, index: int, *, version: str, size: int = 256) -> tupl
     )
     image, horizon = _sea(rng, size, palette, light)
     _clutter(rng, image, palette, light, horizon, int(rng.integers(3, 9)), near=False)
-    owner, labels = _creatures(rng, image, palette, light, horizon)
+    owner, labels = _creatures(rng, image, palette, light, horizon, coloured)
     if rng.random() < 0.3:
         hiding = _clutter(rng, image, palette, light, horizon, int(rng.integers(1, 3)), near=True)
         owner[hiding > 127] = 0
