@@ -132,7 +132,8 @@ def test_a_right_import_passes(module, line):
 
 
 @pytest.mark.parametrize(
-    "module", ["scarce_jax", "data.budget", "data.records", "data.images", "data.schema", "host.workers"]
+    "module",
+    ["scarce_jax", "data.budget", "data.records", "data.images", "data.schema", "host.workers", "host.diffusion"],
 )
 def test_light_modules_load_no_jax(module):
     name = module if module == PACKAGE else f"{PACKAGE}.{module}"

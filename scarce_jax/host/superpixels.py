@@ -1,0 +1,87 @@
+"""Superpixels of an image, their graph and their mean features, on the host."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+_CIELAB_RANGE = np.float32([100, 255, 255])
+"""Extent of L, and what 8-bit CIELAB leaves for a and b."""
+
+
+def cielab(image: np.ndarray) -> np.ndarray:
+    """An image in CIELAB (sRGB, white D65).
+
+    Args:
+      image: uint8 [H, W, 3] RGB.
+
+    Returns:
+      float32 [H, W, 3]: L in 0..100, a and b within -128..127.
+    """
+    return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+
+
+def normalised(lab: np.ndarray) -> np.ndarray:
+    """CIELAB [..., 3] divided by the channels' extents, so that each spans at most 1."""
+    return lab / _CIELAB_RANGE
+
+
+def superpixels(lab: np.ndarray, *, segments: int, compactness: float, iterations: int) -> np.ndarray:
+    """SLIC superpixels: connected regions of similar colour and size, the same for the same input.
+
+    The distance is that of SLIC's authors (Achanta et al., "SLIC superpixels compared to state-of-the-art superpixel
+    methods", equation 3): squared CIELAB distance plus the squared distance in grid steps times compactness^2.
+
+    Args:
+      lab: float32 [H, W, 3] CIELAB.
+      segments: how many to start from; small ones are merged into neighbours, so that fewer remain.
+      compactness: CIELAB distance that weighs as much as one grid step; the larger, the squarer.
+      iterations: of k-means.
+
+    Returns:
+      int64 [H, W]: ids 0..N-1, each of which occurs.
+    """
+    # Slow to import, and of no use to whoever only reads the settings.
+    from skimage.segmentation import slic
+
+    # slic stretches its input to 0..1, which would tie the meaning of compactness to the image's contrast.
+    extent = float(lab.max() - lab.min()) or 1.0
+    return slic(
+        lab,
+        n_segments=segments,
+        compactness=compactness / extent,
+        max_num_iter=iterations,
+        convert2lab=False,
+        start_label=0,
+        channel_axis=-1,
+    )
+
+
+def region_means(values: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """Means over regions: float64 [N, D].
+
+    Args:
+      values: real [H, W, D].
+      regions: int [H, W], ids 0..N-1, each of which occurs.
+    """
+    flat = regions.ravel()
+    sizes = np.bincount(flat)
+    sums = [np.bincount(flat, weights=channel.ravel()) for channel in np.moveaxis(values, -1, 0)]
+    return np.stack(sums, -1) / sizes[:, None] if sums else np.zeros((sizes.size, 0))
+
+
+def adjacency(regions: np.ndarray) -> np.ndarray:
+    """Pairs of regions with a common side of a pixel: int64 [E, 2], each pair once, smaller id first, sorted."""
+    sides = ((regions[:, :-1], regions[:, 1:]), (regions[:-1], regions[1:]))
+    first, second = (np.concatenate([side[k][side[0] != side[1]] for side in sides]).astype(np.int64) for k in (0, 1))
+    count = int(regions.max()) + 1
+    codes = np.unique(np.minimum(first, second) * count + np.maximum(first, second))
+    return np.stack(np.divmod(codes, count), -1)
+
+
+def at_border(regions: np.ndarray) -> np.ndarray:
+    """Which regions touch the image's border: bool [N]."""
+    found = np.zeros(int(regions.max()) + 1, bool)
+    for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
+        found[edge] = True
+    return found
