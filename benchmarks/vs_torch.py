@@ -1,4 +1,4 @@
-"""Dilated convolutions and the PSPNet train step against PyTorch, on the same work and the same device.
+"""Dilated convolutions, pooling with switches and the PSPNet train step against PyTorch: same work, same device.
 
     python benchmarks/vs_torch.py [--torch-python PYTHON] [--full] [--compile] [--out FILE]
 
@@ -6,9 +6,11 @@ PyTorch runs in a process of its own, after JAX's has ended, so that neither hol
 --torch-python names an interpreter that has it. Both use NHWC (channels_last), float32 parameters and, with --full,
 bfloat16 computation (autocast), on a GPU; without --full, float32 and small sizes, as fit a CPU.
 
-The convolutions are the 3x3 ones of a dilated encoder, rates 2, 4 and 12, forward and each gradient apart. The train
-step is a PSPNet with auxiliary head: forward, cross-entropy with 255 ignored, backward, SGD with momentum and decay,
-on random images that are on the device already; both frameworks count the same parameters, or the script stops.
+The convolutions are the 3x3 ones of a dilated encoder, rates 2, 4 and 12, forward and each gradient apart. Pooling is
+2x2 with switches, as VGG's first, and unpooling by them, forward and gradient apart; in PyTorch `max_pool2d` with
+indices and `max_unpool2d`. The train step is a PSPNet with auxiliary head: forward, cross-entropy with 255 ignored,
+backward, SGD with momentum and decay, on random images that are on the device already; both frameworks count the same
+parameters, or the script stops.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ RATES = (2, 4, 12)
 CLASSES = 19
 SMALL = {
     "dtype": "float32", "conv": {"batch": 2, "size": 33, "channels": 64},
-    "step": {"batch": 2, "crop": 97, "depth": 18, "width": 32},
+    "pool": {"batch": 2, "size": 160, "channels": 64}, "step": {"batch": 2, "crop": 97, "depth": 18, "width": 32},
 }  # fmt: skip
 FULL = {
     "dtype": "bfloat16", "conv": {"batch": 16, "size": 43, "channels": 512},
-    "step": {"batch": 16, "crop": 340, "depth": 101, "width": 64},
+    "pool": {"batch": 16, "size": 320, "channels": 64}, "step": {"batch": 16, "crop": 340, "depth": 101, "width": 64},
 }  # fmt: skip
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 OPTIMIZER = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
@@ -45,6 +47,7 @@ def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
 
     from scarce_jax.losses import cross_entropy
     from scarce_jax.models.pspnet import PSPNet
+    from scarce_jax.ops.pool import max_pool_with_switches, unpool
 
     dtype, conv = jnp.dtype(sizes["dtype"]), sizes["conv"]
 
@@ -78,6 +81,17 @@ def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
         found[f"forward_{rate}"] = timed(jax.jit(forward), x, w)
         found[f"input_gradient_{rate}"] = timed(jax.jit(to_input), x, w, g)
         found[f"kernel_gradient_{rate}"] = timed(jax.jit(to_kernel), x, w, g)
+
+    pool = sizes["pool"]
+    shape = (pool["batch"], pool["size"], pool["size"], pool["channels"])
+    x = jax.random.normal(jax.random.key(7), shape, dtype)
+    pooled, pull_pool, switches = jax.vjp(max_pool_with_switches, x, has_aux=True)
+    spread, pull_unpool = jax.vjp(lambda pooled: unpool(pooled, switches), pooled)
+    pulled = jax.jit(lambda pull, g: pull(g)[0])
+    found["pool"] = timed(jax.jit(max_pool_with_switches), x)
+    found["pool_gradient"] = timed(pulled, pull_pool, pooled)
+    found["unpool"] = timed(jax.jit(unpool), pooled, switches)
+    found["unpool_gradient"] = timed(pulled, pull_unpool, spread)
 
     step = sizes["step"]
     module = PSPNet(classes=CLASSES, depth=step["depth"], width=step["width"], dropout=DROPOUT, dtype=dtype)
@@ -160,6 +174,21 @@ def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
         found[f"forward_{rate}"] = timed(lambda pads=pads: torch.nn.functional.conv2d(x, w, **pads))
         found[f"input_gradient_{rate}"] = timed(lambda f=backward: f([True, False, False]))
         found[f"kernel_gradient_{rate}"] = timed(lambda f=backward: f([False, True, False]))
+
+    pool = sizes["pool"]
+    x = random(pool["batch"], pool["channels"], pool["size"], pool["size"]).requires_grad_()
+    pooled, indices = torch.nn.functional.max_pool2d(x, 2, return_indices=True)
+    values = pooled.detach().requires_grad_()
+    spread = torch.nn.functional.max_unpool2d(values, indices, 2)
+
+    def gradient(y: Any, x: Any) -> Any:
+        return torch.autograd.grad(y, x, y.detach(), retain_graph=True)
+
+    found["pool_gradient"] = timed(lambda: gradient(pooled, x))
+    found["unpool_gradient"] = timed(lambda: gradient(spread, values))
+    with torch.no_grad():
+        found["pool"] = timed(lambda: torch.nn.functional.max_pool2d(x, 2, return_indices=True))
+        found["unpool"] = timed(lambda: torch.nn.functional.max_unpool2d(values, indices, 2))
 
     step = sizes["step"]
     net = torch_pspnet(step["depth"], step["width"]).to(device).to(memory_format=torch.channels_last).train()

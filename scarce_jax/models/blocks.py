@@ -36,7 +36,7 @@ class TransposedConv(nn.Module):
 
     The kernel [k, k, C, features] is torch's weight [C, features, k, k] with its first two axes at the end.
     Initial values have the variance that torch gives a convolution with as many inputs as one pixel of the result
-    has here, C * (k / stride)**2; the bias is zero.
+    has here, C * (k / stride)**2, or are normal with standard deviation `deviation`; the bias is zero.
     """
 
     features: int
@@ -44,10 +44,13 @@ class TransposedConv(nn.Module):
     stride: int
     padding: int
     dtype: Any = jnp.float32
+    deviation: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         initial = nn.initializers.variance_scaling(self.stride**2 / 3, "fan_in", "uniform")
+        if self.deviation is not None:
+            initial = nn.initializers.normal(self.deviation)
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", initial, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)

@@ -1,7 +1,8 @@
-"""Trained weights from files of PyTorch: ResNets in torchvision's layout, and PSPNets in that of hszhao/semseg.
+"""Trained weights from files of PyTorch: ResNets and VGG-16 in torchvision's layout, PSPNets in that of hszhao/semseg.
 
 A file's keys are translated to our parameter paths, and refused unless they are exactly what the net's trunk needs:
-`layer3.0.conv2.weight` is `layer3_block0/conv2/kernel`, semseg's `layer0.3.weight` the deep stem's `conv2/kernel`.
+`layer3.0.conv2.weight` is `layer3_block0/conv2/kernel`, semseg's `layer0.3.weight` the deep stem's `conv2/kernel`,
+and `features.5.weight` VGG-16's `conv2_1/kernel` (see `vgg_weights`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -19,6 +20,7 @@ import numpy as np
 from flax import traverse_util
 
 from scarce_jax.errors import InputError
+from scarce_jax.models import vgg_weights
 from scarce_jax.models.resnet import BLOCKS
 
 TRUNKS = ("backbone", "encoder")
@@ -46,6 +48,7 @@ _LEAVES = {
     "running_var": ("batch_stats", "var"),
 }
 _BINS = (1, 2, 3, 6)
+_Shapes = Mapping[str, tuple[int, ...]]
 _HEADS = {"cls": ("final_block", "classifier"), "aux": ("aux_block", "aux_classifier")}
 
 
@@ -180,31 +183,30 @@ class Imported:
 def import_weights(path: pathlib.Path, net: Mapping[str, tuple[int, ...]]) -> Imported:
     """The weights and batch statistics of a file for a net.
 
-    The trunk must be there whole. Of a semseg PSPNet, everything else that has the net's shape is taken too.
+    The trunk must be there whole. Of a semseg PSPNet, everything else that has the net's shape is taken too; of a
+    VGG-16, fc6 and fc7 where the net has them as convolutions.
 
     Args:
       net: "params/backbone/conv1/kernel" -> shape, of every array of the net.
 
     Raises:
-      InputError: the file is damaged, or its trunk is not the net's: depth, stem, width, keys or shapes differ.
+      InputError: the file is damaged, or its trunk is not the net's: depth, stem, batch normalisation,
+        width, keys or shapes differ.
     """
     trunk = trunk_of(net)
     tensors = read_tensors(path)
-    found, unused = {}, []
-    for key, value in tensors.items():
-        target = translate(key)
-        if target is None:
-            if re.match(r"(conv|bn|layer)\d", key) and not key.endswith("num_batches_tracked"):
-                raise InputError(f"{path}: {key} is of no ResNet in torchvision's layout; expected such a file")
-            if not key.endswith("num_batches_tracked"):
-                unused.append(key)
-            continue
-        collection, where = target
-        # PyTorch's convolutions are [out, in, height, width].
-        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-        found[f"{collection}/{rename_trunk(where, trunk)}"] = (key, value)
+    if f"params/{trunk}/conv1_1/kernel" in net:
+        found, unused = vgg_weights.arrange(path, tensors, trunk, net)
+        check = _check_vgg
+    else:
+        found, unused = _arrange_resnet(path, tensors, trunk)
+        check = _check_resnet
     shapes = {name: value.shape for name, (_, value) in found.items()}
-    _check_trunk(path, trunk, shapes, net)
+    theirs, ours = (
+        {name: shape for name, shape in arrays.items() if name.split("/")[1] == trunk} for arrays in (shapes, net)
+    )
+    check(path, trunk, theirs, ours)
+    _check_arrays(path, theirs, ours)
     values = {}
     for name, (key, value) in found.items():
         if net.get(name) != value.shape:
@@ -228,11 +230,27 @@ def rename_trunk(path: str, trunk: str | None) -> str:
     return f"{trunk}{slash}{rest}" if trunk and first in TRUNKS else path
 
 
-def _check_trunk(
-    path: pathlib.Path, trunk: str | None, found: Mapping[str, tuple[int, ...]], net: Mapping[str, tuple[int, ...]]
-) -> None:
-    theirs = {name: shape for name, shape in found.items() if name.split("/")[1] == trunk}
-    ours = {name: shape for name, shape in net.items() if name.split("/")[1] == trunk}
+def _arrange_resnet(
+    path: pathlib.Path, tensors: Mapping[str, np.ndarray], trunk: str | None
+) -> tuple[dict[str, tuple[str, np.ndarray]], list[str]]:
+    """As `vgg_weights.arrange`, of a ResNet or PSPNet."""
+    found, unused = {}, []
+    for key, value in tensors.items():
+        target = translate(key)
+        if target is None:
+            if re.match(r"(conv|bn|layer)\d", key) and not key.endswith("num_batches_tracked"):
+                raise InputError(f"{path}: {key} is of no ResNet in torchvision's layout; expected such a file")
+            if not key.endswith("num_batches_tracked"):
+                unused.append(key)
+            continue
+        collection, where = target
+        # PyTorch's convolutions are [out, in, height, width].
+        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
+        found[f"{collection}/{rename_trunk(where, trunk)}"] = (key, value)
+    return found, unused
+
+
+def _check_resnet(path: pathlib.Path, trunk: str | None, theirs: _Shapes, ours: _Shapes) -> None:
     if _blocks(ours) == (0, 0, 0, 0):
         raise InputError(f"{path}: holds a ResNet's weights, and the net has no ResNet to fill with them")
     if _blocks(theirs) == (0, 0, 0, 0):
@@ -243,9 +261,32 @@ def _check_trunk(
         (_stem, "name a file with the net's stem"),
         (lambda shapes: f"a ResNet of width {shapes[stem][-1]}", "set the stage's width to the file's"),
     )
+    if stem in theirs:
+        _check_facts(path, facts, theirs, ours)
+
+
+def _check_vgg(path: pathlib.Path, trunk: str, theirs: _Shapes, ours: _Shapes) -> None:
+    first = f"params/{trunk}/conv1_1/kernel"
+    if first not in theirs:
+        raise InputError(
+            f"{path}: found no VGG-16 in torchvision's layout in it; expected keys such as features.0.weight"
+        )
+    facts = (
+        (vgg_weights.describe, "set batch_norm to the file's, or name another file"),
+        (lambda shapes: f"a VGG-16 of width {shapes[first][-1]}", "set the stage's width to the file's"),
+    )
+    _check_facts(path, facts, theirs, ours)
+
+
+def _check_facts(
+    path: pathlib.Path, facts: Iterable[tuple[Callable[[_Shapes], str], str]], theirs: _Shapes, ours: _Shapes
+) -> None:
     for fact, advice in facts:
-        if stem in theirs and fact(theirs) != fact(ours):
+        if fact(theirs) != fact(ours):
             raise InputError(f"{path}: the file looks like {fact(theirs)}, and the net is {fact(ours)}; {advice}")
+
+
+def _check_arrays(path: pathlib.Path, theirs: _Shapes, ours: _Shapes) -> None:
     missing, unknown = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
     if missing or unknown:
         raise InputError(

@@ -16,7 +16,9 @@ from scarce_jax.errors import InputError
 from scarce_jax.models import resnet, weights
 from scarce_jax.models.pspnet import PSPNet
 from scarce_jax.models.resnet import ResNet
+from scarce_jax.models.vgg import VGG16Trunk
 from tests import torch_files
+from tests.models import vgg_nets
 from tests.models.golden import recipe
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "resnet.npz")
@@ -89,7 +91,7 @@ def basic(tmp_path):
     def run(net=NETS["basic"], name="w.safetensors", **changes):
         made = {**tensors("basic"), **{key.replace("__", "."): value for key, value in changes.items()}}
         path = torch_files.save(tmp_path / name, {key: value for key, value in made.items() if value is not None})
-        return weights.import_weights(path, shapes(net))
+        return weights.import_weights(path, net if isinstance(net, dict) else shapes(net))
 
     return run
 
@@ -139,6 +141,125 @@ def test_missing_additional_and_misshapen_arrays_are_refused(basic):
         basic(layer2__1__conv1__weight=np.zeros((32, 32, 1, 1), np.float32))
     with pytest.raises(InputError, match=r"bn1\.running_mean holds values that are not finite"):
         basic(bn1__running_mean=np.full(16, np.nan, np.float32))
+
+
+class OnVGG(resnet.nn.Module):
+    """A VGG-16 under the name that it has in nets, and fc6 and fc7 as convolutions over what it gives."""
+
+    width: int
+    batch_norm: bool = False
+    fc6: int = 7
+    hidden: int = 0
+
+    @resnet.nn.compact
+    def __call__(self, image):
+        x, _ = VGG16Trunk(self.width, self.batch_norm, name="backbone")(image, train=False)
+        if self.hidden:
+            y = resnet.nn.Conv(self.hidden, (self.fc6, self.fc6), name="fc6")(x)
+            resnet.nn.Conv(self.hidden, (1, 1), name="fc7")(y)
+        return x
+
+
+@functools.lru_cache
+def vgg_shapes(width=recipe.WIDTH["vgg16"], **fields):
+    return weights.flat_shapes(
+        jax.eval_shape(OnVGG(width, **fields).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    )
+
+
+CLASSIFIER = {f"classifier.{index}.{leaf}" for index in (0, 3, 6) for leaf in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("case", ["vgg16", "vgg16_bn"])
+def test_vgg_forward_pass_is_that_of_pytorch(case, tmp_path):
+    net = OnVGG(recipe.WIDTH[case], case == "vgg16_bn")
+    expected = vgg_shapes(batch_norm=net.batch_norm)
+    found = weights.import_weights(torch_files.save(tmp_path / "w.safetensors", vgg_nets.tensors(case)), expected)
+    assert found.values.keys() == expected.keys()
+    assert set(found.unused) == CLASSIFIER
+    features = vgg_nets.compiled(net.apply)(weights.overlay({}, found.values), recipe.image())
+    vgg_nets.assert_golden(features, case)
+
+
+@pytest.fixture
+def vgg(tmp_path):
+    """Writes a narrow VGG-16 with some arrays changed (None: left out), and imports it for a net of these shapes."""
+
+    def run(net=None, case="vgg16", **changes):
+        made = {**vgg_nets.tensors(case), **{key.replace("__", "."): value for key, value in changes.items()}}
+        kept = {key: value for key, value in made.items() if value is not None}
+        return weights.import_weights(torch_files.save(tmp_path / "w.safetensors", kept), net or vgg_shapes())
+
+    return run
+
+
+def test_another_vgg_is_refused_by_name(vgg, basic):
+    with pytest.raises(
+        InputError, match="looks like a VGG-16 with batch normalisation, and the net is a VGG-16 without .*; set batch_"
+    ):
+        vgg(case="vgg16_bn")
+    with pytest.raises(InputError, match="looks like a VGG-16 of width 8, and the net is a VGG-16 of width 4; set the"):
+        vgg(vgg_shapes(4))
+    # VGG-19 has a fourth convolution in its third group.
+    with pytest.raises(InputError, match=r"features\.16\.weight is of no VGG-16 in torchvision's layout"):
+        vgg(features__16__weight=np.zeros((32, 32, 3, 3), np.float32))
+    with pytest.raises(InputError, match=r"1 missing \['params/backbone/conv5_3/bias'\], 0 that the net"):
+        vgg(features__28__bias=None)
+    with pytest.raises(InputError, match=r"conv3_1/bias has shape \[31\], expected \[32\]"):
+        vgg(features__10__bias=np.zeros(31, np.float32))
+    with pytest.raises(InputError, match=r"features\.28\.bias holds values that are not finite"):
+        vgg(features__28__bias=np.full(64, np.nan, np.float32))
+    with pytest.raises(InputError, match="found no VGG-16 in torchvision's layout in it; .* features.0.weight"):
+        vgg(features__0__weight=None)
+    with pytest.raises(InputError, match="found no VGG-16 in torchvision's layout"):
+        basic(vgg_shapes())
+
+
+@pytest.mark.parametrize("names", [("classifier.0", "classifier.3"), ("pre_logits.fc1", "pre_logits.fc2")])
+def test_fully_connected_layers_become_convolutions(names, tmp_path):
+    given = vgg_nets.tensors("vgg16")
+    weight, bias = given["classifier.0.weight"], given["classifier.0.bias"]
+    x = recipe.uniform("pool5", (2, 7, 7, weight.shape[1] // 49), -1, 1)
+    fc6 = x.transpose(0, 3, 1, 2).reshape(2, -1) @ weight.T + bias
+    fc7 = fc6 @ given["classifier.3.weight"].T + given["classifier.3.bias"]
+    # timm's files have them as convolutions already.
+    if names[0] != "classifier.0":
+        for old, new, side in zip(("classifier.0", "classifier.3"), names, (7, 1), strict=True):
+            value = given.pop(f"{old}.weight")
+            given[f"{new}.weight"] = value.reshape(len(value), -1, side, side)
+            given[f"{new}.bias"] = given.pop(f"{old}.bias")
+    expected = vgg_shapes(hidden=len(weight))
+    found = weights.import_weights(torch_files.save(tmp_path / "w.safetensors", given), expected)
+    assert found.values.keys() == expected.keys()
+    assert set(found.unused) == {"classifier.6.weight", "classifier.6.bias"}
+    values = {name.removeprefix("params/"): value for name, value in found.values.items()}
+    y = np.einsum("bijc,ijcf->bf", x, values["fc6/kernel"]) + values["fc6/bias"]
+    np.testing.assert_allclose(y, fc6, atol=1e-4)
+    np.testing.assert_allclose(y @ values["fc7/kernel"][0, 0] + values["fc7/bias"], fc7, atol=1e-4)
+
+
+def test_large_field_of_view_gets_every_third_row_and_fourth_channel(vgg):
+    given = vgg_nets.tensors("vgg16")
+    weight = given["classifier.0.weight"]
+    hidden = len(weight) // 4
+    found = vgg(vgg_shapes(hidden=hidden, fc6=3))
+    assert set(found.unused) == {"classifier.6.weight", "classifier.6.bias"}
+    square = weight.reshape(len(weight), -1, 7, 7)
+    kernel = found.values["params/fc6/kernel"]
+    assert kernel.shape == (3, 3, square.shape[1], hidden)
+    for place in ((0, 0, 5, 1), (2, 1, 0, hidden - 1), (1, 2, 63, 0)):
+        i, j, c, f = place
+        assert kernel[place] == square[4 * f, c, 3 * i, 3 * j]
+    np.testing.assert_array_equal(found.values["params/fc6/bias"], given["classifier.0.bias"][::4])
+    np.testing.assert_array_equal(found.values["params/fc7/kernel"][0, 0], given["classifier.3.weight"][::4, ::4].T)
+    np.testing.assert_array_equal(found.values["params/fc7/bias"], given["classifier.3.bias"][::4])
+
+
+@pytest.mark.parametrize("fields", [{"fc6": 5, "hidden": 128}, {"hidden": 100}, {"hidden": 256}])
+def test_fully_connected_layers_that_do_not_fit_stay_as_they_are(vgg, fields):
+    found = vgg(vgg_shapes(**fields))
+    assert set(found.unused) == CLASSIFIER
+    assert {name.split("/")[1] for name in found.values} == {"backbone"}
 
 
 def test_half_precision_is_widened(basic):

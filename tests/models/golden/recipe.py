@@ -4,11 +4,14 @@ import zlib
 
 import numpy as np
 
-WIDTH = {"basic": 16, "bottleneck": 8, "pspnet": 8}
-"""Case -> base width: ResNet-18 and ResNet-50 as torchvision has them, semseg's PSPNet-50 with the deep stem."""
+WIDTH = {"basic": 16, "bottleneck": 8, "pspnet": 8, "vgg16": 8, "vgg16_bn": 8, "largefov": 4, "cam": 4, "pnet": 4}
+"""Case -> base width: ResNet-18, ResNet-50, VGG-16 as torchvision has them, semseg's PSPNet-50 with the deep stem; and
+what is built on VGG-16."""
 
 CLASSES = 5
 SIZE = (2, 51, 66, 3)
+EIGHTHS = (2, 65, 97, 3)
+"""Sides of the form 8 * n + 1, at which Caffe's rounding up of pools changes nothing."""
 
 
 def uniform(name, shape, low, high):
@@ -18,12 +21,12 @@ def uniform(name, shape, low, high):
     return values.reshape(shape).astype(np.float32)
 
 
-def weight(key, shape):
-    """The value of an array of PyTorch's layout, such that activations stay near 1."""
+def weight(key, shape, gain=1):
+    """The value of an array of PyTorch's layout, such that activations stay near 1 (see `gain_of`)."""
     if key.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
-    if len(shape) == 4:
-        limit = (3 / np.prod(shape[1:])) ** 0.5
+    if len(shape) in (2, 4):
+        limit = (3 * gain / np.prod(shape[1:])) ** 0.5
         return uniform(key, shape, -limit, limit)
     if key.endswith("running_var"):
         return uniform(key, shape, 0.5, 2)
@@ -37,9 +40,14 @@ def weight(key, shape):
     return uniform(key, shape, -0.3, 0.3)
 
 
-def image():
+def gain_of(case):
+    """What `weight` takes for a case: only nets with a ReLU after every convolution need 2."""
+    return 1 if case == "vgg16_bn" else 2
+
+
+def image(size=SIZE):
     """float32 [B, H, W, 3], normalised."""
-    return uniform("image", SIZE, -2, 2)
+    return uniform("image", size, -2, 2)
 
 
 def sample(array):

@@ -1,0 +1,85 @@
+"""The VGG-16 classifier whose class activation maps localise tags (Zhou et al., 2016, "Learning Deep Features for
+Discriminative Localization").
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from scarce_jax.models.resnet import convolution
+from scarce_jax.models.vgg import Pool, VGG16Trunk
+
+GEOMETRIES = {
+    16: {"pools": (Pool(2, 2),) * 4 + (None,)},
+    8: {"pools": (Pool(2, 2),) * 3 + (Pool(3, 1, 1), None), "dilation": 2},
+}
+"""Stride of the maps -> pools of the trunk, and the dilation of its conv5. 16 is the paper's: pool5 removed."""
+
+HEAD_PATTERN = r"^(conv6|classifier)/"
+"""Finds the layers that VGG-16 has not, for a higher rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
+
+
+class CamClassifier(nn.Module):
+    """Image -> logits of its tags, and the maps that they are the means of.
+
+    The VGG-16 without pool5, a 3x3 convolution of 1024 channels with ReLU, the average over the image and one linear
+    layer. 19,454,804 parameters with 20 classes. (The authors' convolution has two groups and their linear layer no
+    bias; one group is what their paper describes.) The linear layer starts from N(0, 0.01).
+
+    Attributes:
+      classes: number of tags, the background's not counted.
+      width: of the trunk (see VGG16Trunk); the additional convolution has 16 times as many channels. The paper's is 64.
+      batch_norm: in the trunk; the paper's net has none.
+      dropout: rate at which averaged features are dropped.
+      stride: of the maps: the paper's 16, or 8 with pool4 at stride 1 and conv5 dilated by 2.
+      dtype: of the computation up to the average, which like parameters and batch statistics is float32.
+    """
+
+    classes: int
+    width: int = 64
+    batch_norm: bool = False
+    dropout: float = 0.5
+    stride: int = 16
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        if self.stride not in GEOMETRIES:
+            raise ValueError(
+                f"stride of the class activation maps is {self.stride}; expected one of {list(GEOMETRIES)}"
+            )
+        self.backbone = VGG16Trunk(self.width, self.batch_norm, **GEOMETRIES[self.stride], dtype=self.dtype)
+        self.conv6 = convolution(16 * self.width, 3, use_bias=True, dtype=self.dtype)
+        self.feature_dropout = nn.Dropout(self.dropout)
+        self.classifier = nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.01))
+
+    def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
+        """Classifies images.
+
+        Args:
+          image: float [B, H, W, 3], normalised RGB; H and W at least `stride`.
+          train: whether batch statistics are used and updated, and features dropped (rng "dropout").
+
+        Returns:
+          float32 logits [B, classes].
+        """
+        features = self._features(image, train=train).mean((1, 2))
+        return self.classifier(self.feature_dropout(features, deterministic=not train))
+
+    def maps(self, image: jax.Array) -> jax.Array:
+        """Class activation maps (section 2): `module.apply(variables, image, method="maps")`.
+
+        Returns:
+          float32 [B, H // stride, W // stride, classes]; the mean over a map, plus the class's bias, is the logit. Any
+          sign: no ReLU, no normalisation.
+        """
+        kernel = self.classifier.variables["params"]["kernel"]
+        return jnp.einsum("bhwc,ck->bhwk", self._features(image, train=False), kernel, precision="highest")
+
+    def _features(self, image: jax.Array, *, train: bool) -> jax.Array:
+        """float32 [B, h, w, 16 * width], not negative."""
+        x, _ = self.backbone(image, train=train)
+        return nn.relu(self.conv6(x)).astype(jnp.float32)

@@ -1,0 +1,105 @@
+"""VGG-16 (Simonyan and Zisserman, 2015, configuration D) as an encoder: its 13 convolutions, NHWC.
+
+Parameter paths follow the paper's and Caffe's names: `conv3_2/kernel` is the second convolution of the third group,
+`bn3_2` its batch normalisation where there is one. `weights` maps torchvision's `features.N` to them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from scarce_jax.models import resnet
+from scarce_jax.ops.pool import max_pool_with_switches
+
+CONVOLUTIONS = (2, 2, 3, 3, 3)
+"""Convolutions in groups conv1 to conv5; a pooling may follow each group."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Maximum pooling over windows of `window` x `window`, torch's sizes: (H + 2 * padding - window) // stride + 1.
+
+    With `switches` the place of each maximum is kept, for unpooling; the windows must then tile the image.
+    """
+
+    window: int
+    stride: int
+    padding: int = 0
+    switches: bool = False
+
+    def __post_init__(self):
+        if self.switches and (self.stride != self.window or self.padding):
+            raise ValueError(f"{self} keeps switches; expected stride = window and no padding")
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """(pooled [B, H', W', C], switches uint8 [B, H', W', C] or None), as `ops.pool.max_pool_with_switches`."""
+        if self.switches:
+            return max_pool_with_switches(x, self.window)
+        return resnet.max_pool(x, self.window, self.stride, ((self.padding, self.padding),) * 2), None
+
+
+POOLS: tuple[Pool | None, ...] = (Pool(2, 2),) * 5
+"""The paper's: each halves the image, rounded down."""
+
+
+class VGG16Trunk(nn.Module):
+    """The 13 convolutions of 3x3, each followed by a ReLU, in five groups.
+
+    14,714,688 parameters at width 64; 14,723,136 with batch normalisation, where convolutions keep their bias, as in
+    torchvision's `vgg16_bn`. Initial values are He's over the outputs, as there; biases are zero.
+
+    Attributes:
+      width: channels of conv1; conv2 to conv5 have 2, 4, 8 and 8 times as many. The paper's is 64.
+      batch_norm: between each convolution and its ReLU.
+      pools: what follows each of the five groups; None for no pooling.
+      dilation: of the convolutions of conv5.
+      dtype: of the computation and the outputs; parameters and batch statistics are float32.
+    """
+
+    width: int = 64
+    batch_norm: bool = False
+    pools: tuple[Pool | None, ...] = POOLS
+    dilation: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, tuple[jax.Array | None, ...]]:
+        """Encodes images.
+
+        Args:
+          image: float [B, H, W, 3], normalised RGB.
+          train: whether batch normalisation uses (and updates) the statistics of this batch.
+
+        Returns:
+          Features [B, h, w, 8 * width] after the last pooling, h = H // 32 with the default pools; and the switches of
+          each of the five pools, None for one that keeps none.
+
+        Raises:
+          ValueError: there are not five pools, or the image is too small for them.
+        """
+        if len(self.pools) != len(CONVOLUTIONS):
+            raise ValueError(f"pools of a VGG-16 are {len(self.pools)}; expected 5, None where there is none")
+        x, switches = image.astype(self.dtype), []
+        for group, (count, pool) in enumerate(zip(CONVOLUTIONS, self.pools, strict=True), start=1):
+            options = {"dilation": self.dilation if group == 5 else 1, "use_bias": True, "dtype": self.dtype}
+            features = self.width * min(2 ** (group - 1), 8)
+            for index in range(1, count + 1):
+                x = resnet.convolution(features, 3, **options, name=f"conv{group}_{index}")(x)
+                if self.batch_norm:
+                    x = resnet.batch_norm(train=train, dtype=self.dtype, name=f"bn{group}_{index}")(x)
+                x = nn.relu(x)
+            found = None
+            if pool is not None:
+                if min(x.shape[1:3]) + 2 * pool.padding < pool.window:
+                    raise ValueError(
+                        f"image of {image.shape[1]} x {image.shape[2]} is too small for this VGG-16: {pool} after "
+                        f"conv{group} finds {x.shape[1]} x {x.shape[2]}; give a larger one"
+                    )
+                x, found = pool(x)
+            switches.append(found)
+        return x, tuple(switches)

@@ -1,0 +1,243 @@
+"""Networks of the decoupled method: sizes, the saliency against layers chained by hand, what the parts read."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scarce_jax.models.decoupled import DeconvNet, DecoupledClassifier, SegmentationNet, class_saliency
+from tests.models.shapes import abstract, parameters, random_image, random_variables
+
+SMALL = {"width": 2, "hidden": 6, "fc6_kernel": 3}
+
+
+def segmentation_shapes(width, size):
+    """Of pool5, its saliency, and the switches, for square images."""
+    channels = (width, 2 * width, 4 * width, 8 * width, 8 * width)
+    switches = [(2, size >> i, size >> i, c) for i, c in enumerate(channels, start=1)]
+    return [switches[-1], switches[-1], *switches]
+
+
+def count(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def shapes_inside(module, *inputs):
+    """Module path -> shape of its output."""
+    inputs = [jax.ShapeDtypeStruct(shape, jnp.uint8 if i > 1 else jnp.float32) for i, shape in enumerate(inputs)]
+
+    def run(key, *x):
+        variables = module.init(key, *x, train=False)
+        return module.apply(variables, *x, train=False, capture_intermediates=True)[1]["intermediates"]
+
+    found = jax.eval_shape(run, jax.random.key(0), *inputs)
+    return {
+        jax.tree_util.keystr(path[:-2], simple=True, separator="/"): x.shape
+        for path, x in jax.tree.leaves_with_path(found)
+    }
+
+
+def abstract_segmentation(module, shapes, **options):
+    inputs = [jax.ShapeDtypeStruct(shape, jnp.uint8 if i > 1 else jnp.float32) for i, shape in enumerate(shapes)]
+    return jax.eval_shape(lambda key, *x: module.init_with_output(key, *x, **options), jax.random.key(0), *inputs)
+
+
+def test_parameter_counts_of_the_paper():
+    classifier = parameters(DecoupledClassifier(20), (1, 224, 224, 3))
+    params = abstract_segmentation(SegmentationNet(), segmentation_shapes(64, 320), train=False)[1]["params"]
+    assert classifier == 134_342_484
+    assert count(params) == 173_107_906 == 307_450_390 - classifier
+    assert {name: count(params[name]) for name in ("bn_pool5", "bn_saliency")} == {
+        "bn_pool5": 1024,
+        "bn_saliency": 1024,
+    }
+    expected = {"fc6": 102_762_496, "fc7": 4_196_352, "fc6_deconv": 51_380_736}
+    assert {name: count(params["bridge"][name]) for name in expected} == expected
+    assert parameters(DeconvNet(21), (1, 224, 224, 3)) == 251_805_653
+
+
+def test_shapes_at_the_papers_size():
+    module = DecoupledClassifier(20)
+    image = jax.ShapeDtypeStruct((2, 320, 320, 3), jnp.float32)
+    variables = abstract(module, image.shape)[1]
+    found = jax.eval_shape(lambda v, x: module.apply(v, x, method="classify"), variables, image)
+    sizes, channels = (160, 80, 40, 20, 10), (64, 128, 256, 512, 512)
+    assert [(x.shape, x.dtype) for x in found.switches] == [
+        ((2, s, s, c), jnp.uint8) for s, c in zip(sizes, channels, strict=True)
+    ]
+    assert found.pool5.shape == (2, 10, 10, 512) and found.scores.shape == (2, 4, 4, 20)
+    inside = shapes_inside(SegmentationNet(), *segmentation_shapes(64, 320))
+    expected = {
+        "bridge/fc6": (4, 2048), "bridge/fc7": (4, 2048), "bridge/fc6_deconv": (10, 512),
+        "deconvolution/deconv5_1": (20, 512), "deconvolution/deconv5_3": (20, 512),
+        "deconvolution/deconv4_2": (40, 512), "deconvolution/deconv4_3": (40, 256),
+        "deconvolution/deconv3_2": (80, 256), "deconvolution/deconv3_3": (80, 128),
+        "deconvolution/deconv2_1": (160, 128), "deconvolution/deconv2_2": (160, 64),
+        "deconvolution/deconv1_1": (320, 64), "deconvolution/deconv1_2": (320, 64), "seg_score": (320, 2),
+    }  # fmt: skip
+    assert {name: inside[name] for name in expected} == {n: (2, s, s, c) for n, (s, c) in expected.items()}
+
+
+def test_other_sizes_widths_and_dtypes():
+    # One place of fc6's window, and images that are not square.
+    assert abstract(DecoupledClassifier(20), (2, 224, 224, 3))[0].shape == (2, 20)
+    (logits, aux_logits), variables = abstract(DeconvNet(5, **SMALL, dtype=jnp.bfloat16), (1, 96, 160, 3))
+    assert logits.shape == (1, 96, 160, 5) and logits.dtype == jnp.float32 and aux_logits is None
+    kinds = {x.dtype for x in jax.tree.leaves(variables)}
+    module = DecoupledClassifier(4, width=2, fc6_kernel=3, batch_norm=True, dtype=jnp.bfloat16)
+    logits, variables = abstract(module, (1, 128, 128, 3))
+    assert logits.dtype == jnp.float32 and variables["params"]["fc6"]["kernel"].shape == (3, 3, 16, 128)
+    assert "bn5_3" in variables["params"]["backbone"]
+    kinds |= {x.dtype for x in jax.tree.leaves(variables)}
+    narrow = SegmentationNet(width=2, fc6_kernel=3, dtype=jnp.bfloat16)
+    logits, variables = abstract_segmentation(narrow, segmentation_shapes(2, 96), train=False)
+    assert logits.shape == (2, 96, 96, 2) and logits.dtype == jnp.float32
+    assert variables["params"]["bridge"]["fc6"]["kernel"].shape == (3, 3, 32, 64)
+
+    def each_label(variables, pool5, saliency, *switches):
+        segment = lambda s: narrow.apply(variables, pool5, s, *switches, train=False)
+        return jax.vmap(segment, in_axes=1, out_axes=1)(saliency)
+
+    pool5, _, *switches = segmentation_shapes(2, 96)
+    inputs = [jax.ShapeDtypeStruct(s, jnp.float32) for s in (pool5, (2, 7, *pool5[1:]))]
+    inputs += [jax.ShapeDtypeStruct(s, jnp.uint8) for s in switches]
+    assert jax.eval_shape(each_label, variables, *inputs).shape == (2, 7, 96, 96, 2)
+    assert kinds | {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    assert all("0x" not in repr(m) for m in (module, narrow, DeconvNet(5)))
+
+
+@functools.cache
+def head():
+    """(classifier, variables, pool5 [2, 5, 6, 16] with scores of 3 x 4 places, its compiled saliency)."""
+    module = DecoupledClassifier(4, **SMALL)
+    variables = jax.tree.map(np.asarray, random_variables(module, (1, 96, 96, 3)))
+    pool5 = np.maximum(random_image(2, 5, 6, 16), 0)
+    return module, variables, pool5, jax.jit(functools.partial(class_saliency, module))
+
+
+def test_saliency_equals_the_transposed_layers_chained_by_hand():
+    module, variables, pool5, saliency = head()
+    one_each = np.broadcast_to(np.eye(4, dtype=np.float32), (2, 4, 4)).copy()
+    one_each[0, 3], one_each[1, 0] = [0, 1, 0, 1], 1
+    found = saliency(variables, pool5, one_each)
+    assert found.shape == (2, 4, 5, 6, 16)
+
+    weights = {name: variables["params"][name] for name in ("fc6", "fc7", "score")}
+    windows = np.stack([[pool5[:, i : i + 3, j : j + 3] for j in range(4)] for i in range(3)])  # [3, 4, B, 3, 3, C]
+    fc6 = np.einsum("ijbklc,klcf->bijf", windows, weights["fc6"]["kernel"]) + weights["fc6"]["bias"]
+    fc7 = np.maximum(fc6, 0) @ weights["fc7"]["kernel"][0, 0] + weights["fc7"]["bias"]
+    scores = np.maximum(fc7, 0) @ weights["score"]["kernel"][0, 0] + weights["score"]["bias"]
+    for b, l in np.ndindex(2, 4):
+        seed = np.zeros((3, 4, 4), np.float32)
+        for k in np.flatnonzero(one_each[b, l]):
+            i, j = divmod(int(scores[b, :, :, k].argmax()), 4)
+            seed[i, j, k] = 1 / (1 + np.exp(-scores[b, i, j, k]))
+        back = seed @ weights["score"]["kernel"][0, 0].T * (fc7[b] > 0)
+        back = back @ weights["fc7"]["kernel"][0, 0].T * (fc6[b] > 0)
+        expected = np.zeros((5, 6, 16), np.float32)
+        for i, j in np.ndindex(3, 4):
+            expected[i : i + 3, j : j + 3] += np.einsum("f,klcf->klc", back[i, j], weights["fc6"]["kernel"])
+        assert np.abs(expected).max() > 1e-4
+        np.testing.assert_allclose(found[b, l], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_saliency_is_linear_in_the_seed_and_the_seed_is_a_sigmoid():
+    module, variables, pool5, saliency = head()
+    labels = np.broadcast_to(np.eye(4, dtype=np.float32), (2, 4, 4))
+    ones = np.asarray(saliency(variables, pool5, labels, np.ones((2, 4), np.float32)))
+    half = np.full((2, 4), 0.5, np.float32)
+    np.testing.assert_allclose(saliency(variables, pool5, labels, half), ones / 2, rtol=1e-6)
+    everything = saliency(variables, pool5, np.ones_like(labels), np.ones((2, 4), np.float32))
+    np.testing.assert_allclose(everything[:, 2], ones.sum(1), atol=1e-5)
+    # The bias moves the largest scores of the second image to 2; their seeds are then sigmoid(2).
+    scores = jax.jit(lambda v, x: module.apply(v, x, method="head"))(variables, pool5)
+    largest = np.asarray(scores).max((1, 2))[1]
+    params = variables["params"]
+    moved = {**params, "score": {**params["score"], "bias": params["score"]["bias"] + 2 - largest}}
+    found = saliency({"params": moved}, pool5, labels)
+    np.testing.assert_allclose(found[1], 0.880797 * ones[1], atol=1e-5)
+    assert not np.allclose(found[0], 0.880797 * ones[0], atol=1e-4)
+
+
+def test_only_the_first_place_of_equal_scores_gives_the_saliency():
+    _, variables, pool5, saliency = head()
+    constant = np.broadcast_to(pool5[:, :1, :1], pool5.shape)
+    found = np.asarray(saliency(variables, constant, np.ones((2, 4, 4), np.float32)))
+    assert np.abs(found[:, :, :3, :3]).max((2, 3, 4)).all()
+    assert not found[:, :, 3:].any() and not found[:, :, :, 3:].any()
+
+
+def test_averages_and_maxima_are_over_the_places():
+    module = DecoupledClassifier(3, **SMALL)
+    variables = random_variables(module, (1, 96, 96, 3))
+    image = random_image(2, 96, 128, 3)
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def both(v, x):
+        found = module.apply(v, x, method="classify")
+        return found, found.average, found.maximum, module.apply(v, x, train=False)
+
+    found, average, maximum, logits = both(variables, image)
+    assert found.scores.shape == (2, 1, 2, 3)
+    np.testing.assert_allclose(average, np.asarray(found.scores).mean((1, 2)), rtol=1e-6)
+    np.testing.assert_array_equal(maximum, np.asarray(found.scores).max((1, 2)))
+    np.testing.assert_allclose(logits, average, rtol=1e-5)
+
+
+def test_segmentation_net_learns_everything_and_reads_everything():
+    # 3 x 3 places of pool5 and a window of 2: fc6 has 2 x 2 places, enough for its batch normalisation.
+    module = SegmentationNet(width=1, hidden=6, fc6_kernel=2)
+    shapes = segmentation_shapes(1, 96)
+    rng = np.random.default_rng(0)
+    abstracts = abstract_segmentation(module, shapes, train=False)[1]
+    variables = jax.tree.map_with_path(
+        lambda path, x: jnp.asarray(rng.uniform(0.5, 1.5, x.shape) if path[-1].key in ("scale", "var") else
+                                    rng.normal(size=x.shape), jnp.float32), abstracts)  # fmt: skip
+    pool5 = jax.nn.relu(random_image(*shapes[0]))
+    saliency = jnp.asarray(rng.normal(size=shapes[1]), jnp.float32)
+    switches = [jnp.asarray(rng.integers(0, 4, shape), jnp.uint8) for shape in shapes[2:]]
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+    @functools.partial(jax.jit, compiler_options=options)
+    def step(variables, saliency, switches):
+        def loss(params):
+            state = {**variables, "params": params}
+            y, new = module.apply(state, pool5, saliency, *switches, train=True, mutable=["batch_stats"])
+            return (y * jnp.cos(jnp.arange(y.size).reshape(y.shape))).mean(), (y, new["batch_stats"])
+
+        return jax.grad(loss, has_aux=True)(variables["params"])
+
+    gradient, (logits, stats) = step(variables, saliency, switches)
+    for path, value in jax.tree.leaves_with_path(gradient):
+        # A constant before batch normalisation has no influence.
+        idle = path[-1].key == "bias" and not path[-2].key.startswith("bn") and path[-2].key != "seg_score"
+        assert np.isfinite(value).all() and (idle or np.abs(value).max() > 0), jax.tree_util.keystr(path)
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: not np.array_equal(a, b), stats, variables["batch_stats"])))
+    # Normalised on its own, a saliency a thousandth as large says the same; another one does not.
+    small = step(variables, 1e-3 * saliency, switches)[1][0]
+    np.testing.assert_allclose(small, logits, atol=0.02 * np.std(logits))
+    assert np.std(step(variables, saliency[::-1], switches)[1][0] - logits) > 0.1 * np.std(logits)
+    for index in range(5):
+        turned = [3 - s if i == index else s for i, s in enumerate(switches)]
+        assert np.std(step(variables, saliency, turned)[1][0] - logits) > 0.1 * np.std(logits), index
+
+
+def test_what_does_not_fit_is_an_error():
+    module, variables, pool5, saliency = head()
+    with pytest.raises(
+        ValueError, match="pool5 is 2 x 6, smaller than fc6's window, 3 x 3; give images of at least 96"
+    ):
+        module.apply(variables, pool5[:, :2], method="head")
+    with pytest.raises(ValueError, match=r"label vectors have shape \(2, 4\); expected \[2, L, 4\]"):
+        saliency(variables, pool5, np.ones((2, 4), np.float32))
+    with pytest.raises(ValueError, match="input to pool is 25 x 32; expected multiples of the window, 2"):
+        abstract(module, (1, 100, 128, 3))
+    with pytest.raises(ValueError, match="input of fc6 is 2 x 2, smaller than its window, 3 x 3"):
+        abstract(DeconvNet(3, **SMALL), (1, 64, 64, 3))
+    net, shapes = SegmentationNet(**SMALL), segmentation_shapes(2, 96)
+    with pytest.raises(ValueError, match="expected equal ones"):
+        abstract_segmentation(net, [shapes[0], (2, 3, 3, 8), *shapes[2:]], train=False)
+    with pytest.raises(ValueError, match="switches of 4 pools; expected 5"):
+        abstract_segmentation(net, shapes[:-1], train=False)

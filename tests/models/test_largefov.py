@@ -1,0 +1,101 @@
+"""DeepLab-LargeFOV: the paper's size and grid, Caffe's geometry, optimizer groups."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scarce_jax.models import vgg
+from scarce_jax.models.largefov import BIAS_PATTERN, HEAD_PATTERN, LargeFOV
+from scarce_jax.training.optim import Group, assign_groups, parameter_paths
+from tests.models import vgg_nets
+from tests.models.golden import recipe
+from tests.models.shapes import abstract, gradients_reach_every_parameter, parameters, random_image, random_variables
+
+GOLDEN_NET = LargeFOV(recipe.CLASSES, recipe.WIDTH["largefov"])
+
+
+@pytest.mark.parametrize(("classes", "count"), [(21, 20_505_429), (1, 20_484_929), (2, 20_485_954)])
+def test_parameter_count(classes, count):
+    assert parameters(LargeFOV(classes), (1, 321, 321, 3)) == count
+
+
+@pytest.mark.parametrize(
+    ("size", "eighth"), [((321, 321), (41, 41)), ((513, 513), (65, 65)), ((128, 128), (16, 16)), ((1, 9), (1, 2))]
+)
+def test_logits_are_at_an_eighth_rounded_up(size, eighth):
+    (logits, aux_logits), _ = abstract(LargeFOV(21), (2, *size, 3))
+    assert logits.shape == (2, *eighth, 21) and logits.dtype == jnp.float32
+    assert aux_logits is None
+
+
+def test_forward_pass_is_that_of_the_caffe_definition(tmp_path):
+    variables = vgg_nets.variables(GOLDEN_NET, "largefov", tmp_path, recipe.EIGHTHS)
+    logits, _ = vgg_nets.forward(GOLDEN_NET)(variables, recipe.image(recipe.EIGHTHS))
+    vgg_nets.assert_golden(logits, "largefov")
+
+
+def test_features_lie_at_every_eighth_pixel():
+    # On sides 8 * n + 1 such a grid is its own mirror image, and so are the logits of symmetric kernels.
+    variables = random_variables(GOLDEN_NET, recipe.EIGHTHS)
+    variables = jax.tree.map(lambda x: x + x[::-1, ::-1] if x.ndim == 4 else x, variables)
+    image = recipe.image(recipe.EIGHTHS)
+    run = vgg_nets.forward(GOLDEN_NET)
+    logits, _ = run(variables, image)
+    mirrored, _ = run(variables, np.ascontiguousarray(image[:, ::-1, ::-1]))
+    assert np.std(logits) > 1e-2
+    np.testing.assert_allclose(mirrored, logits[:, ::-1, ::-1], atol=1e-4 * np.abs(logits).max())
+
+
+def test_dropout_is_drawn_in_training_only():
+    module, x = LargeFOV(3, 2), random_image(1, 17, 17, 3)
+    variables = random_variables(module, x.shape)
+
+    def run(key, train):
+        return module.apply(variables, x, train=train, rngs={"dropout": key})[0]
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    first, second, plain, same = vgg_nets.compiled(
+        lambda keys: [run(keys[i], train) for train in (True, False) for i in (0, 1)]
+    )(keys)
+    assert np.abs(first - second).max() > 1e-3
+    np.testing.assert_array_equal(plain, same)
+
+
+def test_training_reaches_everything(monkeypatch):
+    monkeypatch.setattr(vgg, "CONVOLUTIONS", (1,) * 5)  # compiles in a fraction of the time
+    gradients_reach_every_parameter(LargeFOV(2, 2, batch_norm=True, dropout=0.0), random_image(2, 17, 25, 3))
+
+
+def test_patterns_find_the_classifier_and_the_biases():
+    params = abstract(LargeFOV(21), (1, 33, 33, 3))[1]["params"]
+    groups = (
+        Group(pattern=HEAD_PATTERN + BIAS_PATTERN, lr=20),
+        Group(pattern=HEAD_PATTERN, lr=10),
+        Group(pattern=BIAS_PATTERN, lr=2),
+        Group(),
+    )
+    indices = jax.tree.leaves(assign_groups(groups, params))
+    found = dict(zip(parameter_paths(params), indices, strict=True))
+    assert [path for path, i in found.items() if i == 0] == ["fc8/bias"]
+    assert [path for path, i in found.items() if i == 1] == ["fc8/kernel"]
+    assert sum(i == 2 for i in indices) == sum(i == 3 for i in indices) == 15
+
+
+def test_classifier_starts_at_a_hundredth():
+    module = LargeFOV(21, 8)
+
+    @vgg_nets.compiled
+    def draw():
+        return module.init(jax.random.key(0), jnp.zeros((1, 1, 1, 3)), train=False)["params"]["fc8"]
+
+    head = draw()
+    np.testing.assert_allclose(head["kernel"].std(), 0.01, rtol=0.05)
+    assert not np.any(head["bias"])
+
+
+def test_bfloat16_computes_float32_logits_from_float32_variables():
+    (logits, _), variables = abstract(LargeFOV(5, 4, batch_norm=True, dtype=jnp.bfloat16), (1, 33, 33, 3))
+    assert logits.dtype == jnp.float32
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    assert "0x" not in repr(LargeFOV(5, dtype=jnp.bfloat16))
