@@ -97,7 +97,11 @@ def multi_label_cross_entropy(logits: jax.Array, tags: jax.Array, *, background:
 
 
 def binary_cross_entropy(
-    logits: jax.Array, targets: jax.Array | float, *, labels: jax.Array | None = None
+    logits: jax.Array,
+    targets: jax.Array | float,
+    *,
+    labels: jax.Array | None = None,
+    weights: jax.Array | None = None,
 ) -> jax.Array:
     """Mean binary cross entropy of logits against 0 and 1: both losses of a discriminator, and its generator's.
 
@@ -105,11 +109,13 @@ def binary_cross_entropy(
       logits: floating [...].
       targets: 0 and 1 (or between), broadcastable to the logits: one number where all are real, or all fake.
       labels: integer, broadcastable to the logits; pixels labelled 255 do not count. None counts all.
+      weights: bool or floating >= 0, broadcastable to the logits: of the mean. None weighs all alike.
 
     Returns:
-      float32 scalar; ln 2 at zero logits; 0, with a zero gradient, where every label is 255.
+      float32 scalar; ln 2 at zero logits; 0, with a zero gradient, where nothing counts.
     """
     counted = jnp.ones((), bool) if labels is None else labels != IGNORE
+    counted = counted if weights is None else counted * weights
     return masked_mean(_binary_cross_entropy(logits, jnp.asarray(targets, jnp.float32)), counted)
 
 

@@ -277,6 +277,8 @@ def test_binary_cross_entropy_by_hand():
         losses.binary_cross_entropy(logits[..., :2], 0.0), -(np.log(0.2) + np.log(0.7)) / 2, rtol=1e-5
     )
     assert losses.binary_cross_entropy(logits, 1.0, labels=class_map(255, 255, 255)) == 0
+    weighted = losses.binary_cross_entropy(jnp.array([0.0, 5.0, np.inf]), 1.0, weights=jnp.array([3.0, 1.0, 0.0]))
+    np.testing.assert_allclose(weighted, (3 * np.log(2) + np.log1p(np.exp(-5))) / 4, rtol=1e-5)
 
 
 def test_threshold_selects_labels():

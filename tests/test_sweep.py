@@ -175,6 +175,19 @@ def test_mean_and_spread_by_hand():
     assert spread([None])["mean"] is None and spread([None])["n"] == 0
 
 
+def test_means_over_groups_of_classes_have_their_place():
+    axes, runs = combine(SUPERVISED, {"seed": [0, 1]})
+    figures = {"miou": 0.5, "mean_accuracy": 0.5, "pixel_accuracy": 0.5, "miou_at_size": 0.5}
+    found = {
+        run.name: {"results": {"segmenter": {**figures, "miou_weak": value}}}
+        for run, value in zip(runs, (0.25, 0.75), strict=True)
+    }
+    (row,) = make_table(SUPERVISED, axes, runs, found, {})["rows"]
+    result = row["results"]["segmenter"]
+    assert set(result) == {"miou", "mean_accuracy", "pixel_accuracy", "miou_weak", "paper"}
+    assert (result["miou_weak"]["mean"], result["miou_weak"]["half_range"]) == (0.5, 0.25)
+
+
 def test_draws_and_seeds_can_change_together_as_repeats():
     table = table_of(SUPERVISED, {"seed+budget.seed": [(0, 0), (1, 5)]}, segmenter=[0.5, 0.7])
     assert table["rows"][0]["values"] == {} and table["rows"][0]["runs"] == [

@@ -6,10 +6,12 @@ ResNet takes longer than everything else together.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -20,8 +22,21 @@ from flax import traverse_util
 from orbax.checkpoint import v1 as ocp
 
 from scarce_jax.data.budget import Budget
-from scarce_jax.methods import adversarial, auxiliary, detailer, networks, supervised
+from scarce_jax.host.diffusion import Diffusion
+from scarce_jax.methods import (
+    adversarial,
+    auxiliary,
+    decoupled,
+    detailer,
+    networks,
+    prediction_transfer,
+    supervised,
+    transfer,
+)
+from scarce_jax.methods.class_segmentation import SegmentationStage
 from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.prediction_transfer import AdversarialStage, PNetStage
+from scarce_jax.ops.combinatorial import Combinatorial
 from scarce_jax.ops.resize import resize_bilinear
 from scarce_jax.ops.warp import Augment
 from scarce_jax.training import checkpoint
@@ -31,6 +46,9 @@ from scarce_jax.training.recipe import Runtime
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = {"train": 12, "val": 7}
 """Images of the tiny `scenes`: eight devices divide neither."""
+
+STRONG = ("striped fish", "spotted fish", "checked fish", "crab", "kelp", "coral", "shell")
+"""Categories which alone 5 of the 12 training images show, and 3 of the 7 others."""
 
 RUNTIME = Runtime(checkpoint_every=3, log_every=1, workers=1)
 
@@ -58,10 +76,49 @@ class TinyNet(nn.Module):
         return tuple(resize_bilinear(head, image.shape[1:3], align_corners=True) for head in heads)
 
 
+class TinyEncoder(nn.Module):
+    """Called as ResNet is."""
+
+    depth: int
+    width: int
+    caffe: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+        x = nn.Conv(2 * self.width, (3, 3), 2, use_bias=False, name="conv1")(image)
+        return {"layer1": nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name="bn1")(x))}
+
+
+class TinyPNet(nn.Module):
+    """Called as PNet is."""
+
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, masked_image: jax.Array, *, train: bool) -> jax.Array:
+        x = nn.tanh(nn.Conv(4 * self.width, (4, 4), 4, dtype=self.dtype, name="conv")(masked_image))
+        return nn.Dense(1, name="fc6")(x.reshape(len(x), -1).astype(jnp.float32))[:, 0]
+
+
 def install(setattr=setattr) -> None:
     """Puts the small nets in place; a test gives `monkeypatch.setattr`."""
     setattr(networks, "PSPNet", TinyNet)
+    setattr(networks, "ResNet", TinyEncoder)
+    setattr(prediction_transfer, "PNet", TinyPNet)
     setattr(detailer, "Detailer", TinyNet)
+
+
+@contextlib.contextmanager
+def little_optimised() -> Iterator[None]:
+    """For programs that run but a few times: compiling them takes longer than everything else."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def stage(**changes: Any) -> dict[str, Any]:
@@ -114,6 +171,42 @@ def auxiliary_config(compare: bool = False, runtime: Runtime = RUNTIME, **change
         auxiliary=auxiliary.AuxiliaryStage(width=4, **judged),
         semi=auxiliary.SemiStage(threshold=0.3, **shared),
         adversarial=adversarial.AdversarialStage(discriminator_width=4, semi_start=2, **shared),
+        runtime=runtime,
+    )
+
+
+def transfer_config(compare: bool = False, runtime: Runtime = RUNTIME, **changes: Any) -> transfer.Config:
+    """`changes` are of every training stage."""
+    shared = stage(**changes)
+    judged = {key: shared[key] for key in ("steps", "batch", "optim")}
+    return transfer.Config(
+        dataset="scenes",
+        budget=Budget(strong_categories=STRONG),
+        compare=compare,
+        cam=SegmenterStage(**shared),
+        lnet=SegmenterStage(**shared),
+        diffusion=Diffusion(segments=40),
+        segmenter=SegmenterStage(**shared),
+        pnet=PNetStage(width=2, side=16, categories=2, eval_batch=2, **judged),
+        adversarial=AdversarialStage(pnet_optim=shared["optim"], **judged),
+        runtime=runtime,
+    )
+
+
+def decoupled_config(
+    compare: bool = False, runtime: Runtime = RUNTIME, reestimate: int = 0, **changes: Any
+) -> decoupled.Config:
+    """`changes` are of every training stage; images of 64 x 64, a pool5 of 2 x 2."""
+    given = stage(**{"size": (64, 64), **changes})
+    shared = {key: given[key] for key in ("steps", "batch", "size", "optim", "eval_batch")}
+    net = {"width": 2, "hidden": 4, "fc6_kernel": 1, "augment": Augment(crop=(64, 64))}
+    return decoupled.Config(
+        dataset="scenes",
+        budget=Budget(fine=6),
+        compare=compare,
+        classifier=decoupled.ClassifierStage(batch_norm=True, **net, **shared),
+        decoupled=SegmentationStage(crops=Combinatorial(crop=(64, 64)), hidden=4, reestimate=reestimate, **shared),
+        deconvnet=decoupled.DeconvNetStage(**net, **{**shared, "steps": None}),
         runtime=runtime,
     )
 

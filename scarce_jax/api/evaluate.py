@@ -17,7 +17,7 @@ from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.evaluation.views import Views
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training.plan import read_json
-from scarce_jax.training.recipe import Eval, NetState, Recipe, Runtime
+from scarce_jax.training.recipe import Eval, NetState, Recipe, Runtime, reads
 from scarce_jax.training.session import Session
 
 
@@ -72,10 +72,10 @@ def choose_result(recipe: Recipe, run_dir: pathlib.Path, name: str | None) -> tu
     if name not in recipe.results:
         raise InputError(f"result {name!r}: this run has {', '.join(recipe.results)}")
     item = recipe.results[name]
-    for net in item.nets.values():
-        if not (run_dir / net.init_from.stage / "DONE").exists():
+    for artifact in reads(item):
+        if not (run_dir / artifact.stage / "DONE").exists():
             raise InputError(
-                f"{run_dir}: stage {net.init_from.stage}, which result {name} needs, is not finished; "
+                f"{run_dir}: stage {artifact.stage}, which result {name} needs, is not finished; "
                 f"run the train command again"
             )
     return name, item
@@ -95,6 +95,8 @@ def open_result(
     """
     session, info, _ = open_run(run_dir, data_dir)
     name, item = choose_result(session.recipe, session.run_dir, result)
+    if split is not None and item.given is not None:
+        raise InputError(f"result {name}: is masks inferred on {item.source.split}; leave out --split")
     if split is not None:
         item = dataclasses.replace(item, source=dataclasses.replace(item.source, split=split))
     prepared = session.inputs.reader(item.source.dataset, item.source.split).info
@@ -124,8 +126,9 @@ def evaluate(
     Returns:
       {"run", "result", "dataset", "split", "images", "miou", "mean_accuracy", "pixel_accuracy", "per_class",
       "confusion", "devices", "miou_at_size"}: figures at the truth's native size, mIoU in 0..1. "views" says which,
-      where they are not the image as it is. Of a result of image tags "map" and "mean_f1" in place of the figures of
-      masks, and the average precision of every class.
+      where they are not the image as it is; "miou_<group>" are means over groups of classes, where the method has
+      such. Of a result of image tags "map" and "mean_f1" in place of the figures of masks, and the average precision of
+      every class.
 
     Raises:
       InputError: no such run, result, split or dataset, or a damaged checkpoint.
@@ -181,6 +184,8 @@ def predictor(
             f"result {name}: says which classes an image has, and predicts no masks; `evaluate` measures it, and a run "
             f"of masks can start from its net with init_from"
         )
+    if item.given is not None:
+        raise InputError(f"result {name}: is masks of {item.source.split} that are there already, and predicts none")
 
     def needs_coarse(item: Eval) -> bool:
         return "coarse" in item.source.fields

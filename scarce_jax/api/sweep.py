@@ -16,7 +16,7 @@ from scarce_jax.api.sweep_axes import Axis, Combination, combine
 from scarce_jax.api.sweep_plot import draw
 from scarce_jax.api.sweep_table import make_table, paper_figures
 from scarce_jax.api.train import set_xla_flags, train
-from scarce_jax.data.builders import load_info
+from scarce_jax.data.builders import is_generated, load_info
 from scarce_jax.errors import InputError
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training.log import write_json
@@ -58,8 +58,9 @@ def sweep(
     workdir = pathlib.Path(workdir)
     set_xla_flags(config.runtime)
     axes, runs, _ = plan(config, over, data_dir)
-    for dataset in {run.config.dataset for run in runs} - {"scenes"}:
-        load_info(dataset, None if data_dir is None else os.fspath(data_dir))
+    for dataset in {run.config.dataset for run in runs}:
+        if not is_generated(dataset):
+            load_info(dataset, None if data_dir is None else os.fspath(data_dir))
     _tell_differences(config, axes, runs)
     summaries: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}

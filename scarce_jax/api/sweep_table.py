@@ -9,6 +9,7 @@ from typing import Any
 from scarce_jax import methods
 from scarce_jax.api.configs import to_json
 from scarce_jax.api.sweep_axes import Axis, Combination, coordinates, leaves, paper_tables
+from scarce_jax.evaluation.confusion import is_group_figure
 
 FORMAT = 1
 FIGURES = ("miou", "mean_accuracy", "pixel_accuracy")
@@ -30,8 +31,9 @@ def make_table(
 
     Returns:
       {"format", "method", "dataset", "split", "axes", "rows", "failed", "missing"}. A row is {"values", "runs",
-      "results", "paper_differs"}; a result {"miou", "mean_accuracy", "pixel_accuracy", "paper"}; each of the first
-      three {"mean", "half_range", "std", "n", "values"} with one value per run of the row, null where it has none.
+      "results", "paper_differs"}; a result {"miou", "mean_accuracy", "pixel_accuracy", "paper"}, with "miou_<group>"
+      where the method has groups of classes; each figure is {"mean", "half_range", "std", "n", "values"} with one
+      value per run of the row, null where it has none.
       `std` is the sample standard deviation, null for fewer than two values. `paper` is the paper's mIoU or null;
       `paper_differs` holds the settings that the paper states for the row and that are others here: field ->
       {"paper", "here"}.
@@ -46,7 +48,10 @@ def make_table(
         found = [summaries.get(name, {}).get("results", {}) for name in names]
         results = {
             result: {
-                **{figure: spread([results.get(result, {}).get(figure) for results in found]) for figure in FIGURES},
+                **{
+                    figure: spread([results.get(result, {}).get(figure) for results in found])
+                    for figure in (*FIGURES, *_groups(found, result))
+                },
                 "paper": cited.get(result),
             }
             for result in dict.fromkeys(result for results in found for result in results)
@@ -71,6 +76,12 @@ def make_table(
         "failed": dict(failed),
         "missing": [run.name for run in runs if run.name not in summaries and run.name not in failed],
     }
+
+
+def _groups(found: Sequence[Mapping[str, Any]], result: str) -> list[str]:
+    """The result's figures over groups of classes."""
+    figures = dict.fromkeys(figure for results in found for figure in results.get(result, {}))
+    return [figure for figure in figures if is_group_figure(figure)]
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any]:

@@ -48,6 +48,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _show(found: dict[str, Any]) -> str:
+    from scarce_jax.evaluation.confusion import is_group_figure
+
     rows = [[name, value] for name, value in found["per_class"].items()]
     head = f"{found['run']}: {found['result']} on {found['images']} images of {found['dataset']}/{found['split']}"
     if "map" in found:
@@ -57,6 +59,8 @@ def _show(found: dict[str, Any]) -> str:
         f"mIoU {found['miou']:.4f} (at training size {found['miou_at_size']:.4f})  "
         f"mean accuracy {found['mean_accuracy']:.4f}  pixel accuracy {found['pixel_accuracy']:.4f}"
     )
+    groups = [f"mIoU {key.removeprefix('miou_')} {_figure(found[key])}" for key in found if is_group_figure(key)]
+    figures = "  ".join([figures, *groups])
     return f"{head}\n\n{table(rows, ['class', 'IoU'])}\n\n{figures}"
 
 

@@ -80,17 +80,23 @@ WIDE = 120
 
 
 def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
+    from scarce_jax.evaluation.confusion import is_group_figure
+
     shown = ""
+    results = summary["results"]
+    groups = dict.fromkeys(key for found in results.values() for key in found if is_group_figure(key))
     for figures in FIGURES:
         rows = []
-        for name, found in summary["results"].items():
-            if not figures.keys() <= found.keys():
+        main, *others = figures
+        columns = [main, *(groups if main == "miou" else ()), *others]
+        for name, found in results.items():
+            if main not in found:
                 continue
             cited = paper.get(name)
             cited = [cited if isinstance(cited, float) else None] if paper else []
-            rows.append([name, *(found[key] for key in figures), found["images"], *cited])
-        main = next(iter(figures.values()))
-        header = ["result", *figures.values(), "images", *([f"paper's {main}"] if paper else [])]
+            rows.append([name, *(found.get(key) for key in columns), found["images"], *cited])
+        named = [figures.get(key) or key.replace("miou_", "mIoU ") for key in columns]
+        header = ["result", *named, "images", *([f"paper's {figures[main]}"] if paper else [])]
         shown += f"\n{table(rows, header)}" if rows else ""
     return shown
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -74,6 +74,28 @@ def summarise(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
         "per_class": dict(zip(classes, ious, strict=True)),
         "confusion": counts.tolist(),
     }
+
+
+def group_figure(name: str) -> str:
+    """What the mean IoU over a group of classes is called beside `miou`."""
+    return f"miou_{name}"
+
+
+def is_group_figure(figure: str) -> bool:
+    """Whether a key of a result's figures is such a mean."""
+    return figure.startswith("miou_") and figure != "miou_at_size"
+
+
+def group_means(
+    per_class: Mapping[str, float | None], classes: Sequence[str], groups: Mapping[str, Sequence[int]]
+) -> dict[str, float | None]:
+    """Mean IoU over each group of classes, as `miou` is over all: classes without a pixel are left out.
+
+    Args:
+      per_class: as `summarise` gives it.
+      groups: name -> class ids.
+    """
+    return {group_figure(name): _mean([per_class[classes[k]] for k in ids]) for name, ids in groups.items()}
 
 
 def _ratio(part: np.int64, whole: np.int64) -> float | None:

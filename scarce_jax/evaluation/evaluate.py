@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.data.source import Rows, stream
+from scarce_jax.data.source import RecordField, Rows, stream
 from scarce_jax.evaluation.confusion import confusion
 from scarce_jax.evaluation.views import PLAIN, Predict, Scorer, Views, merge, native_canvas, view_rows
 
@@ -25,12 +25,14 @@ class MeasureRows:
 
     A row holds, for each scale k of the views, `k/image`, `k/height`, `k/width` and `k/<field>`; `label`, `height`,
     `width` at the source's size; `truth` uint8 on the native canvas (IGNORE beyond the image), `native_height`,
-    `native_width` int32; and with `composite` the coarse mask: `coarse` at the source's size, `overlay` natively.
+    `native_width` int32; and with `composite` the coarse mask: `coarse` at the source's size, `overlay` natively. With
+    `given` the mask of that field stands there instead.
     """
 
     rows: Rows
     composite: bool
     views: Views = PLAIN
+    given: RecordField | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,17 +45,18 @@ class MeasureRows:
         height, width = example["image"].shape[:2]
         canvas = native_canvas(height, width)
         size = self.rows.size or (height, width)
-        kept = ("label", "coarse") if self.composite else ("label",)
+        overlay = example["coarse"] if self.composite else self.given and self.given.get(example["id"])
+        kept = {"label": example["label"]} | ({} if overlay is None else {"coarse": overlay})
         inputs = {key: value for key, value in example.items() if key != "label"}
-        row = self.rows.sized({key: example[key] for key in kept}, size, self.rows.size or canvas)
+        row = self.rows.sized(kept, size, self.rows.size or canvas)
         row |= view_rows(self.views, size, self.rows.size is not None, functools.partial(self.rows.sized, inputs))
         row |= {
             "truth": place(example["label"], canvas),
             "native_height": np.int32(height),
             "native_width": np.int32(width),
         }
-        if self.composite:
-            row["overlay"] = place(example["coarse"], canvas)
+        if overlay is not None:
+            row |= {"overlay": self.rows.sized({"overlay": overlay}, (height, width), canvas)["overlay"]}
         return row
 
 
@@ -89,6 +92,7 @@ class Measurement:
       batch: images per device.
       mesh: its only axis splits the batch.
       views: see `Views`.
+      given: masks that are measured in place of a prediction.
     """
 
     def __init__(
@@ -103,9 +107,10 @@ class Measurement:
         mesh: Mesh,
         threads: int,
         views: Views = PLAIN,
+        given: RecordField | None = None,
     ):
-        self._rows = MeasureRows(rows, composite, views)
-        self._composite = composite
+        self._rows = MeasureRows(rows, composite, views, given)
+        self._composite = composite or given is not None
         self._classes, self._batch, self._mesh, self._threads = classes, batch, mesh, threads
         self._axis = mesh.axis_names[0]
         self._groups: dict[tuple[int, int], list[int]] | None = None

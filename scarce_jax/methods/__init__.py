@@ -11,7 +11,7 @@ from typing import Any
 
 from scarce_jax.errors import InputError
 
-NAMES = ("supervised", "detailer", "auxiliary", "adversarial")
+NAMES = ("supervised", "detailer", "auxiliary", "adversarial", "transfer", "decoupled")
 
 
 def by_name(name: str) -> ModuleType:

@@ -14,6 +14,7 @@ import tyro
 from scarce_jax.data.budget import Budget
 from scarce_jax.errors import InputError
 from scarce_jax.losses import class_counts, cross_entropy, inverse_log_weights
+from scarce_jax.ops.resize import resize_bilinear, sample_nearest
 from scarce_jax.ops.warp import Augment, augment, normalise
 from scarce_jax.training.optim import Optimizer
 from scarce_jax.training.recipe import (
@@ -63,22 +64,24 @@ class SegmenterStage:
     """A stage that trains a segmentation net.
 
     Attributes:
-      net: PSPNet; the real-time DSNet of the auxiliary confidence paper; or DeepLab-v2.
+      net: PSPNet; the real-time DSNet of the auxiliary confidence paper; DeepLab-v2; or DeepLab-LargeFOV on VGG-16.
       steps, epochs: length of training, exactly one of them.
       batch: examples per step over all devices.
       size: (height, width) to which whole frames are resized before augmentation, and at which masks are predicted.
-      depth: ResNet depth: 18, 34, 50 or 101; DSNet has but one.
+      depth: ResNet depth: 18, 34, 50 or 101; DSNet and LargeFOV have but one.
       width: channels of the stem; every layer scales with it (64 in the papers, 32 for DSNet).
-      dropout: channel dropout before PSPNet's last convolution.
+      batch_norm: batch normalisation in LargeFOV's VGG-16, which has none in its paper, for training from scratch.
+      dropout: channel dropout before PSPNet's last convolution; dropout after LargeFOV's fc6 and fc7 (0.5 in its
+        paper), and of a tag classifier's features.
       aux_weight: weight of the loss of PSPNet's auxiliary head, on layer3.
       eval_every: steps between measurements on the evaluation split while training; 0 measures the result alone.
       eval_batch: images per device in evaluation and inference.
       init_from: what the net starts from where that is not drawn: RUN:STAGE/NET of another run folder, with #PATTERN
         only the parameters that this regular expression finds; a .safetensors or .pth file of torchvision's ResNet
-        weights; or hf:OWNER/NAME (hf:timm/resnet50.tv_in1k) to download one.
+        or VGG weights; or hf:OWNER/NAME (hf:timm/resnet50.tv_in1k) to download one.
     """
 
-    net: Literal["pspnet", "dsnet", "deeplabv2"] = "pspnet"
+    net: Literal["pspnet", "dsnet", "deeplabv2", "largefov"] = "pspnet"
     steps: int | None = None
     epochs: float | None = None
     batch: int
@@ -86,6 +89,7 @@ class SegmenterStage:
     augment: Augment
     depth: Literal[18, 34, 50, 101] = 101
     width: int = 64
+    batch_norm: bool = False
     dropout: float = 0.1
     aux_weight: float = 0.4
     optim: Optimizer
@@ -112,8 +116,9 @@ def settings(stage: SegmenterStage) -> dict[str, Any]:
     """What of a stage's config decides its result.
 
     How often it is measured on the way does not; nor does the name of what it starts from, whose content counts.
+    `batch_norm` is told by the net itself.
     """
-    names = (field.name for field in dataclasses.fields(stage) if field.name != "init_from")
+    names = (field.name for field in dataclasses.fields(stage) if field.name not in ("init_from", "batch_norm"))
     return {**{name: getattr(stage, name) for name in names}, "eval_every": 0}
 
 
@@ -143,6 +148,11 @@ def unaugmented(row: dict, key: jax.Array, consts: Mapping) -> dict:
     return {**row, "image": normalise(row["image"])}
 
 
+def as_stored(row: dict, key: jax.Array, consts: Mapping) -> dict:
+    """The transform that leaves the row as it is, the image in uint8."""
+    return row
+
+
 def segmentation_loss(
     module: nn.Module,
     fields: tuple[str, ...],
@@ -151,6 +161,9 @@ def segmentation_loss(
     class_weighting: float | None = None,
 ) -> Callable:
     """Cross-entropy of a net's logits, plus `aux_weight` times that of its auxiliary head if it has one.
+
+    Logits of a lower resolution than the label are compared with the label's pixels at their places. The loss shares
+    its "logits" with later turns.
 
     Args:
       fields: what of the batch goes into the net: ("image",) or ("image", "coarse").
@@ -166,21 +179,23 @@ def segmentation_loss(
             variables, *(rows[f] for f in fields), train=True, mutable=["batch_stats"], rngs={"dropout": key}
         )
         weights = None if class_weighting is None else inverse_log_weights(shared["p_class"], class_weighting)
-        value = cross_entropy(logits, rows["label"], class_weights=weights)
+        value = cross_entropy(logits, sample_nearest(rows["label"], logits.shape[1:3]), class_weights=weights)
         metrics = {"cross_entropy": value}
         if aux is not None:
             metrics["auxiliary_cross_entropy"] = cross_entropy(aux, rows["label"], class_weights=weights)
             value += aux_weight * metrics["auxiliary_cross_entropy"]
-        return value, Out(metrics=metrics, stats={SEGMENTER: updated["batch_stats"]})
+        stats = {SEGMENTER: updated.get("batch_stats", {})}
+        return value, Out(metrics=metrics, stats=stats, share={"logits": logits})
 
     return loss
 
 
 def segmentation_predict(module: nn.Module, fields: tuple[str, ...]) -> Callable:
-    """Logits [B, h, w, K] of the net in the segmenter's role."""
+    """Logits [B, H, W, K], of the image's size, of the net in the segmenter's role."""
 
     def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
-        return module.apply(nets[SEGMENTER].variables, *(batch[f] for f in fields), train=False)[0]
+        logits, _ = module.apply(nets[SEGMENTER].variables, *(batch[f] for f in fields), train=False)
+        return resize_bilinear(logits, batch["image"].shape[1:3], align_corners=True)
 
     return predict
 

@@ -18,8 +18,7 @@ from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.losses import multi_label_cross_entropy
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage
-from scarce_jax.methods.networks import backbone, network
-from scarce_jax.models.tags import TagClassifier
+from scarce_jax.methods.networks import classifier, network
 from scarce_jax.training.recipe import Artifact, Confident, Eval, Loss, Net, NetState, Out, Recipe, Source, Train, Turn
 
 CLASSIFIER = "classifier"
@@ -118,41 +117,52 @@ def measured(
 
 def _tags(config: Config, info: DatasetInfo) -> Recipe:
     stage = config.segmenter
-    module = TagClassifier(
-        backbone=backbone(config, stage),
-        classes=len(info.classes) - (info.background is not None),
-        dropout=stage.dropout,
-    )
-    inputs = (common.image_input(stage.size),)
+    module = classifier(config, stage, len(info.classes) - (info.background is not None))
+    train = train_classifier("segmenter", config, stage, module, info.background)
+    init = Artifact(stage="segmenter", name=CLASSIFIER)
+    net = Net(module=module, inputs=train.nets[CLASSIFIER].inputs, init_from=init)
+    tags = dataclasses.replace(_tags_measured(config, stage, module), name="tags", nets={CLASSIFIER: net})
+    return Recipe(stages=(train,), results={"tags": tags})
 
-    def source(split: str, **changes: Any) -> Source:
-        return Source(dataset=config.dataset, split=split, fields=("tags",), size=stage.size, **changes)
+
+def train_classifier(
+    name: str, config: common.Experiment, stage: SegmenterStage, module: nn.Module, background: int | None
+) -> Train:
+    """A stage that trains a classifier of image tags on all training images that have them."""
+    source = Source(
+        dataset=config.dataset,
+        split=config.train_split,
+        ids="tags",
+        fields=("tags",),
+        batch=stage.batch,
+        size=stage.size,
+        transform=common.augmented(stage.augment),
+    )
+    return Train(
+        name=name,
+        nets={CLASSIFIER: common.trained(stage, module, (common.image_input(stage.size),))},
+        turns=(Turn(net=CLASSIFIER, loss=tag_loss(module, background, "tagged")),),
+        sources={"tagged": source},
+        steps=common.length(stage, name),
+        settings=common.settings(stage),
+        evals=(_tags_measured(config, stage, module),) if stage.eval_every else (),
+    )
+
+
+def _tags_measured(config: common.Experiment, stage: SegmenterStage, module: nn.Module) -> Eval:
+    """The measurement of a tag classifier on the evaluation split, in training or, with `nets`, as a result."""
 
     def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
         return module.apply(nets[CLASSIFIER].variables, batch["image"], train=False)
 
-    tags = Eval(
+    source = common.evaluation_source(config, stage, ("tags",))
+    return Eval(
         name=config.eval_split,
         predict=predict,
-        source=source(config.eval_split, batch=stage.eval_batch, transform=common.unaugmented),
+        source=dataclasses.replace(source, labels=()),
         metrics="tags",
         every=stage.eval_every,
     )
-    train = Train(
-        name="segmenter",
-        nets={CLASSIFIER: common.trained(stage, module, inputs)},
-        turns=(Turn(net=CLASSIFIER, loss=tag_loss(module, info.background, "tagged")),),
-        sources={
-            "tagged": source(
-                config.train_split, ids="tags", batch=stage.batch, transform=common.augmented(stage.augment)
-            )
-        },
-        steps=common.length(stage, "segmenter"),
-        settings=common.settings(stage),
-        evals=(tags,) if stage.eval_every else (),
-    )
-    net = Net(module=module, inputs=inputs, init_from=Artifact(stage="segmenter", name=CLASSIFIER))
-    return Recipe(stages=(train,), results={"tags": dataclasses.replace(tags, name="tags", nets={CLASSIFIER: net})})
 
 
 def tag_loss(module: nn.Module, background: int | None, source: str) -> Loss:
@@ -165,7 +175,7 @@ def tag_loss(module: nn.Module, background: int | None, source: str) -> Loss:
             variables, rows["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
         )
         return multi_label_cross_entropy(logits, rows["tags"], background=background), Out(
-            stats={CLASSIFIER: updated["batch_stats"]}
+            stats={CLASSIFIER: updated.get("batch_stats", {})}
         )
 
     return loss

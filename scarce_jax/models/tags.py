@@ -23,11 +23,22 @@ class TagClassifier(nn.Module):
     classes: int
     dropout: float = 0.0
 
-    @nn.compact
+    def setup(self):
+        self.feature_dropout = nn.Dropout(self.dropout)
+        self.classifier = nn.Dense(self.classes)
+
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
         """float [B, H, W, 3], normalised RGB -> float32 logits [B, classes]."""
+        features = self._features(image, train=train).mean((1, 2))
+        return self.classifier(self.feature_dropout(features, deterministic=not train))
+
+    def maps(self, image: jax.Array) -> jax.Array:
+        """Class activation maps, as `models.cam.CamClassifier.maps`: float32 [B, h, w, classes], any sign."""
+        kernel = self.classifier.variables["params"]["kernel"]
+        return jnp.einsum("bhwc,ck->bhwk", self._features(image, train=False), kernel, precision="highest")
+
+    def _features(self, image: jax.Array, *, train: bool) -> jax.Array:
+        """float32 [B, h, w, C] of the encoder's last layer."""
         layers = self.backbone(image, train=train)
         *_, last = layers.values() if isinstance(layers, Mapping) else layers
-        features = last.astype(jnp.float32).mean((1, 2))
-        features = nn.Dropout(self.dropout)(features, deterministic=not train)
-        return nn.Dense(self.classes, name="classifier")(features)
+        return last.astype(jnp.float32)

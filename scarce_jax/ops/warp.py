@@ -93,10 +93,10 @@ def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, A
     row_index = jnp.floor(y + 0.5).astype(jnp.int32)
     column_index = jnp.floor(x + 0.5).astype(jnp.int32)
     inside = (row_index >= 0) & (row_index < height) & (column_index >= 0) & (column_index < width)
-    nearest = _flat_index(row_index, column_index, height, width, canvas)
+    nearest = flat_index(row_index, column_index, height, width, canvas)
 
     result = {name: value for name, value in row.items() if name not in ("height", "width")}
-    pixels = _photometric(_sample_bilinear(image, y, x, height, width), inside, drawn[6:], config)
+    pixels = _photometric(sample_bilinear(image, y, x, height, width), inside, drawn[6:], config)
     result["image"] = jnp.where(inside[..., None], normalise(pixels), 0.0)
     for name in ("label", *LABEL_FIELDS):
         if name in row:
@@ -139,11 +139,12 @@ def _offsets(position: jax.Array, length: jax.Array, crop: int) -> jax.Array:
     return start + jnp.arange(crop) + 0.5 - length / 2
 
 
-def _flat_index(rows: jax.Array, columns: jax.Array, height, width, canvas: tuple[int, int]) -> jax.Array:
+def flat_index(rows: jax.Array, columns: jax.Array, height, width, canvas: tuple[int, int]) -> jax.Array:
+    """Where the pixels at int32 rows and columns, moved into the valid part, stand in the flattened canvas."""
     return jnp.clip(rows, 0, height - 1) * canvas[1] + jnp.clip(columns, 0, width - 1)
 
 
-def _sample_bilinear(image: jax.Array, y: jax.Array, x: jax.Array, height, width) -> jax.Array:
+def sample_bilinear(image: jax.Array, y: jax.Array, x: jax.Array, height, width) -> jax.Array:
     """float32 [h, w, 3] in 0..255 of image [H, W, 3] at y, x; beyond the valid part its edge pixels."""
     canvas, flat = image.shape[:2], rearrange(image, "h w c -> (h w) c")
     top, left = jnp.floor(y), jnp.floor(x)
@@ -152,7 +153,7 @@ def _sample_bilinear(image: jax.Array, y: jax.Array, x: jax.Array, height, width
 
     def tap(rows: jax.Array, columns: jax.Array) -> jax.Array:
         # uint8 until after the gather: a quarter of the bytes.
-        return flat[_flat_index(rows, columns, height, width, canvas)].astype(jnp.float32)
+        return flat[flat_index(rows, columns, height, width, canvas)].astype(jnp.float32)
 
     upper = tap(top, left) * (1 - right) + tap(top, left + 1) * right
     lower = tap(top + 1, left) * (1 - right) + tap(top + 1, left + 1) * right

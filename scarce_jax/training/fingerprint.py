@@ -74,6 +74,9 @@ def describe(
         found |= {"settings": plain(stage.settings), "write": write}
     else:
         found |= {"composite": stage.composite, "views": plain(stage.views)}
+        # Only where they are used, so that figures of runs without them stay known.
+        further = {"given": stage.given, "hidden_truth": stage.hidden_truth, "groups": stage.groups}
+        found |= {name: plain(value) for name, value in further.items() if value}
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import logging
 import pathlib
@@ -81,7 +82,7 @@ def infer(
     """Carries the stage out and writes `records/` or `mean.npz`; complete parts of an interrupted pass are kept.
 
     Returns:
-      For DONE: number of examples, and how many of them were inferred now.
+      For DONE: number of examples, how many of them were inferred now, and how many have which status.
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C; the parts done so far are kept.
@@ -119,8 +120,19 @@ def infer(
         rate = inferred / (time.perf_counter() - began)
         log.info("%s  %d/%d examples  %.1f images/s", stage.name, parts[number][-1] + 1, len(rows), rate)
     mesh_lib.barrier(f"records written {stage.name}")
-    Records(records).check_complete(rows.ids)
-    return {"examples": len(rows), "inferred": inferred}
+    written = Records(records)
+    written.check_complete(rows.ids)
+    return {"examples": len(rows), "inferred": inferred, **_statuses(stage, written)}
+
+
+def _statuses(stage: Infer, records: Records) -> dict[str, dict[str, int]]:
+    """How many examples have which status; of all entries, since another call may have written some."""
+    if not stage.status:
+        return {}
+    found = collections.Counter(stage.status[int(records.read(name)["status"])] for name in records.ids)
+    counts = {name: found[name] for name in stage.status}
+    log.info("%s: %s", stage.name, ", ".join(f"{name} {count}" for name, count in counts.items()))
+    return {"status": counts}
 
 
 def _stop_if_asked(stage: Infer, stop: StopSignal, kept: str) -> None:

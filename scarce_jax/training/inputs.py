@@ -52,8 +52,11 @@ class Inputs:
     def _records(self, stage: str) -> Records:
         return Records(self.run_dir / stage / "records")
 
-    def ids(self, source: Source) -> tuple[str, ...]:
+    def ids(self, source: Source, hidden_truth: bool = False) -> tuple[str, ...]:
         """The example ids of a source, in order: those that have every field that it reads, and one of its labels.
+
+        Args:
+          hidden_truth: whether labels count that the budget does not grant (see `Eval`).
 
         Raises:
           InputError: there are none, or fewer than it takes.
@@ -63,7 +66,7 @@ class Inputs:
         kind = " and ".join(x if isinstance(x, str) else f"{x.stage} records" for x in id_parts(source))
         ids, lacking = given, []
         for fields in (*((field,) for field in (*source.fields, *source.having)), source.labels):
-            having = [self._having(field, source, fields is source.labels) for field in fields]
+            having = [self._having(field, source, fields is source.labels, hidden_truth) for field in fields]
             left = tuple(i for i in ids if any(i in one for one in having)) if fields else ids
             if len(left) < len(ids):
                 lacking.append(" or ".join(map(_called, fields)))
@@ -99,13 +102,15 @@ class Inputs:
             return self.reader(source.dataset, source.split).ids
         return self.manifest.roles[part]
 
-    def _having(self, field: str | Artifact | Confident, source: Source, as_label: bool) -> Container[str]:
+    def _having(
+        self, field: str | Artifact | Confident, source: Source, as_label: bool, hidden_truth: bool
+    ) -> Container[str]:
         """The ids of the examples that have a field, of a label those to which the budget grants it."""
         if isinstance(field, Confident):
             field = field.label
         if isinstance(field, Artifact):
             return frozenset(self.ids(self.recipe.stage(field.stage).source))
-        opened = self._label(source, field) if as_label else field
+        opened = self._label(source, field, hidden_truth) if as_label else field
         if isinstance(opened, GrantedField):
             return opened.ids
         reader = self.reader(source.dataset, source.split)
@@ -117,30 +122,31 @@ class Inputs:
             self._told.add(message)
             log.warning(message)
 
-    def open(self, source: Source) -> Rows:
-        """The source's rows, in the order of its ids."""
+    def open(self, source: Source, hidden_truth: bool = False) -> Rows:
+        """The source's rows, in the order of its ids; arguments as of `ids`."""
         reader = self.reader(source.dataset, source.split)
         return Rows(
             reader=reader,
-            indices=[reader.index[name] for name in self.ids(source)],
-            fields=tuple(self._field(f) for f in source.fields),
-            labels=tuple(self._label(source, f) for f in source.labels),
+            indices=[reader.index[name] for name in self.ids(source, hidden_truth)],
+            fields=tuple(self.field(f) for f in source.fields),
+            labels=tuple(self._label(source, f, hidden_truth) for f in source.labels),
             size=source.size,
         )
 
-    def _label(self, source: Source, label: str | Artifact | Confident) -> Field:
+    def _label(self, source: Source, label: str | Artifact | Confident, hidden_truth: bool) -> Field:
         if isinstance(label, Confident):
             records = self.records(label.label.stage)
             return RecordField(records, label.label.name, label.confidence.name, label.threshold)
         manifest = self.manifest
-        if manifest is None or label not in manifest.roles or "all" in id_parts(source):
-            return self._field(label)
+        if hidden_truth or manifest is None or label not in manifest.roles or "all" in id_parts(source):
+            return self.field(label)
         # In the split that the budget is about, a label is there for those it grants it to; "all" looks behind it.
         if (manifest.dataset, manifest.split) != (source.dataset, source.split):
-            return self._field(label)
+            return self.field(label)
         return GrantedField(label, frozenset(manifest.roles[label]))
 
-    def _field(self, field: str | Artifact) -> Field:
+    def field(self, field: str | Artifact) -> Field:
+        """A field of the example, or of the records of a stage, joined by example id."""
         return RecordField(self.records(field.stage), field.name) if isinstance(field, Artifact) else field
 
 

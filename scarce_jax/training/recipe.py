@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from scarce_jax.errors import InputError
+from scarce_jax.evaluation.confusion import group_figure
 from scarce_jax.evaluation.views import PLAIN, Views
 from scarce_jax.models.weights import HUB, SUFFIXES
 from scarce_jax.training.optim import Optimizer
@@ -243,7 +244,13 @@ class Eval:
       predict: `(nets, batch, consts) -> scores [B, h, w, K]`, the largest wins; None predicts nothing (255).
       source: what is measured; `labels` is the truth.
       composite: keep the coarse label wherever there is one (the paper's composite model, detailer section 5).
+      given: a mask of records that is measured in place of a prediction; then `predict` is None.
+      hidden_truth: look at the truth also where the budget does not grant it, to learn how good inferred labels are.
+        For results alone: no stage may depend on it.
+      groups: name -> class ids; the mean IoU over each group is the figure `miou_<name>`.
       views: mirrored, scaled and windowed predictions to average.
+      maps: `(nets, batch, consts) -> float [B, h, w, K]`, 0 to 1: what speaks for each class where, for people to look
+        at; nothing follows from it.
       every: steps between measurements in training, besides the one after the last step; 0 measures there alone.
       keep_best: metric whose best measurement gives the stage's result; None keeps the last step.
       consts: as in `Train`.
@@ -255,7 +262,11 @@ class Eval:
     source: Source
     metrics: Literal["masks", "tags"] = "masks"
     composite: bool = False
+    given: Artifact | None = None
+    hidden_truth: bool = False
+    groups: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     views: Views = PLAIN
+    maps: Callable[[Mapping[str, NetState], dict, Mapping], jax.Array] | None = None
     every: int = 0
     keep_best: str | None = None
     consts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -263,7 +274,9 @@ class Eval:
     @property
     def figures(self) -> tuple[str, ...]:
         """The figures that sum the measurement up, the foremost first."""
-        return ("map", "mean_f1") if self.metrics == "tags" else ("miou", "mean_accuracy", "pixel_accuracy")
+        if self.metrics == "tags":
+            return "map", "mean_f1"
+        return "miou", *map(group_figure, self.groups), "mean_accuracy", "pixel_accuracy"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -300,6 +313,11 @@ class Train:
     consts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     keys_as: str | None = None
 
+    def __post_init__(self):
+        # What is kept may depend on a stage's own measurements.
+        if any(item.hidden_truth for item in self.evals):
+            raise ValueError(f"stage {self.name}: an eval looks at hidden truth, which only results may")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Records:
@@ -321,6 +339,8 @@ class Infer:
       predict: `(nets, batch, consts) -> {field: [B, ...]}`, jitted.
       finish: `(id, {field: array}) -> {field: array}`, run per example in worker processes without JAX.
       write: `Records` or `Mean`.
+      status: what the values 0, 1, ... of the records' field "status" mean; DONE and the summary then say how many
+        examples have which. Empty where the records have no such field.
     """
 
     name: str
@@ -330,6 +350,7 @@ class Infer:
     settings: Any
     finish: Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
     write: Records | Mean = Records()
+    status: tuple[str, ...] = ()
     consts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -381,4 +402,6 @@ def reads(stage: Stage | Eval) -> list[Artifact]:
             elif isinstance(item, Artifact):
                 found.append(item)
     found += [value for value in stage.consts.values() if isinstance(value, Artifact)]
+    if isinstance(stage, Eval) and stage.given is not None:
+        found.append(stage.given)
     return list(dict.fromkeys(found))

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.order import Order
 from scarce_jax.errors import InputError
-from scarce_jax.evaluation.confusion import summarise
+from scarce_jax.evaluation.confusion import group_means, summarise
 from scarce_jax.evaluation.evaluate import Measurement
 from scarce_jax.evaluation.tags import TagMeasurement, summarise_tags
 from scarce_jax.training import mesh as mesh_lib
@@ -107,16 +107,18 @@ class Session:
             background = self.inputs.reader(item.source.dataset, item.source.split).info.background
             return {"images": len(tags), **summarise_tags(logits, tags, self.classes, background)}
         native, at_size = measurement(nets, self.consts(item))
+        figures = summarise(native, self.classes)
         return {
-            "images": len(self.inputs.ids(item.source)),
-            **summarise(native, self.classes),
+            "images": len(self.inputs.ids(item.source, item.hidden_truth)),
+            **figures,
+            **group_means(figures["per_class"], self.classes, item.groups),
             "miou_at_size": summarise(at_size, self.classes)["miou"],
         }
 
     def measurement(self, item: Eval) -> Measurement | TagMeasurement:
         """The compiled measurement, kept for the next time the same one is asked for."""
         if id(item) not in self._measurements:
-            rows = self.inputs.open(item.source)
+            rows = self.inputs.open(item.source, item.hidden_truth)
             shared = {
                 "predict": item.predict,
                 "transform": item.source.transform,
@@ -127,8 +129,14 @@ class Session:
             if item.metrics == "tags":
                 self._measurements[id(item)] = TagMeasurement(rows, **shared)
             else:
+                given = None if item.given is None else self.inputs.field(item.given)
                 self._measurements[id(item)] = Measurement(
-                    rows, composite=item.composite, views=item.views, classes=len(self.classes), **shared
+                    rows,
+                    composite=item.composite,
+                    given=given,
+                    views=item.views,
+                    classes=len(self.classes),
+                    **shared,
                 )
         return self._measurements[id(item)]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from scarce_jax.evaluation.confusion import confusion, summarise
+from scarce_jax.evaluation.confusion import confusion, group_means, is_group_figure, summarise
 
 
 def count_slowly(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
@@ -76,6 +76,14 @@ def test_nothing_counted_is_none_not_nan():
     figures = summarise(np.asarray(counts), ["a", "b"])
     assert figures["miou"] is figures["mean_accuracy"] is figures["pixel_accuracy"] is None
     assert figures["per_class"] == {"a": None, "b": None}
+
+
+def test_means_over_groups_leave_absent_classes_out():
+    per_class = {"a": 0.5, "b": None, "c": 0.25, "d": 0.75}
+    groups = {"first": (0, 1), "rest": (1, 2, 3), "absent": (1,)}
+    found = group_means(per_class, tuple(per_class), groups)
+    assert found == {"miou_first": 0.5, "miou_rest": 0.5, "miou_absent": None}
+    assert all(map(is_group_figure, found)) and not any(map(is_group_figure, ("miou", "miou_at_size", "per_class")))
 
 
 def test_counts_stay_exact_beyond_float32():

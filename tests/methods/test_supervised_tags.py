@@ -15,7 +15,6 @@ from scarce_jax.data.schema import SCENES
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.tags import average_precision, summarise_tags
 from scarce_jax.evaluation.views import Views
-from scarce_jax.methods import networks
 from scarce_jax.models import weights
 from scarce_jax.models.pspnet import PSPNet
 from scarce_jax.models.resnet import ResNet
@@ -30,28 +29,15 @@ from tests import tiny
 IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
 
 
-class TinyEncoder(nn.Module):
-    """Called as ResNet is."""
-
-    depth: int
-    width: int
-    caffe: bool = False
-    dtype: type = jnp.float32
-
-    @nn.compact
-    def __call__(self, image, *, train):
-        x = nn.Conv(2 * self.width, (3, 3), 2, use_bias=False, name="conv1")(image)
-        return {"layer1": nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name="bn1")(x))}
-
-
 class TinySegmenter(nn.Module):
-    """That encoder under a trunk's name, and a head."""
+    """The tiny encoder under a trunk's name, and a head."""
 
     trunk: str
 
     @nn.compact
     def __call__(self, image, *, train):
-        return nn.Conv(12, (1, 1), name="classifier")(TinyEncoder(18, 4, name=self.trunk)(image, train=train)["layer1"])
+        features = tiny.TinyEncoder(18, 4, name=self.trunk)(image, train=train)["layer1"]
+        return nn.Conv(12, (1, 1), name="classifier")(features)
 
 
 def config(**changes):
@@ -63,14 +49,14 @@ def finished(tmp_path_factory, tiny_data):
     """A finished run on eight devices: 7 images in evaluation do not fill their batches of two."""
     run = tmp_path_factory.mktemp("tags") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "ResNet", TinyEncoder)
+        tiny.install(patch.setattr)
         summary = api.train(config(optim=Optimizer(kind="adam", lr=0.01)), run, data_dir=tiny_data)
     return run, summary
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
-    monkeypatch.setattr(networks, "ResNet", TinyEncoder)
+def small(tiny_nets):
+    pass
 
 
 def test_average_precision_is_the_area_under_the_raw_curve():
@@ -161,6 +147,18 @@ def test_a_segmenter_takes_over_the_trunk(finished, trunk):
     for name in ("params/{}/conv1/kernel", "batch_stats/{}/bn1/var"):
         mine, theirs = name.format(trunk), f"segmenter/classifier/{name.format('backbone')}"
         np.testing.assert_array_equal(taken.values[mine], stored[theirs])
+
+
+def test_the_mean_of_a_class_activation_map_and_the_bias_are_the_logit():
+    module = TagClassifier(tiny.TinyEncoder(18, 4), 5)
+    image = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    variables = module.init(jax.random.key(0), image, train=False)
+    bias = jnp.arange(5.0)
+    variables["params"]["classifier"]["bias"] = bias
+    maps = module.apply(variables, image, method="maps")
+    assert maps.shape == (2, 16, 16, 5) and maps.dtype == jnp.float32
+    logits = module.apply(variables, image, train=False)
+    np.testing.assert_allclose(maps.mean((1, 2)) + bias, logits, rtol=1e-5, atol=1e-5)
 
 
 def test_the_trunk_of_a_tag_classifier_is_that_of_a_pspnet():

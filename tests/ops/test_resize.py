@@ -128,6 +128,16 @@ def test_class_fractions_are_the_adaptive_average_of_the_one_hot(size):
     np.testing.assert_allclose(fractions, [slow_adaptive(image, *size) for image in one_hot], atol=1e-6)
 
 
+def test_labels_are_sampled_where_aligned_corners_put_the_grid():
+    labels = np.random.default_rng(0).integers(0, 256, (2, 17, 33)).astype(np.uint8)
+    np.testing.assert_array_equal(resize.sample_nearest(jnp.asarray(labels), (3, 5)), labels[:, ::8, ::8])
+    assert resize.sample_nearest(jnp.asarray(labels), (17, 33)).dtype == np.uint8
+    # A ramp is where its value says, also where the grid falls between pixels.
+    ramp = jnp.broadcast_to(jnp.arange(10), (1, 10, 10))
+    expected = resize_bilinear(ramp[..., None].astype(jnp.float32), size=(4, 7), align_corners=True)[..., 0]
+    np.testing.assert_array_equal(resize.sample_nearest(ramp, (4, 7)), np.floor(np.asarray(expected) + 0.5))
+
+
 def test_dynamic_resize_equals_the_static_one_and_reads_only_the_valid_part():
     rng = np.random.default_rng(0)
     sizes = [((13, 9), (20, 31)), ((16, 12), (7, 5)), ((1, 5), (24, 32)), ((8, 12), (8, 12))]

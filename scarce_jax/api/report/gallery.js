@@ -6,9 +6,9 @@ const ALONE = "image alone";
 function galleryView(gallery, runs) {
   const several = gallery.runs.length > 1;
   return gallery.pictures.map((picture) => {
-    const order = { truth: 0, coarse: 1, prediction: 2 };
+    const order = { truth: 0, coarse: 1, prediction: 2, map: 3 };
     const layers = [...picture.layers].sort((a, b) => order[a.kind] - order[b.kind]);
-    const named = layers.map((layer) => ({ ...layer, name: layerName(layer, runs, several) }));
+    const named = layers.map((layer) => ({ ...layer, name: layerName(layer, runs, several, gallery.classes) }));
     const scores = named.filter((layer) => known(layer.miou)).map((layer) =>
       `${several ? `${runs[layer.run].name} ` : ""}mIoU ${share(layer.miou)}`);
     return el("article", { class: "picture" },
@@ -22,9 +22,12 @@ function galleryView(gallery, runs) {
   });
 }
 
-function layerName(layer, runs, several) {
+function layerName(layer, runs, several, classes) {
   if (layer.kind === "truth") return "truth";
   if (layer.kind === "coarse") return "coarse mask";
+  if (layer.kind === "map") {
+    return `${several ? `${runs[layer.run].name}: ` : ""}map of ${classes[layer.classes[0]]} (${layer.result})`;
+  }
   return several ? `${runs[layer.run].name}: ${layer.result}` : `prediction (${layer.result})`;
 }
 
@@ -34,9 +37,13 @@ const sized = (picture, src, alt) =>
 const imageFigure = (picture) =>
   el("figure", {}, sized(picture, picture.image, `Image ${picture.id}`), el("figcaption", {}, "image"));
 
-const maskFigure = (picture, layer) =>
-  el("figure", {}, el("div", { class: "mask" }, sized(picture, layer.mask, `${layer.name} of ${picture.id}`)),
+/** A mask by itself, or a map, which is seen through, over the image. */
+function maskFigure(picture, layer) {
+  const under = layer.kind === "map" ? sized(picture, picture.image, `Image ${picture.id}`) : null;
+  const mask = sized(picture, layer.mask, `${layer.name} of ${picture.id}`);
+  return el("figure", {}, el("div", { class: under ? "over" : "mask" }, under, mask),
     el("figcaption", {}, layer.name, known(layer.miou) ? `, mIoU ${share(layer.miou)}` : null));
+}
 
 /** The image with one mask left of an edge and another one right of it. */
 function stage(picture, layers) {
@@ -56,6 +63,7 @@ function stage(picture, layers) {
     const layer = layers.find((found) => found.name === name);
     side.image.hidden = !layer;
     if (layer) side.image.src = layer.mask;
+    side.image.classList.toggle("smooth", Boolean(layer) && layer.kind === "map");
   }
   const slider = (label, value, change) => {
     const id = freshId();

@@ -22,9 +22,17 @@ from scarce_jax.data.source import Rows
 from scarce_jax.evaluation.confusion import confusion, summarise
 from scarce_jax.evaluation.evaluate import native_canvas, place
 from scarce_jax.evaluation.predict import Predictor
+from scarce_jax.training.recipe import Eval
+from scarce_jax.training.session import Session
 
 LONGEST = 640
 """Pixels of the longer side of a picture in the page, so that twelve images stay within a few MB."""
+
+MAP_SIDE = 160
+"""The same of a map, which is smooth."""
+
+_HEAT = np.stack([np.full(256, 255), np.arange(256), np.zeros(256, int)], -1).astype(np.uint8)
+_OPACITY = (np.arange(256) * 0.85).astype(np.uint8).tobytes()
 
 _count = jax.jit(confusion, static_argnums=2)
 
@@ -106,6 +114,13 @@ def measure(
             picture["layers"].append(_layer("coarse", coarse, predictor.palette))
         layer = _layer("prediction", labels, predictor.palette)
         picture["layers"].append({**layer, "run": number, "result": name, "miou": mious[k]})
+    if item.maps is not None:
+        for k, maps in _maps(session, item, rows, gallery.chosen):
+            picture = gallery.pictures[gallery.chosen.index(k)]
+            for label in picture["layers"][0]["classes"]:
+                if maps[..., label].any():
+                    drawn = _map_layer(maps[..., label], label, (picture["height"], picture["width"]))
+                    picture["layers"].append({**drawn, "run": number, "result": name})
     found = summarise(counts.sum(axis=0), session.classes)
     return {"result": name, "split": item.source.split, "images": len(rows), **found}
 
@@ -128,6 +143,21 @@ def _predictions(predictor: Predictor, rows: Rows, chosen: Sequence[int]) -> Ite
     sizes = [rows.example(k)["image"].shape[:2] for k in chosen]
     for position, prediction in predictor.stream(row, sizes, os.cpu_count() or 1):
         yield chosen[position], prediction.labels
+
+
+def _maps(session: Session, item: Eval, rows: Rows, chosen: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """(row number, the result's maps float [h, w, K]) of these rows."""
+    nets, consts = session.nets(item), session.consts(item)
+
+    @jax.jit
+    def run(nets: Any, row: dict, consts: Any) -> jax.Array:
+        row = item.source.transform(row, jax.random.key(0), consts)
+        return item.maps(nets, jax.tree.map(lambda x: x[None], row), consts)[0]
+
+    for k in chosen:
+        image = rows.example(k)["image"]
+        size = rows.size or image.shape[:2]
+        yield k, np.asarray(run(nets, Rows.sized({"image": image}, size, size), consts), np.float32)
 
 
 def _picture(rows: Rows, k: int, mious: Sequence[float | None], palette: Sequence) -> dict[str, Any]:
@@ -155,6 +185,16 @@ def _layer(kind: str, mask: np.ndarray, palette: Sequence) -> dict[str, Any]:
     image.putpalette(colours.tobytes())
     classes = [int(k) for k in np.unique(mask) if k != IGNORE]
     return {"kind": kind, "classes": classes, "mask": _data_uri(image, "png", transparency=IGNORE, optimize=True)}
+
+
+def _map_layer(values: np.ndarray, label: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Values float [h, w] of 0 to 1 as a picture of these proportions: red to yellow, and opaque as they are high."""
+    scale = min(1.0, MAP_SIDE / max(size))
+    height, width = (max(1, round(side * scale)) for side in size)
+    grown = Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    image = Image.fromarray((np.clip(np.asarray(grown), 0, 1) * 255).astype(np.uint8))
+    image.putpalette(_HEAT.tobytes())
+    return {"kind": "map", "classes": [label], "mask": _data_uri(image, "png", transparency=_OPACITY, optimize=True)}
 
 
 @functools.cache

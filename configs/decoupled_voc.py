@@ -1,0 +1,73 @@
+"""The decoupled method on PASCAL VOC 2012: table 1 of the paper.
+
+Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation"; figures in `paper`
+(mIoU on val). From the authors' published definitions: nets, batch of 64, rate, decay, crop and, by the number of masks
+of each class, the steps of the segmentation net and where its rate falls (see `STEPS`). Ours: windows (there are no
+EdgeBoxes), the size of the frames, one batch of 64 where theirs is 16 of 4, running averages of batch statistics, the
+classifier's rate, and DeconvNet's training, here as many steps in one stage and not two. Nothing of it was run here.
+A sweep over the table sets all of that (`--over paper.table_1`; full supervision is --budget.per-class None).
+Command: scarce-jax prepare voc --source VOC; scarce-jax train configs/decoupled_voc.py --compare [--budget.per-class 5]
+"""
+
+from scarce_jax.data.budget import Budget
+from scarce_jax.methods.class_segmentation import SegmentationStage
+from scarce_jax.methods.decoupled import ClassifierStage, Config, DeconvNetStage
+from scarce_jax.models import decoupled
+from scarce_jax.models.largefov import BIAS_PATTERN
+from scarce_jax.ops.combinatorial import Combinatorial
+from scarce_jax.ops.warp import Augment
+from scarce_jax.training.optim import Group, Optimizer, Schedule
+
+STEPS = {5: 5_500, 10: 7_500, 25: 15_000}
+FULL = 17_500
+
+# With 5 masks of each class the authors' rate falls after 4,000 steps.
+LATE = Schedule(kind="step", boundaries=(10_000,))
+
+
+def caffe(lr: float, schedule: Schedule, *heads: Group) -> Optimizer:
+    """SGD as in the authors' solvers: twice the rate and no decay for biases."""
+    biases = Group(pattern=BIAS_PATTERN, lr=2.0, weight_decay=0.0)
+    return Optimizer(lr=lr, momentum=0.9, weight_decay=5e-4, schedule=schedule, groups=(*heads, biases, Group()))
+
+
+config = Config(
+    dataset="voc",
+    budget=Budget(per_class=10),
+    classifier=ClassifierStage(
+        steps=5_500,
+        batch=64,
+        size=(320, 320),
+        augment=Augment(crop=(320, 320), scale=(1.0, 1.2), rotate_probability=0.0, flip=0.5),
+        optim=caffe(1e-3, Schedule(), Group(pattern=decoupled.HEAD_PATTERN, lr=10.0)),
+        eval_every=1_100,
+        init_from="hf:timm/vgg16.tv_in1k",
+    ),
+    decoupled=SegmentationStage(
+        steps=STEPS[10],
+        batch=64,
+        size=(433, 433),
+        crops=Combinatorial(crop=(320, 320), windows=200, enlarge=(1.0, 3.0), flip=0.5),
+        optim=caffe(1e-2, LATE),
+    ),
+    deconvnet=DeconvNetStage(
+        batch=64,
+        size=(320, 320),
+        augment=Augment(crop=(320, 320), scale=(1.0, 2.0), rotate_probability=0.0, flip=0.5),
+        optim=caffe(1e-2, LATE),
+        init_from="hf:timm/vgg16_bn.tv_in1k",
+    ),
+    paper={
+        "decoupled": 0.574,
+        "strong_only": 0.417,
+        "deconvnet": 0.215,
+        "table_1": {
+            "per_class": [*STEPS, None],
+            "steps": [*STEPS.values(), FULL],
+            "decoupled.optim.schedule.boundaries": [[4_000], [10_000], [10_000], [10_000]],
+            "decoupled": [0.531, 0.574, 0.621, 0.675],
+            "strong_only": [0.327, 0.417, 0.503, 0.675],
+            "deconvnet": [0.153, 0.215, 0.386, 0.671],
+        },
+    },
+)

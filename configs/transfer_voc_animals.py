@@ -1,0 +1,30 @@
+"""Label and prediction transfer among VOC's animals: cat, cow and person are strong; dog, horse and sheep are weak.
+
+Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation", whose split-set 1 has these categories among
+others on the same sides; all else as in transfer_voc_split1.py, with fewer steps. No figure of it is comparable.
+Nothing of it was run here.
+Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/transfer_voc_animals.py --compare
+"""
+
+import dataclasses
+import pathlib
+import runpy
+
+from scarce_jax.data.budget import Budget
+from scarce_jax.training.optim import Schedule
+
+_config = runpy.run_path(str(pathlib.Path(__file__).with_name("transfer_voc_split1.py")))["config"]
+
+_segmenter = dataclasses.replace(_config.segmenter.optim, schedule=Schedule(kind="step", boundaries=(1_500, 3_000)))
+
+config = dataclasses.replace(
+    _config,
+    dataset="voc/animals",
+    budget=Budget(strong_categories=("cat", "cow", "person")),
+    cam=dataclasses.replace(_config.cam, steps=3_000),
+    lnet=dataclasses.replace(_config.lnet, steps=3_000),
+    segmenter=dataclasses.replace(_config.segmenter, steps=4_500, optim=_segmenter),
+    pnet=dataclasses.replace(_config.pnet, steps=500),
+    adversarial=dataclasses.replace(_config.adversarial, steps=4_000),
+    paper={},
+)

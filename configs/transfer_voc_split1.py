@@ -1,0 +1,74 @@
+"""Label and prediction transfer on PASCAL VOC 2012, split-set 1: ten strong and ten weak categories.
+
+Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation", table 2(b); figures in `paper` (mIoU on val).
+Stated there: nets, crop, batch and epochs of the L-Net, and its rate of 5e-8 for a loss summed over 321 x 321 pixels,
+here 5e-8 * 321^2 for the mean; the segmenter as DeepLab-LargeFOV trains (Chen et al., 2015); rates and epochs of
+`adversarial`. Ours: training of `cam` and `pnet`, lambda, and the size of the frames, which is one for all here.
+Weights of ImageNet are downloaded (`--cam.init-from`, and the same for lnet and segmenter, names a file in their
+place). Nothing of it was run here.
+Command: scarce-jax prepare voc --source VOC; scarce-jax train configs/transfer_voc_split1.py --compare
+"""
+
+from scarce_jax.data.budget import Budget
+from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.prediction_transfer import AdversarialStage, PNetStage
+from scarce_jax.methods.transfer import Config
+from scarce_jax.models import cam, largefov
+from scarce_jax.ops.warp import Augment
+from scarce_jax.training.optim import Group, Optimizer, Schedule
+
+IMAGES, STRONG = 10_582, 5_078
+BATCH = 30
+SIDE = 433  # The area of 375 x 500; and 8 * 54 + 1: LargeFOV's grid then ends at the last pixel.
+
+net = dict(
+    net="largefov",
+    batch=BATCH,
+    size=(SIDE, SIDE),
+    augment=Augment(crop=(321, 321), scale=(1.0, 1.0), rotate_probability=0.0, flip=0.5),
+    dropout=0.5,
+    init_from="hf:timm/vgg16.tv_in1k",
+    eval_batch=8,
+)
+
+
+CONSTANT = Schedule(kind="constant")
+
+
+def caffe(lr: float, schedule: Schedule = CONSTANT, head: str = largefov.HEAD_PATTERN) -> Optimizer:
+    """SGD as in DeepLab's solver: ten times the rate for the classifier, twice and without decay for biases."""
+    groups = (
+        Group(pattern=f"{head}.*bias$", lr=20.0, weight_decay=0.0),
+        Group(pattern=head, lr=10.0),
+        Group(pattern=largefov.BIAS_PATTERN, lr=2.0, weight_decay=0.0),
+        Group(),
+    )
+    return Optimizer(lr=lr, momentum=0.9, weight_decay=5e-4, schedule=schedule, groups=groups)
+
+
+config = Config(
+    dataset="voc",
+    budget=Budget(strong_categories=("split-set-1",)),
+    cam=SegmenterStage(steps=15 * IMAGES // BATCH, optim=caffe(1e-3, Schedule(), cam.HEAD_PATTERN), **net),
+    lnet=SegmenterStage(steps=30 * STRONG // BATCH, optim=caffe(5e-8 * 321**2), **net),
+    segmenter=SegmenterStage(
+        steps=6_000,
+        optim=caffe(1e-3, Schedule(kind="step", boundaries=(2_000, 4_000))),
+        eval_every=2_000,
+        **net,
+    ),
+    pnet=PNetStage(
+        steps=5 * STRONG // BATCH,
+        batch=BATCH,
+        optim=Optimizer(lr=1e-3, weight_decay=5e-4, schedule=CONSTANT),
+        eval_batch=8,
+    ),
+    adversarial=AdversarialStage(
+        steps=30 * IMAGES // BATCH,
+        batch=BATCH,
+        optim=caffe(1e-5),
+        pnet_optim=Optimizer(lr=1e-3, weight_decay=5e-4, schedule=CONSTANT),
+        eval_every=2_000,
+    ),
+    paper={"pnet": 0.607, "lnet": 0.596, "all_labels": 0.629},
+)

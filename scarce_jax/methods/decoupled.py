@@ -1,0 +1,244 @@
+"""The decoupled method: tags of all images teach which classes there are, a few masks where any class is.
+
+Hong, Noh, Han: "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation". Stages (* with `compare`):
+`classifier`, trained on the tags of all images; `pointing`, whether its saliency lies on the classes; `decoupled`,
+bridging layers and deconvolution net, trained on the few masks with the classifier frozen. The budget is meant to be
+`per_class`.
+
+`strong_classifier`* and `strong_only`* are both trained on the images with masks alone, and `deconvnet`* is one net for
+all classes, trained on them for as many steps. With `decoupled.reestimate` stages `decoupled_statistics` and
+`strong_only_statistics`* average batch statistics after training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+
+from scarce_jax.data.schema import DatasetInfo
+from scarce_jax.errors import InputError
+from scarce_jax.methods import common
+from scarce_jax.methods.class_segmentation import (
+    ByClass,
+    SegmentationStage,
+    predict_by_class,
+    reestimated,
+    train_segmentation,
+)
+from scarce_jax.methods.common import SEGMENTER
+from scarce_jax.methods.networks import compute_dtype
+from scarce_jax.methods.pointing import infer_pointing, pointing_table, saliency_maps
+from scarce_jax.methods.supervised import CLASSIFIER, measured, train_classifier, train_segmenter
+from scarce_jax.models.decoupled import DeconvNet, DecoupledClassifier, SegmentationNet
+from scarce_jax.ops.warp import Augment
+from scarce_jax.training.optim import Optimizer
+from scarce_jax.training.recipe import Artifact, Epochs, Eval, Infer, Net, NetState, Recipe, Train
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierStage:
+    """Training of the classifier on image tags.
+
+    Attributes:
+      steps, epochs: length of training, exactly one of them.
+      batch: examples per step over all devices.
+      size: (height, width) to which whole frames are resized before augmentation, and at which tags are measured.
+      width: channels of VGG-16's first convolutions (64 in the paper); every layer of both nets scales with it.
+      hidden: channels of fc6 and fc7; None for 64 * width, the paper's 4096.
+      fc6_kernel: side of fc6's window on pool5, a 32nd of the image; 7 in the paper.
+      batch_norm: batch normalisation in VGG-16, which has none in the paper, for training from scratch.
+      dropout: rate after fc6 and fc7.
+      eval_every: steps between measurements on the evaluation split while training; 0 measures nothing.
+      eval_batch: images per device in evaluation and inference.
+      init_from: as in `common.SegmenterStage`.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch: int
+    size: tuple[int, int]
+    augment: Augment
+    width: int = 64
+    hidden: int | None = None
+    fc6_kernel: int = 7
+    batch_norm: bool = False
+    dropout: float = 0.5
+    optim: Optimizer
+    eval_every: int = 0
+    eval_batch: int = 4
+    init_from: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeconvNetStage:
+    """Training of the baseline.
+
+    Attributes:
+      steps, epochs: length of training; with neither it is that of `decoupled`.
+      batch: examples per step over all devices.
+      size: (height, width) to which whole frames are resized before augmentation, and at which masks are predicted.
+      width, hidden, fc6_kernel: as in the classifier's stage.
+      eval_every: steps between measurements on the evaluation split while training; 0 measures the result alone.
+      eval_batch: images per device in evaluation and inference.
+      init_from: as in `common.SegmenterStage`.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch: int
+    size: tuple[int, int]
+    augment: Augment
+    width: int = 64
+    hidden: int | None = None
+    fc6_kernel: int = 7
+    optim: Optimizer
+    eval_every: int = 0
+    eval_batch: int = 4
+    init_from: str | None = None
+    aux_weight: ClassVar[float] = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(common.Experiment):
+    """Stages as in the module's docstring; `deconvnet=None` leaves that comparison out."""
+
+    classifier: ClassifierStage
+    decoupled: SegmentationStage
+    deconvnet: DeconvNetStage | None = None
+
+
+def recipe(config: Config, info: DatasetInfo) -> Recipe:
+    """Results `decoupled`, `strong_only`* and `deconvnet`*; table `pointing`."""
+    _check(config, info)
+    by_class = _nets(config, info)
+    classifier = by_class.classifier
+    trained = train_classifier("classifier", config, config.classifier, classifier, info.background)
+    stages: list[Train | Infer] = [
+        trained,
+        infer_pointing("pointing", config, config.decoupled, by_class, _classifier(config, by_class, "classifier")),
+    ]
+    results = _segmentation(stages, "decoupled", config, by_class, "classifier")
+    if config.compare:
+        tagged = dataclasses.replace(trained.sources["tagged"], ids="fine")
+        stages.append(
+            dataclasses.replace(
+                _as_long(trained, "classifier"),
+                name="strong_classifier",
+                sources={"tagged": tagged},
+                keys_as="classifier",
+            )
+        )
+        results |= _segmentation(stages, "strong_only", config, by_class, "strong_classifier")
+        if config.deconvnet is not None:
+            results |= _deconvnet(stages, config, info)
+    return Recipe(stages=tuple(stages), results=results, tables={"pointing": pointing_table("pointing", info)})
+
+
+def _check(config: Config, info: DatasetInfo) -> None:
+    """Raises InputError where the dataset or the size of an image does not suit the nets."""
+    if info.background is None:
+        raise InputError(f"decoupled: dataset {info.name} has no background class, from which objects are told apart")
+    sides = {
+        "classifier.augment.crop": (config.classifier.augment.crop, config.classifier.fc6_kernel),
+        "classifier.size": (config.classifier.size, config.classifier.fc6_kernel),
+        "decoupled.crops.crop": (config.decoupled.crops.crop, config.classifier.fc6_kernel),
+    }
+    if config.deconvnet is not None:
+        sides |= {
+            "deconvnet.augment.crop": (config.deconvnet.augment.crop, config.deconvnet.fc6_kernel),
+            "deconvnet.size": (config.deconvnet.size, config.deconvnet.fc6_kernel),
+        }
+    for name, (size, kernel) in sides.items():
+        _check_size(name, size, kernel)
+
+
+def _check_size(name: str, size: tuple[int, int], kernel: int) -> None:
+    if any(side % 32 or side < 32 * kernel for side in size):
+        raise InputError(
+            f"{name} is {size}; expected multiples of 32, of at least {32 * kernel} for an fc6_kernel of {kernel}"
+        )
+
+
+def _checked(result: Eval, kernel: int) -> Eval:
+    """The result, which names a size that its nets do not take: views of the image may have one."""
+
+    def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
+        _check_size(f"size of images or windows for result {result.name}", batch["image"].shape[1:3], kernel)
+        return result.predict(nets, batch, consts)
+
+    return dataclasses.replace(result, predict=predict)
+
+
+def _nets(config: Config, info: DatasetInfo) -> ByClass:
+    stage, dtype = config.classifier, compute_dtype(config)
+    classifier = DecoupledClassifier(
+        classes=len(info.classes) - 1,
+        width=stage.width,
+        hidden=stage.hidden,
+        fc6_kernel=stage.fc6_kernel,
+        batch_norm=stage.batch_norm,
+        dropout=stage.dropout,
+        dtype=dtype,
+    )
+    segmenter = SegmentationNet(
+        width=stage.width, hidden=config.decoupled.hidden, fc6_kernel=stage.fc6_kernel, dtype=dtype
+    )
+    return ByClass(classifier, segmenter, len(info.classes), info.background)
+
+
+def _as_long(stage: Train, other: str) -> Train:
+    """The stage with as many steps as the other one takes, whatever the number of its own images."""
+    if not isinstance(stage.steps, Epochs):
+        return stage
+    return dataclasses.replace(stage, steps=dataclasses.replace(stage.steps, of=other))
+
+
+def _classifier(config: Config, by_class: ByClass, stage: str) -> Net:
+    """What the stage left, for images of the size at which masks are predicted."""
+    inputs = (common.image_input(config.decoupled.crops.crop),)
+    return Net(module=by_class.classifier, inputs=inputs, init_from=Artifact(stage=stage, name=CLASSIFIER))
+
+
+def _segmentation(
+    stages: list[Train | Infer], name: str, config: Config, by_class: ByClass, classifier: str
+) -> dict[str, Eval]:
+    """Adds the stages of a segmentation net on the classifier that this stage left, and gives the result."""
+    stage = config.decoupled
+    net = _classifier(config, by_class, classifier)
+    train = _as_long(train_segmentation(name, config, stage, by_class, net), "decoupled")
+    train = dataclasses.replace(train, keys_as=None if name == "decoupled" else "decoupled")
+    stages.append(train)
+    left = name
+    if stage.reestimate:
+        left = f"{name}_statistics"
+        stages.append(reestimated(left, config, stage, by_class, train))
+    segmenter = dataclasses.replace(train.nets[SEGMENTER], optim=None, init_from=Artifact(stage=left, name=SEGMENTER))
+    result = Eval(
+        name=name,
+        nets={CLASSIFIER: net, SEGMENTER: segmenter},
+        predict=predict_by_class(by_class),
+        source=dataclasses.replace(common.evaluation_source(config, stage), size=stage.crops.crop),
+        maps=saliency_maps(by_class),
+    )
+    return {name: _checked(result, config.classifier.fc6_kernel)}
+
+
+def _deconvnet(stages: list[Train | Infer], config: Config, info: DatasetInfo) -> dict[str, Eval]:
+    """Adds the baseline, and gives its result."""
+    stage = config.deconvnet
+    own = stage.steps is not None or stage.epochs is not None
+    if not own:
+        stage = dataclasses.replace(stage, steps=config.decoupled.steps, epochs=config.decoupled.epochs)
+    module = DeconvNet(
+        classes=len(info.classes),
+        width=stage.width,
+        hidden=stage.hidden,
+        fc6_kernel=stage.fc6_kernel,
+        dtype=compute_dtype(config),
+    )
+    train = train_segmenter("deconvnet", config, stage, module, ids="fine", labels=("fine",))
+    stages.append(train if own else _as_long(train, "decoupled"))
+    return {"deconvnet": _checked(measured("deconvnet", config, stage, module), stage.fc6_kernel)}

@@ -1,0 +1,332 @@
+"""The decoupled method: what its stages read and leave, which parameters learn, and prediction class by class."""
+
+import base64
+import dataclasses
+import functools
+import io
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+from PIL import Image
+
+from scarce_jax import api
+from scarce_jax.api.report import report
+from scarce_jax.data.schema import CAMVID, SCENES
+from scarce_jax.errors import InputError
+from scarce_jax.methods import decoupled, pointing
+from scarce_jax.methods.class_segmentation import ByClass, figure_loss, inputs, predict_by_class, reestimated
+from scarce_jax.models import decoupled as models
+from scarce_jax.models import vgg
+from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet, class_saliency
+from scarce_jax.ops.combinatorial import crop_subset
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training.infer import load_mean
+from scarce_jax.training.recipe import Epochs, Net, sources
+from scarce_jax.training.state import init_net
+from tests import tiny
+
+SIZE = (64, 64)
+BACKGROUND = 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """One device, one convolution in each group of VGG-16, and programs that are little optimised."""
+    whole = mesh_lib.make_mesh
+    with pytest.MonkeyPatch.context() as patch, tiny.little_optimised():
+        patch.setattr(mesh_lib, "make_mesh", lambda devices=None: whole(devices or jax.devices()[:1]))
+        patch.setattr(vgg, "CONVOLUTIONS", (1,) * 5)
+        patch.setattr(models, "GROUPS", {5: (8,), 4: (4,), 3: (2,), 2: (1,), 1: (1,)})
+        yield
+
+
+@pytest.fixture(scope="module")
+def by_class():
+    classifier = DecoupledClassifier(4, width=2, hidden=4, fc6_kernel=1, batch_norm=True)
+    return ByClass(classifier, SegmentationNet(width=2, hidden=4, fc6_kernel=1), 5, BACKGROUND)
+
+
+@pytest.fixture(scope="module")
+def nets(by_class):
+    """Both nets with random values, and scores that differ by image."""
+    image = jax.ShapeDtypeStruct((1, *SIZE, 3), jnp.float32)
+    given = {
+        "classifier": Net(module=by_class.classifier, inputs=(image,)),
+        "segmenter": Net(module=by_class.segmenter, inputs=inputs(by_class, SIZE)),
+    }
+    return {role: jax.jit(functools.partial(init_net, net))(jax.random.key(0)) for role, net in given.items()}
+
+
+def biased(nets, bias, gain=1.0):
+    """The nets with this bias of the classes' scores, and their weights grown."""
+    params = dict(nets["classifier"].params)
+    score = params["score"]
+    params["score"] = {"kernel": gain * score["kernel"], "bias": jnp.broadcast_to(jnp.asarray(bias, float), (4,))}
+    return {**nets, "classifier": nets["classifier"].replace(params=params)}
+
+
+def batch(count=3, seed=0):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 2, (count, *SIZE), np.uint8)
+    label[:, :4] = 255
+    subset = rng.integers(0, 2, (count, 5)).astype(bool)
+    subset[:, BACKGROUND] = False
+    return {
+        "image": jnp.asarray(rng.normal(size=(count, *SIZE, 3)), jnp.float32),
+        "label": jnp.asarray(label),
+        "subset": jnp.asarray(subset),
+    }
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_data):
+    folder = tmp_path_factory.mktemp("decoupled")
+    api.train(tiny.decoupled_config(reestimate=1, steps=2), folder, data_dir=tiny_data)
+    return folder
+
+
+def test_every_stage_leaves_what_the_next_one_reads(run):
+    summary = json.loads((run / "summary.json").read_text())
+    stages = {stage["name"]: stage for stage in summary["stages"]}
+    assert list(summary["results"]) == ["decoupled"]
+    read = {name: [source["images"] for source in stage["read"].values()] for name, stage in stages.items()}
+    assert read == {"classifier": [12], "pointing": [7], "decoupled": [6], "decoupled_statistics": [6]}
+    assert all(stage.get("steps", 2) == 2 for stage in stages.values())
+    # The frozen classifier stays where it was trained.
+    assert [path.name for path in (run / "decoupled/nets").iterdir()] == ["segmenter"]
+    table = summary["tables"]["pointing"]
+    assert table["columns"] == ["class", "pointing", "chance", "images"]
+    assert [row[0] for row in table["rows"]] == ["all", *SCENES.classes[1:]]
+    assert 0 < table["rows"][0][2] < 0.5 and table["rows"][0][3] > 1
+    counts = json.loads((run / "manifest.json").read_text())["fine_per_class"]
+    assert list(counts) == list(SCENES.classes[1:]) and sum(counts.values()) >= 6
+
+
+def test_results_use_the_statistics_that_were_measured_again(run):
+    stored = tiny.stored(run)
+    running = {name: x for name, x in stored.items() if name.startswith("decoupled/segmenter/batch_stats/")}
+    assert len(running) == 2 * (2 + 3 + 5)
+    predictor = api.load(run)
+    used = traverse_util.flatten_dict(predictor.variables["segmenter"]["batch_stats"], sep="/")
+    differing = 0
+    for name, before in running.items():
+        path = name.removeprefix("decoupled/segmenter/batch_stats/")
+        np.testing.assert_array_equal(used[path], load_mean(run, "decoupled_statistics", path))
+        differing += not np.allclose(used[path], before)
+    assert differing == len(running)
+    mask = predictor.predict(np.full((50, 70, 3), 128, np.uint8))
+    assert mask.shape == (50, 70) and mask.dtype == np.uint8
+
+
+def test_the_report_draws_the_saliency_of_every_class_that_is_there(run, tiny_data, tmp_path):
+    found = report([run], tmp_path / "report.html", images=2, data_dir=tiny_data)
+    assert found["left_out"] == [] and found["images"] == 2
+    text = (tmp_path / "report.html").read_text()
+    (gallery,) = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])["galleries"]
+    for picture in gallery["pictures"]:
+        truth, prediction, *maps = picture["layers"]
+        assert (truth["kind"], prediction["kind"]) == ("truth", "prediction")
+        assert [(m["kind"], m["result"]) for m in maps] == [("map", "decoupled")] * len(maps)
+        # A class of which nothing speaks has none; the background never has one.
+        assert {m["classes"][0] for m in maps} <= set(truth["classes"]) - {0}
+        for one in maps:
+            image = Image.open(io.BytesIO(base64.b64decode(one["mask"].partition(",")[2])))
+            opacity = np.asarray(image.convert("RGBA"))[..., 3]
+            assert image.size == (160, 160) and 150 < opacity.max() <= 216 and opacity.min() < 216
+    assert any(len(picture["layers"]) > 2 for picture in gallery["pictures"])
+
+
+def test_only_the_segmentation_net_learns(by_class, nets):
+    loss = figure_loss(by_class, "labelled")
+
+    def value(classifier, segmenter):
+        given = {"classifier": nets["classifier"].replace(params=classifier), "segmenter": nets["segmenter"]}
+        return loss(segmenter, given, {"labelled": batch()}, {}, jax.random.key(0))[0]
+
+    grads = jax.jit(jax.grad(value, argnums=(0, 1)))(nets["classifier"].params, nets["segmenter"].params)
+    assert all((x == 0).all() for x in jax.tree.leaves(grads[0]))
+    assert all(jnp.abs(x).max() > 0 for x in (grads[1]["seg_score"]["bias"], grads[1]["bridge"]["fc6"]["kernel"]))
+    stage = decoupled.recipe(tiny.decoupled_config(), SCENES).stage("decoupled")
+    assert [turn.net for turn in stage.turns] == ["segmenter"] and stage.nets["classifier"].optim is None
+
+
+def by_hand(by_class):
+    """Section 4.3 and the authors' inference, image by image and class by class."""
+    classifier, segmenter = by_class.classifier, by_class.segmenter
+    classify = jax.jit(lambda nets, x: classifier.apply(nets["classifier"].variables, x, method="classify"))
+    saliency = jax.jit(lambda nets, *x: class_saliency(classifier, nets["classifier"].variables, *x))
+    segment = jax.jit(lambda nets, *x: segmenter.apply(nets["segmenter"].variables, *x, train=False))
+
+    def predict(nets, images):
+        found = classify(nets, images)
+        p = np.asarray(jax.nn.sigmoid(found.scores.mean((1, 2))))
+        vectors = np.concatenate([np.eye(4), np.ones((1, 4))])[None] * (p > 0.5)[:, None]
+        maps = saliency(nets, found.pool5, vectors, p)
+        maps = [np.asarray(jax.nn.softmax(segment(nets, found.pool5, maps[:, k], *found.switches))) for k in range(5)]
+        scores = np.zeros((len(images), *SIZE, 5))
+        for i, present in enumerate(p > 0.5):
+            scores[i, :, :, BACKGROUND] = maps[4][i, ..., 0] if present.any() else 1
+            for k in np.flatnonzero(present):
+                scores[i, :, :, [0, 2, 3, 4][k]] = maps[k][i, ..., 1]
+        return scores / scores.sum(-1, keepdims=True), p > 0.5
+
+    return predict
+
+
+def test_prediction_combines_a_pass_per_class_and_compiles_once(by_class, nets):
+    predict, expect = jax.jit(predict_by_class(by_class)), by_hand(by_class)
+    images = batch(4)["image"]
+    seen = set()
+    for bias, gain in ((-9.0, 1.0), (9.0, 1.0), (0.0, 1e3), ([9.0, -9.0, -9.0, 9.0], 1.0)):
+        given = biased(nets, bias, gain)
+        found = predict(given, {"image": images}, {})
+        expected, present = expect(given, images)
+        seen |= set(present.sum(1).tolist())
+        assert found.shape == (4, *SIZE, 5) and found.dtype == jnp.float32
+        np.testing.assert_allclose(jax.nn.softmax(found), expected, atol=2e-5)
+        if bias == -9.0:
+            assert (found.argmax(-1) == BACKGROUND).all()
+    assert {0, 2, 4} <= seen
+    assert predict._cache_size() == 1
+
+
+def arrays_inside(jaxpr):
+    """Number of elements of everything that a program computes, its loops' bodies too."""
+    for equation in jaxpr.eqns:
+        yield from (x.aval.size for x in equation.outvars)
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else [value]:
+                if hasattr(inner, "jaxpr") or hasattr(inner, "eqns"):
+                    yield from arrays_inside(getattr(inner, "jaxpr", inner))
+
+
+def test_every_class_at_once_takes_the_memory_of_one_pass(by_class, nets):
+    classes, pixels = 21, 2 * 64 * 64
+    wide = by_class._replace(classifier=dataclasses.replace(by_class.classifier, classes=classes - 1), classes=classes)
+    image = jax.ShapeDtypeStruct((2, *SIZE, 3), jnp.float32)
+    classifier = jax.eval_shape(lambda: init_net(Net(module=wide.classifier, inputs=(image,)), jax.random.key(0)))
+    given = {**nets, "classifier": classifier}
+    program = jax.make_jaxpr(predict_by_class(wide))(given, {"image": image}, {})
+    # The scores are the largest array; two channels of all twenty passes would be nearly twice that.
+    assert max(arrays_inside(program.jaxpr)) == classes * pixels
+
+
+def test_statistics_are_those_of_the_batches(by_class, nets):
+    config = tiny.decoupled_config(reestimate=2)
+    recipe = decoupled.recipe(config, SCENES)
+    stage = reestimated("again", config, config.decoupled, by_class, recipe.stage("decoupled"))
+    rng = np.random.default_rng(0)
+    rows = {
+        "image": jnp.asarray(rng.integers(0, 256, (2, *SIZE, 3), np.uint8)),
+        "label": jnp.asarray(rng.integers(0, 5, (2, *SIZE), np.uint8)),
+    }
+    found = jax.jit(stage.predict)(nets, rows, {})
+    assert {name for name in found} == set(traverse_util.flatten_dict(nets["segmenter"].stats, sep="/"))
+    assert all(x.shape[0] == 2 and bool((x[0] == x[1]).all()) for x in found.values())
+    crops = config.decoupled.crops
+
+    @jax.jit
+    def given(keys):
+        drawn = jax.vmap(lambda row, key: crop_subset(row, key, crops, 5, BACKGROUND))(rows, keys)
+        return by_class.trained_on(drawn, nets)[:2]
+
+    stats = []
+    for k in range(2):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), k), 2)
+        pool5, saliency = given(keys)
+        stats.append([x.mean((0, 1, 2)) for x in (pool5, saliency)] + [x.var((0, 1, 2)) for x in (pool5, saliency)])
+    names = ("bn_pool5/mean", "bn_saliency/mean", "bn_pool5/var", "bn_saliency/var")
+    for name, values in zip(names, zip(*stats, strict=True), strict=True):
+        np.testing.assert_allclose(found[name][0], np.mean(values, 0), rtol=1e-3, atol=1e-7)
+
+
+def test_maps_say_what_raises_the_score_of_each_class(by_class, nets):
+    images = batch(2)["image"]
+    found = np.asarray(jax.jit(pointing.saliency_maps(by_class))(nets, {"image": images}, {}))
+    assert found.shape == (2, 4, 4, 5) and found.min() >= 0 and not found[..., BACKGROUND].any()
+    assert set(found.max((1, 2)).ravel().tolist()) <= {0.0, 1.0} and found.max() == 1
+
+    @jax.jit
+    def by_derivative(nets, images):
+        variables = nets["classifier"].variables
+        classified = by_class.classifier.apply(variables, images, method="classify")
+        # The second output is of class 2: class 1 is the background.
+        largest = lambda x: by_class.classifier.apply(variables, x, method="head").max((1, 2))[:, 1].sum()
+        return classified.pool5 * jax.grad(largest)(classified.pool5), classified.switches[-1]
+
+    gain, places = (np.asarray(x) for x in by_derivative(nets, images))
+    expected = np.zeros((2, 4, 4))
+    for b, i, j, c in np.ndindex(gain.shape):
+        row, column = divmod(int(places[b, i, j, c]), 2)
+        expected[b, 2 * i + row, 2 * j + column] += gain[b, i, j, c]
+    expected = expected.clip(0) / np.maximum(expected.max((1, 2), keepdims=True), 1e-12)
+    np.testing.assert_allclose(found[..., 2], expected, atol=1e-4)
+
+
+def test_pointing_counts_hits_at_the_middle_of_a_place(by_class, monkeypatch):
+    maps = np.zeros((2, 2, 2, 5), np.float32)
+    maps[0, 0, 1, 2] = maps[0, 1, 0, 3] = maps[1, 1, 1, 2] = 1
+    monkeypatch.setattr(pointing, "saliency_maps", lambda by_class: lambda nets, batch, consts: jnp.asarray(maps))
+    config = tiny.decoupled_config()
+    stage = pointing.infer_pointing("pointing", config, config.decoupled, by_class, Net(module=None, inputs=()))
+    truth = np.full((2, 8, 8), BACKGROUND, np.uint8)
+    truth[0, 2, 6], truth[0, 5, 2], truth[1, 6, 6], truth[1, 0] = 2, 3, 2, 255
+    found = stage.predict({}, {"label": jnp.asarray(truth)}, {})
+    # The middles of the four places are at rows and columns 2 and 6.
+    assert found["hits"].tolist() == [[0, 0, 1, 0, 0], [0, 0, 1, 0, 0]]
+    assert found["images"].tolist() == [[0, 0, 1, 1, 0], [0, 0, 1, 0, 0]]
+    np.testing.assert_allclose(found["share"][0], [0, 0, 1 / 64, 1 / 64, 0])
+    info = dataclasses.replace(SCENES, classes=tuple("abcde"), background=BACKGROUND)
+    table = pointing.pointing_table("pointing", info)
+    rows = table.make({name: np.asarray(x).mean(0) for name, x in found.items()})["rows"]
+    assert rows[0] == ["all", pytest.approx(2 / 3), pytest.approx(1 / 64), 1.5]
+    assert rows[1] == ["a", None, None, 0.0] and rows[3][:2] == ["d", 0.0]
+
+
+def test_compared_stages_read_the_few_masks_take_as_many_steps_and_draw_alike():
+    config = tiny.decoupled_config(compare=True)
+    compared = decoupled.recipe(tiny.replaced(config, "decoupled", reestimate=1), SCENES)
+    left = {stage.name: {role: str(net.init_from) for role, net in stage.nets.items()} for stage in compared.stages}
+    assert list(left)[4:] == ["strong_classifier", "strong_only", "strong_only_statistics", "deconvnet"]
+    assert left["strong_only"] == {"classifier": "strong_classifier/classifier", "segmenter": "None"}
+    trained = {"classifier": "strong_classifier/classifier", "segmenter": "strong_only/segmenter"}
+    assert left["strong_only_statistics"] == trained
+    result = {role: str(net.init_from) for role, net in compared.results["strong_only"].nets.items()}
+    assert result == {**trained, "segmenter": "strong_only_statistics/segmenter"}
+    for name in list(left)[4:]:
+        assert all(source.ids == "fine" for source in sources(compared.stage(name)).values())
+    assert compared.stage("strong_classifier").sources["tagged"].fields == ("tags",)
+    config = tiny.replaced(config, "classifier", steps=None, epochs=3.0)
+    config = tiny.replaced(config, "decoupled", steps=None, epochs=2.0)
+    recipe = decoupled.recipe(config, SCENES)
+    assert list(recipe.results) == ["decoupled", "strong_only", "deconvnet"]
+    assert recipe.stage("strong_classifier").steps == Epochs(count=3.0, of="classifier")
+    for name in ("decoupled", "strong_only", "deconvnet"):
+        assert recipe.stage(name).steps == Epochs(count=2.0, of="decoupled")
+    ours, theirs = recipe.stage("decoupled"), recipe.stage("strong_only")
+    assert theirs.keys_as == "decoupled" and ours.settings == theirs.settings
+    assert recipe.stage("strong_classifier").keys_as == "classifier"
+    config = tiny.replaced(config, "deconvnet", steps=5)
+    assert decoupled.recipe(config, SCENES).stage("deconvnet").steps == 5
+    assert list(decoupled.recipe(dataclasses.replace(config, compare=False), SCENES).results) == ["decoupled"]
+
+
+def test_sizes_that_the_nets_do_not_take_are_named():
+    config = tiny.decoupled_config()
+    with pytest.raises(InputError, match="camvid has no background class"):
+        decoupled.recipe(config, CAMVID)
+    with pytest.raises(InputError, match=r"classifier.size is \(64, 80\); expected multiples of 32"):
+        decoupled.recipe(tiny.replaced(config, "classifier", size=(64, 80)), SCENES)
+    with pytest.raises(InputError, match=r"decoupled.crops.crop is \(64, 64\); .* at least 96 for an fc6_kernel of 3"):
+        wide = {"size": (96, 96), "augment": dataclasses.replace(config.classifier.augment, crop=(96, 96))}
+        decoupled.recipe(tiny.replaced(config, "classifier", fc6_kernel=3, **wide), SCENES)
+    for name, result in decoupled.recipe(dataclasses.replace(config, compare=True), SCENES).results.items():
+        with pytest.raises(InputError, match=rf"windows for result {name} is \(48, 64\); expected multiples of 32"):
+            result.predict({}, {"image": jnp.zeros((1, 48, 64, 3))}, {})
+    with pytest.raises(InputError, match="reestimate is -1"):
+        tiny.decoupled_config(reestimate=-1)

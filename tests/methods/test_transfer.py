@@ -1,0 +1,261 @@
+"""Label and prediction transfer as a whole, with small nets: what each stage reads, and what is measured of it."""
+
+import collections
+import dataclasses
+import json
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from scarce_jax import api
+from scarce_jax.cli import main
+from scarce_jax.data.records import Records
+from scarce_jax.data.schema import CAMVID, SCENES
+from scarce_jax.data.source import Example, Reader
+from scarce_jax.errors import InputError
+from scarce_jax.evaluation.confusion import summarise
+from scarce_jax.host.diffusion import Status
+from scarce_jax.methods import transfer
+from scarce_jax.training import infer as infer_lib
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training import run as run_lib
+from scarce_jax.training.recipe import Artifact, Epochs, Eval, Train
+from tests import tiny
+
+MAIN = ["cam", "lnet", "label_maps", "segmenter", "pnet", "judgement", "adversarial"]
+COMPARED = ["strong_only", "cam_maps", "cam_only", "all_labels", "lambda_zero", "pnet_scratch"]
+STEPS = 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """Small nets on one device."""
+    whole = mesh_lib.make_mesh
+    with pytest.MonkeyPatch.context() as patch, tiny.little_optimised():
+        tiny.install(patch.setattr)
+        patch.setattr(mesh_lib, "make_mesh", lambda devices=None: whole(devices or jax.devices()[:1]))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_data):
+    """A finished run, and the masks that were looked at."""
+    folder = tmp_path_factory.mktemp("transfer")
+    return folder, carry_out(tiny.transfer_config(steps=STEPS), folder, data_dir=tiny_data)
+
+
+def carry_out(config, folder, **options):
+    """Trains, and returns which masks were looked at: stage, or None after the last -> ids."""
+    looked, now = collections.defaultdict(set), [None]
+    read, one_stage = Example.__getitem__, run_lib._carry_out
+
+    def noted(example, key):
+        if key == "fine":
+            looked[now[0]].add(read(example, "id"))
+        return read(example, key)
+
+    def named(plan, stage, *rest):
+        now[0] = stage.name
+        try:
+            return one_stage(plan, stage, *rest)
+        finally:
+            now[0] = None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Example, "__getitem__", noted)
+        patch.setattr(run_lib, "_carry_out", named)
+        api.train(config, folder, **options)
+    return looked
+
+
+def test_every_stage_leaves_what_the_next_one_reads(run):
+    folder, _ = run
+    summary = json.loads((folder / "summary.json").read_text())
+    stages = {stage["name"]: stage for stage in summary["stages"]}
+    assert list(stages) == MAIN and list(summary["results"]) == ["pnet", "lnet", "label_maps"]
+    roles = json.loads((folder / "manifest.json").read_text())["roles"]
+    assert (len(roles["fine"]), len(roles["unlabelled"]), len(roles["tags"])) == (5, 7, 12)
+    records = Records(folder / "label_maps/records")
+    assert set(records.ids) == set(roles["unlabelled"])
+    entry = records.read(roles["unlabelled"][0])
+    assert entry["label"].shape == (32, 32) and entry["label"].dtype == np.uint8
+    assert sum(stages["label_maps"]["status"].values()) == 7
+    assert list(stages["label_maps"]["status"]) == [status.name.lower() for status in Status]
+    read = {name: {key: r["images"] for key, r in stages[name]["read"].items()} for name in stages}
+    assert read["cam"] == {"tagged": 12} and read["lnet"] == read["pnet"] == {"labelled": 5}
+    assert read["segmenter"] == read["adversarial"] == {"labelled": 12}
+    # The frozen segmenter of P-Net's stage stays where it was trained.
+    assert [path.name for path in (folder / "pnet/nets").iterdir()] == ["pnet"]
+    table = summary["tables"]["pnet"]
+    assert table["share of images"] == pytest.approx(3 / 7)
+    assert all(0 <= value <= 1 for value in table["rows"][0])
+
+
+def test_a_class_of_a_label_map_is_one_of_its_tags(run, tiny_data):
+    folder, _ = run
+    reader = Reader("scenes", "train", str(tiny_data))
+    records = Records(folder / "label_maps/records")
+    for name in records.ids:
+        tags = reader.tags[reader.index[name]]
+        found = np.unique(records.read(name)["label"])
+        assert set(found) <= {0, 255, *np.flatnonzero(tags)}
+
+
+def test_no_stage_looks_at_masks_that_the_budget_does_not_grant(run):
+    folder, looked = run
+    granted = set(json.loads((folder / "manifest.json").read_text())["roles"]["fine"])
+    for stage in MAIN:
+        assert {name for name in looked[stage] if name.startswith("train")} <= granted, stage
+    # How good label maps are is measured on the others, when all is trained.
+    assert len({name for name in looked[None] if name.startswith("train")} - granted) == 7
+
+
+def test_label_maps_are_measured_against_the_hidden_masks(run, tiny_data, capsys):
+    folder, _ = run
+    found = json.loads((folder / "summary.json").read_text())["results"]["label_maps"]
+    assert (found["images"], found["split"]) == (7, "train")
+    reader = Reader("scenes", "train", str(tiny_data))
+    records = Records(folder / "label_maps/records")
+    counts = np.zeros((12, 13), np.int64)
+    for name in records.ids:
+        truth = reader.read(reader.index[name])["fine"]
+        label = records.read(name)["label"].repeat(truth.shape[0] // 32, 0).repeat(truth.shape[1] // 32, 1)
+        valid = truth != 255
+        np.add.at(counts, (truth[valid], np.minimum(label[valid], 12)), 1)
+    expected = summarise(counts, SCENES.classes)
+    assert found["miou"] == pytest.approx(expected["miou"]) and found["per_class"] == pytest.approx(
+        expected["per_class"]
+    )
+    assert main(["evaluate", str(folder), "--result", "label_maps", "--data-dir", str(tiny_data), "--json"]) == 0
+    *shown, last = capsys.readouterr().out.splitlines()
+    again = json.loads(last)
+    assert again["miou"] == found["miou"] and again["confusion"] == counts.tolist()
+    assert shown[-1].endswith(f"mIoU strong {found['miou_strong']:.4f}  mIoU weak {found['miou_weak']:.4f}")
+    with pytest.raises(InputError, match="label_maps: is masks inferred on train; leave out --split"):
+        api.evaluate(folder, "label_maps", split="val", data_dir=tiny_data)
+    with pytest.raises(InputError, match="label_maps: is masks of train that are there already"):
+        api.load(folder, "label_maps")
+
+
+def test_strong_and_weak_categories_have_their_own_means(run, tiny_data, tmp_path, capsys):
+    folder, _ = run
+    results = json.loads((folder / "summary.json").read_text())["results"]
+    path = tmp_path / "config.py"
+    path.write_text(f"from tests import tiny\nconfig = tiny.transfer_config(steps={STEPS})\n")
+    assert main(["train", str(path), "--workdir", str(folder), "--data-dir", str(tiny_data)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    header = next(line for line in lines if line.startswith("result "))
+    columns = ["result", "mIoU", "mIoU strong", "mIoU weak", "mean accuracy", "pixel accuracy", "images"]
+    assert re.split(r"\s{2,}", header) == columns
+    row = next(line for line in lines if line.startswith("lnet ")).split()
+    assert row[1:4] == [f"{results['lnet'][key]:.4f}" for key in ("miou", "miou_strong", "miou_weak")]
+    for name, found in results.items():
+        for group, names in (
+            ("strong", set(tiny.STRONG)),
+            ("weak", set(SCENES.classes) - set(tiny.STRONG) - {"background"}),
+        ):
+            known = [value for key, value in found["per_class"].items() if key in names and value is not None]
+            assert found[f"miou_{group}"] == pytest.approx(np.mean(known)), (name, group)
+
+
+def test_interrupted_while_diffusing_it_repeats_one_part_at_most(run, tmp_path, tiny_data, monkeypatch):
+    before, _ = run
+    folder = shutil.copytree(before, tmp_path / "run")
+    for stage in MAIN[2:]:
+        shutil.rmtree(folder / stage)
+    monkeypatch.setattr(infer_lib, "PART", 3)
+    write, written = infer_lib.write_part, []
+
+    def power_cut(records, number, entries):
+        if number == 2:
+            raise RuntimeError("power cut")
+        written.append(number)
+        return write(records, number, entries)
+
+    config = tiny.transfer_config(steps=STEPS)
+    monkeypatch.setattr(infer_lib, "write_part", power_cut)
+    with pytest.raises(RuntimeError, match="power cut"):
+        api.train(config, folder, data_dir=tiny_data)
+    assert written == [0, 1] and not (folder / "label_maps/DONE").exists()
+    monkeypatch.setattr(infer_lib, "write_part", write)
+
+    def enough(*args):
+        raise InputError("the next stage would train")
+
+    monkeypatch.setattr(run_lib, "_train", enough)
+    with pytest.raises(InputError, match="the next stage would train"):
+        api.train(config, folder, data_dir=tiny_data)
+    done = json.loads((folder / "label_maps/DONE").read_text())
+    assert done["inferred"] == 1 and sum(done["status"].values()) == 7
+    first, second = (Records(f / "label_maps/records") for f in (before, folder))
+    for name in first.ids:
+        np.testing.assert_array_equal(first.read(name)["label"], second.read(name)["label"])
+
+
+@pytest.mark.slow
+def test_comparisons_run_and_change_nothing_else(run, tmp_path, tiny_data):
+    before, _ = run
+    config = tiny.transfer_config(compare=True, steps=STEPS)
+    looked = carry_out(config, tmp_path / "run", data_dir=tiny_data, reuse=before)
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert [stage["name"] for stage in summary["stages"]] == MAIN + COMPARED
+    assert list(summary["results"]) == ["pnet", "lnet", "label_maps", *COMPARED]
+    for stage in MAIN:
+        assert (before / stage / "DONE").samefile(tmp_path / "run" / stage / "DONE")
+    read = {stage["name"]: stage["read"] for stage in summary["stages"]}
+    images = {name: read[name]["labelled"]["images"] for name in COMPARED if name != "cam_maps"}
+    assert images == {"strong_only": 5, "cam_only": 12, "all_labels": 12, "lambda_zero": 12, "pnet_scratch": 12}
+    granted = set(json.loads((before / "manifest.json").read_text())["roles"]["fine"])
+    assert all(looked[name] <= granted for name in COMPARED if name != "all_labels")
+    stored = tiny.stored(tmp_path / "run")
+    kernels = {
+        name: stored[f"{name}/segmenter/params/conv/kernel"] for name in ("adversarial", "lambda_zero", "pnet_scratch")
+    }
+    assert not np.array_equal(kernels["adversarial"], kernels["lambda_zero"])
+    assert not np.array_equal(kernels["adversarial"], kernels["pnet_scratch"])
+
+
+def test_comparisons_differ_from_what_they_are_compared_with_in_one_thing():
+    stages = {stage.name: stage for stage in transfer.recipe(tiny.transfer_config(compare=True), SCENES).stages}
+    for name in ("strong_only", "cam_only", "all_labels"):
+        assert stages[name].keys_as == "segmenter" and stages[name].settings == stages["segmenter"].settings
+    maps, cams = stages["label_maps"], stages["cam_maps"]
+    assert set(maps.nets) - set(cams.nets) == {"lnet"} and maps.settings == cams.settings
+    assert stages["cam_only"].sources["labelled"].ids == ("fine", Artifact(stage="cam_maps", name="label"))
+    base = stages["adversarial"]
+    for name in ("lambda_zero", "pnet_scratch"):
+        assert stages[name].keys_as == base.keys_as == "adversarial"
+    differing = {k for k, v in base.settings.items() if stages["lambda_zero"].settings[k] != v}
+    assert differing == {"lambda_adv"} and stages["lambda_zero"].nets == base.nets
+    assert stages["pnet_scratch"].settings == base.settings
+    assert base.nets["pnet"].init_from == Artifact(stage="pnet", name="pnet")
+    assert stages["pnet_scratch"].nets["pnet"].init_from is None
+    # As many steps as with label maps, whatever the number of images.
+    epochs = tiny.replaced(tiny.transfer_config(compare=True), "segmenter", steps=None, epochs=2.0)
+    stages = {stage.name: stage for stage in transfer.recipe(epochs, SCENES).stages}
+    assert stages["strong_only"].steps == stages["all_labels"].steps == Epochs(count=2.0, of="segmenter")
+
+
+def test_categories_that_do_not_make_sense_are_refused():
+    config = tiny.transfer_config()
+    for given in ((), ("raod",), SCENES.classes[1:]):
+        wrong = dataclasses.replace(config, budget=dataclasses.replace(config.budget, strong_categories=given))
+        with pytest.raises(InputError, match="expected some, but not all, of striped fish, "):
+            transfer.recipe(wrong, SCENES)
+    with pytest.raises(InputError, match="camvid has no background"):
+        transfer.recipe(config, CAMVID)
+    with pytest.raises(InputError, match="lnet.eval_every is 5"):
+        transfer.recipe(tiny.replaced(config, "lnet", eval_every=5), SCENES)
+
+
+def test_hidden_truth_is_for_results_alone():
+    recipe = transfer.recipe(tiny.transfer_config(), SCENES)
+    hidden = recipe.results["label_maps"]
+    assert isinstance(hidden, Eval) and hidden.hidden_truth
+    trained = recipe.stage("segmenter")
+    assert isinstance(trained, Train)
+    with pytest.raises(ValueError, match="segmenter: an eval looks at hidden truth"):
+        dataclasses.replace(trained, evals=(hidden,))

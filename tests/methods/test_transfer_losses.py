@@ -1,0 +1,222 @@
+"""P-Net's losses, and its training against the segmenter: what each turn moves, and what lambda = 0 leaves alone."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scarce_jax.data.schema import SCENES
+from scarce_jax.losses import cross_entropy
+from scarce_jax.methods import common, transfer
+from scarce_jax.methods.common import SEGMENTER
+from scarce_jax.methods.label_transfer import LNET, objectness_loss
+from scarce_jax.methods.prediction_transfer import PNET, Judge, discriminator_loss, generator_loss, judgement_table
+from scarce_jax.models.pnet import PNet
+from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.training import state as state_lib
+from scarce_jax.training.inputs import TrainInput
+from scarce_jax.training.optim import Group
+from scarce_jax.training.recipe import NetState, Out, Turn
+from scarce_jax.training.step import make_step
+from tests import tiny
+from tests.models.shapes import random_variables
+
+CLASSES = 4
+JUDGE = Judge(module=PNet(width=1), size=(16, 16), categories=3, background=0)
+
+
+@pytest.fixture(autouse=True)
+def small(tiny_nets):
+    pass
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Two images, their labels and the logits of a segmenter: one image of classes 1 and 3 and void, one of class 2."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((2, 16, 16), np.uint8)
+    labels[0, :8], labels[0, 8:10], labels[0, 10:12] = 3, 1, 255
+    labels[1, :4] = 2
+    images = rng.normal(size=(2, 16, 16, 3)).astype(np.float32)
+    return images, labels, rng.normal(size=(2, 16, 16, CLASSES)).astype(np.float32)
+
+
+def test_a_sample_is_the_image_times_the_mask_of_one_category(pictures):
+    images, labels, logits = pictures
+    real, predicted, weights = JUDGE.samples(*map(jnp.asarray, pictures))
+    np.testing.assert_array_equal(weights, [[1, 1, 0], [1, 0, 0]])
+    real, predicted = (np.asarray(x).reshape(2, 3, 16, 16, 3) for x in (real, predicted))
+    probabilities = np.asarray(jax.nn.softmax(logits))
+    for image, sample, k in ((0, 0, 3), (0, 1, 1), (1, 0, 2)):
+        np.testing.assert_allclose(real[image, sample], images[image] * (labels[image] == k)[..., None], atol=1e-6)
+        expected = images[image] * (probabilities[image, ..., k] * (labels[image] != 255))[..., None]
+        np.testing.assert_allclose(predicted[image, sample], expected, atol=1e-6)
+    # Void is nothing in both, and what is no sample shows nothing real.
+    assert not real[0, :, 10:12].any() and not predicted[0, :, 10:12].any()
+    assert not real[1, 1:].any()
+
+
+def test_it_is_shown_every_eighth_pixel_where_its_side_is_the_grids():
+    labels = np.random.default_rng(1).integers(0, CLASSES, (1, 33, 33)).astype(np.uint8)
+    image = np.ones((1, 33, 33, 3), np.float32)
+    logits = np.zeros((1, 9, 9, CLASSES), np.float32)
+    judge = dataclasses.replace(JUDGE, size=(9, 9), categories=1)
+    real, predicted, _ = judge.samples(*map(jnp.asarray, (image, labels, logits)))
+    counts = np.bincount(labels[0, ::4, ::4].ravel(), minlength=CLASSES)
+    most = 1 + counts[1:].argmax()
+    np.testing.assert_array_equal(real[0, ..., 0], labels[0, ::4, ::4] == most)
+    np.testing.assert_allclose(predicted, 1 / CLASSES, rtol=1e-6)
+
+
+def test_losses_at_a_zero_last_layer_and_the_weight_of_samples(pictures):
+    images, labels, logits = pictures
+    params = random_variables(JUDGE.module, (1, 16, 16, 3))["params"]
+    zero = {**params, "fc6": jax.tree.map(np.zeros_like, params["fc6"])}
+
+    @jax.jit
+    def discriminator(params, labels):
+        loss = discriminator_loss(JUDGE, "labelled", lambda nets, images, shared: logits)
+        return loss(params, {}, {"labelled": {"image": images, "label": labels}}, {}, None)
+
+    @jax.jit
+    def generator(params):
+        def segmentation(params, nets, batch, shared, key):
+            return jnp.float32(2.0), Out(share={"logits": logits})
+
+        loss = generator_loss(JUDGE, "labelled", segmentation, 0.5)
+        nets = {PNET: NetState(params=params, stats={})}
+        return loss({}, nets, {"labelled": {"image": images, "label": labels}}, {}, None)
+
+    loss, out = discriminator(zero, labels)
+    np.testing.assert_allclose(loss, 2 * np.log(2), rtol=1e-6)
+    np.testing.assert_allclose([out.metrics["real"], out.metrics["predicted"]], np.log(2), rtol=1e-6)
+    loss, out = generator(zero)
+    np.testing.assert_allclose(loss, 2 + 0.5 * np.log(2), rtol=1e-6)
+    # The mean is over the samples that are there: three with both images, two and one with either alone.
+    alone = [np.where(np.arange(2)[:, None, None] == k, labels, 0).astype(np.uint8) for k in range(2)]
+    together, first, second = (float(discriminator(params, given)[0]) for given in (labels, *alone))
+    assert first != pytest.approx(second) and together == pytest.approx((2 * first + second) / 3, rel=1e-5)
+
+
+def test_the_lnet_tells_any_object_from_background_and_leaves_void_out(pictures):
+    images, labels, _ = map(jnp.asarray, pictures)
+
+    class Constant:
+        def apply(self, variables, image, **kwargs):
+            logits = jnp.broadcast_to(variables["params"]["logits"], (2, 9, 9, 1))
+            return (logits, logits / 2), {}
+
+    batch = {"labelled": {"image": images, "label": labels}}
+    loss = objectness_loss(Constant(), 0.4, 0, "labelled")
+    valid = np.asarray(labels) != 255
+    share = (np.asarray(labels)[valid] > 0).mean()
+    nets = {LNET: NetState(params={}, stats={})}
+    for logit in (0.0, 1.5):
+        value, out = loss({"logits": jnp.float32(logit)}, nets, batch, {}, None)
+        main, aux = (share * np.log1p(np.exp(-x)) + (1 - share) * np.log1p(np.exp(x)) for x in (logit, logit / 2))
+        np.testing.assert_allclose(value, main + 0.4 * aux, rtol=1e-5)
+        assert out.stats == {LNET: {}}
+
+
+def test_a_net_at_an_eighth_of_the_size_and_without_statistics_is_trained_on_every_eighth_label():
+    labels = np.random.default_rng(0).integers(0, CLASSES, (2, 33, 33)).astype(np.uint8)
+    labels[0, 8, 8] = 255
+    logits = np.random.default_rng(1).normal(size=(2, 5, 5, CLASSES)).astype(np.float32)
+
+    class Given:
+        def apply(self, variables, image, *, train, mutable=None, rngs=None):
+            return ((jnp.asarray(logits), None), {}) if train else (jnp.asarray(logits), None)
+
+    loss = common.segmentation_loss(Given(), ("image",), 0.4, "labelled")
+    nets = {SEGMENTER: NetState(params={}, stats={})}
+    rows = {"image": jnp.zeros((2, 33, 33, 3)), "label": jnp.asarray(labels)}
+    value, out = loss({}, nets, {"labelled": rows}, {}, None)
+    np.testing.assert_allclose(value, cross_entropy(jnp.asarray(logits), jnp.asarray(labels[:, ::8, ::8])), rtol=1e-6)
+    assert out.stats == {SEGMENTER: {}} and out.share["logits"].shape == logits.shape
+    scores = common.segmentation_predict(Given(), ("image",))(nets, rows, {})
+    assert scores.shape == (2, 33, 33, CLASSES)
+    np.testing.assert_allclose(scores[:, ::8, ::8], logits, atol=1e-6)
+
+
+class Pictures:
+    """Rows in place of a data set's."""
+
+    canvas = (32, 32)
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, k):
+        rng = np.random.default_rng(k)
+        label = np.full((32, 32), 255, np.uint8)
+        label[2:] = rng.integers(0, 12, (30, 1))
+        return {"image": rng.integers(0, 256, (32, 32, 3), np.uint8), "label": label}
+
+
+@functools.cache
+def both(name):
+    config = tiny.replaced(tiny.transfer_config(compare=True), "adversarial", lambda_adv=10.0)
+    return transfer.recipe(config, SCENES).stage(name)
+
+
+def frozen(stage, role):
+    """The stage with a net that does not move."""
+    optim = dataclasses.replace(stage.nets[role].optim, groups=(Group(lr=0.0),))
+    return dataclasses.replace(stage, nets={**stage.nets, role: dataclasses.replace(stage.nets[role], optim=optim)})
+
+
+def after(stage, steps):
+    """Variables of every net at the start and after each of some steps; its nets are drawn."""
+    mesh = mesh_lib.make_mesh(jax.devices()[:1])
+    txs = state_lib.transformations(stage.nets, 10)
+    state = state_lib.init_state(stage.nets, txs, 0, stage.keys_as, {}, mesh)
+    source = dataclasses.replace(stage.sources["labelled"], transform=common.unaugmented)
+    inputs = {"labelled": TrainInput(source, Pictures(), 0, "labelled", mesh, 1, True)}
+    step = make_step(stage, txs, inputs, mesh)
+    keys = {"labelled": inputs["labelled"].key, "loss": jax.random.key(1)}
+    found = [jax.device_get({role: net.variables for role, net in state.nets.items()})]
+    for draws in inputs["labelled"].batches(0, steps):
+        state, _ = step(state, {"labelled": inputs["labelled"].arrays}, {"labelled": draws}, keys, {})
+        found.append(jax.device_get({role: net.variables for role, net in state.nets.items()}))
+    return found
+
+
+def equal(first, second):
+    return [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)]
+
+
+def test_each_turn_moves_its_own_net_alone_and_lambda_zero_is_plain_training():
+    stage, base = both("lambda_zero"), both("adversarial")
+    layers = {SEGMENTER: "conv", PNET: "fc6"}
+    one = {}
+    # Also with gradients that pass through the other net.
+    for still, moved in ((PNET, SEGMENTER), (SEGMENTER, PNET)):
+        with tiny.little_optimised():
+            begun, one[moved] = after(frozen(base, still), 1)
+        assert all(equal(begun[still]["params"], one[moved][still]["params"]))
+        kernels = [x[moved]["params"][layers[moved]]["kernel"] for x in (begun, one[moved])]
+        assert not np.array_equal(*kernels)
+    found = after(stage, 3)
+    module = stage.nets[SEGMENTER].module
+    plain = dataclasses.replace(
+        stage,
+        nets={SEGMENTER: stage.nets[SEGMENTER]},
+        turns=(Turn(net=SEGMENTER, loss=common.segmentation_loss(module, ("image",), 0.4, "labelled")),),
+    )
+    assert all(equal(after(plain, 3)[-1][SEGMENTER], found[-1][SEGMENTER]))
+    assert not np.array_equal(found[0][PNET]["params"]["fc6"]["kernel"], found[-1][PNET]["params"]["fc6"]["kernel"])
+    # Lambda above zero is felt.
+    felt, without = (x[SEGMENTER]["params"]["conv"]["kernel"] for x in (one[SEGMENTER], found[1]))
+    assert np.abs(felt - without).max() > 1e-5
+
+
+def test_the_table_divides_by_the_images_that_were_judged():
+    values = {"images": 0.25, "real": 0.2, "predicted": 0.15, "ranked": 0.25}
+    made = judgement_table().make({name: np.float32(value) for name, value in values.items()})
+    np.testing.assert_allclose(made["rows"], [[0.8, 0.6, 0.7, 1.0]], rtol=1e-6)
+    assert len(made["columns"]) == 4 and made["share of images"] == 0.25
+    nothing = judgement_table().make({name: np.float32(0) for name in values})
+    assert nothing["rows"] == [[None] * 4]
