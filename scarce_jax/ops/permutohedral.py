@@ -1,0 +1,167 @@
+"""Gaussian filtering of scattered features on the permutohedral lattice, of static shapes.
+
+Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice": a point is splatted onto the
+d + 1 corners of the simplex around it, the lattice is blurred by [1 2 1] / 4 along its d + 1 directions, and every
+point reads its corners again. Only vertices that some point touches exist; what would pass through others is lost.
+
+A lattice point has d + 1 coordinates v_0..v_d, congruent modulo d + 1 and of sum 0. The quotients
+(v_j - v_{j+1}) / (d + 1) can be any d integers, and they are packed into one uint32. So a step along the lattice adds a
+constant to the key, and vertices are found by sorting and by binary search, without a hash table.
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scarce_jax.errors import InputError
+
+NOWHERE = np.uint32(2**32 - 1)
+
+
+@flax.struct.dataclass
+class Corners:
+    """Where N points lie in the lattice.
+
+    Attributes:
+      vertex: int32 [N, d + 1], the vertices of each point's simplex, counted from 0 in the order of their keys.
+      weight: float32 [N, d + 1], barycentric, summing to 1; 0 for points that are left out.
+      key: uint32 [N (d + 1)], the vertices' keys, ascending; 2**32 - 1 beyond the last vertex.
+      count: int32 [], the number of vertices.
+    """
+
+    vertex: jax.Array
+    weight: jax.Array
+    key: jax.Array
+    count: jax.Array
+
+
+def corners(features: jax.Array, valid: jax.Array, extents: tuple[float, ...]) -> Corners:
+    """Finds the simplex of each point.
+
+    Args:
+      features: float32 [N, d], each divided by its kernel's standard deviation, in 0..extents.
+      valid: bool [N]; other points send nothing and receive nothing.
+      extents: the largest value that each feature can have, static.
+
+    Raises:
+      InputError: a lattice over these extents may have more points than a uint32 counts.
+    """
+    dim = features.shape[1]
+    steps, low = _packing(extents)
+    # In full float32: a rounded product would move points by a share of the lattice's spacing.
+    elevated = jnp.matmul(features, _elevation(dim), precision=jax.lax.Precision.HIGHEST)  # [N, d + 1], rows sum to 0
+    # The nearest point of remainder 0: each coordinate is rounded, then those that were rounded most are corrected, so
+    # that they sum to 0 again.
+    quotient = jnp.round(elevated / (dim + 1)).astype(jnp.int32)
+    rest = elevated - quotient * (dim + 1)
+    slots = jnp.arange(dim + 1)
+    ahead, here = rest[:, None, :], rest[:, :, None]
+    rank = ((ahead > here) | ((ahead == here) & (slots < slots[:, None]))).sum(2, dtype=jnp.int32)
+    rank += quotient.sum(1, keepdims=True)
+    wrap = (rank < 0).astype(jnp.int32) - (rank > dim).astype(jnp.int32)
+    quotient, rank = quotient + wrap, rank + (dim + 1) * wrap
+    rest = elevated / (dim + 1) - quotient
+
+    ranked = jnp.where(rank[:, :, None] == slots, rest[:, :, None], 0).sum(1)  # [N, d + 1], largest first
+    gaps = ranked[:, :-1] - ranked[:, 1:]
+    weight = jnp.concatenate([1 - gaps.sum(1, keepdims=True), gaps[:, ::-1]], 1)
+    base = ((quotient[:, :-1] - quotient[:, 1:] - low).astype(jnp.uint32) * _strides(steps)).sum(1, dtype=jnp.uint32)
+    # From the corner of remainder k to that of k + 1 the coordinate of rank d - k falls by d and the others grow by 1.
+    moves = jnp.where(rank[:, :, None] == slots, _moves(steps)[:, None], 0).sum(1, dtype=jnp.uint32)
+    path = jnp.cumsum(moves[:, :0:-1], 1, dtype=jnp.uint32)
+    own = jnp.where(valid[:, None], jnp.concatenate([base[:, None], base[:, None] + path], 1), NOWHERE)
+
+    key = jnp.sort(own.reshape(-1))
+    first = jnp.concatenate([key[:1] != NOWHERE, (key[1:] != key[:-1]) & (key[1:] != NOWHERE)])
+    # Sorted once more rather than scattered to their places: faster, on a CPU too.
+    key = jnp.sort(jnp.where(first, key, NOWHERE))
+    return Corners(
+        vertex=jnp.searchsorted(key, own).astype(jnp.int32),
+        weight=jnp.where(valid[:, None], weight, 0),
+        key=key,
+        count=first.sum(dtype=jnp.int32),
+    )
+
+
+def neighbours(at: Corners, extents: tuple[float, ...], size: int) -> jax.Array:
+    """int32 [d + 1, 2, size]: the vertices on both sides of each one along each direction; `size` where there is none.
+
+    Args:
+      size: static room for vertices, at least `at.count`.
+    """
+    key = at.key[:size]
+    moves = _moves(_packing(extents)[0])
+    sought = key + jnp.stack([moves, -moves], 1)[:, :, None]
+    found = jnp.searchsorted(key, sought).astype(jnp.int32)
+    hit = (key.at[found].get(mode="clip") == sought) & (key != NOWHERE)
+    return jnp.where(hit, found, size)
+
+
+def lattice_filter(values: jax.Array, at: Corners, near: jax.Array) -> jax.Array:
+    """Sums over all points, weighted by a Gaussian of their distance, up to one constant factor.
+
+    Args:
+      values: float32 [N, C] at the points.
+      near: of `neighbours`; its size is the room for vertices.
+
+    Returns:
+      float32 [N, C]; 0 at points that are left out.
+    """
+
+    def splat(vertices: jax.Array, corner: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        to, weight = corner
+        return vertices.at[to].add(weight[:, None] * values, mode="drop"), None
+
+    vertices = jnp.zeros((near.shape[2], values.shape[1]), jnp.float32)
+    vertices, _ = jax.lax.scan(splat, vertices, (at.vertex.T, at.weight.T))
+
+    def blur(vertices: jax.Array, sides: jax.Array) -> tuple[jax.Array, None]:
+        both = [vertices.at[side].get(mode="fill", fill_value=0) for side in sides]
+        return vertices / 2 + (both[0] + both[1]) / 4, None
+
+    # A loop: unrolled, XLA would fuse the gathers and compute each vertex many times over.
+    vertices, _ = jax.lax.scan(blur, vertices, near)
+    read = [at.weight[:, k, None] * vertices.at[at.vertex[:, k]].get(mode="clip") for k in range(at.vertex.shape[1])]
+    return sum(read[1:], read[0])
+
+
+def _elevation(dim: int) -> np.ndarray:
+    """float32 [d, d + 1]: from features to the plane of sum 0, so scaled that the blur is of unit deviation."""
+    scale = np.sqrt(2 / 3) * (dim + 1) / np.sqrt(np.arange(1, dim + 1) * np.arange(2, dim + 2))
+    matrix = np.tri(dim, dim + 1)  # feature j adds 1 to the coordinates 0..j
+    matrix[np.arange(dim), np.arange(1, dim + 1)] = -np.arange(1, dim + 1)
+    return (scale[:, None] * matrix).astype(np.float32)
+
+
+def _packing(extents: tuple[float, ...]) -> tuple[tuple[int, ...], np.ndarray]:
+    """(how many values each packed integer can have, the least of each), int32 [d].
+
+    One more on either side is for neighbours, which are looked up whether they exist or not, and one for rounding.
+    """
+    dim = len(extents)
+    columns = _elevation(dim).astype(np.float64)
+    slopes = (columns[:, :-1] - columns[:, 1:]) / (dim + 1) * np.asarray(extents)[:, None]  # [feature, difference]
+    low = np.floor(np.minimum(slopes, 0).sum(0)).astype(int) - 2
+    high = np.ceil(np.maximum(slopes, 0).sum(0)).astype(int) + 2
+    steps = tuple(int(n) for n in high - low + 1)
+    if math.prod(steps) >= NOWHERE:
+        raise InputError(
+            f"image of {', '.join(f'{e:.0f}' for e in extents)} standard deviations: its lattice has up to "
+            f"{math.prod(steps)} points; expected fewer than 2**32. Use a smaller image or larger deviations"
+        )
+    return steps, low.astype(np.int32)
+
+
+def _strides(steps: tuple[int, ...]) -> np.ndarray:
+    return np.cumprod([1, *steps[:-1]]).astype(np.uint32)
+
+
+def _moves(steps: tuple[int, ...]) -> np.ndarray:
+    """uint32 [d + 1], modulo 2**32: what a key changes by as coordinate j falls by d + 1 and all grow by 1."""
+    strides = np.concatenate([[0], _strides(steps).astype(np.int64), [0]])
+    return (strides[:-1] - strides[1:]).astype(np.uint32)
