@@ -65,16 +65,16 @@ CRUMB = 24
 """An object of which fewer visible pixels than this are left is void: nobody could name it."""
 
 
-def _palette(rng: np.random.Generator) -> np.ndarray:
+def _palette(rng: np.random.Generator, saturation: tuple[float, float] = (0.2, 0.8)) -> np.ndarray:
     """Six colours [6, 3] shared by creatures, ground and clutter of one picture, so that colour says little."""
     hue = rng.random(6) * 180
-    return _colours(hue, rng.uniform(0.2, 0.8, 6), rng.uniform(0.35, 0.95, 6))
+    return _colours(hue, rng.uniform(*saturation, 6), rng.uniform(0.35, 0.95, 6))
 
 
 def _own_palette(rng: np.random.Generator, which: int) -> np.ndarray:
     """Two colours [2, 3] about the hue of a kind of creature; the kinds' hues divide the circle evenly."""
-    hue = (which + 0.25 * rng.standard_normal(2)) * 180 / len(KINDS) % 180
-    return _colours(hue, rng.uniform(0.5, 0.95, 2), rng.uniform(0.45, 0.95, 2))
+    hue = (which + 0.2 * rng.standard_normal(2)) * 180 / len(KINDS) % 180
+    return _colours(hue, rng.uniform(0.6, 1, 2), rng.uniform(0.5, 1, 2))
 
 
 def _colours(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -245,9 +245,10 @@ def draw_scene(
 
     Args:
       coloured: probability that a creature wears the colours of its kind; otherwise, and at 0, colour says nothing.
+        Above 0 ground and clutter are pale.
     """
     rng = np.random.default_rng([zlib.crc32(f"scenes/{version}/{split}".encode()), index])
-    palette = _palette(rng)
+    palette = _palette(rng, (0.1, 0.4)) if coloured else _palette(rng)
     direction = np.array([rng.uniform(-0.7, 0.7), -0.6, 0.75])
     light = Light(
         direction=tuple((direction / np.linalg.norm(direction)).tolist()),
