@@ -7,8 +7,8 @@ trained on the frozen segmenter's probability maps; `selection`: how good the ke
 third stage).
 
 `labelled_long`* trains on the labelled images for as many steps as `semi` takes, `all_labels`* on the true masks of all
-images, and `adversarial`* is the method of Hung et al. on the same budget. They draw initial values and order as `semi`
-does.
+images, and `adversarial`* is the method of Hung et al. on the same budget. They start where `semi` does, and draw order
+as it does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.data.schema import DatasetInfo
+from scarce_jax.errors import InputError
 from scarce_jax.losses import auxiliary_loss, correctness_balance, correctness_counts, inverse_log_weights
 from scarce_jax.methods import common
 from scarce_jax.methods.adversarial import AdversarialStage, train_adversarial
@@ -80,11 +81,15 @@ class SemiStage(SegmenterStage):
 
     Attributes:
       threshold: T_aux, the confidence from which a pixel of an unlabelled image is a label; 0.9 in the paper.
-      start: from the initial values that `segmenter` had, or from what it became. The paper does not say.
+      start: from the initial values that `segmenter` had, or from what it became; so do the stages
+        that it is compared with. The paper does not say.
+      labelled_batch: so many images of every batch are labelled ones, and the others pseudo-labelled. None draws all
+        from one shuffled union, as in the paper; of few labelled images a batch then has few.
     """
 
     threshold: float = 0.9
     start: Literal["initial", "segmenter"] = "initial"
+    labelled_batch: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,15 +140,14 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
             if isinstance(stage.steps, Epochs):
                 # As many steps as `semi` takes, whatever the number of images.
                 stage = dataclasses.replace(stage, steps=dataclasses.replace(stage.steps, of="semi"))
-            stages.append(stage)
+            stages.append(_started(config, stage))
             results[name] = measured(name, config, config.semi, student)
         if config.adversarial is not None:
             rival = network(config, config.adversarial, classes)
-            stages.append(
-                train_adversarial(
-                    config, config.adversarial, rival, classes, config.class_weighting, keys_as="segmenter"
-                )
+            stage = train_adversarial(
+                config, config.adversarial, rival, classes, config.class_weighting, keys_as="segmenter"
             )
+            stages.append(_started(config, stage))
             results["adversarial"] = measured("adversarial", config, config.adversarial, rival)
     return Recipe(stages=tuple(stages), results=results, tables=selection_tables("selection", config.thresholds, info))
 
@@ -304,17 +308,45 @@ def _semi(config: Config, student: nn.Module) -> Train:
         confidence=Artifact(stage="pseudo_labels", name="confidence"),
         threshold=config.semi.threshold,
     )
+    apart = config.semi.labelled_batch
     stage = train_segmenter(
         "semi",
         config,
         config.semi,
         student,
-        ids=("fine", pseudo),
-        labels=("fine", trusted),
+        ids=("fine", pseudo) if apart is None else pseudo,
+        labels=("fine", trusted) if apart is None else (trusted,),
         keys_as="segmenter",
         class_weighting=config.class_weighting,
     )
+    return _started(config, stage if apart is None else _with_labelled(stage, apart))
+
+
+def _with_labelled(stage: Train, labelled: int) -> Train:
+    """The stage, `labelled` images of whose batch are labelled ones.
+
+    Raises:
+      InputError: there are not so many images in a batch, or the others are none.
+    """
+    source, (turn,) = stage.sources["labelled"], stage.turns
+    if not 0 < labelled < source.batch:
+        raise InputError(f"semi.labelled_batch is {labelled}; expected from 1 to semi.batch - 1, {source.batch - 1}")
+    sources = {
+        "pseudo": dataclasses.replace(source, batch=source.batch - labelled),
+        "labelled": dataclasses.replace(source, ids="fine", labels=("fine",), batch=labelled),
+    }
+
+    def loss(params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
+        together = jax.tree.map(lambda *rows: jnp.concatenate(rows), *(batch[name] for name in sources))
+        return turn.loss(params, nets, {"labelled": together}, shared, key)
+
+    return dataclasses.replace(stage, sources=sources, turns=(dataclasses.replace(turn, loss=loss),))
+
+
+def _started(config: Config, stage: Train) -> Train:
+    """The stage, with its net started from where the config says that `semi` starts."""
     if config.semi.start == "initial":
         return stage
     start = Artifact(stage="segmenter", name=SEGMENTER)
-    return dataclasses.replace(stage, nets={SEGMENTER: dataclasses.replace(stage.nets[SEGMENTER], init_from=start)})
+    segmenter = dataclasses.replace(stage.nets[SEGMENTER], init_from=start)
+    return dataclasses.replace(stage, nets={**stage.nets, SEGMENTER: segmenter})

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,7 +15,8 @@ from scarce_jax.data.schema import SCENES
 from scarce_jax.data.source import Example
 from scarce_jax.errors import InputError
 from scarce_jax.methods import auxiliary
-from scarce_jax.training.recipe import Artifact, Confident
+from scarce_jax.training import infer
+from scarce_jax.training.recipe import Artifact, Confident, NetState
 from tests import tiny
 
 
@@ -91,6 +95,35 @@ def test_pseudo_labels_of_another_budget_are_refused(run, tiny_data, tiny_nets):
         api.train(config, run, data_dir=tiny_data)
 
 
+def test_interrupted_while_labelling_it_repeats_one_part_at_most(run, tmp_path, tiny_data, tiny_nets, monkeypatch):
+    folder = shutil.copytree(run, tmp_path / "run")
+    for stage in ("pseudo_labels", "semi"):
+        shutil.rmtree(folder / stage)
+    monkeypatch.setattr(infer, "PART", 3)
+    write, written = infer.write_part, []
+
+    def power_cut(records, number, entries):
+        if number == 2:
+            raise RuntimeError("power cut")
+        written.append(number)
+        return write(records, number, entries)
+
+    monkeypatch.setattr(infer, "write_part", power_cut)
+    with pytest.raises(RuntimeError, match="power cut"):
+        api.train(tiny.auxiliary_config(), folder, data_dir=tiny_data)
+    assert written == [0, 1] and not (folder / "pseudo_labels" / "DONE").exists()
+    monkeypatch.setattr(infer, "write_part", write)
+    api.train(tiny.auxiliary_config(), folder, data_dir=tiny_data)
+    # Eight images in parts of three: the last part alone is inferred again, and what was trained on them is the same.
+    assert json.loads((folder / "pseudo_labels" / "DONE").read_text())["inferred"] == 2
+    first, second = (Records(f / "pseudo_labels" / "records") for f in (run, folder))
+    assert first.ids == second.ids and len(second.ids) == 8
+    before, after = tiny.stored(run), tiny.stored(folder)
+    assert before.keys() == after.keys()
+    for path, value in before.items():
+        np.testing.assert_array_equal(value, after[path], err_msg=path)
+
+
 def test_what_it_is_compared_with_takes_as_many_steps():
     config = tiny.auxiliary_config(compare=True)
     recipe = auxiliary.recipe(config, SCENES)
@@ -107,6 +140,53 @@ def test_what_it_is_compared_with_takes_as_many_steps():
     assert semi.labels[0] == "fine" and isinstance(trusted, Confident)
     assert trusted.threshold == 0.3 and trusted.label == Artifact(stage="pseudo_labels", name="label")
     assert stages["labelled_long"].sources["labelled"].ids == "fine"
+
+
+def test_what_it_is_compared_with_starts_where_it_does():
+    config = tiny.replaced(tiny.auxiliary_config(compare=True), "semi", start="segmenter")
+    stages = {stage.name: stage for stage in auxiliary.recipe(config, SCENES).stages}
+    for name in ("semi", "labelled_long", "all_labels", "adversarial"):
+        assert stages[name].nets["segmenter"].init_from == Artifact(stage="segmenter", name="segmenter")
+    assert set(stages["adversarial"].nets) == {"segmenter", "discriminator"}
+
+
+def test_labelled_images_may_have_a_share_of_every_batch(tiny_nets):
+    config = tiny.replaced(tiny.auxiliary_config(), "semi", labelled_batch=3)
+    semi = auxiliary.recipe(config, SCENES).stage("semi")
+    labelled, pseudo = semi.sources["labelled"], semi.sources["pseudo"]
+    assert (labelled.ids, labelled.labels, labelled.batch) == ("fine", ("fine",), 3)
+    assert pseudo.ids == Artifact(stage="pseudo_labels", name="label") and pseudo.batch == 5
+    assert [type(label) for label in pseudo.labels] == [Confident]
+
+    # The loss is that of both together: with either source's rows alone it is another one.
+    union = auxiliary.recipe(tiny.auxiliary_config(), SCENES).stage("semi")
+    net = union.nets["segmenter"]
+    variables = net.module.init(jax.random.key(0), *(jnp.zeros(x.shape, x.dtype) for x in net.inputs), train=False)
+    state = {"segmenter": NetState(params=variables["params"], stats=variables["batch_stats"])}
+    draws = np.random.default_rng(0)
+
+    def rows(count):
+        image = draws.normal(size=(count, 32, 32, 3)).astype(np.float32)
+        return {"image": image, "label": draws.integers(0, 12, (count, 32, 32)).astype(np.uint8)}
+
+    batch = {"labelled": rows(3), "pseudo": rows(5)}
+    together = {
+        key: np.concatenate([batch[name][key] for name in ("pseudo", "labelled")]) for key in ("image", "label")
+    }
+    shared = {"p_class": jnp.full(12, 1 / 12)}
+
+    def loss(stage, batch):
+        return float(stage.turns[0].loss(variables["params"], state, batch, shared, jax.random.key(1))[0])
+
+    assert loss(semi, batch) == pytest.approx(loss(union, {"labelled": together}), rel=1e-6)
+    assert loss(semi, batch) != pytest.approx(loss(union, {"labelled": batch["pseudo"]}), rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [0, 8])
+def test_a_batch_needs_images_of_both_kinds(count):
+    config = tiny.replaced(tiny.auxiliary_config(), "semi", labelled_batch=count)
+    with pytest.raises(InputError, match=rf"semi.labelled_batch is {count}; expected from 1 to semi.batch - 1, 7"):
+        auxiliary.recipe(config, SCENES)
 
 
 def test_without_comparison_the_main_stages_are_the_same():
