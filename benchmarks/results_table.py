@@ -38,6 +38,7 @@ def main() -> None:
                         name: {"miou": found["miou"], "miou_at_size": found["miou_at_size"], "images": found["images"]}
                         for name, found in summary["results"].items()
                     },
+                    "tables": summary.get("tables", {}),
                 }
                 file.write(json.dumps(line) + "\n")
 

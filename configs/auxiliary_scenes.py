@@ -1,8 +1,8 @@
-"""Auxiliary confidence on `scenes`, an eighth of the labels, for two CPU cores.
+"""Auxiliary confidence on `scenes/coloured`, an eighth of the labels (50 images), for two CPU cores.
 
 Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review); the built-in
-pictures in place of the paper's. DSNet of half width; with --compare also the labelled images alone for as many steps,
-all labels, and Hung et al.
+pictures in place of the paper's. DSNet of half width at 64 x 64; the semi-supervised stage goes on from the segmenter,
+half of every batch labelled. With --compare also the labelled images alone for as many steps, all labels, and Hung et al.
 Command: scarce-jax train configs/auxiliary_scenes.py --compare
 """
 
@@ -20,12 +20,11 @@ net = dict(net="dsnet", width=16, optim=Optimizer(kind="adam", lr=3e-3, weight_d
 config = Config(
     dataset="scenes/coloured",
     budget=Budget(fine=0.125),
-    # The weights of the paper favour rare classes. From scratch and in so few steps nearly all of those are wrong, and
-    # the auxiliary net then distrusts the background too: its AUROC on val was 0.63 with them and 0.88 without.
+    # With the paper's weights, 1.1, the segmenter was worse (mIoU 0.235 against 0.255, after 800 steps).
     class_weighting=None,
-    segmenter=SegmenterStage(steps=1500, **net),
+    segmenter=SegmenterStage(steps=1200, **net),
     auxiliary=AuxiliaryStage(steps=150, width=16, optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4), **data),
-    semi=SemiStage(steps=600, threshold=0.5, start="segmenter", labelled_batch=4, **net),
-    adversarial=AdversarialStage(steps=150, discriminator_width=16, semi_start=50, **net),
+    semi=SemiStage(steps=500, threshold=0.5, start="segmenter", labelled_batch=4, **net),
+    adversarial=AdversarialStage(steps=200, discriminator_width=16, semi_start=50, **net),
     runtime=Runtime(checkpoint_every=100, log_every=20),
 )
