@@ -1,6 +1,7 @@
 """Auxiliary confidence as a whole, with small nets: what each stage reads, and what another threshold repeats."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -161,7 +162,8 @@ def test_labelled_images_may_have_a_share_of_every_batch(tiny_nets):
     # The loss is that of both together: with either source's rows alone it is another one.
     union = auxiliary.recipe(tiny.auxiliary_config(), SCENES).stage("semi")
     net = union.nets["segmenter"]
-    variables = net.module.init(jax.random.key(0), *(jnp.zeros(x.shape, x.dtype) for x in net.inputs), train=False)
+    init = jax.jit(functools.partial(net.module.init, train=False))
+    variables = init(jax.random.key(0), *(jnp.zeros(x.shape, x.dtype) for x in net.inputs))
     state = {"segmenter": NetState(params=variables["params"], stats=variables["batch_stats"])}
     draws = np.random.default_rng(0)
 
@@ -176,7 +178,7 @@ def test_labelled_images_may_have_a_share_of_every_batch(tiny_nets):
     shared = {"p_class": jnp.full(12, 1 / 12)}
 
     def loss(stage, batch):
-        return float(stage.turns[0].loss(variables["params"], state, batch, shared, jax.random.key(1))[0])
+        return float(jax.jit(stage.turns[0].loss)(variables["params"], state, batch, shared, jax.random.key(1))[0])
 
     assert loss(semi, batch) == pytest.approx(loss(union, {"labelled": together}), rel=1e-6)
     assert loss(semi, batch) != pytest.approx(loss(union, {"labelled": batch["pseudo"]}), rel=1e-3)
