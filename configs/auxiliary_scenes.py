@@ -2,8 +2,8 @@
 
 Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review); the built-in
 pictures in place of the paper's. DSNet of half width at 64 x 64; the semi-supervised stage goes on from the segmenter,
-half of every batch labelled. With --compare also the labelled images alone for as many steps, all labels, and Hung et al.
-Three seeds: semi 0.427 mIoU, labelled images alone 0.403, in 454 to 566 s beside other work.
+half of every batch labelled. With --compare also the labelled images alone for as many steps, all labels, and Hung et
+al. Three seeds: semi 0.427 mIoU, labelled images alone 0.403, in 454 to 566 s beside other work.
 Command: scarce-jax train configs/auxiliary_scenes.py --compare
 """
 
