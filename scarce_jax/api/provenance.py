@@ -18,6 +18,9 @@ VERSIONED = (
     "grain",
     "tensorflow-datasets",
     "numpy",
+    "scipy",
+    "scikit-image",
+    "opencv-python-headless",
 )
 
 

@@ -16,9 +16,9 @@ class Options:
     """Flags of `prepare`.
 
     Attributes:
-      dataset: scenes, camvid, cityscapes, voc, voc/animals, coco, coco/with_voc, folder/NAME for images of your own
-        (NAME is your choice), or MODULE:CLASS of a builder of your own.
-      source: folder that holds its files; `scenes` is drawn by a program and needs none.
+      dataset: scenes, scenes/coloured, camvid, cityscapes, voc, voc/animals, coco, coco/with_voc, folder/NAME for
+        images of your own (NAME is your choice), or MODULE:CLASS of a builder of your own.
+      source: folder that holds its files; `scenes` and `scenes/coloured` are drawn by a program and need none.
       data_dir: where it is built; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       again: build it also where it is there; it is replaced when the new one is complete.
     """

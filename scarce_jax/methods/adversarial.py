@@ -26,7 +26,7 @@ from scarce_jax.losses import (
 )
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage
-from scarce_jax.methods.networks import compute_dtype, network
+from scarce_jax.methods.networks import compute_dtype, full_size_network
 from scarce_jax.methods.supervised import measured
 from scarce_jax.models.discriminator import Discriminator
 from scarce_jax.training.optim import Optimizer
@@ -72,7 +72,7 @@ class Config(common.Experiment):
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
     """Stage `frequencies` where classes are weighted, stage and result `adversarial`."""
-    module = network(config, config.adversarial, len(info.classes))
+    module = full_size_network(config, config.adversarial, len(info.classes), "adversarial")
     stages = [train_adversarial(config, config.adversarial, module, len(info.classes), config.class_weighting)]
     if config.class_weighting is not None:
         stages.insert(0, common.class_frequencies(config, config.adversarial, len(info.classes)))
@@ -94,14 +94,8 @@ def train_adversarial(
     discriminator = Discriminator(classes=classes, width=stage.discriminator_width, dtype=dtype)
 
     def source(ids: str, labels: tuple[str, ...]) -> Source:
-        return Source(
-            dataset=config.dataset,
-            split=config.train_split,
-            ids=ids,
-            labels=labels,
-            batch=stage.batch,
-            size=stage.size,
-            transform=common.augmented(stage.augment),
+        return common.training_source(
+            config, batch=stage.batch, size=stage.size, augment=stage.augment, ids=ids, labels=labels
         )
 
     maps = jax.ShapeDtypeStruct((1, *stage.size, classes), jnp.float32)

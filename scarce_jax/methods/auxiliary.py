@@ -27,7 +27,7 @@ from scarce_jax.losses import auxiliary_loss, correctness_balance, correctness_c
 from scarce_jax.methods import common
 from scarce_jax.methods.adversarial import AdversarialStage, train_adversarial
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage
-from scarce_jax.methods.networks import compute_dtype, network
+from scarce_jax.methods.networks import compute_dtype, full_size_network, network
 from scarce_jax.methods.selection import selection_histograms, selection_tables
 from scarce_jax.methods.supervised import measured, train_segmenter
 from scarce_jax.models.auxiliary import AuxiliaryNet
@@ -43,7 +43,6 @@ from scarce_jax.training.recipe import (
     NetState,
     Out,
     Recipe,
-    Source,
     Train,
     Turn,
 )
@@ -113,7 +112,7 @@ class Config(common.Experiment):
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
     """Results `semi`, `labelled_only` (the segmenter) and one per starred stage; tables `selection*`."""
     classes = len(info.classes)
-    module = network(config, config.segmenter, classes)
+    module = full_size_network(config, config.segmenter, classes, "segmenter")
     student = network(config, config.semi, classes)
     judge = AuxiliaryNet(classes=classes, width=config.auxiliary.width, dtype=compute_dtype(config))
     nets = _trained(config, module, judge)
@@ -143,7 +142,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
             stages.append(_started(config, stage))
             results[name] = measured(name, config, config.semi, student)
         if config.adversarial is not None:
-            rival = network(config, config.adversarial, classes)
+            rival = full_size_network(config, config.adversarial, classes, "adversarial")
             stage = train_adversarial(
                 config, config.adversarial, rival, classes, config.class_weighting, keys_as="segmenter"
             )
@@ -240,17 +239,7 @@ def _train_auxiliary(config: Config, module: nn.Module, judge: nn.Module) -> Tra
             AUXILIARY: dataclasses.replace(nets[AUXILIARY], optim=stage.optim, init_from=None),
         },
         turns=(Turn(net=AUXILIARY, loss=loss),),
-        sources={
-            "labelled": Source(
-                dataset=config.dataset,
-                split=config.train_split,
-                ids="fine",
-                labels=("fine",),
-                batch=stage.batch,
-                size=stage.size,
-                transform=common.augmented(stage.augment),
-            )
-        },
+        sources={"labelled": common.training_source(config, batch=stage.batch, size=stage.size, augment=stage.augment)},
         steps=common.length(stage, "auxiliary"),
         settings=stage,
         consts={

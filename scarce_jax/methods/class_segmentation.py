@@ -252,15 +252,7 @@ def reestimated(
         name=name,
         nets=frozen,
         predict=predict,
-        source=Source(
-            dataset=config.dataset,
-            split=config.train_split,
-            ids="fine",
-            labels=("fine",),
-            batch=stage.eval_batch,
-            size=stage.size,
-            transform=common.as_stored,
-        ),
+        source=common.inference_source(config, stage, ids="fine", labels=("fine",), transform=common.as_stored),
         settings=_settings(stage),
         write=Mean(into=SEGMENTER),
     )

@@ -213,16 +213,27 @@ def evaluation_source(config: Experiment, stage: SegmenterStage, fields: tuple[s
     )
 
 
-def inference_source(config: Experiment, stage: SegmenterStage, *, ids: str, labels: tuple[str, ...] = ()) -> Source:
-    """Images of the training split at a stage's size, not augmented."""
+def training_source(
+    config: Experiment, *, batch: int, size: tuple[int, int], augment: Augment, **changes: Any
+) -> Source:
+    """Images of the training split, augmented: those with fine masks, unless `changes` name other ids and labels."""
+    transform = augmented(augment)
+    given = {"ids": "fine", "labels": ("fine",), **changes}
+    return Source(
+        dataset=config.dataset, split=config.train_split, batch=batch, size=size, transform=transform, **given
+    )
+
+
+def inference_source(config: Experiment, stage: Any, *, ids: str, **changes: Any) -> Source:
+    """Images of the training split at a stage's size, not augmented; `changes` are of the Source's other fields."""
+    given = {"transform": unaugmented, **changes}
     return Source(
         dataset=config.dataset,
         split=config.train_split,
         ids=ids,
-        labels=labels,
         batch=stage.eval_batch,
         size=stage.size,
-        transform=unaugmented,
+        **given,
     )
 
 

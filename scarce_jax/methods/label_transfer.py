@@ -23,7 +23,7 @@ from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.supervised import CLASSIFIER
 from scarce_jax.ops.resize import resize_bilinear
 from scarce_jax.ops.warp import normalise
-from scarce_jax.training.recipe import Artifact, Infer, Loss, Net, NetState, Out, Source, Train, Turn
+from scarce_jax.training.recipe import Artifact, Infer, Loss, Net, NetState, Out, Train, Turn
 
 LNET = "lnet"
 """The role of the net that tells objects from background; a net of one output."""
@@ -31,15 +31,7 @@ LNET = "lnet"
 
 def train_lnet(config: common.Experiment, stage: SegmenterStage, module: nn.Module, background: int) -> Train:
     """Stage `lnet`, on the strong images."""
-    source = Source(
-        dataset=config.dataset,
-        split=config.train_split,
-        ids="fine",
-        labels=("fine",),
-        batch=stage.batch,
-        size=stage.size,
-        transform=common.augmented(stage.augment),
-    )
+    source = common.training_source(config, batch=stage.batch, size=stage.size, augment=stage.augment)
     return Train(
         name="lnet",
         nets={LNET: common.trained(stage, module, (common.image_input(stage.size),))},
@@ -115,15 +107,8 @@ def infer_label_maps(
         name=name,
         nets=nets,
         predict=predict,
-        source=Source(
-            dataset=config.dataset,
-            split=config.train_split,
-            ids="unlabelled",
-            fields=("tags",),
-            batch=stage.eval_batch,
-            size=stage.size,
-            transform=common.as_stored,  # The host work looks at its colours.
-        ),
+        # As stored, since the host work looks at its colours.
+        source=common.inference_source(config, stage, ids="unlabelled", fields=("tags",), transform=common.as_stored),
         settings={"size": stage.size, "diffusion": diffusion},
         finish=functools.partial(self_diffuse, settings=diffusion),
         status=tuple(status.name.lower() for status in Status),

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from scarce_jax.errors import InputError
 from scarce_jax.models.cam import CamClassifier
 from scarce_jax.models.deeplab import DeepLabV2
 from scarce_jax.models.dsnet import DSNet, DSNetEncoder
@@ -31,6 +32,19 @@ def network(config: Any, stage: Any, classes: int) -> nn.Module:
     if stage.net == "deeplabv2":
         return DeepLabV2(classes=classes, depth=stage.depth, width=stage.width, dtype=dtype)
     return PSPNet(classes=classes, depth=stage.depth, width=stage.width, dropout=stage.dropout, dtype=dtype)
+
+
+def full_size_network(config: Any, stage: Any, classes: int, name: str) -> nn.Module:
+    """`network`, for what needs logits of the image's size; `name` is the stage's in the config.
+
+    Raises:
+      InputError: the net's are smaller.
+    """
+    if stage.net == "largefov":
+        raise InputError(
+            f"{name}.net is largefov, whose logits are an eighth of the image; expected pspnet, dsnet or deeplabv2 here"
+        )
+    return network(config, stage, classes)
 
 
 def backbone(config: Any, stage: Any) -> nn.Module:

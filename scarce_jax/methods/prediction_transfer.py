@@ -194,14 +194,8 @@ def train_pnet(
         },
         turns=(Turn(net=PNET, loss=discriminator_loss(judge, "labelled", logits)),),
         sources={
-            "labelled": Source(
-                dataset=config.dataset,
-                split=config.train_split,
-                ids="fine",
-                labels=("fine",),
-                batch=stage.batch,
-                size=segmenter.size,
-                transform=common.augmented(segmenter.augment),
+            "labelled": common.training_source(
+                config, batch=stage.batch, size=segmenter.size, augment=segmenter.augment
             )
         },
         steps=common.length(stage, "pnet"),

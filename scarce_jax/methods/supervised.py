@@ -19,7 +19,7 @@ from scarce_jax.losses import multi_label_cross_entropy
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage
 from scarce_jax.methods.networks import classifier, network
-from scarce_jax.training.recipe import Artifact, Confident, Eval, Loss, Net, NetState, Out, Recipe, Source, Train, Turn
+from scarce_jax.training.recipe import Artifact, Confident, Eval, Loss, Net, NetState, Out, Recipe, Train, Turn
 
 CLASSIFIER = "classifier"
 """The role of the net that gives tags."""
@@ -64,16 +64,15 @@ def train_segmenter(
     With `class_weighting` (see `common.segmentation_loss`) the recipe needs the stage `common.class_frequencies`.
     """
     fields = ("image",)
-    source = Source(
-        dataset=config.dataset,
-        split=config.train_split,
+    source = common.training_source(
+        config,
+        batch=stage.batch,
+        size=stage.size,
+        augment=stage.augment,
         ids=ids,
         take=take,
         having=having,
         labels=labels,
-        batch=stage.batch,
-        size=stage.size,
-        transform=common.augmented(stage.augment),
     )
     loss = common.segmentation_loss(module, fields, stage.aux_weight, "labelled", class_weighting)
     weighted = class_weighting is not None
@@ -129,14 +128,14 @@ def train_classifier(
     name: str, config: common.Experiment, stage: SegmenterStage, module: nn.Module, background: int | None
 ) -> Train:
     """A stage that trains a classifier of image tags on all training images that have them."""
-    source = Source(
-        dataset=config.dataset,
-        split=config.train_split,
-        ids="tags",
-        fields=("tags",),
+    source = common.training_source(
+        config,
         batch=stage.batch,
         size=stage.size,
-        transform=common.augmented(stage.augment),
+        augment=stage.augment,
+        ids="tags",
+        fields=("tags",),
+        labels=(),
     )
     return Train(
         name=name,

@@ -191,6 +191,13 @@ def test_a_batch_needs_images_of_both_kinds(count):
         auxiliary.recipe(config, SCENES)
 
 
+@pytest.mark.parametrize("stage", ["segmenter", "adversarial"])
+def test_a_net_of_small_logits_is_refused(stage):
+    config = tiny.replaced(tiny.auxiliary_config(compare=True), stage, net="largefov")
+    with pytest.raises(InputError, match=rf"{stage}.net is largefov.*expected pspnet, dsnet or deeplabv2"):
+        auxiliary.recipe(config, SCENES)
+
+
 def test_without_comparison_the_main_stages_are_the_same():
     plain, compared = (auxiliary.recipe(tiny.auxiliary_config(compare=c), SCENES) for c in (False, True))
     assert [s.name for s in compared.stages][: len(plain.stages)] == [s.name for s in plain.stages]
