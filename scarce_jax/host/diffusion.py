@@ -67,6 +67,8 @@ class Diffusion:
       sigma2: sigma^2 of the affinity (that of the same saliency papers).
       foreground_seed: superpixels whose class map, as a share of its largest value, is at least this are the class's
         seeds (ours). Its strongest superpixel is one in any case, so that no small object is lost.
+      seed_objectness: share w of the L-Net in the choice of seeds: class maps are multiplied by 1 - w + w * objectness.
+        0 in the paper, so that what the L-Net overlooks is found; more where class maps are coarse.
       background_map: background seeds have every present class's map, as a share of its largest value, below this
         (ours).
       background_objectness: and an objectness below this (ours).
@@ -80,6 +82,7 @@ class Diffusion:
     iterations: int = 5
     sigma2: float = 0.1
     foreground_seed: float = 0.6
+    seed_objectness: float = 0.0
     background_map: float = 0.2
     background_objectness: float = 0.2
     decision: float = 0.5
@@ -91,7 +94,7 @@ class Diffusion:
         for name in ("compactness", "sigma2"):
             if not getattr(self, name) > 0:
                 raise InputError(f"diffusion.{name} is {getattr(self, name)}; expected a number above 0")
-        for name in ("foreground_seed", "background_map", "background_objectness", "decision"):
+        for name in ("foreground_seed", "seed_objectness", "background_map", "background_objectness", "decision"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"diffusion.{name} is {getattr(self, name)}; expected 0..1")
 
@@ -142,12 +145,17 @@ def self_diffuse(
     )
     if regions.max() == 0:
         return _uniform(image, IGNORE, Status.ONE_SUPERPIXEL)
-    strength = region_means(maps, regions) / np.maximum(maps.max((0, 1)), np.finfo(np.float32).tiny)  # [N, present]
+    tiny = np.finfo(np.float32).tiny
+    strength = region_means(maps, regions) / np.maximum(maps.max((0, 1)), tiny)  # [N, present]
     features, likely = normalised(region_means(lab, regions)), None
     if objectness is not None:
         likely = _finite(example_id, "objectness", np.asarray(objectness)[..., None])
         likely = region_means(at_pixels(likely, image, align_corners=True), regions)  # [N, 1]
-        features, likely = np.concatenate([features, likely], 1), likely[:, 0]
+        features = np.concatenate([features, likely], 1)
+        if settings.seed_objectness:
+            strength = strength * (1 - settings.seed_objectness + settings.seed_objectness * likely)
+            strength = strength / np.maximum(strength.max(0), tiny)
+        likely = likely[:, 0]
     seeds, status = find_seeds(strength, likely, at_border(regions), settings)
     if status is Status.NO_FOREGROUND:
         return _uniform(image, IGNORE, status)

@@ -226,6 +226,17 @@ def test_objectness_tells_what_colour_does_not():
     assert iou(found["label"] == 2, truth == 2) > 0.7
 
 
+def test_the_l_net_may_choose_among_a_maps_peaks():
+    fields, truth = scene()
+    fields["cam"][5:7, 4, 1] = 3
+    fields["cam"][9:, 8:, 1] = 4  # In the corner, where nothing is.
+    overlaps = [
+        iou(self_diffuse("a", fields, settings=settings(seed_objectness=share))["label"] == 2, truth == 2)
+        for share in (0.0, 0.9)
+    ]
+    assert overlaps[0] < 0.6 and overlaps[1] > 0.8
+
+
 def test_two_classes_share_an_image():
     fields, truth = scene()
     fields["image"][:, 30:42][truth[:, 30:42] == 2] = [60, 200, 80]
@@ -300,7 +311,7 @@ def test_bad_input_is_named():
 @pytest.mark.parametrize(
     ("field", "value"),
     [("segments", 0), ("iterations", 0), ("sigma2", 0.0), ("compactness", -1.0), ("sigma2", float("nan")),
-     ("foreground_seed", 1.1), ("background_map", -0.1), ("background_objectness", 2.0), ("decision", float("nan"))],
+     ("foreground_seed", 1.1), ("seed_objectness", 1.5), ("background_map", -0.1), ("background_objectness", 2.0), ("decision", float("nan"))],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(field, value):
     with pytest.raises(InputError, match=f"diffusion.{field} is {value}; expected"):
