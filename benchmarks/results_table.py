@@ -14,13 +14,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=pathlib.Path)
     parser.add_argument("--title", required=True)
+    parser.add_argument("--figure", default="miou", help="what is printed: miou, or of a group such as miou_weak")
     parser.add_argument("--append", type=pathlib.Path)
     options = parser.parse_args()
     summaries = [json.loads((run / "summary.json").read_text()) for run in options.runs]
     facts = [json.loads((run / "config.json").read_text()) for run in options.runs]
-    print(f"| {options.title} | mIoU | spread | per run |\n|---|---|---|---|")
+    print(f"| {options.title} | {options.figure} | spread | per run |\n|---|---|---|---|")
     for name in [n for n in summaries[0]["results"] if all(n in summary["results"] for summary in summaries)]:
-        values = [summary["results"][name]["miou"] for summary in summaries]
+        values = [summary["results"][name][options.figure] for summary in summaries]
         mean, spread = sum(values) / len(values), (max(values) - min(values)) / 2
         print(f"| {name} | {mean:.3f} | {spread:.3f} | {', '.join(f'{v:.3f}' for v in values)} |")
     if options.append:
@@ -35,7 +36,7 @@ def main() -> None:
                     "seconds": summary["seconds"],
                     "stage_seconds": {stage["name"]: stage["seconds"] for stage in summary["stages"]},
                     "results": {
-                        name: {"miou": found["miou"], "miou_at_size": found["miou_at_size"], "images": found["images"]}
+                        name: {key: found[key] for key in found if key.startswith("miou") or key == "images"}
                         for name, found in summary["results"].items()
                     },
                     "tables": summary.get("tables", {}),

@@ -1,11 +1,12 @@
 """Label and prediction transfer among VOC's animals, small enough for two CPU cores.
 
 Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation"; here cat, cow and person are strong, dog,
-horse and sheep weak, with small nets from scratch at 128 x 128 in place of VGG-16 with the weights of ImageNet.
-Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/transfer_voc_animals_small.py
+horse and sheep weak, with small nets from scratch at 64 x 64 in place of VGG-16 with the weights of ImageNet.
+Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/transfer_voc_animals_small.py --compare
 """
 
 from scarce_jax.data.budget import Budget
+from scarce_jax.host.diffusion import Diffusion
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.prediction_transfer import AdversarialStage, PNetStage
 from scarce_jax.methods.transfer import Config
@@ -13,24 +14,35 @@ from scarce_jax.ops.warp import Augment
 from scarce_jax.training.optim import Optimizer, Schedule
 from scarce_jax.training.recipe import Runtime
 
-data = dict(batch=8, size=(128, 128), augment=Augment(crop=(112, 112), scale=(0.75, 1.5), rotate=10.0, flip=0.5))
-net = dict(net="pspnet", depth=18, width=32, eval_batch=16, **data)
-adam = Optimizer(kind="adam", lr=2e-3, weight_decay=1e-4)
+data = dict(batch=8, size=(64, 64), augment=Augment(crop=(64, 64), scale=(0.75, 1.25), rotate=10.0, flip=0.5))
+resnet = dict(net="pspnet", depth=18, width=16, aux_weight=0.0, eval_batch=20, **data)
+dsnet = dict(net="dsnet", width=16, eval_batch=20, **data)
+# Label maps are made at 128 x 128: of images twice as large class maps and objectness have twice as many places.
+lnet = dsnet | dict(size=(128, 128), augment=Augment(crop=(64, 64), scale=(0.5, 1.25), rotate=10.0, flip=0.5))
+adam = Optimizer(kind="adam", lr=3e-3, weight_decay=1e-4)
 
 config = Config(
     dataset="voc/animals",
     budget=Budget(strong_categories=("cat", "cow", "person")),
-    cam=SegmenterStage(steps=2_000, optim=adam, **net),
-    lnet=SegmenterStage(steps=1_200, optim=adam, **net),
-    segmenter=SegmenterStage(steps=1_500, optim=adam, **net),
+    cam=SegmenterStage(steps=3_000, optim=adam, **resnet),
+    lnet=SegmenterStage(steps=1_500, optim=adam, **lnet),
+    diffusion=Diffusion(
+        segments=200,
+        sigma2=0.02,
+        foreground_seed=0.4,
+        seed_objectness=0.9,
+        background_map=0.3,
+        background_objectness=0.15,
+    ),
+    segmenter=SegmenterStage(steps=2_000, optim=adam, **dsnet),
     pnet=PNetStage(
-        steps=300, batch=8, side=56, optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4), eval_batch=16
+        steps=200, batch=8, width=8, side=32, optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4), eval_batch=20
     ),
     adversarial=AdversarialStage(
-        steps=400,
+        steps=300,
         batch=8,
         optim=Optimizer(kind="adam", lr=1e-4, weight_decay=1e-4, schedule=Schedule(kind="constant")),
         pnet_optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4, schedule=Schedule(kind="constant")),
     ),
-    runtime=Runtime(checkpoint_every=200, log_every=20),
+    runtime=Runtime(checkpoint_every=500, log_every=50),
 )

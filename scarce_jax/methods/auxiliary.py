@@ -132,9 +132,12 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     }
     if config.compare:
         compared = {"labelled_long": "fine", "all_labels": "all"}
+        # Without the threshold, which would make them other stages.
+        fields = {field.name: getattr(config.semi, field.name) for field in dataclasses.fields(SegmenterStage)}
+        plain = SegmenterStage(**fields)
         for name, ids in compared.items():
             stage = train_segmenter(
-                name, config, config.semi, student, ids=ids, labels=("fine",), keys_as="segmenter", **weighting
+                name, config, plain, student, ids=ids, labels=("fine",), keys_as="segmenter", **weighting
             )
             if isinstance(stage.steps, Epochs):
                 # As many steps as `semi` takes, whatever the number of images.

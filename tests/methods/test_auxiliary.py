@@ -198,6 +198,15 @@ def test_a_net_of_small_logits_is_refused(stage):
         auxiliary.recipe(config, SCENES)
 
 
+def test_the_threshold_changes_no_stage_that_it_is_compared_with():
+    low, high = (
+        tiny.replaced(tiny.auxiliary_config(compare=True), "semi", threshold=threshold) for threshold in (0.3, 0.8)
+    )
+    stages = {s.name: s.settings for s in auxiliary.recipe(low, SCENES).stages}
+    changed = [s.name for s in auxiliary.recipe(high, SCENES).stages if s.settings != stages[s.name]]
+    assert changed == ["semi"]
+
+
 def test_without_comparison_the_main_stages_are_the_same():
     plain, compared = (auxiliary.recipe(tiny.auxiliary_config(compare=c), SCENES) for c in (False, True))
     assert [s.name for s in compared.stages][: len(plain.stages)] == [s.name for s in plain.stages]
