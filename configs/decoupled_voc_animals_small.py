@@ -1,9 +1,9 @@
 """The decoupled method on VOC's animals, small enough for two CPU cores.
 
 Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation"; here six classes at
-128 x 128, ten masks of each, and nets of a quarter of the width, from scratch and with batch normalisation in place of
-VGG-16 with the weights of ImageNet.
-Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/decoupled_voc_animals_small.py
+96 x 96, ten masks of each, and nets of three sixteenths of the width, from scratch and with batch normalisation in
+place of VGG-16 with the weights of ImageNet.
+Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/decoupled_voc_animals_small.py --compare
 """
 
 import dataclasses
@@ -16,34 +16,35 @@ from scarce_jax.ops.warp import Augment
 from scarce_jax.training.optim import Optimizer
 from scarce_jax.training.recipe import Runtime
 
-# pool5 is 4 x 4, and there are 2 x 2 scores of each class.
-data = dict(size=(128, 128), eval_batch=16)
-augment = Augment(crop=(128, 128), scale=(1.0, 1.5), rotate=10.0, flip=0.5)
-net = dict(width=16, hidden=256, fc6_kernel=3, augment=augment)
-adam = Optimizer(kind="adam", lr=2e-3, weight_decay=1e-4)
+# pool5 is 3 x 3, and there are 2 x 2 scores of each class.
+side = (96, 96)
+augment = Augment(crop=side, scale=(1.0, 1.4), rotate=10.0, flip=0.5)
+net = dict(width=12, hidden=256, fc6_kernel=2, augment=augment)
+adam = Optimizer(kind="adam", lr=7e-4, weight_decay=1e-4)
 
 config = Config(
     dataset="voc/animals",
     budget=Budget(per_class=10),
     classifier=ClassifierStage(
-        steps=2_000,
-        batch=16,
+        steps=2_500,
+        batch=8,
+        size=side,
         batch_norm=True,
-        dropout=0.3,
-        optim=dataclasses.replace(adam, lr=7e-4),
+        dropout=0.2,
+        optim=dataclasses.replace(adam, lr=1e-3),
         eval_every=500,
+        eval_batch=20,
         **net,
-        **data,
     ),
     decoupled=SegmentationStage(
-        steps=800,
-        batch=8,
-        size=(160, 160),
-        crops=Combinatorial(crop=(128, 128), enlarge=(1.0, 3.0)),
+        steps=1_500,
+        batch=4,
+        size=(128, 128),
+        crops=Combinatorial(crop=side, enlarge=(1.0, 3.0)),
         hidden=128,
         optim=adam,
-        eval_batch=16,
+        eval_batch=20,
     ),
-    deconvnet=DeconvNetStage(batch=8, optim=adam, **net, **data),
-    runtime=Runtime(checkpoint_every=200, log_every=20),
+    deconvnet=DeconvNetStage(batch=4, size=side, optim=adam, eval_batch=20, **net),
+    runtime=Runtime(checkpoint_every=500, log_every=50),
 )
