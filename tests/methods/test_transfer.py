@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from scarce_jax import api
+from scarce_jax.api.report import report
 from scarce_jax.cli import main
 from scarce_jax.data.records import Records
 from scarce_jax.data.schema import CAMVID, SCENES
@@ -138,6 +139,22 @@ def test_label_maps_are_measured_against_the_hidden_masks(run, tiny_data, capsys
         api.evaluate(folder, "label_maps", split="val", data_dir=tiny_data)
     with pytest.raises(InputError, match="label_maps: is masks of train that are there already"):
         api.load(folder, "label_maps")
+
+
+def test_the_report_shows_label_maps_on_their_images(run, tiny_data, tmp_path):
+    folder, _ = run
+    found = report([folder], tmp_path / "report.html", images=3, data_dir=tiny_data)
+    assert found["left_out"] == [] and found["images"] == 6
+    text = (tmp_path / "report.html").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    predicted, inferred = data["galleries"]
+    assert (predicted["split"], inferred["split"], inferred["runs"]) == ("val", "train", [0])
+    records = Records(folder / "label_maps/records")
+    for picture in inferred["pictures"]:
+        truth, shown = picture["layers"]
+        assert (truth["kind"], shown["kind"], shown["result"]) == ("truth", "prediction", "label_maps")
+        label = records.read(picture["id"])["label"]
+        assert set(shown["classes"]) == set(np.unique(label)) - {255}
 
 
 def test_strong_and_weak_categories_have_their_own_means(run, tiny_data, tmp_path, capsys):

@@ -9,7 +9,7 @@ from typing import Any
 
 from scarce_jax.api.report.compare import compare
 from scarce_jax.api.report.files import read_run
-from scarce_jax.api.report.measure import Gallery, measure
+from scarce_jax.api.report.measure import Gallery, measure, show_inferred
 from scarce_jax.api.report.page import write_page
 from scarce_jax.errors import InputError
 
@@ -27,7 +27,8 @@ def report(
     """Writes what runs did, finished or not, into one HTML file that needs no network.
 
     The main result of each run is predicted once for every image of the split, for the confusion matrix and to choose
-    the images that are shown. Where that cannot be done the file is made without, and says why.
+    the images that are shown. Masks that its stages inferred of training images, and that results measure, are shown
+    too. Where that cannot be done the file is made without, and says why.
 
     Args:
       runs: run folders.
@@ -60,6 +61,10 @@ def report(
         except InputError as error:
             run["measured"] = None
             left_out.append(f"{run['name']}: no confusion matrix and no images, because of this: {error}")
+        try:
+            show_inferred(folder, number, galleries, images=images, data_dir=data_dir)
+        except InputError as error:
+            left_out.append(f"{run['name']}: no inferred masks of training images, because of this: {error}")
         unfinished = [stage["name"] for stage in run["stages"] if not stage["done"]]
         if unfinished:
             left_out.append(f"{run['name']}: not finished ({', '.join(unfinished)}); the report says what is done")

@@ -1,4 +1,7 @@
-"""The main result of a run on every image of a split: its confusion matrix, and pictures of some images."""
+"""The main result of a run on every image of a split: its confusion matrix, and pictures of some images.
+
+Masks that a stage inferred of training images, and that a result measures (`Eval.given`), are shown as well.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ import jax
 import numpy as np
 from PIL import Image
 
-from scarce_jax.api.evaluate import load, open_result
+from scarce_jax.api.evaluate import load, open_result, open_run
 from scarce_jax.data.images import resize_image, resize_label
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.data.source import Rows
+from scarce_jax.data.source import RecordField, Rows
 from scarce_jax.evaluation.confusion import confusion, summarise
 from scarce_jax.evaluation.evaluate import native_canvas, place
 from scarce_jax.evaluation.predict import Predictor
@@ -54,6 +57,17 @@ class Gallery:
     chosen: list[int]
     pictures: list[dict[str, Any]]
     runs: list[int] = dataclasses.field(default_factory=list)
+
+    def picture(self, k: int) -> dict[str, Any]:
+        """That of row k, one of those chosen."""
+        return self.pictures[self.chosen.index(k)]
+
+    def show(self, run: int, result: str, k: int, labels: np.ndarray, miou: float | None) -> None:
+        """Adds a run's mask of row k, uint8 [H, W] at native size."""
+        if run not in self.runs:
+            self.runs.append(run)
+        layer = _layer("prediction", labels, self.key[3])
+        self.picture(k)["layers"].append({**layer, "run": run, "result": result, "miou": miou})
 
     def content(self) -> dict[str, Any]:
         """As the page takes it."""
@@ -99,30 +113,79 @@ def measure(
         canvas = native_canvas(*truth.shape)
         # On the canvas, so that images of many sizes compile few programs; beyond the image nothing counts.
         counts[k] = _count(place(labels, canvas), place(truth, canvas), len(session.classes))
-    mious = [summarise(count, session.classes)["miou"] for count in counts]
-    key = (item.source.dataset, item.source.split, predictor.classes, predictor.palette, rows.ids)
-    gallery = next((gallery for gallery in galleries if gallery.key == key), None)
-    if gallery is None:
-        chosen = choose(mious, images)
-        gallery = Gallery(key, chosen, [_picture(rows, k, mious, predictor.palette) for k in chosen])
-        galleries.append(gallery)
-    gallery.runs.append(number)
+    mious = _mious(counts, session)
+    gallery = _gallery(galleries, item, rows, mious, session.classes, predictor.palette, images)
     for k, labels in _predictions(predictor, rows, gallery.chosen):
-        picture = gallery.pictures[gallery.chosen.index(k)]
         coarse = rows.example(k).get("coarse") if predictor.needs_coarse else None
-        if coarse is not None and not any(layer["kind"] == "coarse" for layer in picture["layers"]):
-            picture["layers"].append(_layer("coarse", coarse, predictor.palette))
-        layer = _layer("prediction", labels, predictor.palette)
-        picture["layers"].append({**layer, "run": number, "result": name, "miou": mious[k]})
+        layers = gallery.picture(k)["layers"]
+        if coarse is not None and not any(layer["kind"] == "coarse" for layer in layers):
+            layers.append(_layer("coarse", coarse, predictor.palette))
+        gallery.show(number, name, k, labels, mious[k])
     if item.maps is not None:
         for k, maps in _maps(session, item, rows, gallery.chosen):
-            picture = gallery.pictures[gallery.chosen.index(k)]
+            picture = gallery.picture(k)
             for label in picture["layers"][0]["classes"]:
                 if maps[..., label].any():
                     drawn = _map_layer(maps[..., label], label, (picture["height"], picture["width"]))
                     picture["layers"].append({**drawn, "run": number, "result": name})
     found = summarise(counts.sum(axis=0), session.classes)
     return {"result": name, "split": item.source.split, "images": len(rows), **found}
+
+
+def show_inferred(
+    run_dir: pathlib.Path, number: int, galleries: list[Gallery], *, images: int, data_dir: str | os.PathLike | None
+) -> None:
+    """Adds the masks of training images that finished stages inferred and results measure, such as label maps.
+
+    Args:
+      number, galleries, images: as for `measure`.
+
+    Raises:
+      InputError: the dataset is not prepared, or records are damaged.
+    """
+    session, info, _ = open_run(run_dir, data_dir)
+    for name, item in session.recipe.results.items():
+        if not images or item.given is None or not (run_dir / item.given.stage / "DONE").exists():
+            continue
+        rows, field = session.inputs.open(item.source, item.hidden_truth), session.inputs.field(item.given)
+        counts = np.zeros((len(rows), len(session.classes), len(session.classes) + 1), np.int64)
+        for k in range(len(rows)):
+            labels, truth = _native(rows, field, k)
+            canvas = native_canvas(*truth.shape)
+            counts[k] = _count(place(labels, canvas), place(truth, canvas), len(session.classes))
+        mious = _mious(counts, session)
+        gallery = _gallery(galleries, item, rows, mious, info.classes, info.palette, images)
+        for k in gallery.chosen:
+            gallery.show(number, name, k, _native(rows, field, k)[0], mious[k])
+
+
+def _native(rows: Rows, field: RecordField, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The inferred mask of a row at its image's size, and the true one."""
+    example = rows.example(k)
+    return resize_label(field.get(example["id"]), example["label"].shape), example["label"]
+
+
+def _mious(counts: np.ndarray, session: Session) -> list[float | None]:
+    return [summarise(count, session.classes)["miou"] for count in counts]
+
+
+def _gallery(
+    galleries: list[Gallery],
+    item: Eval,
+    rows: Rows,
+    mious: Sequence[float | None],
+    classes: tuple[str, ...],
+    palette: tuple[tuple[int, int, int], ...],
+    images: int,
+) -> Gallery:
+    """The gallery of these images, a new one if there is none yet."""
+    key = (item.source.dataset, item.source.split, classes, palette, rows.ids)
+    gallery = next((gallery for gallery in galleries if gallery.key == key), None)
+    if gallery is None:
+        chosen = choose(mious, images)
+        gallery = Gallery(key, chosen, [_picture(rows, k, mious, palette) for k in chosen])
+        galleries.append(gallery)
+    return gallery
 
 
 def choose(mious: Sequence[float | None], images: int) -> list[int]:
