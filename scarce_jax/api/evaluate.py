@@ -121,7 +121,7 @@ def evaluate(
     Args:
       result: its name; default the recipe's first.
       split: default the split that the config measures on.
-      views: mirrored, scaled or windowed predictions to average; default those of the result.
+      views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
 
     Returns:
       {"run", "result", "dataset", "split", "images", "miou", "mean_accuracy", "pixel_accuracy", "per_class",
@@ -152,9 +152,9 @@ def with_views(name: str, item: Eval, views: Views | None) -> Eval:
     if views is None or views == item.views:
         return item
     if item.metrics == "tags":
-        raise InputError(f"result {name}: says which classes an image has; it takes no flip, scales or window")
+        raise InputError(f"result {name}: says which classes an image has; it takes no flip, scales, window or CRF")
     if item.predict is None:
-        raise InputError(f"result {name}: is a given mask, not a prediction; it takes no flip, scales or window")
+        raise InputError(f"result {name}: is a given mask, not a prediction; it takes no flip, scales, window or CRF")
     return dataclasses.replace(item, views=views)
 
 
@@ -163,7 +163,7 @@ def load(run_dir: str | os.PathLike, result: str | None = None, *, views: Views 
 
     Args:
       result: its name; default the recipe's first.
-      views: mirrored, scaled or windowed predictions to average; default those of the result.
+      views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
 
     Raises:
       InputError: no such run or result, or a damaged checkpoint.

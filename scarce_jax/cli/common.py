@@ -88,21 +88,27 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
     return pathlib.Path(path), found.options, found.config
 
 
-def views_from(flip: bool, scales: str | None, window: str | None) -> Any:
-    """The `Views` that --flip, --scales and --window ask for, None where there are none of them.
+def views_from(options: Any) -> Any:
+    """The `Views` that --flip, --scales, --window and --crf ask for, None where there are none of them.
 
     Raises:
-      InputError: a flag holds something else than numbers with commas between them.
+      InputError: a flag holds something else than numbers with commas between them, or names no parameters.
     """
-    if not flip and scales is None and window is None:
+    flip, scales, window, crf = options.flip, options.scales, options.window, options.crf
+    if not flip and scales is None and window is None and crf is None:
         return None
     from scarce_jax.evaluation.views import Views
+    from scarce_jax.ops.crf import PARAMETERS
 
     wanted: dict[str, Any] = {"flip": flip}
     if scales is not None:
         wanted["scales"] = _numbers("--scales", scales, float, "factors like 0.5,1,2")
     if window is not None:
         wanted["window"] = _numbers("--window", window, int, "a height and a width like 512,512")
+    if crf is not None:
+        if crf not in PARAMETERS:
+            raise InputError(f"--crf {crf}: expected one of {', '.join(PARAMETERS)}")
+        wanted["crf"] = PARAMETERS[crf]
     return Views(**wanted)
 
 

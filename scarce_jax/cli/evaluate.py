@@ -20,6 +20,7 @@ class Options:
       flip: also predict the mirrored image, and average the probabilities.
       scales: predict at these factors of the result's size, and average.
       window: predict in windows of this size that slide over the image, and average where they overlap.
+      crf: refine by the image's colours with a dense CRF of these parameters; an unknown name lists them.
       data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       json: end standard output with one JSON object.
     """
@@ -30,6 +31,7 @@ class Options:
     flip: Switch = False
     scales: Scales = None
     window: Window = None
+    crf: Name = None
     data_dir: Folder = None
     json: Switch = False
 
@@ -39,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, "evaluate", "Measures a result over every image of a split.")
     from scarce_jax import api
 
-    views = views_from(options.flip, options.scales, options.window)
+    views = views_from(options)
     found = api.evaluate(options.run, options.result, split=options.split, views=views, data_dir=options.data_dir)
     print(_show(found))
     if options.json:

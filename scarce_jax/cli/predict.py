@@ -30,6 +30,7 @@ class Options:
       flip: also predict the mirrored image, and average the probabilities.
       scales: predict at these factors of the result's size, and average.
       window: predict in windows of this size that slide over the image, and average where they overlap.
+      crf: refine by the image's colours with a dense CRF of these parameters; an unknown name lists them.
       confidence: also write the confidence, 0..255.
       native_ids: write the dataset's own mask values instead of class ids.
     """
@@ -44,6 +45,7 @@ class Options:
     flip: Switch = False
     scales: Scales = None
     window: Window = None
+    crf: Name = None
     confidence: Switch = False
     native_ids: Switch = False
 
@@ -58,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     from scarce_jax import api
     from scarce_jax.data.images import overlay, read_image, read_mask, write_png
 
-    predictor = api.load(options.run, options.result, views=views_from(options.flip, options.scales, options.window))
+    predictor = api.load(options.run, options.result, views=views_from(options))
     predictor.check(options.coarse is not None)
     masks = {file: options.coarse / f"{file.stem}.png" for file in files} if predictor.needs_coarse else {}
     missing = [mask for mask in masks.values() if not mask.is_file()]

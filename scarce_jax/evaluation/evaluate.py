@@ -16,7 +16,20 @@ from jax.sharding import PartitionSpec as P
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.data.source import RecordField, Rows, stream
 from scarce_jax.evaluation.confusion import confusion
-from scarce_jax.evaluation.views import PLAIN, Predict, Scorer, Views, merge, native_canvas, view_rows
+from scarce_jax.evaluation.views import (
+    NATIVE,
+    PLAIN,
+    SIZES,
+    Predict,
+    Scorer,
+    Views,
+    merge,
+    native_canvas,
+    native_row,
+    native_scores,
+    resized,
+    view_rows,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +37,9 @@ class MeasureRows:
     """What one image is predicted from and measured against.
 
     A row holds, for each scale k of the views, `k/image`, `k/height`, `k/width` and `k/<field>`; `label`, `height`,
-    `width` at the source's size; `truth` uint8 on the native canvas (IGNORE beyond the image), `native_height`,
-    `native_width` int32; and with `composite` the coarse mask: `coarse` at the source's size, `overlay` natively. With
-    `given` the mask of that field stands there instead.
+    `width` at the source's size; `truth` uint8 on the native canvas (IGNORE beyond the image), and what `native_row`
+    has; and with `composite` the coarse mask: `coarse` at the source's size, `overlay` natively. With `given` the mask
+    of that field stands there instead.
     """
 
     rows: Rows
@@ -50,11 +63,7 @@ class MeasureRows:
         inputs = {key: value for key, value in example.items() if key != "label"}
         row = self.rows.sized(kept, size, self.rows.size or canvas)
         row |= view_rows(self.views, size, self.rows.size is not None, functools.partial(self.rows.sized, inputs))
-        row |= {
-            "truth": place(example["label"], canvas),
-            "native_height": np.int32(height),
-            "native_width": np.int32(width),
-        }
+        row |= {"truth": place(example["label"], canvas)} | native_row(example["image"], self.views)
         if overlay is not None:
             row |= {"overlay": self.rows.sized({"overlay": overlay}, (height, width), canvas)["overlay"]}
         return row
@@ -128,12 +137,17 @@ class Measurement:
     ) -> tuple[jax.Array, jax.Array]:
         """Confusion at native size and at the source's."""
 
-        def labels(truth: jax.Array, overlay: str, target: tuple[str, str]) -> jax.Array:
-            found = merge(scores, rows, truth.shape[1:], target) if scores else None
+        def labels(found: jax.Array | None, truth: jax.Array, overlay: str) -> jax.Array:
             return choose_labels(found, rows[overlay] if self._composite else None, truth.shape)
 
-        native = labels(rows["truth"], "overlay", ("native_height", "native_width"))
-        sized = labels(rows["label"], "coarse", ("height", "width"))
+        views = self._rows.views
+        native = native_scores(views, scores, rows, canvas) if scores else None
+        sized, size = None, rows["label"].shape[1:]
+        if scores and views.crf is None:
+            sized = merge(scores, rows, size, SIZES)
+        elif scores:
+            sized = resized(native, rows, NATIVE, SIZES, size)
+        native, sized = labels(native, rows["truth"], "overlay"), labels(sized, rows["label"], "coarse")
         counts = rows["counts"]
         found = self._confusion(native, rows["truth"], counts), self._confusion(sized, rows["label"], counts)
         return jax.lax.psum(found, self._axis)

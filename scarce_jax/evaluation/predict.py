@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from scarce_jax.data.source import Rows, stream
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.evaluate import choose_labels, padded_rows, place, shard_rows
-from scarce_jax.evaluation.views import PLAIN, Scorer, Views, merge, native_canvas, view_rows
+from scarce_jax.evaluation.views import PLAIN, Scorer, Views, native_canvas, native_row, native_scores, view_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Predictor:
 
         def run(scores, rows, *, canvas):
             def local(scores, rows):
-                native = merge(scores, rows, canvas, ("native_height", "native_width")) if scores else None
+                native = native_scores(self._views, scores, rows, canvas) if scores else None
                 return finish(native, rows, (rows["native_height"].shape[0], *canvas))
 
             return jax.shard_map(local, mesh=self._mesh, in_specs=(P(axis), P(axis)), out_specs=P(axis))(scores, rows)
@@ -144,7 +144,7 @@ class Predictor:
         height, width = image.shape[:2]
         canvas = native_canvas(height, width)
         given = {"image": image}
-        row = {"native_height": np.int32(height), "native_width": np.int32(width)}
+        row = native_row(image, self._views)
         if self.needs_coarse:
             if coarse.shape != (height, width) or coarse.dtype != np.uint8:
                 found = f"{coarse.dtype} {list(coarse.shape)}"

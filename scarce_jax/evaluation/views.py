@@ -1,4 +1,4 @@
-"""Predicting an image in several views: mirrored, at several scales, in windows that slide over it."""
+"""Predicting an image in several views (mirrored, at several scales, in windows) and refining it with a CRF."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from jax.sharding import PartitionSpec as P
 
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
+from scarce_jax.ops.crf import CRF, dense_crf
 from scarce_jax.ops.resize import resize_dynamic
 
 STRIDE = 2 / 3
 """Of a window, from one to the next, as PSPNet's authors test."""
 
 SIZES = ("height", "width")
+NATIVE = ("native_height", "native_width")
 CANVAS_STEP = 128
 
 Predict = Callable[[Any, dict, Mapping], jax.Array]
@@ -27,18 +29,20 @@ Predict = Callable[[Any, dict, Mapping], jax.Array]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Views:
-    """The views whose class probabilities are averaged; the default is the image as it is.
+    """The views whose class probabilities are averaged, and what refines them; the default is the image as it is.
 
     Attributes:
       flip: also the image mirrored left to right.
       scales: factors of the size at which masks are predicted; the image is brought to each from its native size.
       window: (height, width) of windows that slide by two thirds of themselves over the image at each scale; where
         they overlap, their probabilities are averaged. None predicts whole images.
+      crf: refines the averaged probabilities at native size by the colours of the image (see `ops.crf`).
     """
 
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     window: tuple[int, int] | None = None
+    crf: CRF | None = None
 
     def __post_init__(self):
         if not self.scales or any(not 0 < s < 16 for s in self.scales) or len(set(self.scales)) != len(self.scales):
@@ -90,6 +94,17 @@ def view_rows(
         target = scaled_size(size, scale)
         made = sized(target, target if fixed else native_canvas(*target))
         row |= {f"{k}/{key}": value for key, value in made.items()}
+    return row
+
+
+def native_row(image: np.ndarray, views: Views) -> dict[str, np.ndarray]:
+    """What a row carries of an image [H, W, 3] at its native size: `native_height`, `native_width`, and
+    `native_image` on its canvas where a CRF looks at its colours."""
+    height, width = image.shape[:2]
+    row = {"native_height": np.int32(height), "native_width": np.int32(width)}
+    if views.crf is not None:
+        canvas = native_canvas(height, width)
+        row["native_image"] = np.pad(image, ((0, canvas[0] - height), (0, canvas[1] - width), (0, 0)))
     return row
 
 
@@ -198,6 +213,40 @@ def merge(
     """
     found = 0.0
     for k, score in enumerate(scores):
-        sizes = [rows[f"{k}/{name}"] for name in SIZES] + [rows[name] for name in target]
-        found += jax.vmap(lambda x, *four: resize_dynamic(x, *four, canvas))(score, *sizes)
+        height, width = (f"{k}/{name}" for name in SIZES)
+        found += resized(score, rows, (height, width), target, canvas)
     return found / len(scores)
+
+
+def native_scores(
+    views: Views, scores: tuple[jax.Array, ...], rows: Mapping[str, jax.Array], canvas: tuple[int, int]
+) -> jax.Array:
+    """`merge` at native size, refined where the views have a CRF: [B, *canvas, K]."""
+    found = merge(scores, rows, canvas, NATIVE)
+    if views.crf is None:
+        return found
+    valid = _inside(canvas, *(rows[name] for name in NATIVE))
+
+    def refine(row: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        return dense_crf(*(x[None] for x in row[:2]), views.crf, row[2][None])[0]
+
+    # One image at a time: the lattice of one takes more memory than its scores in all classes.
+    return jax.lax.map(refine, (found, rows["native_image"], valid))
+
+
+def _inside(canvas: tuple[int, int], heights: jax.Array, widths: jax.Array) -> jax.Array:
+    """bool [B, *canvas]: the pixels of the images."""
+    row, column = jnp.arange(canvas[0])[:, None], jnp.arange(canvas[1])
+    return (row < heights[:, None, None]) & (column < widths[:, None, None])
+
+
+def resized(
+    scores: jax.Array, rows: Mapping[str, jax.Array], source: tuple[str, str], target: tuple[str, str], canvas: Any
+) -> jax.Array:
+    """Scores [B, h, w, K] brought from one valid size to another, on a canvas: [B, *canvas, K].
+
+    Args:
+      source, target: names of the rows' fields with the valid heights and widths.
+    """
+    sizes = [rows[name] for name in (*source, *target)]
+    return jax.vmap(lambda x, *four: resize_dynamic(x, *four, canvas))(scores, *sizes)

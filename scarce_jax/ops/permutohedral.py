@@ -117,7 +117,8 @@ def lattice_filter(values: jax.Array, at: Corners, near: jax.Array) -> jax.Array
         to, weight = corner
         return vertices.at[to].add(weight[:, None] * values, mode="drop"), None
 
-    vertices = jnp.zeros((near.shape[2], values.shape[1]), jnp.float32)
+    # Like the values, so that under `shard_map` it differs by device as they do.
+    vertices = jnp.zeros_like(values, shape=(near.shape[2], values.shape[1]))
     vertices, _ = jax.lax.scan(splat, vertices, (at.vertex.T, at.weight.T))
 
     def blur(vertices: jax.Array, sides: jax.Array) -> tuple[jax.Array, None]:

@@ -1,5 +1,6 @@
 """`evaluate`, `predict` and `scarce_jax.load` on finished runs: copied, on other devices, on any image file."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from PIL import Image
 import scarce_jax
 from scarce_jax.data.images import read_image, write_png
 from scarce_jax.data.source import Reader
+from scarce_jax.ops.crf import PARAMETERS
 from tests import tiny
 
 KEYS = {
@@ -88,6 +90,15 @@ def test_the_coarse_result_is_the_coarse_mask_scored_as_a_prediction(detailer_ru
         # An unlabelled pixel misses its true class and harms no other.
         union = ((fine != 255) & ((fine == k) | (coarse == k))).sum()
         assert iou == (pytest.approx(((fine == k) & (coarse == k)).sum() / union) if union else None)
+
+
+def test_evaluate_refines_with_a_crf_by_name(supervised_run, tiny_data, command, refused):
+    plain = command("evaluate", supervised_run, "--data-dir", tiny_data, "--json").json
+    found = command("evaluate", supervised_run, "--data-dir", tiny_data, "--crf", "irn", "--json").json
+    assert found["views"]["crf"] == dataclasses.asdict(PARAMETERS["irn"])
+    assert found["confusion"] != plain["confusion"]
+    assert np.sum(found["confusion"]) == np.sum(plain["confusion"])
+    refused("evaluate", supervised_run, "--data-dir", tiny_data, "--crf", "IRN", holds=["--crf IRN", *PARAMETERS])
 
 
 def test_a_copied_run_on_one_device_gives_the_same(detailer_run, tiny_data, command, tmp_path):

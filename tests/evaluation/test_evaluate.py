@@ -11,6 +11,7 @@ from scarce_jax.data.source import Rows
 from scarce_jax.evaluation.confusion import summarise
 from scarce_jax.evaluation.evaluate import Measurement, choose_labels
 from scarce_jax.evaluation.views import PLAIN, Views, native_canvas
+from scarce_jax.ops.crf import CRF, dense_crf
 from scarce_jax.ops.warp import normalise
 from scarce_jax.training.mesh import make_mesh
 
@@ -154,6 +155,29 @@ def test_the_toy_of_the_coarse_mask_scores_a_half():
     native, _ = measurement(rows, predict=None, composite=True)({}, {})
     figures = summarise(native, [f"c{k}" for k in range(CLASSES)])
     assert figures["per_class"] == {"c0": 0.5, "c1": 0.5, "c2": None, "c3": None} and figures["miou"] == 0.5
+
+
+def test_a_crf_refines_at_native_size():
+    crf = CRF(bilateral_sigma=8, colour_sigma=30, bilateral_weight=4, iterations=3)
+    rows = fake_rows([(30, 40), (33, 57), (30, 40)])
+    native, at_size = measurement(rows, views=Views(crf=crf), devices=2, batch=1)(NETS, {})
+    expected, doubtful, changed = np.zeros_like(native), 0, 0
+    for k in range(len(rows)):
+        example = rows.example(k)
+        shape = example["image"].shape[:2]
+        row = {"image": normalise(jnp.asarray(rows[k]["image"]))[None]}
+        before = bilinear_slowly(np.asarray(jax.nn.softmax(scores(NETS, row, {})))[0], shape)
+        after = np.asarray(dense_crf(before[None], example["image"][None], crf))[0]
+        ordered = np.sort(after, -1)
+        doubtful += (ordered[..., -1] - ordered[..., -2] < 1e-3).sum()
+        changed += (after.argmax(-1) != before.argmax(-1)).sum()
+        counted = example["label"] != 255
+        np.add.at(expected, (example["label"][counted], after.argmax(-1)[counted]), 1)
+    np.testing.assert_array_equal(native.sum(1), expected.sum(1))
+    assert np.abs(native - expected).sum() <= 2 * doubtful and doubtful < 0.01 * native.sum() < changed
+    # The same masks at the source's size, not the unrefined ones.
+    assert at_size.sum() == sum((rows[k]["label"] != 255).sum() for k in range(len(rows)))
+    assert (at_size != measurement(rows)(NETS, {})[1]).any()
 
 
 def test_counts_do_not_depend_on_devices_or_batch():

@@ -8,6 +8,7 @@ import pytest
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.evaluation.views import PLAIN, Views
+from scarce_jax.ops.crf import CRF, dense_crf
 from scarce_jax.ops.warp import normalise
 from scarce_jax.training.mesh import make_mesh
 
@@ -74,6 +75,19 @@ def test_views_are_averaged():
     assert np.abs(mine.probabilities(image) - plain.probabilities(image)).max() > 0.1
     np.testing.assert_allclose(mine.probabilities(image).sum(-1), 1, atol=1e-5)
     np.testing.assert_array_equal(mine.probabilities(image).argmax(-1), mine.predict(image))
+
+
+def test_a_crf_refines_the_probabilities_of_the_image_alone():
+    crf = CRF(bilateral_sigma=8, colour_sigma=30, bilateral_weight=4)
+    mine, plain = (predictor(size=None, views=views, devices=1) for views in (Views(crf=crf), PLAIN))
+    image = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
+    before = plain.probabilities(image)
+    # On the image itself; the predictor has it on a larger canvas.
+    expected = np.asarray(dense_crf(before[None], image[None], crf))[0]
+    found = mine.probabilities(image)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert (expected.argmax(-1) != before.argmax(-1)).mean() > 0.03
+    np.testing.assert_array_equal(found.argmax(-1), mine.predict(image))
 
 
 @pytest.mark.parametrize("size", [(24, 32), None])

@@ -7,7 +7,7 @@ import pytest
 
 from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError
-from scarce_jax.evaluation.views import STRIDE, Scorer, Views, merge, mirror, native_canvas, offsets, view_rows
+from scarce_jax.evaluation.views import NATIVE, STRIDE, Scorer, Views, merge, mirror, native_canvas, offsets, view_rows
 from scarce_jax.training.mesh import make_mesh
 from tests.evaluation.test_evaluate import bilinear_slowly
 
@@ -74,7 +74,7 @@ def found_by(views, example, size, fixed=True, devices=1):
     row |= {"native_height": np.int32(native[0]), "native_width": np.int32(native[1])}
     rows = {key: jnp.asarray(np.stack([value] * devices)) for key, value in row.items()}
     out = Scorer(scores, transform, views, make_mesh(jax.devices()[:devices]))(jnp.asarray(KERNEL), rows, {})
-    return np.asarray(merge(out, rows, native, ("native_height", "native_width")))[0]
+    return np.asarray(merge(out, rows, native, NATIVE))[0]
 
 
 def prepared(example, size):

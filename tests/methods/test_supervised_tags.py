@@ -128,7 +128,7 @@ def test_tags_predict_no_masks(finished, tiny_data):
     run, _ = finished
     with pytest.raises(InputError, match="result tags: says which classes an image has, and predicts no masks"):
         api.load(run)
-    with pytest.raises(InputError, match="result tags: .* takes no flip, scales or window"):
+    with pytest.raises(InputError, match="result tags: .* takes no flip, scales, window or CRF"):
         api.evaluate(run, views=Views(flip=True), data_dir=tiny_data)
 
 
