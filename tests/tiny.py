@@ -199,7 +199,7 @@ def decoupled_config(
     """`changes` are of every training stage; images of 64 x 64, a pool5 of 2 x 2."""
     given = stage(**{"size": (64, 64), **changes})
     shared = {key: given[key] for key in ("steps", "batch", "size", "optim", "eval_batch")}
-    net = {"width": 2, "hidden": 4, "fc6_kernel": 1, "augment": Augment(crop=(64, 64))}
+    net = {"width": 2, "hidden": 4, "fc6_kernel": 1, "convolutions": (1,) * 5, "augment": Augment(crop=(64, 64))}
     return decoupled.Config(
         dataset="scenes",
         budget=Budget(fine=6),

@@ -33,9 +33,17 @@ from scarce_jax.methods.networks import compute_dtype
 from scarce_jax.methods.pointing import infer_pointing, pointing_table, saliency_maps
 from scarce_jax.methods.supervised import CLASSIFIER, measured, train_classifier, train_segmenter
 from scarce_jax.models.decoupled import DeconvNet, DecoupledClassifier, SegmentationNet
+from scarce_jax.models.vgg import CONVOLUTIONS, check_convolutions
 from scarce_jax.ops.warp import Augment
 from scarce_jax.training.optim import Optimizer
 from scarce_jax.training.recipe import Artifact, Epochs, Eval, Infer, Net, NetState, Recipe, Train
+
+
+def _check_convolutions(numbers: tuple[int, ...]) -> None:
+    try:
+        check_convolutions(numbers)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +57,7 @@ class ClassifierStage:
       width: channels of VGG-16's first convolutions (64 in the paper); every layer of both nets scales with it.
       hidden: channels of fc6 and fc7; None for 64 * width, the paper's 4096.
       fc6_kernel: side of fc6's window on pool5, a 32nd of the image; 7 in the paper.
+      convolutions: of VGG-16's five groups, and as many deconvolutions; less for small images (see VGG16Trunk).
       batch_norm: batch normalisation in VGG-16, which has none in the paper, for training from scratch.
       dropout: rate after fc6 and fc7.
       eval_every: steps between measurements on the evaluation split while training; 0 measures nothing.
@@ -64,12 +73,16 @@ class ClassifierStage:
     width: int = 64
     hidden: int | None = None
     fc6_kernel: int = 7
+    convolutions: tuple[int, int, int, int, int] = CONVOLUTIONS
     batch_norm: bool = False
     dropout: float = 0.5
     optim: Optimizer
     eval_every: int = 0
     eval_batch: int = 4
     init_from: str | None = None
+
+    def __post_init__(self):
+        _check_convolutions(self.convolutions)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +93,7 @@ class DeconvNetStage:
       steps, epochs: length of training; with neither it is that of `decoupled`.
       batch: examples per step over all devices.
       size: (height, width) to which whole frames are resized before augmentation, and at which masks are predicted.
-      width, hidden, fc6_kernel: as in the classifier's stage.
+      width, hidden, fc6_kernel, convolutions: as in the classifier's stage.
       eval_every: steps between measurements on the evaluation split while training; 0 measures the result alone.
       eval_batch: images per device in evaluation and inference.
       init_from: as in `common.SegmenterStage`.
@@ -94,20 +107,34 @@ class DeconvNetStage:
     width: int = 64
     hidden: int | None = None
     fc6_kernel: int = 7
+    convolutions: tuple[int, int, int, int, int] = CONVOLUTIONS
     optim: Optimizer
     eval_every: int = 0
     eval_batch: int = 4
     init_from: str | None = None
     aux_weight: ClassVar[float] = 0.0
 
+    def __post_init__(self):
+        _check_convolutions(self.convolutions)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(common.Experiment):
-    """Stages as in the module's docstring; `deconvnet=None` leaves that comparison out."""
+    """Stages as in the module's docstring; `deconvnet=None` leaves that comparison out.
+
+    Attributes:
+      strong_steps: length of `strong_classifier`, which knows its few images by heart long before the other one is
+        trained; None for as many steps as that takes.
+    """
 
     classifier: ClassifierStage
     decoupled: SegmentationStage
     deconvnet: DeconvNetStage | None = None
+    strong_steps: int | None = None
+
+    def __post_init__(self):
+        if self.strong_steps is not None and self.strong_steps < 1:
+            raise InputError(f"strong_steps is {self.strong_steps}; expected at least 1, or None")
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
@@ -115,22 +142,13 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     _check(config, info)
     by_class = _nets(config, info)
     classifier = by_class.classifier
-    trained = train_classifier("classifier", config, config.classifier, classifier, info.background)
     stages: list[Train | Infer] = [
-        trained,
+        train_classifier("classifier", config, config.classifier, classifier, info.background),
         infer_pointing("pointing", config, config.decoupled, by_class, _classifier(config, by_class, "classifier")),
     ]
     results = _segmentation(stages, "decoupled", config, by_class, "classifier")
     if config.compare:
-        tagged = dataclasses.replace(trained.sources["tagged"], ids="fine")
-        stages.append(
-            dataclasses.replace(
-                _as_long(trained, "classifier"),
-                name="strong_classifier",
-                sources={"tagged": tagged},
-                keys_as="classifier",
-            )
-        )
+        stages.append(_strong_classifier(config, classifier, info.background))
         results |= _segmentation(stages, "strong_only", config, by_class, "strong_classifier")
         if config.deconvnet is not None:
             results |= _deconvnet(stages, config, info)
@@ -179,12 +197,17 @@ def _nets(config: Config, info: DatasetInfo) -> ByClass:
         width=stage.width,
         hidden=stage.hidden,
         fc6_kernel=stage.fc6_kernel,
+        convolutions=stage.convolutions,
         batch_norm=stage.batch_norm,
         dropout=stage.dropout,
         dtype=dtype,
     )
     segmenter = SegmentationNet(
-        width=stage.width, hidden=config.decoupled.hidden, fc6_kernel=stage.fc6_kernel, dtype=dtype
+        width=stage.width,
+        hidden=config.decoupled.hidden,
+        fc6_kernel=stage.fc6_kernel,
+        convolutions=stage.convolutions,
+        dtype=dtype,
     )
     return ByClass(classifier, segmenter, len(info.classes), info.background)
 
@@ -194,6 +217,16 @@ def _as_long(stage: Train, other: str) -> Train:
     if not isinstance(stage.steps, Epochs):
         return stage
     return dataclasses.replace(stage, steps=dataclasses.replace(stage.steps, of=other))
+
+
+def _strong_classifier(config: Config, module: DecoupledClassifier, background: int) -> Train:
+    """The classifier's training on the images with masks alone."""
+    stage = config.classifier
+    if config.strong_steps is not None:
+        stage = dataclasses.replace(stage, steps=config.strong_steps, epochs=None)
+    train = train_classifier("strong_classifier", config, stage, module, background)
+    tagged = dataclasses.replace(train.sources["tagged"], ids="fine")
+    return dataclasses.replace(_as_long(train, "classifier"), sources={"tagged": tagged}, keys_as="classifier")
 
 
 def _classifier(config: Config, by_class: ByClass, stage: str) -> Net:
@@ -237,6 +270,7 @@ def _deconvnet(stages: list[Train | Infer], config: Config, info: DatasetInfo) -
         width=stage.width,
         hidden=stage.hidden,
         fc6_kernel=stage.fc6_kernel,
+        convolutions=stage.convolutions,
         dtype=compute_dtype(config),
     )
     train = train_segmenter("deconvnet", config, stage, module, ids="fine", labels=("fine",))

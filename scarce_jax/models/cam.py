@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.resnet import convolution
-from scarce_jax.models.vgg import Pool, VGG16Trunk
+from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk
 
 GEOMETRIES = {
     16: {"pools": (Pool(2, 2),) * 4 + (None,)},
@@ -35,6 +35,7 @@ class CamClassifier(nn.Module):
       width: of the trunk (see VGG16Trunk); the additional convolution has 16 times as many channels. The paper's is 64.
       batch_norm: in the trunk; the paper's net has none.
       dropout: rate at which averaged features are dropped.
+      convolutions: of the trunk's groups.
       stride: of the maps: the paper's 16, or 8 with pool4 at stride 1 and conv5 dilated by 2.
       dtype: of the computation up to the average, which like parameters and batch statistics is float32.
     """
@@ -43,6 +44,7 @@ class CamClassifier(nn.Module):
     width: int = 64
     batch_norm: bool = False
     dropout: float = 0.5
+    convolutions: tuple[int, ...] = CONVOLUTIONS
     stride: int = 16
     dtype: Any = jnp.float32
 
@@ -51,7 +53,8 @@ class CamClassifier(nn.Module):
             raise ValueError(
                 f"stride of the class activation maps is {self.stride}; expected one of {list(GEOMETRIES)}"
             )
-        self.backbone = VGG16Trunk(self.width, self.batch_norm, **GEOMETRIES[self.stride], dtype=self.dtype)
+        options = {**GEOMETRIES[self.stride], "convolutions": self.convolutions, "dtype": self.dtype}
+        self.backbone = VGG16Trunk(self.width, self.batch_norm, **options)
         self.conv6 = convolution(16 * self.width, 3, use_bias=True, dtype=self.dtype)
         self.feature_dropout = nn.Dropout(self.dropout)
         self.classifier = nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.01))

@@ -15,14 +15,15 @@ import jax.numpy as jnp
 
 from scarce_jax.models.blocks import TransposedConv
 from scarce_jax.models.resnet import MOMENTUM, batch_norm, convolution
-from scarce_jax.models.vgg import Pool, VGG16Trunk
+from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk, check_convolutions
 from scarce_jax.ops.pool import unpool
 
 POOLS = (Pool(2, 2, 0, switches=True),) * 5
 """Of the encoders: each halves the image and keeps its switches."""
 
-GROUPS = {5: (8, 8, 8), 4: (8, 8, 4), 3: (4, 4, 2), 2: (2, 1), 1: (1, 1)}
-"""Channels of deconv5_1 to deconv1_2, in widths; group g reads what is unpooled by the switches of pool g."""
+GROUPS = {5: (8, 8), 4: (8, 4), 3: (4, 2), 2: (2, 1), 1: (1, 1)}
+"""Channels in widths of the deconvolutions of group g, which reads what is unpooled by the switches of pool g: of all
+but its last one, and of its last."""
 
 HEAD_PATTERN = r"^score/"
 """Finds the classifier's layer that VGG-16 has not, for a higher rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
@@ -66,6 +67,7 @@ class DecoupledClassifier(nn.Module):
       fc6_kernel: side of fc6's window on pool5, the paper's 7; less for images of less than 224.
       batch_norm: in the trunk, for training from scratch; the paper's net has none.
       dropout: rate after fc6 and fc7.
+      convolutions: of the trunk's groups (see VGG16Trunk).
       dtype: of the computation up to the scores, which like parameters and batch statistics are float32.
     """
 
@@ -75,11 +77,12 @@ class DecoupledClassifier(nn.Module):
     fc6_kernel: int = 7
     batch_norm: bool = False
     dropout: float = 0.5
+    convolutions: tuple[int, ...] = CONVOLUTIONS
     dtype: Any = jnp.float32
 
     def setup(self):
         hidden = 64 * self.width if self.hidden is None else self.hidden
-        self.backbone = VGG16Trunk(self.width, self.batch_norm, POOLS, dtype=self.dtype)
+        self.backbone = VGG16Trunk(self.width, self.batch_norm, POOLS, self.convolutions, dtype=self.dtype)
         kernel = (self.fc6_kernel, self.fc6_kernel)
         # Over the inputs, which are fewer; elsewhere in the trunk they are as many as the outputs.
         self.fc6 = nn.Conv(hidden, kernel, padding="VALID", kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
@@ -182,12 +185,14 @@ class SegmentationNet(nn.Module):
       width: channels of deconv1; must be the classifier's. The paper's is 64.
       hidden: channels of fc6-seg and fc7-seg; None for 32 * width, the paper's 2048.
       fc6_kernel: side of the window of fc6-seg and fc6-deconv on pool5, the paper's 7.
+      convolutions: deconvolutions of groups 1 to 5, as the classifier has convolutions.
       dtype: of the computation up to the logits, which like parameters and batch statistics are float32.
     """
 
     width: int = 64
     hidden: int | None = None
     fc6_kernel: int = 7
+    convolutions: tuple[int, ...] = CONVOLUTIONS
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -217,7 +222,7 @@ class SegmentationNet(nn.Module):
         hidden = 32 * self.width if self.hidden is None else self.hidden
         fully = FullyConnected(hidden, self.width, self.fc6_kernel, self.dtype, name="bridge")
         x = fully(x, train=train)
-        x = Deconvolution(self.width, self.dtype, name="deconvolution")(x, switches, train=train)
+        x = Deconvolution(self.width, self.convolutions, self.dtype, name="deconvolution")(x, switches, train=train)
         return _scores(2, "seg_score")(x)
 
 
@@ -233,6 +238,7 @@ class DeconvNet(nn.Module):
       width: of the trunk (see VGG16Trunk). The paper's is 64.
       hidden: channels of fc6 and fc7; None for 64 * width, the paper's 4096.
       fc6_kernel: side of the window of fc6 and fc6-deconv on pool5, the paper's 7.
+      convolutions: of the trunk's groups, and deconvolutions.
       dtype: of the computation up to the logits, which like parameters and batch statistics are float32.
     """
 
@@ -240,6 +246,7 @@ class DeconvNet(nn.Module):
     width: int = 64
     hidden: int | None = None
     fc6_kernel: int = 7
+    convolutions: tuple[int, ...] = CONVOLUTIONS
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -256,12 +263,12 @@ class DeconvNet(nn.Module):
         Raises:
           ValueError: the image is of another size.
         """
-        trunk = VGG16Trunk(self.width, True, POOLS, dtype=self.dtype, name="backbone")
+        trunk = VGG16Trunk(self.width, True, POOLS, self.convolutions, dtype=self.dtype, name="backbone")
         x, switches = trunk(image, train=train)
         hidden = 64 * self.width if self.hidden is None else self.hidden
         fully = FullyConnected(hidden, self.width, self.fc6_kernel, self.dtype, name="fully_connected")
         x = fully(x, train=train)
-        x = Deconvolution(self.width, self.dtype, name="deconvolution")(x, switches, train=train)
+        x = Deconvolution(self.width, self.convolutions, self.dtype, name="deconvolution")(x, switches, train=train)
         return _scores(self.classes, "seg_score")(x), None
 
 
@@ -297,10 +304,11 @@ class Deconvolution(nn.Module):
     """The deconvolution net: unpool5 and deconv5_1 to deconv1_2, [B, h, w, 8 * width] -> [B, 32 * h, 32 * w, width].
 
     Each layer is followed by batch normalisation and ReLU. A deconvolution of stride 1 is a convolution whose kernel is
-    turned by half a turn, so these are 3x3 convolutions.
+    turned by half a turn, so these are 3x3 convolutions. `convolutions` are how many of them groups 1 to 5 have.
     """
 
     width: int
+    convolutions: tuple[int, ...]
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -312,10 +320,12 @@ class Deconvolution(nn.Module):
         """
         if len(switches) != len(GROUPS):
             raise ValueError(f"switches of {len(switches)} pools; expected 5, of pool1 to pool5")
-        for group, factors in GROUPS.items():
+        check_convolutions(self.convolutions)
+        for group, (first, last) in GROUPS.items():
             x = unpool(x, switches[group - 1])
-            for index, factor in enumerate(factors, start=1):
-                name = f"deconv{group}_{index}"
+            number = self.convolutions[group - 1]
+            for index in range(1, number + 1):
+                name, factor = f"deconv{group}_{index}", last if index == number else first
                 layer = _convolution(factor * self.width, 3, ((1, 1), (1, 1)), self.width, self.dtype, name)
                 x = _normalised(layer(x), name, train=train, dtype=self.dtype)
         return x

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.resnet import convolution
-from scarce_jax.models.vgg import Pool, VGG16Trunk
+from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk
 
 POOLS = (Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 1, 1), Pool(3, 1, 1))
 """Three that halve the image, rounded up, and two that keep its size."""
@@ -42,6 +42,7 @@ class LargeFOV(nn.Module):
       width: of the trunk (see VGG16Trunk); fc6 and fc7 have 16 times as many channels. The paper's is 64.
       batch_norm: in the trunk, as in torchvision's `vgg16_bn`; the paper's net has none.
       dropout: rate after fc6 and fc7.
+      convolutions: of the trunk's groups.
       dtype: of the computation up to fc8, which like parameters and batch statistics is float32.
     """
 
@@ -49,6 +50,7 @@ class LargeFOV(nn.Module):
     width: int = 64
     batch_norm: bool = False
     dropout: float = 0.5
+    convolutions: tuple[int, ...] = CONVOLUTIONS
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -62,7 +64,8 @@ class LargeFOV(nn.Module):
         Returns:
           float32 logits [B, ceil(H/8), ceil(W/8), K] (321 -> 41), and None: there is no auxiliary head.
         """
-        trunk = VGG16Trunk(self.width, self.batch_norm, POOLS, dilation=2, dtype=self.dtype, name="backbone")
+        options = {"dilation": 2, "dtype": self.dtype, "name": "backbone"}
+        trunk = VGG16Trunk(self.width, self.batch_norm, POOLS, self.convolutions, **options)
         x, _ = trunk(image, train=train)
         x = nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=True)
         for name, kernel, dilation in (("fc6", 3, 12), ("fc7", 1, 1)):

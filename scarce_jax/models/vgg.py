@@ -17,7 +17,7 @@ from scarce_jax.models import resnet
 from scarce_jax.ops.pool import max_pool_with_switches
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
-"""Convolutions in groups conv1 to conv5; a pooling may follow each group."""
+"""VGG-16's convolutions in groups conv1 to conv5; a pooling may follow each group."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +47,16 @@ POOLS: tuple[Pool | None, ...] = (Pool(2, 2),) * 5
 """The paper's: each halves the image, rounded down."""
 
 
+def check_convolutions(numbers: tuple[int, ...]) -> None:
+    """Raises ValueError unless these are the convolutions of five groups, at least one in each."""
+    if len(numbers) != len(CONVOLUTIONS) or min(numbers) < 1:
+        raise ValueError(
+            f"convolutions are {numbers}; expected five numbers of at least 1, VGG-16's are {CONVOLUTIONS}"
+        )
+
+
 class VGG16Trunk(nn.Module):
-    """The 13 convolutions of 3x3, each followed by a ReLU, in five groups.
+    """The 13 convolutions of 3x3 (or `convolutions`), each followed by a ReLU, in five groups.
 
     14,714,688 parameters at width 64; 14,723,136 with batch normalisation, where convolutions keep their bias, as in
     torchvision's `vgg16_bn`. Initial values are He's over the outputs, as there; biases are zero.
@@ -57,6 +65,8 @@ class VGG16Trunk(nn.Module):
       width: channels of conv1; conv2 to conv5 have 2, 4, 8 and 8 times as many. The paper's is 64.
       batch_norm: between each convolution and its ReLU.
       pools: what follows each of the five groups; None for no pooling.
+      convolutions: of each of the five groups. What a place of pool5 sees is 212 pixels wide; fewer convolutions see
+        less of a small image, (1, 1, 1, 1, 1) 94 pixels.
       dilation: of the convolutions of conv5.
       dtype: of the computation and the outputs; parameters and batch statistics are float32.
     """
@@ -64,6 +74,7 @@ class VGG16Trunk(nn.Module):
     width: int = 64
     batch_norm: bool = False
     pools: tuple[Pool | None, ...] = POOLS
+    convolutions: tuple[int, ...] = CONVOLUTIONS
     dilation: int = 1
     dtype: Any = jnp.float32
 
@@ -80,12 +91,13 @@ class VGG16Trunk(nn.Module):
           each of the five pools, None for one that keeps none.
 
         Raises:
-          ValueError: there are not five pools, or the image is too small for them.
+          ValueError: there are not five pools or groups of convolutions, or the image is too small for them.
         """
         if len(self.pools) != len(CONVOLUTIONS):
             raise ValueError(f"pools of a VGG-16 are {len(self.pools)}; expected 5, None where there is none")
+        check_convolutions(self.convolutions)
         x, switches = image.astype(self.dtype), []
-        for group, (count, pool) in enumerate(zip(CONVOLUTIONS, self.pools, strict=True), start=1):
+        for group, (count, pool) in enumerate(zip(self.convolutions, self.pools, strict=True), start=1):
             options = {"dilation": self.dilation if group == 5 else 1, "use_bias": True, "dtype": self.dtype}
             features = self.width * min(2 ** (group - 1), 8)
             for index in range(1, count + 1):

@@ -20,8 +20,6 @@ from scarce_jax.data.schema import CAMVID, SCENES
 from scarce_jax.errors import InputError
 from scarce_jax.methods import decoupled, pointing
 from scarce_jax.methods.class_segmentation import ByClass, figure_loss, inputs, predict_by_class, reestimated
-from scarce_jax.models import decoupled as models
-from scarce_jax.models import vgg
 from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet, class_saliency
 from scarce_jax.ops.combinatorial import crop_subset
 from scarce_jax.training import mesh as mesh_lib
@@ -36,19 +34,17 @@ BACKGROUND = 1
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """One device, one convolution in each group of VGG-16, and programs that are little optimised."""
+    """One device, and programs that are little optimised."""
     whole = mesh_lib.make_mesh
     with pytest.MonkeyPatch.context() as patch, tiny.little_optimised():
         patch.setattr(mesh_lib, "make_mesh", lambda devices=None: whole(devices or jax.devices()[:1]))
-        patch.setattr(vgg, "CONVOLUTIONS", (1,) * 5)
-        patch.setattr(models, "GROUPS", {5: (8,), 4: (4,), 3: (2,), 2: (1,), 1: (1,)})
         yield
 
 
 @pytest.fixture(scope="module")
 def by_class():
-    classifier = DecoupledClassifier(4, width=2, hidden=4, fc6_kernel=1, batch_norm=True)
-    return ByClass(classifier, SegmentationNet(width=2, hidden=4, fc6_kernel=1), 5, BACKGROUND)
+    net = {"width": 2, "hidden": 4, "fc6_kernel": 1, "convolutions": (1,) * 5}
+    return ByClass(DecoupledClassifier(4, batch_norm=True, **net), SegmentationNet(**net), 5, BACKGROUND)
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +308,7 @@ def test_compared_stages_read_the_few_masks_take_as_many_steps_and_draw_alike():
     ours, theirs = recipe.stage("decoupled"), recipe.stage("strong_only")
     assert theirs.keys_as == "decoupled" and ours.settings == theirs.settings
     assert recipe.stage("strong_classifier").keys_as == "classifier"
+    assert decoupled.recipe(dataclasses.replace(config, strong_steps=7), SCENES).stage("strong_classifier").steps == 7
     config = tiny.replaced(config, "deconvnet", steps=5)
     assert decoupled.recipe(config, SCENES).stage("deconvnet").steps == 5
     assert list(decoupled.recipe(dataclasses.replace(config, compare=False), SCENES).results) == ["decoupled"]

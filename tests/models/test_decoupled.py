@@ -80,6 +80,24 @@ def test_shapes_at_the_papers_size():
     assert {name: inside[name] for name in expected} == {n: (2, s, s, c) for n, (s, c) in expected.items()}
 
 
+def test_fewer_convolutions_keep_the_channels_between_groups():
+    fewer = SegmentationNet(width=4, hidden=6, fc6_kernel=1, convolutions=(1, 2, 1, 3, 1))
+    inside = shapes_inside(fewer, *segmentation_shapes(4, 64))
+    found = {name: shape[1:] for name, shape in inside.items() if "/deconv" in name}
+    assert found == {
+        "deconvolution/deconv5_1": (4, 4, 32), "deconvolution/deconv4_1": (8, 8, 32),
+        "deconvolution/deconv4_2": (8, 8, 32), "deconvolution/deconv4_3": (8, 8, 16),
+        "deconvolution/deconv3_1": (16, 16, 8), "deconvolution/deconv2_1": (32, 32, 8),
+        "deconvolution/deconv2_2": (32, 32, 4), "deconvolution/deconv1_1": (64, 64, 4),
+    }  # fmt: skip
+    options = {**SMALL, "convolutions": (1, 2, 1, 3, 1)}
+    for module in (DecoupledClassifier(3, **options), DeconvNet(3, **options)):
+        params = abstract(module, (1, 96, 96, 3))[1]["params"]
+        assert sorted(n for n in params["backbone"] if n.startswith("conv")) == [
+            "conv1_1", "conv2_1", "conv2_2", "conv3_1", "conv4_1", "conv4_2", "conv4_3", "conv5_1",
+        ]  # fmt: skip
+
+
 def test_other_sizes_widths_and_dtypes():
     # One place of fc6's window, and images that are not square.
     assert abstract(DecoupledClassifier(20), (2, 224, 224, 3))[0].shape == (2, 20)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax.models import vgg
 from scarce_jax.models.largefov import BIAS_PATTERN, HEAD_PATTERN, LargeFOV
 from scarce_jax.training.optim import Group, assign_groups, parameter_paths
 from tests.models import vgg_nets
@@ -62,9 +61,10 @@ def test_dropout_is_drawn_in_training_only():
     np.testing.assert_array_equal(plain, same)
 
 
-def test_training_reaches_everything(monkeypatch):
-    monkeypatch.setattr(vgg, "CONVOLUTIONS", (1,) * 5)  # compiles in a fraction of the time
-    gradients_reach_every_parameter(LargeFOV(2, 2, batch_norm=True, dropout=0.0), random_image(2, 17, 25, 3))
+def test_training_reaches_everything():
+    gradients_reach_every_parameter(
+        LargeFOV(2, 2, batch_norm=True, dropout=0.0, convolutions=(1,) * 5), random_image(2, 17, 25, 3)
+    )
 
 
 def test_patterns_find_the_classifier_and_the_biases():

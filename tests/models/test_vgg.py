@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax.models import vgg
 from scarce_jax.models.vgg import POOLS, Pool, VGG16Trunk
 from tests.models.shapes import abstract, gradients_reach_every_parameter, random_image
 
@@ -105,9 +104,10 @@ def test_switches_are_those_of_the_pools_that_keep_them():
     ]
 
 
-def test_training_reaches_everything(monkeypatch):
-    monkeypatch.setattr(vgg, "CONVOLUTIONS", (1, 1, 1, 1, 2))  # compiles in a fraction of the time
-    gradients_reach_every_parameter(VGG16Trunk(2, True, (*POOLS[:3], None, None)), random_image(2, 19, 16, 3))
+def test_training_reaches_everything():
+    gradients_reach_every_parameter(
+        VGG16Trunk(2, True, (*POOLS[:3], None, None), (1, 1, 1, 1, 2)), random_image(2, 19, 16, 3)
+    )
 
 
 def test_bfloat16_computes_from_float32_variables():
@@ -127,3 +127,9 @@ def test_unfit_pools_and_images_are_errors():
 
 def test_description_is_the_same_in_every_process():
     assert "0x" not in repr(VGG16Trunk(4, dtype=jnp.bfloat16))
+
+
+@pytest.mark.parametrize("numbers", [(1, 1, 1, 1), (2, 2, 3, 3, 0)])
+def test_numbers_of_convolutions_that_make_no_vgg_are_errors(numbers):
+    with pytest.raises(ValueError, match="convolutions are .*; expected five numbers of at least 1"):
+        abstract(VGG16Trunk(4, convolutions=numbers), (1, 32, 32, 3))
