@@ -1,8 +1,9 @@
 """The decoupled method on `scenes/coloured`, five masks of each class, for two CPU cores.
 
 Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation"; the built-in
-pictures in place of VOC, and nets of an eighth of the width, from scratch and with batch normalisation. With --compare
-also the nets trained on the images with masks alone, and DeconvNet.
+pictures in place of VOC, and nets of an eighth of the width with one convolution where VGG-16 has two or three, from
+scratch and with batch normalisation. With --compare also the nets trained on the images with masks alone, and
+DeconvNet.
 Command: scarce-jax train configs/decoupled_scenes.py --compare [--budget.per-class 10]
 """
 
@@ -16,34 +17,44 @@ from scarce_jax.ops.warp import Augment
 from scarce_jax.training.optim import Optimizer
 from scarce_jax.training.recipe import Runtime
 
-# pool5 is 3 x 3, and there are 2 x 2 scores of each class.
-side = (96, 96)
-augment = Augment(crop=side, scale=(0.8, 1.4), rotate=10.0, flip=0.5)
-net = dict(width=8, hidden=256, fc6_kernel=2, augment=augment)
-data = dict(batch=8, eval_batch=20)
+# pool5 is 4 x 4, and there are 3 x 3 scores of each class. A place of pool5 sees 94 pixels; with all of VGG-16's
+# convolutions it would see 212, more than the image, and saliency says little of where a class is.
+side = (128, 128)
+net = dict(width=8, hidden=256, fc6_kernel=2, convolutions=(1, 1, 1, 1, 1))
 adam = Optimizer(kind="adam", lr=7e-4, weight_decay=1e-4)
 
 config = Config(
     dataset="scenes/coloured",
     budget=Budget(per_class=5),
     classifier=ClassifierStage(
-        steps=900,
+        steps=1_200,
+        batch=8,
         size=side,
+        # No cuts: what is cut off is a tag without its object.
+        augment=Augment(crop=side, scale=(1.0, 1.0), rotate=0.0, flip=0.5),
         batch_norm=True,
-        dropout=0.2,
+        dropout=0.0,
         optim=dataclasses.replace(adam, lr=1e-3),
+        eval_batch=20,
         **net,
-        **data,
     ),
     decoupled=SegmentationStage(
         steps=500,
-        size=(128, 128),
+        batch=4,
+        size=side,
         crops=Combinatorial(crop=side, enlarge=(1.0, 3.0)),
         hidden=128,
         optim=adam,
-        batch=4,
         eval_batch=20,
     ),
-    deconvnet=DeconvNetStage(size=side, optim=adam, batch=4, eval_batch=20, **net),
+    strong_steps=300,
+    deconvnet=DeconvNetStage(
+        batch=4,
+        size=side,
+        augment=Augment(crop=side, scale=(0.8, 1.4), rotate=10.0, flip=0.5),
+        optim=adam,
+        eval_batch=20,
+        **net,
+    ),
     runtime=Runtime(checkpoint_every=500, log_every=20),
 )
