@@ -9,7 +9,8 @@ import pytest
 
 from scarce_jax import api, methods
 from scarce_jax.cli import main
-from scarce_jax.cli.common import load_config
+from scarce_jax.cli.common import load_config, parse_with_config
+from scarce_jax.cli.train import Options
 from scarce_jax.data.builders import load_info, prepare
 from scarce_jax.data.schema import KNOWN
 from scarce_jax.methods import detailer
@@ -153,3 +154,15 @@ def test_a_dataset_of_ones_own_has_to_be_prepared_first(no_data, capsys):
     # Two of its six images have a mask.
     flags = ["--segmenter.steps", "None", "--segmenter.epochs", 8, "--segmenter.batch", 4]
     assert dry_run(capsys, path, *flags)[0]["steps"] == 4
+
+
+def test_the_papers_figures_stand_beside_its_own_budget_alone():
+    def cited(config, *flags):
+        return parse_with_config(Options, [str(tiny.ROOT / "configs" / config), *flags], "train", "")[2].paper
+
+    assert set(cited("auxiliary_camvid_small.py")) == {"semi", "labelled_only", "all_labels"}
+    assert cited("auxiliary_camvid_small.py", "--seed", "1") == cited("auxiliary_camvid_small.py")
+    assert cited("auxiliary_camvid_small.py", "--budget.fine", "0.25") == {}
+    # Table 6 says which budget a figure is for; table 5 is of the file's own.
+    assert set(cited("auxiliary_cityscapes.py", "--budget.fine", "0.25")) == {"table_6"}
+    assert cited("auxiliary_cityscapes.py", "--budget.fine", "0.25", "--dataset", "camvid") == {}

@@ -21,6 +21,10 @@ PAPER = "paper."
 """What a key of `over` begins with that names a table of `config.paper`."""
 
 
+DATA = ("dataset", "budget")
+"""Fields of a config that say what it is trained on."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Axis:
     """Settings that change together.
@@ -113,6 +117,22 @@ def paper_tables(values: Mapping[str, Any]) -> dict[str, dict[str, list]]:
         if len(set(lengths.values())) != 1:
             raise InputError(f"config field paper.{name}: its columns have {lengths} entries; expected equally many")
     return found
+
+
+def without_alien_figures(config: Any, original: Any) -> Any:
+    """The config without what of `paper` is of the original's dataset and budget, and not of its own.
+
+    A table stays if it states every field in which they differ.
+    """
+    here, there = leaves(to_json(config)), leaves(to_json(original))
+    changed = {key for key in {*here, *there} if key.partition(".")[0] in DATA and here.get(key) != there.get(key)}
+    if not changed:
+        return config
+    values, kept = to_json(config), {}
+    for name, table in paper_tables(values).items():
+        if changed <= {field for fields in coordinates(values, table).values() for field in fields}:
+            kept[name] = table
+    return dataclasses.replace(config, paper=kept)
 
 
 def coordinates(values: Mapping[str, Any], table: Mapping[str, list]) -> dict[str, tuple[str, ...]]:
