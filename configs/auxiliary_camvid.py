@@ -10,8 +10,9 @@ Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/aux
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.adversarial import AdversarialStage
-from scarce_jax.methods.auxiliary import AuxiliaryStage, Config, SemiStage
+from scarce_jax.methods.auxiliary import Config, SemiStage
 from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.confidence import AuxiliaryStage
 from scarce_jax.ops.warp import Augment
 from scarce_jax.training.optim import Optimizer
 

@@ -10,8 +10,9 @@ Table 6: scarce-jax sweep configs/auxiliary_cityscapes.py --over paper.table_6 -
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.adversarial import AdversarialStage
-from scarce_jax.methods.auxiliary import AuxiliaryStage, Config, SemiStage
+from scarce_jax.methods.auxiliary import Config, SemiStage
 from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.confidence import AuxiliaryStage
 from scarce_jax.ops.warp import Augment
 from scarce_jax.training.optim import Optimizer
 

@@ -9,8 +9,9 @@ Command: scarce-jax train configs/auxiliary_scenes.py --compare
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.adversarial import AdversarialStage
-from scarce_jax.methods.auxiliary import AuxiliaryStage, Config, SemiStage
+from scarce_jax.methods.auxiliary import Config, SemiStage
 from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.confidence import AuxiliaryStage
 from scarce_jax.ops.warp import Augment
 from scarce_jax.training.optim import Optimizer
 from scarce_jax.training.recipe import Runtime

@@ -34,6 +34,7 @@ from scarce_jax.methods import (
     transfer,
 )
 from scarce_jax.methods.class_segmentation import SegmentationStage
+from scarce_jax.methods.confidence import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.prediction_transfer import AdversarialStage, PNetStage
 from scarce_jax.ops.combinatorial import Combinatorial
@@ -168,7 +169,7 @@ def auxiliary_config(compare: bool = False, runtime: Runtime = RUNTIME, **change
         budget=Budget(fine=4),
         compare=compare,
         segmenter=SegmenterStage(**shared),
-        auxiliary=auxiliary.AuxiliaryStage(width=4, **judged),
+        auxiliary=AuxiliaryStage(width=4, **judged),
         semi=auxiliary.SemiStage(threshold=0.3, **shared),
         adversarial=adversarial.AdversarialStage(discriminator_width=4, semi_start=2, **shared),
         runtime=runtime,

@@ -14,7 +14,7 @@ as it does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -23,55 +23,30 @@ import jax.numpy as jnp
 
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
-from scarce_jax.losses import auxiliary_loss, correctness_balance, correctness_counts, inverse_log_weights
 from scarce_jax.methods import common
 from scarce_jax.methods.adversarial import AdversarialStage, train_adversarial
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage
+from scarce_jax.methods.confidence import (
+    AuxiliaryStage,
+    Judged,
+    correctness_statistics,
+    infer_pseudo_labels,
+    infer_selection,
+    train_auxiliary,
+)
 from scarce_jax.methods.networks import compute_dtype, full_size_network, network
-from scarce_jax.methods.selection import selection_histograms, selection_tables
+from scarce_jax.methods.selection import selection_tables
 from scarce_jax.methods.supervised import measured, train_segmenter
 from scarce_jax.models.auxiliary import AuxiliaryNet
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Optimizer
 from scarce_jax.training.recipe import (
     Artifact,
     Confident,
     Epochs,
     Infer,
-    Mean,
-    Net,
     NetState,
-    Out,
     Recipe,
     Train,
-    Turn,
 )
-
-AUXILIARY = "auxiliary"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AuxiliaryStage:
-    """Training of the auxiliary net (section 3.3); the segmenter is frozen.
-
-    Attributes:
-      steps, epochs: length of training, exactly one of them.
-      batch, size, augment: as in the segmenter's stage.
-      width: channels of its first convolution (32 in table 1); every layer scales with it.
-      weighting: c of W = 1 / ln(c + p_class) in equation 1; None is W = 1.
-      scope: over what gamma counts wrong and right pixels (see `losses.auxiliary_loss`); "none" is gamma = 1. With
-        both the confidence is relative to what is usual for a class; with neither it is the probability of being right.
-    """
-
-    steps: int | None = None
-    epochs: float | None = None
-    batch: int
-    size: tuple[int, int]
-    augment: Augment
-    width: int = 32
-    optim: Optimizer
-    weighting: float | None = 1.04
-    scope: Literal["labelled_set", "batch", "none"] = "labelled_set"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,15 +90,15 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     module = full_size_network(config, config.segmenter, classes, "segmenter")
     student = network(config, config.semi, classes)
     judge = AuxiliaryNet(classes=classes, width=config.auxiliary.width, dtype=compute_dtype(config))
-    nets = _trained(config, module, judge)
+    judged = Judged(module, judge, config.segmenter, config.auxiliary.size)
     weighting = {"class_weighting": config.class_weighting}
     stages: list[Train | Infer] = [
         common.class_frequencies(config, config.segmenter, classes),
         train_segmenter("segmenter", config, config.segmenter, module, ids="fine", labels=("fine",), **weighting),
-        _statistics(config, module, classes),
-        _train_auxiliary(config, module, judge),
-        _selection(config, nets, module, judge, classes),
-        _pseudo_labels(config, nets, module, judge),
+        correctness_statistics(config, judged),
+        train_auxiliary(config, config.auxiliary, judged),
+        infer_selection(config, judged, config.thresholds),
+        infer_pseudo_labels(config, judged),
         _semi(config, student),
     ]
     results = {
@@ -152,145 +127,6 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
             stages.append(_started(config, stage))
             results["adversarial"] = measured("adversarial", config, config.adversarial, rival)
     return Recipe(stages=tuple(stages), results=results, tables=selection_tables("selection", config.thresholds, info))
-
-
-def _trained(config: Config, module: nn.Module, judge: nn.Module) -> dict[str, Net]:
-    size = config.segmenter.size
-    return {
-        SEGMENTER: Net(
-            module=module,
-            inputs=(common.image_input(size),),
-            init_from=Artifact(stage="segmenter", name=SEGMENTER),
-        ),
-        AUXILIARY: Net(
-            module=judge, inputs=(_map_input(config, judge),), init_from=Artifact(stage="auxiliary", name=AUXILIARY)
-        ),
-    }
-
-
-def _map_input(config: Config, judge: nn.Module) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((1, *config.auxiliary.size, judge.classes), jnp.float32)
-
-
-def _probabilities(module: nn.Module, nets: Mapping[str, NetState], images: jax.Array) -> jax.Array:
-    """The frozen segmenter's class probabilities, float32 [B, H, W, K]."""
-    logits, _ = module.apply(nets[SEGMENTER].variables, images, train=False)
-    return jax.nn.softmax(logits.astype(jnp.float32))
-
-
-def _judgement(module: nn.Module, judge: nn.Module) -> Callable:
-    """`(nets, images) -> (probabilities [B, H, W, K], confidence logits [B, H, W])`, both float32."""
-
-    def apply(nets: Mapping[str, NetState], images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        probabilities = _probabilities(module, nets, images)
-        return probabilities, judge.apply(nets[AUXILIARY].variables, probabilities, train=False).astype(jnp.float32)
-
-    return apply
-
-
-def _statistics(config: Config, module: nn.Module, classes: int) -> Infer:
-    """Shares of right and wrong pixels of each true class on the labelled images, for gamma (equation 1)."""
-
-    def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
-        found = _probabilities(module, nets, batch["image"]).argmax(-1).astype(jnp.uint8)
-        right, wrong = correctness_counts(found, batch["label"], classes)
-        pixels = found.shape[1] * found.shape[2]
-        return {"right": right / pixels, "wrong": wrong / pixels}
-
-    source = common.inference_source(config, config.segmenter, ids="fine", labels=("fine",))
-    net = Net(
-        module=module,
-        inputs=(common.image_input(config.segmenter.size),),
-        init_from=Artifact(stage="segmenter", name=SEGMENTER),
-    )
-    return Infer(
-        name="statistics",
-        nets={SEGMENTER: net},
-        predict=predict,
-        source=source,
-        settings={"size": config.segmenter.size},
-        write=Mean(),
-    )
-
-
-def _train_auxiliary(config: Config, module: nn.Module, judge: nn.Module) -> Train:
-    stage = config.auxiliary
-
-    def loss(params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
-        rows = batch["labelled"]
-        probabilities = _probabilities(module, nets, rows["image"])
-        variables = {"params": params, "batch_stats": nets[AUXILIARY].stats}
-        logits, updated = judge.apply(variables, probabilities, train=True, mutable=["batch_stats"])
-        predictions = probabilities.argmax(-1).astype(rows["label"].dtype)
-        alike = jnp.ones_like(shared["p_class"])
-        value = auxiliary_loss(
-            logits,
-            predictions,
-            rows["label"],
-            class_weights=alike if stage.weighting is None else inverse_log_weights(shared["p_class"], stage.weighting),
-            gamma=alike if stage.scope == "none" else correctness_balance(shared["right"], shared["wrong"]),
-            scope="batch" if stage.scope == "batch" else "labelled_set",
-        )
-        metrics = {"confidence": jax.nn.sigmoid(logits).mean()}
-        return value, Out(metrics=metrics, stats={AUXILIARY: updated["batch_stats"]})
-
-    nets = _trained(config, module, judge)
-    return Train(
-        name="auxiliary",
-        nets={
-            SEGMENTER: nets[SEGMENTER],
-            AUXILIARY: dataclasses.replace(nets[AUXILIARY], optim=stage.optim, init_from=None),
-        },
-        turns=(Turn(net=AUXILIARY, loss=loss),),
-        sources={"labelled": common.training_source(config, batch=stage.batch, size=stage.size, augment=stage.augment)},
-        steps=common.length(stage, "auxiliary"),
-        settings=stage,
-        consts={
-            "p_class": Artifact(stage="frequencies", name="p_class"),
-            "right": Artifact(stage="statistics", name="right"),
-            "wrong": Artifact(stage="statistics", name="wrong"),
-        },
-    )
-
-
-def _selection(config: Config, nets: dict[str, Net], module: nn.Module, judge: nn.Module, classes: int) -> Infer:
-    judgement = _judgement(module, judge)
-
-    def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
-        probabilities, confidence = judgement(nets, batch["image"])
-        return selection_histograms(probabilities, confidence, batch["label"], config.thresholds)
-
-    return Infer(
-        name="selection",
-        nets=nets,
-        predict=predict,
-        source=common.evaluation_source(config, config.segmenter),
-        settings={"size": config.segmenter.size, "thresholds": config.thresholds},
-        write=Mean(),
-    )
-
-
-def _pseudo_labels(config: Config, nets: dict[str, Net], module: nn.Module, judge: nn.Module) -> Infer:
-    """Class and confidence of the unlabelled images, not augmented; no threshold yet.
-
-    The confidence, 0..255, is rounded down, so that a threshold of 1 selects nothing that is not certain.
-    """
-    judgement = _judgement(module, judge)
-
-    def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
-        probabilities, confidence = judgement(nets, batch["image"])
-        return {
-            "label": probabilities.argmax(-1).astype(jnp.uint8),
-            "confidence": jnp.floor(jax.nn.sigmoid(confidence) * 255).astype(jnp.uint8),
-        }
-
-    return Infer(
-        name="pseudo_labels",
-        nets=nets,
-        predict=predict,
-        source=common.inference_source(config, config.segmenter, ids="unlabelled"),
-        settings={"size": config.segmenter.size},
-    )
 
 
 def _semi(config: Config, student: nn.Module) -> Train:

@@ -32,7 +32,8 @@ from scarce_jax.methods.common import SEGMENTER
 from scarce_jax.methods.networks import compute_dtype
 from scarce_jax.methods.pointing import infer_pointing, pointing_table, saliency_maps
 from scarce_jax.methods.supervised import CLASSIFIER, measured, train_classifier, train_segmenter
-from scarce_jax.models.decoupled import DeconvNet, DecoupledClassifier, SegmentationNet
+from scarce_jax.models.deconvolution import DeconvNet
+from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet
 from scarce_jax.models.vgg import CONVOLUTIONS, check_convolutions
 from scarce_jax.ops.warp import Augment
 from scarce_jax.training.optim import Optimizer

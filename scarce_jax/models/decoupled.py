@@ -1,4 +1,4 @@
-"""The networks of "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation", and its baseline.
+"""The networks of "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation".
 
 A classification net finds an image's classes; the gradient of a class's score by pool5, its class-specific saliency,
 tells a segmentation net which of them to segment; that net labels every pixel as this class or not. Layers and sizes
@@ -13,17 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.blocks import TransposedConv
+from scarce_jax.models.deconvolution import POOLS, Deconvolution, FullyConnected, score_layer
 from scarce_jax.models.resnet import MOMENTUM, batch_norm, convolution
-from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk, check_convolutions
-from scarce_jax.ops.pool import unpool
-
-POOLS = (Pool(2, 2, 0, switches=True),) * 5
-"""Of the encoders: each halves the image and keeps its switches."""
-
-GROUPS = {5: (8, 8), 4: (8, 4), 3: (4, 2), 2: (2, 1), 1: (1, 1)}
-"""Channels in widths of the deconvolutions of group g, which reads what is unpooled by the switches of pool g: of all
-but its last one, and of its last."""
+from scarce_jax.models.vgg import CONVOLUTIONS, VGG16Trunk
 
 HEAD_PATTERN = r"^score/"
 """Finds the classifier's layer that VGG-16 has not, for a higher rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
@@ -223,136 +215,4 @@ class SegmentationNet(nn.Module):
         fully = FullyConnected(hidden, self.width, self.fc6_kernel, self.dtype, name="bridge")
         x = fully(x, train=train)
         x = Deconvolution(self.width, self.convolutions, self.dtype, name="deconvolution")(x, switches, train=train)
-        return _scores(2, "seg_score")(x)
-
-
-class DeconvNet(nn.Module):
-    """The baseline: one deconvolution network for all classes (Noh et al., "Learning Deconvolution Network for Semantic
-    Segmentation").
-
-    VGG-16 with batch normalisation and switches, fc6, fc7 and fc6-deconv, the deconvolution net, one softmax.
-    251,805,653 parameters with 21 classes.
-
-    Attributes:
-      classes: K, with the background.
-      width: of the trunk (see VGG16Trunk). The paper's is 64.
-      hidden: channels of fc6 and fc7; None for 64 * width, the paper's 4096.
-      fc6_kernel: side of the window of fc6 and fc6-deconv on pool5, the paper's 7.
-      convolutions: of the trunk's groups, and deconvolutions.
-      dtype: of the computation up to the logits, which like parameters and batch statistics are float32.
-    """
-
-    classes: int
-    width: int = 64
-    hidden: int | None = None
-    fc6_kernel: int = 7
-    convolutions: tuple[int, ...] = CONVOLUTIONS
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, None]:
-        """Segments images.
-
-        Args:
-          image: float [B, H, W, 3], normalised RGB; H and W multiples of 32, at least 32 * fc6_kernel.
-          train: whether batch statistics are used and updated.
-
-        Returns:
-          float32 logits [B, H, W, K], and None: there is no auxiliary head.
-
-        Raises:
-          ValueError: the image is of another size.
-        """
-        trunk = VGG16Trunk(self.width, True, POOLS, self.convolutions, dtype=self.dtype, name="backbone")
-        x, switches = trunk(image, train=train)
-        hidden = 64 * self.width if self.hidden is None else self.hidden
-        fully = FullyConnected(hidden, self.width, self.fc6_kernel, self.dtype, name="fully_connected")
-        x = fully(x, train=train)
-        x = Deconvolution(self.width, self.convolutions, self.dtype, name="deconvolution")(x, switches, train=train)
-        return _scores(self.classes, "seg_score")(x), None
-
-
-class FullyConnected(nn.Module):
-    """fc6, fc7 and fc6-deconv: [B, h, w, C] -> [B, h, w, 8 * width] through a smaller grid of `hidden` channels.
-
-    fc6 is a convolution without padding and fc6-deconv its transposed counterpart; each of the three is followed by
-    batch normalisation and ReLU.
-    """
-
-    hidden: int
-    width: int
-    kernel: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        height, width = x.shape[1:3]
-        if min(height, width) < self.kernel:
-            raise ValueError(
-                f"input of fc6 is {height} x {width}, smaller than its window, {self.kernel} x {self.kernel}; give "
-                f"images of at least {32 * self.kernel} pixels, or a smaller fc6_kernel"
-            )
-        for name, kernel in (("fc6", self.kernel), ("fc7", 1)):
-            layer = _convolution(self.hidden, kernel, "VALID", self.width, self.dtype, name)
-            x = _normalised(layer(x), name, train=train, dtype=self.dtype)
-        options = {"deviation": _deviation(self.width), "dtype": self.dtype, "name": "fc6_deconv"}
-        layer = TransposedConv(8 * self.width, self.kernel, stride=1, padding=0, **options)
-        return _normalised(layer(x), "fc6_deconv", train=train, dtype=self.dtype)
-
-
-class Deconvolution(nn.Module):
-    """The deconvolution net: unpool5 and deconv5_1 to deconv1_2, [B, h, w, 8 * width] -> [B, 32 * h, 32 * w, width].
-
-    Each layer is followed by batch normalisation and ReLU. A deconvolution of stride 1 is a convolution whose kernel is
-    turned by half a turn, so these are 3x3 convolutions. `convolutions` are how many of them groups 1 to 5 have.
-    """
-
-    width: int
-    convolutions: tuple[int, ...]
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, switches: tuple[jax.Array, ...], *, train: bool) -> jax.Array:
-        """`switches` are those of pool1 to pool5.
-
-        Raises:
-          ValueError: they are not five, or not of the sizes that lead from x to the image.
-        """
-        if len(switches) != len(GROUPS):
-            raise ValueError(f"switches of {len(switches)} pools; expected 5, of pool1 to pool5")
-        check_convolutions(self.convolutions)
-        for group, (first, last) in GROUPS.items():
-            x = unpool(x, switches[group - 1])
-            number = self.convolutions[group - 1]
-            for index in range(1, number + 1):
-                name, factor = f"deconv{group}_{index}", last if index == number else first
-                layer = _convolution(factor * self.width, 3, ((1, 1), (1, 1)), self.width, self.dtype, name)
-                x = _normalised(layer(x), name, train=train, dtype=self.dtype)
-        return x
-
-
-def _deviation(width: int) -> float:
-    """Of initial kernels: the authors' 0.01 at width 64.
-
-    Batch normalisation makes a kernel's size the inverse of its learning rate; this keeps it the same at all widths.
-    """
-    return 0.01 * (64 / width) ** 0.5
-
-
-def _convolution(features: int, kernel: int, padding: Any, width: int, dtype: Any, name: str) -> nn.Conv:
-    initial = nn.initializers.normal(_deviation(width))
-    return nn.Conv(features, (kernel, kernel), padding=padding, kernel_init=initial, dtype=dtype, name=name)
-
-
-def _scores(classes: int, name: str) -> nn.Conv:
-    """The last 1x1 convolution. float32, whatever it is given, since its results are logits.
-
-    No normalisation follows it. With initial values as small as the authors' N(0, 0.01) narrow nets ended without an
-    active channel on the foreground, where there is no gradient then: in configs/decoupled_scenes.py `strong_only` had
-    found nothing but background after 900 steps, and has an mIoU of 0.093 after 450 with these.
-    """
-    return nn.Conv(classes, (1, 1), kernel_init=nn.initializers.lecun_normal(), name=name)
-
-
-def _normalised(x: jax.Array, name: str, *, train: bool, dtype: Any) -> jax.Array:
-    return nn.relu(batch_norm(train=train, dtype=dtype, name=f"bn_{name}")(x))
+        return score_layer(2, "seg_score")(x)

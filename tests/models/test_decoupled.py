@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax.models.decoupled import DeconvNet, DecoupledClassifier, SegmentationNet, class_saliency
+from scarce_jax.models.deconvolution import DeconvNet
+from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet, class_saliency
 from tests.models.shapes import abstract, parameters, random_image, random_variables
 
 SMALL = {"width": 2, "hidden": 6, "fc6_kernel": 3}
