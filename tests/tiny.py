@@ -34,8 +34,8 @@ from scarce_jax.methods import (
     transfer,
 )
 from scarce_jax.methods.class_segmentation import SegmentationStage
-from scarce_jax.methods.confidence import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.confidence import AuxiliaryStage
 from scarce_jax.methods.prediction_transfer import AdversarialStage, PNetStage
 from scarce_jax.ops.combinatorial import Combinatorial
 from scarce_jax.ops.resize import resize_bilinear
