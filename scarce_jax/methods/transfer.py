@@ -26,13 +26,12 @@ from scarce_jax.errors import InputError
 from scarce_jax.host.diffusion import Diffusion
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.judgement import infer_judgement, judgement_table
 from scarce_jax.methods.label_transfer import infer_label_maps, train_lnet
 from scarce_jax.methods.networks import classifier, network
 from scarce_jax.methods.prediction_transfer import (
     AdversarialStage,
     PNetStage,
-    infer_judgement,
-    judgement_table,
     make_judge,
     train_adversarial,
     train_pnet,

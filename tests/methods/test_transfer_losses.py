@@ -12,8 +12,9 @@ from scarce_jax.data.schema import SCENES
 from scarce_jax.losses import cross_entropy
 from scarce_jax.methods import common, transfer
 from scarce_jax.methods.common import SEGMENTER
+from scarce_jax.methods.judgement import judgement_table
 from scarce_jax.methods.label_transfer import LNET, objectness_loss
-from scarce_jax.methods.prediction_transfer import PNET, Judge, discriminator_loss, generator_loss, judgement_table
+from scarce_jax.methods.prediction_transfer import PNET, Judge, discriminator_loss, generator_loss
 from scarce_jax.models.pnet import PNet
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import state as state_lib
