@@ -122,10 +122,11 @@ def paper_tables(values: Mapping[str, Any]) -> dict[str, dict[str, list]]:
 def without_alien_figures(config: Any, original: Any) -> Any:
     """The config without what of `paper` is of the original's dataset and budget, and not of its own.
 
-    A table stays if it states every field in which they differ.
+    A table stays if it states every field in which they differ. Another seed draws another budget of the same size.
     """
     here, there = leaves(to_json(config)), leaves(to_json(original))
-    changed = {key for key in {*here, *there} if key.partition(".")[0] in DATA and here.get(key) != there.get(key)}
+    fields = {key for key in {*here, *there} if key.partition(".")[0] in DATA and key != "budget.seed"}
+    changed = {key for key in fields if here.get(key) != there.get(key)}
     if not changed:
         return config
     values, kept = to_json(config), {}
