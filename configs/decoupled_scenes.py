@@ -27,7 +27,7 @@ config = Config(
     dataset="scenes/coloured",
     budget=Budget(per_class=5),
     classifier=ClassifierStage(
-        steps=1_200,
+        steps=2_000,
         batch=8,
         size=side,
         # No cuts: what is cut off is a tag without its object.
@@ -39,7 +39,7 @@ config = Config(
         **net,
     ),
     decoupled=SegmentationStage(
-        steps=500,
+        steps=600,
         batch=4,
         size=side,
         crops=Combinatorial(crop=side, enlarge=(1.0, 3.0)),
