@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scarce_jax.api.sweep_axes import text
+from scarce_jax.api.sweep_table import main_figure
 from scarce_jax.data.records import replacing
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; its yellow is too light for a line.
@@ -31,7 +32,7 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
     from matplotlib.patches import Patch
 
     axes = [axis for axis in table["axes"] if not axis["repeats"]]
-    rows = table["rows"]
+    rows, heading = drawn(table["rows"])
     results = list(dict.fromkeys(name for row in rows for name in row["results"]))
     looks = itertools.cycle(zip(COLOURS, itertools.cycle(MARKERS), strict=False))
     style = dict(zip(results, looks, strict=False))
@@ -63,7 +64,7 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
         if index % columns == 0:
-            axis.set_ylabel(f"mIoU on {table['dataset']}/{table['split']}")
+            axis.set_ylabel(f"{heading} on {table['dataset']}/{table['split']}")
     handles = [
         Line2D([], [], color=colour, marker=marker, label=name, linestyle="-" if numeric else "")
         for name, (colour, marker) in sorted(style.items(), key=lambda item: -_last(rows, item[0]))
@@ -71,7 +72,7 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
     if any(found["paper"] is not None for row in rows for found in row["results"].values()):
         dashed = "--" if numeric else ""
         handles.append(Line2D([], [], color="0.4", marker="o", mfc="white", linestyle=dashed, label="paper"))
-    if numeric and any(found["miou"]["n"] > 1 for row in rows for found in row["results"].values()):
+    if numeric and any(found["figure"]["n"] > 1 for row in rows for found in row["results"].values()):
         handles.append(Patch(color="0.4", alpha=0.2, lw=0, label="range over repeats"))
     if handles:
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
@@ -80,12 +81,32 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
         figure.savefig(aside, format="png", dpi=150)
 
 
+def drawn(rows: Sequence[Mapping]) -> tuple[list[dict[str, Any]], str]:
+    """The rows with what is drawn of each result, "figure" and "paper", and the name of that figure.
+
+    Masks and image tags are not measured on one scale: only results like the first one are drawn.
+    """
+    first = next((main_figure(result) for row in rows for result in row["results"].values()), "miou")
+    chosen = [
+        {
+            **row,
+            "results": {
+                name: {"figure": result[first], "paper": result["paper"]}
+                for name, result in row["results"].items()
+                if main_figure(result) == first
+            },
+        }
+        for row in rows
+    ]
+    return chosen, {"miou": "mIoU", "map": "mAP of tags"}[first]
+
+
 def _curves(axis: Any, rows: Sequence[Mapping], style: Mapping[str, tuple[str, str]], along: str) -> None:
     rows = sorted(rows, key=lambda row: row["values"][along])
     swept = sorted({row["values"][along] for row in rows})
     for name, (colour, marker) in style.items():
         found = [(row["values"][along], row["results"][name]) for row in rows if name in row["results"]]
-        ours = [(x, result["miou"]) for x, result in found if result["miou"]["n"]]
+        ours = [(x, result["figure"]) for x, result in found if result["figure"]["n"]]
         xs = [x for x, _ in ours]
         axis.plot(xs, [y["mean"] for _, y in ours], color=colour, marker=marker, markersize=5)
         if any(y["n"] > 1 for _, y in ours):
@@ -108,10 +129,10 @@ def _groups(axis: Any, rows: Sequence[Mapping], style: Mapping[str, tuple[str, s
                 continue
             x = group + (place - (len(style) - 1) / 2) * pitch
             found = row["results"][name]
-            known = [value for value in found["miou"]["values"] if value is not None]
+            known = [value for value in found["figure"]["values"] if value is not None]
             axis.plot([x] * len(known), known, color=colour, marker=marker, markersize=5, linestyle="", alpha=0.7)
             if len(known) > 1:
-                axis.hlines(found["miou"]["mean"], x - pitch / 3, x + pitch / 3, color=colour)
+                axis.hlines(found["figure"]["mean"], x - pitch / 3, x + pitch / 3, color=colour)
             if found["paper"] is not None:
                 axis.plot(x, found["paper"], color=colour, marker=marker, markersize=7, mfc="white", linestyle="")
     shown = ["\n".join(text(row["values"][label]) for label in across) for row in rows]
@@ -121,7 +142,7 @@ def _groups(axis: Any, rows: Sequence[Mapping], style: Mapping[str, tuple[str, s
 
 def _last(rows: Sequence[Mapping], name: str) -> float:
     """The result's last mean, by which the legend is ordered as the lines end."""
-    means = [row["results"][name]["miou"]["mean"] for row in rows if name in row["results"]]
+    means = [row["results"][name]["figure"]["mean"] for row in rows if name in row["results"]]
     return next((mean for mean in reversed(means) if mean is not None), -1.0)
 
 

@@ -12,7 +12,9 @@ from scarce_jax.api.sweep_axes import Axis, Combination, coordinates, leaves, pa
 from scarce_jax.evaluation.confusion import is_group_figure
 
 FORMAT = 1
-FIGURES = ("miou", "mean_accuracy", "pixel_accuracy")
+MASKS = ("miou", "mean_accuracy", "pixel_accuracy")
+TAGS = ("map", "mean_f1")
+"""Figures of results that are masks, and of those that are image tags; the foremost first."""
 
 
 def make_table(
@@ -32,8 +34,8 @@ def make_table(
     Returns:
       {"format", "method", "dataset", "split", "axes", "rows", "failed", "missing"}. A row is {"values", "runs",
       "results", "paper_differs"}; a result {"miou", "mean_accuracy", "pixel_accuracy", "paper"}, with "miou_<group>"
-      where the method has groups of classes; each figure is {"mean", "half_range", "std", "n", "values"} with one
-      value per run of the row, null where it has none.
+      where the method has groups of classes, or of image tags {"map", "mean_f1", "paper"}; each figure is {"mean",
+      "half_range", "std", "n", "values"} with one value per run of the row, null where it has none.
       `std` is the sample standard deviation, null for fewer than two values. `paper` is the paper's mIoU or null;
       `paper_differs` holds the settings that the paper states for the row and that are others here: field ->
       {"paper", "here"}.
@@ -50,7 +52,7 @@ def make_table(
             result: {
                 **{
                     figure: spread([results.get(result, {}).get(figure) for results in found])
-                    for figure in (*FIGURES, *_groups(found, result))
+                    for figure in _figures(found, result)
                 },
                 "paper": cited.get(result),
             }
@@ -78,10 +80,15 @@ def make_table(
     }
 
 
-def _groups(found: Sequence[Mapping[str, Any]], result: str) -> list[str]:
-    """The result's figures over groups of classes."""
+def main_figure(result: Mapping[str, Any]) -> str:
+    """The figure of a result in a row of the table that tells it in a word."""
+    return TAGS[0] if TAGS[0] in result else MASKS[0]
+
+
+def _figures(found: Sequence[Mapping[str, Any]], result: str) -> tuple[str, ...]:
+    """The result's figures, those over groups of classes too."""
     figures = dict.fromkeys(figure for results in found for figure in results.get(result, {}))
-    return [figure for figure in figures if is_group_figure(figure)]
+    return TAGS if TAGS[0] in figures else (*MASKS, *filter(is_group_figure, figures))
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any]:

@@ -176,12 +176,14 @@ def _planned(runs: list[dict[str, Any]]) -> str:
 
 def _shown(found: dict[str, Any], workdir: pathlib.Path) -> str:
     from scarce_jax.api.sweep_axes import text
+    from scarce_jax.api.sweep_table import main_figure
 
     labels = [label for axis in found["axes"] if not axis["repeats"] for label in axis["fields"]]
     results = list(dict.fromkeys(name for row in found["rows"] for name in row["results"]))
+    mains = {name: main_figure(result) for row in found["rows"] for name, result in row["results"].items()}
     rows = []
     for row in found["rows"]:
-        cells = [_cell(row["results"][name]) if name in row["results"] else None for name in results]
+        cells = [_cell(row["results"][name], mains[name]) if name in row["results"] else None for name in results]
         settings = [text(row["values"][label]) for label in labels] or [found["method"]]
         rows.append([*settings, *cells])
     about = f"mIoU on {found['dataset']}/{found['split']}: mean ± half the range over repeats (their number)"
@@ -193,17 +195,18 @@ def _shown(found: dict[str, Any], workdir: pathlib.Path) -> str:
         for row in found["rows"]
         if row["paper_differs"]
     ]
-    shown = [table(rows, [*(labels or ["method"]), *results]), "", about, *notes]
+    named = [name if mains[name] == "miou" else f"{name} (mAP)" for name in results]
+    shown = [table(rows, [*(labels or ["method"]), *named]), "", about, *notes]
     return "\n".join(["", *shown, f"{workdir / 'table.json'}, {workdir / 'curve.png'}"])
 
 
-def _cell(result: dict[str, Any]) -> str | None:
-    miou, paper = result["miou"], result["paper"]
+def _cell(result: dict[str, Any], figure: str) -> str | None:
+    found, paper = result[figure], result["paper"]
     cited = [] if paper is None else [f"[{paper:g}]"]
-    if not miou["n"]:
+    if not found["n"]:
         return " ".join(cited) or None
-    half = [f"± {miou['half_range']:.3f}"] if miou["n"] > 1 else []
-    return " ".join([f"{miou['mean']:.3f}", *half, f"({miou['n']})", *cited])
+    half = [f"± {found['half_range']:.3f}"] if found["n"] > 1 else []
+    return " ".join([f"{found['mean']:.3f}", *half, f"({found['n']})", *cited])
 
 
 def _failures(found: dict[str, Any]) -> str:

@@ -31,7 +31,7 @@ from scarce_jax.methods.class_segmentation import (
 from scarce_jax.methods.common import SEGMENTER
 from scarce_jax.methods.networks import compute_dtype
 from scarce_jax.methods.pointing import infer_pointing, pointing_table, saliency_maps
-from scarce_jax.methods.supervised import CLASSIFIER, measured, train_classifier, train_segmenter
+from scarce_jax.methods.supervised import CLASSIFIER, measured, tags_measured, train_classifier, train_segmenter
 from scarce_jax.models.deconvolution import DeconvNet
 from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet
 from scarce_jax.models.vgg import CONVOLUTIONS, check_convolutions
@@ -139,7 +139,10 @@ class Config(common.Experiment):
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
-    """Results `decoupled`, `strong_only`* and `deconvnet`*; table `pointing`."""
+    """Results `decoupled`, `strong_only`* and `deconvnet`*, and the tags of `classifier` and `strong_classifier`*.
+
+    Table: `pointing`.
+    """
     _check(config, info)
     by_class = _nets(config, info)
     classifier = by_class.classifier
@@ -148,9 +151,12 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         infer_pointing("pointing", config, config.decoupled, by_class, _classifier(config, by_class, "classifier")),
     ]
     results = _segmentation(stages, "decoupled", config, by_class, "classifier")
+    results["classifier"] = tags_measured("classifier", config, config.classifier, classifier, "classifier")
     if config.compare:
         stages.append(_strong_classifier(config, classifier, info.background))
         results |= _segmentation(stages, "strong_only", config, by_class, "strong_classifier")
+        name = "strong_classifier"
+        results[name] = tags_measured(name, config, config.classifier, classifier, name)
         if config.deconvnet is not None:
             results |= _deconvnet(stages, config, info)
     return Recipe(stages=tuple(stages), results=results, tables={"pointing": pointing_table("pointing", info)})

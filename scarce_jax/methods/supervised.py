@@ -118,10 +118,16 @@ def _tags(config: Config, info: DatasetInfo) -> Recipe:
     stage = config.segmenter
     module = classifier(config, stage, len(info.classes) - (info.background is not None))
     train = train_classifier("segmenter", config, stage, module, info.background)
-    init = Artifact(stage="segmenter", name=CLASSIFIER)
-    net = Net(module=module, inputs=train.nets[CLASSIFIER].inputs, init_from=init)
-    tags = dataclasses.replace(_tags_measured(config, stage, module), name="tags", nets={CLASSIFIER: net})
-    return Recipe(stages=(train,), results={"tags": tags})
+    return Recipe(stages=(train,), results={"tags": tags_measured("tags", config, stage, module, "segmenter")})
+
+
+def tags_measured(
+    name: str, config: common.Experiment, stage: SegmenterStage, module: nn.Module, trained_in: str
+) -> Eval:
+    """The result `name`: the tag classifier that a stage left."""
+    init = Artifact(stage=trained_in, name=CLASSIFIER)
+    net = Net(module=module, inputs=(common.image_input(stage.size),), init_from=init)
+    return dataclasses.replace(_tags_measured(config, stage, module), name=name, nets={CLASSIFIER: net})
 
 
 def train_classifier(

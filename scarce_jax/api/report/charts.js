@@ -39,7 +39,7 @@ function lineChart(title, series) {
   [low, high] = [Math.min(low, marks[0]), Math.max(high, marks[marks.length - 1])];
   let at = null;
 
-  const size = { left: 46, right: 10, top: 8, bottom: 34, height: 230 };
+  const size = { left: 46, right: 24, top: 8, bottom: 34, height: 230 };
   let width = 0;
   const x = (step) => size.left + ((step - first) / (last - first || 1)) * (width - size.left - size.right);
   const tall = size.height - size.top - size.bottom;

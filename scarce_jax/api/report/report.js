@@ -5,7 +5,7 @@ const { runs, groups } = report;
 const alone = runs.length === 1;
 
 const FIGURES = [["miou", "mIoU"], ["mean_accuracy", "mean accuracy"], ["pixel_accuracy", "pixel accuracy"],
-  ["miou_at_size", "mIoU at training size"]];
+  ["miou_at_size", "mIoU at training size"], ["map", "mAP of tags"], ["mean_f1", "mean F1 of tags"]];
 
 /** [key, heading] of every figure that some result has: the usual ones first, then what a method adds. */
 function figuresOf(results) {
@@ -166,13 +166,16 @@ function perClass() {
   const lists = new Map();
   for (const group of groups) {
     const run = runs[group.runs[0]];
-    const key = JSON.stringify([run.dataset, run.classes]);
-    if (!lists.has(key)) lists.set(key, { run, series: [] });
     // Of several groups the main results are shown first, of one all that can be told apart well.
-    Object.entries(group.results).forEach(([name, values], k) => lists.get(key).series.push({
-      label: groups.length > 1 ? `${group.name}: ${name}` : name, values, on: groups.length > 1 ? k === 0 : k < 6 }));
+    Object.entries(group.results).forEach(([name, values], k) => {
+      const figure = values.map ? "average precision of tags" : "IoU";
+      const key = JSON.stringify([run.dataset, run.classes, figure]);
+      if (!lists.has(key)) lists.set(key, { run, figure, series: [] });
+      lists.get(key).series.push({ label: groups.length > 1 ? `${group.name}: ${name}` : name, values,
+        on: groups.length > 1 ? k === 0 : k < 6 });
+    });
   }
-  return [...lists.values()].filter((list) => list.series.length).map(({ run, series }) => {
+  return [...lists.values()].map(({ run, figure, series }) => {
     // One width for all figures, so that every bar has the same scale.
     const spread = series.some((s) => Object.values(s.values).some(([, , count]) => count > 1));
     const bars = el("dl", { class: spread ? "classes spread" : "classes" });
@@ -184,7 +187,7 @@ function perClass() {
     const boxes = series.map((s, k) => el("label", {},
       el("input", { type: "checkbox", checked: on[k], onchange: (event) => { on[k] = event.target.checked; draw(); } }),
       seriesKey(k), s.label));
-    return [lists.size > 1 ? el("h3", {}, run.dataset) : null,
+    return [lists.size > 1 ? el("h3", {}, `${run.dataset}: ${figure}`) : null,
       el("fieldset", { class: "choices", "aria-label": "Results shown" }, boxes), bars];
   });
 }
@@ -258,7 +261,7 @@ const sections = [
   ["runs", alone ? "Run" : "Runs", header],
   ["results", "Results", results],
   ["curves", "Training curves", curves],
-  ["per-class", "IoU by class", perClass],
+  ["per-class", "Figures by class", perClass],
   ["confusion", "Confusion matrix", confusionMatrix],
   ["images", "Images", pictures],
   ["timing", "Timing", timing],
