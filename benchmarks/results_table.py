@@ -10,6 +10,9 @@ import json
 import pathlib
 
 
+KEPT = ("images", "map", "mean_f1")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=pathlib.Path)
@@ -20,8 +23,10 @@ def main() -> None:
     summaries = [json.loads((run / "summary.json").read_text()) for run in options.runs]
     facts = [json.loads((run / "config.json").read_text()) for run in options.runs]
     print(f"| {options.title} | {options.figure} | spread | per run |\n|---|---|---|---|")
-    for name in [n for n in summaries[0]["results"] if all(n in summary["results"] for summary in summaries)]:
-        values = [summary["results"][name][options.figure] for summary in summaries]
+    for name in summaries[0]["results"]:
+        values = [summary["results"].get(name, {}).get(options.figure) for summary in summaries]
+        if None in values:
+            continue
         mean, spread = sum(values) / len(values), (max(values) - min(values)) / 2
         print(f"| {name} | {mean:.3f} | {spread:.3f} | {', '.join(f'{v:.3f}' for v in values)} |")
     if options.append:
@@ -36,7 +41,7 @@ def main() -> None:
                     "seconds": summary["seconds"],
                     "stage_seconds": {stage["name"]: stage["seconds"] for stage in summary["stages"]},
                     "results": {
-                        name: {key: found[key] for key in found if key.startswith("miou") or key == "images"}
+                        name: {key: found[key] for key in found if key.startswith("miou") or key in KEPT}
                         for name, found in summary["results"].items()
                     },
                     "tables": summary.get("tables", {}),

@@ -82,7 +82,7 @@ WIDE = 120
 def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
     from scarce_jax.evaluation.confusion import is_group_figure
 
-    shown = ""
+    tables = []
     results = summary["results"]
     groups = dict.fromkeys(key for found in results.values() for key in found if is_group_figure(key))
     for figures in FIGURES:
@@ -97,8 +97,9 @@ def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
             rows.append([name, *(found.get(key) for key in columns), found["images"], *cited])
         named = [figures.get(key) or key.replace("miou_", "mIoU ") for key in columns]
         header = ["result", *named, "images", *([f"paper's {figures[main]}"] if paper else [])]
-        shown += f"\n{table(rows, header)}" if rows else ""
-    return shown
+        if rows:
+            tables.append(f"\n{table(rows, header)}")
+    return "\n".join(tables)
 
 
 def _tables(summary: dict[str, Any]) -> str:
