@@ -9,7 +9,6 @@ import argparse
 import json
 import pathlib
 
-
 KEPT = ("images", "map", "mean_f1")
 
 
