@@ -38,12 +38,12 @@ config = Config(
         background_map=0.3,
         background_objectness=0.15,
     ),
-    segmenter=SegmenterStage(steps=400, optim=adam, **dsnet),
+    segmenter=SegmenterStage(steps=500, optim=adam, **dsnet),
     pnet=PNetStage(
         steps=100, batch=8, width=8, side=32, optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4), eval_batch=20
     ),
     adversarial=AdversarialStage(
-        steps=120,
+        steps=150,
         batch=8,
         optim=Optimizer(kind="adam", lr=1e-4, weight_decay=1e-4, schedule=Schedule(kind="constant")),
         pnet_optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4, schedule=Schedule(kind="constant")),
