@@ -43,7 +43,7 @@ config = Config(
         steps=100, batch=8, width=8, side=32, optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4), eval_batch=20
     ),
     adversarial=AdversarialStage(
-        steps=150,
+        steps=100,
         batch=8,
         optim=Optimizer(kind="adam", lr=1e-4, weight_decay=1e-4, schedule=Schedule(kind="constant")),
         pnet_optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4, schedule=Schedule(kind="constant")),
