@@ -17,7 +17,7 @@ from scarce_jax.training.optim import Optimizer
 from scarce_jax.training.recipe import Runtime
 
 # pool5 is 4 x 4, and there are 3 x 3 scores of each class. A place of pool5 sees 94 pixels; with all of VGG-16's
-# convolutions it would see 212, more than the image, and saliency says nothing of where a class is.
+# convolutions it would see 212, more than the image, and saliency says less of where a class is (README).
 side = (128, 128)
 net = dict(width=12, hidden=256, fc6_kernel=2, convolutions=(1, 1, 1, 1, 1))
 adam = Optimizer(kind="adam", lr=7e-4, weight_decay=1e-4)

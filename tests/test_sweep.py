@@ -9,7 +9,7 @@ import pytest
 
 from scarce_jax.api.sweep import sweep
 from scarce_jax.api.sweep_axes import combine
-from scarce_jax.api.sweep_plot import draw, drawn
+from scarce_jax.api.sweep_plot import draw, drawn_rows
 from scarce_jax.api.sweep_table import make_table, spread
 from scarce_jax.cli.common import load_config
 from scarce_jax.data.images import read_image
@@ -195,11 +195,11 @@ def test_results_of_tags_have_their_own_figures_and_are_not_drawn_beside_masks(t
     table = make_table(SUPERVISED, axes, runs, found, {})
     result = table["rows"][0]["results"]["classifier"]
     assert set(result) == {"map", "mean_f1", "paper"} and result["map"]["mean"] == 0.75
-    rows, heading = drawn(table["rows"])
+    rows, heading = drawn_rows(table["rows"])
     assert heading == "mIoU" and [list(row["results"]) for row in rows] == [["segmenter"]] * 2
     alone = {run.name: {"results": {"tags": tags}} for run in runs}
     table = make_table(SUPERVISED, axes, runs, alone, {})
-    rows, heading = drawn(table["rows"])
+    rows, heading = drawn_rows(table["rows"])
     assert heading == "mAP of tags" and rows[0]["results"]["tags"]["figure"]["mean"] == 0.75
     draw(table, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 1000

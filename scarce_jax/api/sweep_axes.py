@@ -20,7 +20,6 @@ SEED = "seed"
 PAPER = "paper."
 """What a key of `over` begins with that names a table of `config.paper`."""
 
-
 DATA = ("dataset", "budget")
 """Fields of a config that say what it is trained on."""
 
@@ -119,7 +118,7 @@ def paper_tables(values: Mapping[str, Any]) -> dict[str, dict[str, list]]:
     return found
 
 
-def without_alien_figures(config: Any, original: Any) -> Any:
+def without_foreign_figures(config: Any, original: Any) -> Any:
     """The config without what of `paper` is of the original's dataset and budget, and not of its own.
 
     A table stays if it states every field in which they differ. Another seed draws another budget of the same size.

@@ -1,4 +1,4 @@
-"""The curve of a sweep: mIoU over what was swept, with the spread over repeats and the paper's points."""
+"""The curve of a sweep: mIoU (mAP of tag classifiers) over what was swept, its spread over repeats, the paper's points."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
     from matplotlib.patches import Patch
 
     axes = [axis for axis in table["axes"] if not axis["repeats"]]
-    rows, heading = drawn(table["rows"])
+    rows, heading = drawn_rows(table["rows"])
     results = list(dict.fromkeys(name for row in rows for name in row["results"]))
     looks = itertools.cycle(zip(COLOURS, itertools.cycle(MARKERS), strict=False))
     style = dict(zip(results, looks, strict=False))
@@ -81,7 +81,7 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
         figure.savefig(aside, format="png", dpi=150)
 
 
-def drawn(rows: Sequence[Mapping]) -> tuple[list[dict[str, Any]], str]:
+def drawn_rows(rows: Sequence[Mapping]) -> tuple[list[dict[str, Any]], str]:
     """The rows with what is drawn of each result, "figure" and "paper", and the name of that figure.
 
     Masks and image tags are not measured on one scale: only results like the first one are drawn.

@@ -186,7 +186,8 @@ def _shown(found: dict[str, Any], workdir: pathlib.Path) -> str:
         cells = [_cell(row["results"][name], mains[name]) if name in row["results"] else None for name in results]
         settings = [text(row["values"][label]) for label in labels] or [found["method"]]
         rows.append([*settings, *cells])
-    about = f"mIoU on {found['dataset']}/{found['split']}: mean ± half the range over repeats (their number)"
+    figure = "mIoU (or mAP)" if "map" in mains.values() else "mIoU"
+    about = f"{figure} on {found['dataset']}/{found['split']}: mean ± half the range over repeats (their number)"
     if any(result["paper"] is not None for row in found["rows"] for result in row["results"].values()):
         about += ", the paper's in brackets"
     notes = [

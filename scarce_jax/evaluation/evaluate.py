@@ -140,13 +140,13 @@ class Measurement:
         def labels(found: jax.Array | None, truth: jax.Array, overlay: str) -> jax.Array:
             return choose_labels(found, rows[overlay] if self._composite else None, truth.shape)
 
-        views = self._rows.views
-        native = native_scores(views, scores, rows, canvas) if scores else None
-        sized, size = None, rows["label"].shape[1:]
-        if scores and views.crf is None:
-            sized = merge(scores, rows, size, SIZES)
-        elif scores:
-            sized = resized(native, rows, NATIVE, SIZES, size)
+        native = sized = None
+        if scores:
+            views, size = self._rows.views, rows["label"].shape[1:]
+            native = native_scores(views, scores, rows, canvas)
+            # What a CRF has refined is not predicted at another size, but brought to it.
+            refined = views.crf is not None
+            sized = resized(native, rows, NATIVE, SIZES, size) if refined else merge(scores, rows, size, SIZES)
         native, sized = labels(native, rows["truth"], "overlay"), labels(sized, rows["label"], "coarse")
         counts = rows["counts"]
         found = self._confusion(native, rows["truth"], counts), self._confusion(sized, rows["label"], counts)

@@ -28,7 +28,7 @@ from scarce_jax.methods.adversarial import AdversarialStage, train_adversarial
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage
 from scarce_jax.methods.confidence import (
     AuxiliaryStage,
-    Judged,
+    JudgedSegmenter,
     correctness_statistics,
     infer_pseudo_labels,
     infer_selection,
@@ -90,7 +90,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     module = full_size_network(config, config.segmenter, classes, "segmenter")
     student = network(config, config.semi, classes)
     judge = AuxiliaryNet(classes=classes, width=config.auxiliary.width, dtype=compute_dtype(config))
-    judged = Judged(module, judge, config.segmenter, config.auxiliary.size)
+    judged = JudgedSegmenter(module, judge, config.segmenter, config.auxiliary.size)
     weighting = {"class_weighting": config.class_weighting}
     stages: list[Train | Infer] = [
         common.class_frequencies(config, config.segmenter, classes),

@@ -49,7 +49,7 @@ class AuxiliaryStage:
     scope: Literal["labelled_set", "batch", "none"] = "labelled_set"
 
 
-class Judged(NamedTuple):
+class JudgedSegmenter(NamedTuple):
     """The segmenter, and the net that judges its probability maps, as the stages of those names leave them.
 
     Attributes:
@@ -86,7 +86,7 @@ class Judged(NamedTuple):
         return probabilities, logits.astype(jnp.float32)
 
 
-def correctness_statistics(config: common.Experiment, judged: Judged) -> Infer:
+def correctness_statistics(config: common.Experiment, judged: JudgedSegmenter) -> Infer:
     """Shares of right and wrong pixels of each true class on the labelled images, for gamma (equation 1)."""
 
     def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
@@ -105,7 +105,7 @@ def correctness_statistics(config: common.Experiment, judged: Judged) -> Infer:
     )
 
 
-def train_auxiliary(config: common.Experiment, stage: AuxiliaryStage, judged: Judged) -> Train:
+def train_auxiliary(config: common.Experiment, stage: AuxiliaryStage, judged: JudgedSegmenter) -> Train:
     """A stage that trains the judge on the frozen segmenter's maps of the labelled images."""
 
     def loss(params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
@@ -145,7 +145,7 @@ def train_auxiliary(config: common.Experiment, stage: AuxiliaryStage, judged: Ju
     )
 
 
-def infer_selection(config: common.Experiment, judged: Judged, thresholds: tuple[float, ...]) -> Infer:
+def infer_selection(config: common.Experiment, judged: JudgedSegmenter, thresholds: tuple[float, ...]) -> Infer:
     """What the selection table is made of, on the evaluation split."""
 
     def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
@@ -162,7 +162,7 @@ def infer_selection(config: common.Experiment, judged: Judged, thresholds: tuple
     )
 
 
-def infer_pseudo_labels(config: common.Experiment, judged: Judged) -> Infer:
+def infer_pseudo_labels(config: common.Experiment, judged: JudgedSegmenter) -> Infer:
     """Class and confidence of the unlabelled images, not augmented; no threshold yet.
 
     The confidence, 0..255, is rounded down, so that a threshold of 1 selects nothing that is not certain.

@@ -34,17 +34,10 @@ from scarce_jax.methods.pointing import infer_pointing, pointing_table, saliency
 from scarce_jax.methods.supervised import CLASSIFIER, measured, tags_measured, train_classifier, train_segmenter
 from scarce_jax.models.deconvolution import DeconvNet
 from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet
-from scarce_jax.models.vgg import CONVOLUTIONS, check_convolutions
+from scarce_jax.models.vgg import CONVOLUTIONS
 from scarce_jax.ops.warp import Augment
 from scarce_jax.training.optim import Optimizer
 from scarce_jax.training.recipe import Artifact, Epochs, Eval, Infer, Net, NetState, Recipe, Train
-
-
-def _check_convolutions(numbers: tuple[int, ...]) -> None:
-    try:
-        check_convolutions(numbers)
-    except ValueError as error:
-        raise InputError(str(error)) from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,9 +75,6 @@ class ClassifierStage:
     eval_batch: int = 4
     init_from: str | None = None
 
-    def __post_init__(self):
-        _check_convolutions(self.convolutions)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeconvNetStage:
@@ -115,9 +105,6 @@ class DeconvNetStage:
     init_from: str | None = None
     aux_weight: ClassVar[float] = 0.0
 
-    def __post_init__(self):
-        _check_convolutions(self.convolutions)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(common.Experiment):
@@ -132,10 +119,6 @@ class Config(common.Experiment):
     decoupled: SegmentationStage
     deconvnet: DeconvNetStage | None = None
     strong_steps: int | None = None
-
-    def __post_init__(self):
-        if self.strong_steps is not None and self.strong_steps < 1:
-            raise InputError(f"strong_steps is {self.strong_steps}; expected at least 1, or None")
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
@@ -163,21 +146,26 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
 
 
 def _check(config: Config, info: DatasetInfo) -> None:
-    """Raises InputError where the dataset or the size of an image does not suit the nets."""
+    """Raises InputError where the dataset or the size of an image does not suit the nets, or these are no VGG-16's."""
     if info.background is None:
         raise InputError(f"decoupled: dataset {info.name} has no background class, from which objects are told apart")
+    numbers = {"classifier.convolutions": config.classifier.convolutions}
     sides = {
         "classifier.augment.crop": (config.classifier.augment.crop, config.classifier.fc6_kernel),
         "classifier.size": (config.classifier.size, config.classifier.fc6_kernel),
         "decoupled.crops.crop": (config.decoupled.crops.crop, config.classifier.fc6_kernel),
     }
     if config.deconvnet is not None:
+        numbers["deconvnet.convolutions"] = config.deconvnet.convolutions
         sides |= {
             "deconvnet.augment.crop": (config.deconvnet.augment.crop, config.deconvnet.fc6_kernel),
             "deconvnet.size": (config.deconvnet.size, config.deconvnet.fc6_kernel),
         }
     for name, (size, kernel) in sides.items():
         _check_size(name, size, kernel)
+    for name, given in numbers.items():
+        if min(given) < 1:
+            raise InputError(f"{name} is {given}; expected at least 1 for each group")
 
 
 def _check_size(name: str, size: tuple[int, int], kernel: int) -> None:

@@ -69,7 +69,7 @@ class AdversarialStage:
       steps, epochs: length of training, exactly one of them.
       batch: images per step over all devices.
       lambda_adv: lambda of equation 4. The paper does not say; ours, beside a mean cross-entropy, is the one of 0.01,
-        0.03 and 0.1 that harms weak categories least in configs/transfer_scenes.py.
+        0.03 and 0.1 that harmed weak categories least in trials of 150 steps with configs/transfer_scenes.py.
       optim: the segmenter's optimizer.
       pnet_optim: P-Net's.
       eval_every: steps between measurements on the evaluation split while training; 0 measures the result alone.

@@ -127,7 +127,7 @@ def tags_measured(
     """The result `name`: the tag classifier that a stage left."""
     init = Artifact(stage=trained_in, name=CLASSIFIER)
     net = Net(module=module, inputs=(common.image_input(stage.size),), init_from=init)
-    return dataclasses.replace(_tags_measured(config, stage, module), name=name, nets={CLASSIFIER: net})
+    return dataclasses.replace(_tag_evaluation(config, stage, module), name=name, nets={CLASSIFIER: net})
 
 
 def train_classifier(
@@ -150,11 +150,11 @@ def train_classifier(
         sources={"tagged": source},
         steps=common.length(stage, name),
         settings=common.settings(stage),
-        evals=(_tags_measured(config, stage, module),) if stage.eval_every else (),
+        evals=(_tag_evaluation(config, stage, module),) if stage.eval_every else (),
     )
 
 
-def _tags_measured(config: common.Experiment, stage: SegmenterStage, module: nn.Module) -> Eval:
+def _tag_evaluation(config: common.Experiment, stage: SegmenterStage, module: nn.Module) -> Eval:
     """The measurement of a tag classifier on the evaluation split, in training or, with `nets`, as a result."""
 
     def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:

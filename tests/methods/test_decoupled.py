@@ -320,7 +320,7 @@ def test_compared_stages_read_the_few_masks_take_as_many_steps_and_draw_alike():
     assert list(alone.results) == ["decoupled", "classifier"]
 
 
-def test_sizes_that_the_nets_do_not_take_are_named():
+def test_settings_that_the_nets_do_not_take_are_named():
     config = tiny.decoupled_config()
     with pytest.raises(InputError, match="camvid has no background class"):
         decoupled.recipe(config, CAMVID)
@@ -333,5 +333,10 @@ def test_sizes_that_the_nets_do_not_take_are_named():
     for name, result in ((name, item) for name, item in results.items() if item.metrics == "masks"):
         with pytest.raises(InputError, match=rf"windows for result {name} is \(48, 64\); expected multiples of 32"):
             result.predict({}, {"image": jnp.zeros((1, 48, 64, 3))}, {})
+    for stage in ("classifier", "deconvnet"):
+        with pytest.raises(InputError, match=rf"{stage}.convolutions is \(1, 1, 0, 1, 1\); expected at least 1"):
+            decoupled.recipe(tiny.replaced(config, stage, convolutions=(1, 1, 0, 1, 1)), SCENES)
+    with pytest.raises(InputError, match="strong_classifier: {'steps': 0} must be positive"):
+        decoupled.recipe(dataclasses.replace(config, compare=True, strong_steps=0), SCENES)
     with pytest.raises(InputError, match="reestimate is -1"):
         tiny.decoupled_config(reestimate=-1)

@@ -167,12 +167,15 @@ function perClass() {
   for (const group of groups) {
     const run = runs[group.runs[0]];
     // Of several groups the main results are shown first, of one all that can be told apart well.
-    Object.entries(group.results).forEach(([name, values], k) => {
+    const shown = {};
+    Object.entries(group.results).forEach(([name, values]) => {
       const figure = values.map ? "average precision of tags" : "IoU";
       const key = JSON.stringify([run.dataset, run.classes, figure]);
       if (!lists.has(key)) lists.set(key, { run, figure, series: [] });
+      shown[figure] ??= 0;
       lists.get(key).series.push({ label: groups.length > 1 ? `${group.name}: ${name}` : name, values,
-        on: groups.length > 1 ? k === 0 : k < 6 });
+        on: shown[figure] < (groups.length > 1 ? 1 : 6) });
+      shown[figure] += 1;
     });
   }
   return [...lists.values()].map(({ run, figure, series }) => {
