@@ -1,4 +1,4 @@
-"""The curve of a sweep: mIoU (mAP of tag classifiers) over what was swept, its spread over repeats, the paper's points."""
+"""The curve of a sweep: mIoU (mAP of tag classifiers) over what was swept, spread over repeats, the paper's points."""
 
 from __future__ import annotations
 
