@@ -23,7 +23,7 @@ from scarce_jax.models.decoupled import Classified, DecoupledClassifier, Segment
 from scarce_jax.models.resnet import MOMENTUM
 from scarce_jax.ops.combinatorial import Combinatorial, crop_subset, subset_draws
 from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import Artifact, Infer, Loss, Mean, Net, NetState, Out, Source, Train, Turn
+from scarce_jax.training.recipe import Artifact, Infer, Loss, Mean, Net, NetState, Out, Source, Train, Turn, interned
 
 FLOOR = 1e-6
 """Share of a class that an image is not said to have, so that its logarithm is finite."""
@@ -145,10 +145,12 @@ def _settings(stage: SegmentationStage) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name != "init_from"} | {"eval_every": 0}
 
 
+@interned
 def _windows(crops: Combinatorial, by_class: ByClass) -> Callable[[dict, jax.Array, Mapping], dict]:
     return lambda row, key, consts: crop_subset(row, key, crops, by_class.classes, by_class.background)
 
 
+@interned
 def figure_loss(by_class: ByClass, source: str) -> Loss:
     """Equation 2: softmax cross-entropy of figure and ground, the mean over the pixels that are not void.
 

@@ -27,6 +27,7 @@ from scarce_jax.training.recipe import (
     Out,
     Runtime,
     Source,
+    interned,
     parse_origin,
 )
 
@@ -138,6 +139,7 @@ def mask_input(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *size), jnp.uint8)
 
 
+@interned
 def augmented(config: Augment) -> Callable[[dict, jax.Array, Mapping], dict]:
     """The transform of a training source."""
     return lambda row, key, consts: augment(row, key, config)
@@ -153,6 +155,7 @@ def as_stored(row: dict, key: jax.Array, consts: Mapping) -> dict:
     return row
 
 
+@interned
 def segmentation_loss(
     module: nn.Module,
     fields: tuple[str, ...],
@@ -190,6 +193,7 @@ def segmentation_loss(
     return loss
 
 
+@interned
 def segmentation_predict(module: nn.Module, fields: tuple[str, ...]) -> Callable:
     """Logits [B, H, W, K], of the image's size, of the net in the segmenter's role."""
 

@@ -24,7 +24,7 @@ from scarce_jax.methods.networks import compute_dtype
 from scarce_jax.models.pnet import PNet
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
 from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import Artifact, Loss, Net, NetState, Out, Source, Train, Turn
+from scarce_jax.training.recipe import Artifact, Loss, Net, NetState, Out, Source, Train, Turn, interned
 
 PNET = "pnet"
 """The role of the net that judges masks."""
@@ -143,6 +143,7 @@ def make_judge(config: common.Experiment, stage: PNetStage, segmenter: Segmenter
     return Judge(PNet(width=stage.width, dtype=compute_dtype(config)), size, stage.categories, background)
 
 
+@interned
 def discriminator_loss(judge: Judge, source: str, logits: Callable) -> Loss:
     """Equation 5: true masks are real, predicted ones are not.
 
@@ -162,6 +163,7 @@ def discriminator_loss(judge: Judge, source: str, logits: Callable) -> Loss:
     return loss
 
 
+@interned
 def generator_loss(judge: Judge, source: str, segmentation: Loss, lambda_adv: float) -> Loss:
     """Equation 4: the segmenter's own loss, and lambda times that of a predicted mask which is not taken for real."""
 
@@ -176,6 +178,10 @@ def generator_loss(judge: Judge, source: str, segmentation: Loss, lambda_adv: fl
         return value, out.replace(metrics={**out.metrics, "adversarial": deceived})
 
     return loss
+
+
+def _shared_logits(nets: Mapping[str, NetState], images: jax.Array, shared: Mapping) -> jax.Array:
+    return shared["logits"]
 
 
 def train_pnet(
@@ -223,10 +229,6 @@ def train_adversarial(
     """
     segmentation = common.segmentation_loss(module, ("image",), segmenter.aux_weight, "labelled")
     init = Artifact(stage="segmenter", name=SEGMENTER)
-
-    def shared_logits(nets: Mapping[str, NetState], images: jax.Array, shared: Mapping) -> jax.Array:
-        return shared["logits"]
-
     fields = {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}
     return Train(
         name=name,
@@ -244,7 +246,7 @@ def train_adversarial(
         # The segmenter first: its turn then draws as plain training does, and P-Net's needs no second pass of it.
         turns=(
             Turn(net=SEGMENTER, loss=generator_loss(judge, "labelled", segmentation, stage.lambda_adv)),
-            Turn(net=PNET, loss=discriminator_loss(judge, "labelled", shared_logits)),
+            Turn(net=PNET, loss=discriminator_loss(judge, "labelled", _shared_logits)),
         ),
         sources={"labelled": dataclasses.replace(labelled, batch=stage.batch)},
         steps=common.length(stage, name),

@@ -19,7 +19,19 @@ from scarce_jax.losses import multi_label_cross_entropy
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage
 from scarce_jax.methods.networks import classifier, network
-from scarce_jax.training.recipe import Artifact, Confident, Eval, Loss, Net, NetState, Out, Recipe, Train, Turn
+from scarce_jax.training.recipe import (
+    Artifact,
+    Confident,
+    Eval,
+    Loss,
+    Net,
+    NetState,
+    Out,
+    Recipe,
+    Train,
+    Turn,
+    interned,
+)
 
 CLASSIFIER = "classifier"
 """The role of the net that gives tags."""
@@ -170,6 +182,7 @@ def _tag_evaluation(config: common.Experiment, stage: SegmenterStage, module: nn
     )
 
 
+@interned
 def tag_loss(module: nn.Module, background: int | None, source: str) -> Loss:
     """Sigmoid cross-entropy of the net in the classifier's role against the tags of a source's rows."""
 

@@ -30,7 +30,8 @@ def average_pool_2x2(x: jax.Array) -> jax.Array:
     The last window of an odd side is one pixel wide, and the average is over what it holds.
     """
     height, width = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    if height % 2 or width % 2:  # Padding by nothing costs a tenth of a training step on a CPU.
+        x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     return nn.avg_pool(x, (2, 2), strides=(2, 2))
 
 

@@ -7,6 +7,7 @@ a frozen dataclass of values and pure functions; nothing here runs anything.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -222,11 +223,31 @@ class Out:
 Loss = Callable[[PyTree, Mapping[str, NetState], dict, dict, jax.Array], tuple[jax.Array, Out]]
 
 
+def interned(factory: Callable[..., Callable]) -> Callable[..., Callable]:
+    """Makes a factory of losses, predictions or transforms return the same function for equal arguments.
+
+    Stages that differ in their data alone, as those that are compared do, then share one compiled program. A function
+    made of arguments that cannot be hashed is new each time.
+    """
+    known = functools.lru_cache(maxsize=64, typed=True)(factory)
+
+    @functools.wraps(factory)
+    def make(*args: Any, **kwargs: Any) -> Callable:
+        try:
+            hash((args, *kwargs.values()))
+        except TypeError:
+            return factory(*args, **kwargs)
+        return known(*args, **kwargs)
+
+    return make
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Turn:
     """Differentiate `loss(params, nets, batch, shared, key)` by this net's params, and update only this net.
 
     `shared` holds the stage's consts, what earlier turns of the step share, and the number of the step as "step".
+    Stages whose turns and transforms are the same functions (see `interned`) share their compiled step.
     """
 
     net: str

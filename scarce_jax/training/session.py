@@ -57,7 +57,7 @@ class Session:
 
     def __post_init__(self):
         self.inputs = Inputs(self.data_dir, self.run_dir, self.manifest, self.recipe)
-        self._measurements: dict[int, Measurement | TagMeasurement] = {}
+        self._measurements: dict[Any, Measurement | TagMeasurement] = {}
         self.load = functools.lru_cache(maxsize=8)(self._load)
 
     def net(self, role: str, net: Net) -> NetState:
@@ -116,8 +116,17 @@ class Session:
         }
 
     def measurement(self, item: Eval) -> Measurement | TagMeasurement:
-        """The compiled measurement, kept for the next time the same one is asked for."""
-        if id(item) not in self._measurements:
+        """The compiled measurement, kept for the next time one is asked for that differs in its nets alone."""
+        key = (
+            item.predict,
+            item.source,
+            item.metrics,
+            item.composite,
+            item.given,
+            item.hidden_truth,
+            item.views,
+        )
+        if key not in self._measurements:
             rows = self.inputs.open(item.source, item.hidden_truth)
             shared = {
                 "predict": item.predict,
@@ -127,10 +136,10 @@ class Session:
                 "threads": self.runtime.workers,
             }
             if item.metrics == "tags":
-                self._measurements[id(item)] = TagMeasurement(rows, **shared)
+                self._measurements[key] = TagMeasurement(rows, **shared)
             else:
                 given = None if item.given is None else self.inputs.field(item.given)
-                self._measurements[id(item)] = Measurement(
+                self._measurements[key] = Measurement(
                     rows,
                     composite=item.composite,
                     given=given,
@@ -138,7 +147,7 @@ class Session:
                     classes=len(self.classes),
                     **shared,
                 )
-        return self._measurements[id(item)]
+        return self._measurements[key]
 
     def result(self, name: str) -> dict[str, Any]:
         """Restores what a result needs and measures it."""

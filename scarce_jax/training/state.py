@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +18,7 @@ from scarce_jax.models.weights import overlay
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import optim
 from scarce_jax.training.initial import Taken
-from scarce_jax.training.recipe import Net, NetState
+from scarce_jax.training.recipe import Net, NetState, interned
 
 
 @flax.struct.dataclass
@@ -46,15 +46,40 @@ def abstract_net(net: Net) -> NetState:
     return _abstract(net.module, net.inputs)
 
 
+# Several stages have the same net, and tracing a deep one takes seconds: what follows traces each once.
+
+
+@functools.lru_cache(maxsize=64)
+def _initialiser(module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> Callable[[jax.Array], NetState]:
+    return jax.jit(functools.partial(init_net, Net(module=module, inputs=inputs)))
+
+
 @functools.lru_cache(maxsize=64)
 def _abstract(module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> NetState:
-    """Several stages have the same net, and tracing a deep one takes seconds."""
-    return jax.eval_shape(lambda: init_net(Net(module=module, inputs=inputs), jax.random.key(0)))
+    return _initialiser(module, inputs).eval_shape(jax.eval_shape(jax.random.key, 0))
+
+
+@functools.lru_cache(maxsize=16)
+def _draw(module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...], mesh: Mesh) -> Callable[[jax.Array], NetState]:
+    """A net's initial values, replicated over the mesh."""
+    # Hundreds of small random-number programs that run once: on a CPU, optimising them takes longer than compiling
+    # the step.
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    initialise = _initialiser(module, inputs)
+    return jax.jit(lambda key: initialise(key), out_shardings=mesh_lib.replicated(mesh), compiler_options=options)
 
 
 def transformations(nets: Mapping[str, Net], steps: int) -> dict[str, optax.GradientTransformation]:
-    """The optax transformation of every trained net."""
-    return {role: optim.build(net.optim, abstract_net(net).params, steps) for role, net in nets.items() if net.optim}
+    """The optax transformation of every trained net; equal nets and steps give the same one."""
+    return {role: _transformation(net.optim, net.module, net.inputs, steps) for role, net in nets.items() if net.optim}
+
+
+@interned
+def _transformation(
+    optimizer: optim.Optimizer, module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...], steps: int
+) -> optax.GradientTransformation:
+    return optim.build(optimizer, _abstract(module, inputs).params, steps)
 
 
 def init_state(
@@ -74,9 +99,6 @@ def init_state(
       outside: what other nets take over from outside the run, in place of the values drawn.
     """
 
-    def draw(keys: dict[str, jax.Array]) -> dict[str, NetState]:
-        return {role: init_net(nets[role], key) for role, key in keys.items()}
-
     def finish(drawn: dict[str, NetState]) -> State:
         made = {}
         for role in nets:
@@ -84,17 +106,15 @@ def init_state(
             made[role] = net.replace(opt=txs[role].init(net.params)) if role in txs else net
         return State(step=jnp.zeros((), jnp.int32), nets=made)
 
-    sharding = mesh_lib.replicated(mesh)
-    keys = {role: named_key(seed, stage, role) for role in nets if role not in loaded}
-    # Hundreds of small random-number programs that run once: on a CPU, optimising them takes longer than compiling
-    # the step.
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    options = {"xla_backend_optimization_level": 0} if on_cpu else None
-    drawn = jax.jit(draw, out_shardings=sharding, compiler_options=options)(keys) if keys else {}
+    drawn = {
+        role: _draw(net.module, net.inputs, mesh)(named_key(seed, stage, role))
+        for role, net in nets.items()
+        if role not in loaded
+    }
     for role, taken in (outside or {}).items():
         variables = overlay(drawn[role].variables, mesh_lib.replicate(mesh, taken.values))
         drawn[role] = NetState(params=variables["params"], stats=variables["batch_stats"])
-    return jax.jit(finish, out_shardings=sharding)({**drawn, **loaded})
+    return jax.jit(finish, out_shardings=mesh_lib.replicated(mesh))({**drawn, **loaded})
 
 
 def abstract_state(state: Any) -> Any:

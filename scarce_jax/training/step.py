@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -10,7 +11,7 @@ from jax.sharding import Mesh
 
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training.inputs import TrainInput, make_batch
-from scarce_jax.training.recipe import Train
+from scarce_jax.training.recipe import Train, Turn
 from scarce_jax.training.state import State, named_key
 
 
@@ -31,16 +32,32 @@ def make_step(
 
     The step's `keys` holds one key per source for its transform, and "loss" for the losses (dropout); metrics are
     `<net>/loss`, `<net>/grad_norm` and what the losses report, float32 scalars.
+
+    Stages whose turns, transformations and transforms are the same functions (see `recipe.interned`) get one step,
+    which is then traced and compiled once for equal shapes.
     """
+    transforms = tuple((name, source.transform) for name, source in inputs.items())
+    return _make_step(stage.turns, tuple(txs.items()), transforms, mesh, count)
+
+
+@functools.lru_cache(maxsize=8)
+def _make_step(
+    turns: tuple[Turn, ...],
+    transformations: tuple[tuple[str, optax.GradientTransformation], ...],
+    transforms: tuple[tuple[str, Callable], ...],
+    mesh: Mesh,
+    count: int,
+) -> Callable:
+    txs = dict(transformations)
 
     def step(state: State, arrays: Mapping, draws: Mapping, keys: Mapping, consts: Mapping):
         batch = {}
-        for name, source in inputs.items():
+        for name, transform in transforms:
             key = jax.random.fold_in(keys[name], state.step)
-            batch[name] = make_batch(mesh, source.transform, arrays[name], draws[name], key, consts)
+            batch[name] = make_batch(mesh, transform, arrays[name], draws[name], key, consts)
         loss_key = jax.random.fold_in(keys["loss"], state.step)
         nets, shared, metrics = dict(state.nets), {**consts, "step": state.step}, {}
-        for i, turn in enumerate(stage.turns):
+        for i, turn in enumerate(turns):
             net = nets[turn.net]
             grad = jax.value_and_grad(turn.loss, has_aux=True)
             (loss, out), grads = grad(net.params, nets, batch, shared, jax.random.fold_in(loss_key, i))
