@@ -23,7 +23,9 @@ from scarce_jax.methods import transfer
 from scarce_jax.training import infer as infer_lib
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import run as run_lib
+from scarce_jax.training import state as state_lib
 from scarce_jax.training.recipe import Artifact, Epochs, Eval, Train
+from scarce_jax.training.step import make_step
 from tests import tiny
 
 MAIN = ["cam", "lnet", "label_maps", "segmenter", "pnet", "judgement", "adversarial"]
@@ -254,6 +256,25 @@ def test_comparisons_differ_from_what_they_are_compared_with_in_one_thing():
     epochs = tiny.replaced(tiny.transfer_config(compare=True), "segmenter", steps=None, epochs=2.0)
     stages = {stage.name: stage for stage in transfer.recipe(epochs, SCENES).stages}
     assert stages["strong_only"].steps == stages["all_labels"].steps == Epochs(count=2.0, of="segmenter")
+
+
+def test_stages_that_differ_in_their_data_alone_share_one_program():
+    recipe = transfer.recipe(tiny.transfer_config(compare=True), SCENES)
+    stages = {stage.name: stage for stage in recipe.stages if isinstance(stage, Train)}
+    mesh = mesh_lib.make_mesh()
+
+    def program(name, steps=10):
+        stage = stages[name]
+        return make_step(stage, state_lib.transformations(stage.nets, steps), stage.sources, mesh)
+
+    assert program("strong_only") is program("cam_only") is program("all_labels") is program("segmenter")
+    assert program("pnet_scratch") is program("adversarial")
+    others = ("cam", "lnet", "segmenter", "pnet", "adversarial", "lambda_zero")
+    assert len({program(name) for name in others}) == len(others)
+    # The learning rate's schedule is part of it.
+    assert program("segmenter", steps=11) is not program("segmenter")
+    results = recipe.results
+    assert results["lnet"].predict is results["pnet"].predict is results["all_labels"].predict
 
 
 def test_categories_that_do_not_make_sense_are_refused():

@@ -1,10 +1,13 @@
 """Results do not depend on the number of devices, and every device has its share of the work."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from scarce_jax import api
+from scarce_jax.evaluation.views import Views
 from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.inputs import TrainInput
@@ -58,6 +61,17 @@ def test_every_image_counts_once_on_any_number_of_devices(runs, tiny_data, tiny_
     session, _, _ = api.open_run(runs / "8", tiny_data)
     rows = session.measurement(session.recipe.results["segmenter"])._rows.rows
     assert matrix.sum() == sum((rows.example(k)["label"] != 255).sum() for k in range(7))
+
+
+def test_results_that_differ_in_their_nets_alone_are_measured_by_one_program(runs, tiny_data, tiny_nets):
+    session, _, _ = api.open_run(runs / "1", tiny_data)
+    item = session.recipe.results["segmenter"]
+    measurement = session.measurement(item)
+    assert session.measurement(dataclasses.replace(item, name="other", nets={}, groups={"some": (1,)})) is measurement
+    source = dataclasses.replace(item.source, take=3)
+    for change in ({"source": source}, {"views": Views(flip=True)}, {"predict": lambda *args: item.predict(*args)}):
+        assert session.measurement(dataclasses.replace(item, **change)) is not measurement
+    assert session.measure(dataclasses.replace(item, source=source), session.nets(item))["images"] == 3
 
 
 @pytest.mark.parametrize("count", COUNTS)

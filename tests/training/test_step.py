@@ -14,7 +14,7 @@ from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.inputs import TrainInput
 from scarce_jax.training.optim import Group, Optimizer, Schedule
-from scarce_jax.training.recipe import Net, Out, Source, Train, Turn
+from scarce_jax.training.recipe import Net, Out, Source, Train, Turn, interned
 from scarce_jax.training.step import make_step
 
 traces = collections.Counter()
@@ -99,15 +99,17 @@ class Started:
 
     stage: Train
     devices: int = 2
+    rows: dict | None = None
 
     def __post_init__(self):
         self.mesh = mesh_lib.make_mesh(jax.devices()[: self.devices])
         drawn_as = self.stage.keys_as or self.stage.name
         self.txs = state_lib.transformations(self.stage.nets, 10)
         self.state = state_lib.init_state(self.stage.nets, self.txs, 0, drawn_as, {}, self.mesh)
+        rows = self.rows or {name: Points(20, k) for k, name in enumerate(self.stage.sources)}
         self.inputs = {
-            name: TrainInput(source, Points(20, k), 0, f"{drawn_as}/{name}", self.mesh, 1, True)
-            for k, (name, source) in enumerate(self.stage.sources.items())
+            name: TrainInput(source, rows[name], 0, f"{drawn_as}/{name}", self.mesh, 1, True)
+            for name, source in self.stage.sources.items()
         }
         keys = {name: source.key for name, source in self.inputs.items()}
         self.loss_key = keys["loss"] = state_lib.named_key(0, drawn_as, "loss")
@@ -179,6 +181,38 @@ def test_frozen_nets_stay_and_one_trace_serves_all_steps(started):
     after = started.nets()
     jax.tree.map(np.testing.assert_array_equal, after["teacher"].params, teacher.params)
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (after["generator"].params, moved)), strict=True))
+
+
+def test_equal_arguments_make_one_function():
+    made = []
+
+    @interned
+    def scaled(factor, *, offset=0.0):
+        """Doc."""
+        made.append(factor)
+        return lambda x: factor[0] * x + offset
+
+    assert scaled((2.0,)) is scaled((2.0,)) and scaled((2.0,), offset=1.0) is not scaled((2.0,))
+    assert len(made) == 2 and scaled.__doc__ == "Doc."
+    # What cannot be compared by value is not taken for equal.
+    one, other = scaled([2.0]), scaled([2.0])
+    assert one is not other and one(3.0) == other(3.0) == 6.0
+
+
+def test_stages_of_the_same_functions_are_traced_once():
+    def source(seed):
+        return {name: Points(20, seed) for name in ("real", "other")}
+
+    first = adversarial()
+    second = dataclasses.replace(first, name="second")
+    one = Started(first, rows=source(3))
+    one.advance()
+    traces.clear()
+    other = Started(second, rows=source(4))
+    assert other.step is one.step
+    metrics = other.advance()
+    assert not traces and metrics != one.advance()
+    assert Started(adversarial()).step is not one.step, "its transforms are other functions"
 
 
 def test_no_optimizer_state_for_frozen_groups():
