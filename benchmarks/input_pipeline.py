@@ -108,13 +108,13 @@ def augmented(rows: Rows, config: Augment, batch: int, threads: int, resident: b
         transform=lambda row, key, consts: augment(row, key, config),
     )
     made = TrainInput(source, rows, 0, "benchmark", mesh, threads, resident)
-    program = jax.jit(lambda arrays, draw, key: make_batch(mesh, source.transform, arrays, draw, key, {}))
+    program = jax.jit(lambda draw, key: make_batch(mesh, source.transform, draw, key, {}))
     batches = made.batches(0, 100 * steps)
     for draw in itertools.islice(batches, 6):
-        jax.block_until_ready(program(made.arrays, draw, made.key))
+        jax.block_until_ready(program(draw, made.key))
     began, pending = time.perf_counter(), None
     for draw in itertools.islice(batches, steps):
-        found = program(made.arrays, draw, made.key)
+        found = program(draw, made.key)
         jax.block_until_ready(pending)
         pending = found
     jax.block_until_ready(pending)

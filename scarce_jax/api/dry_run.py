@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from scarce_jax import methods
 from scarce_jax.api.configs import from_json, resolve, to_json, use_compilation_cache
 from scarce_jax.api.roofline import peak_bytes
-from scarce_jax.api.synthetic import lower
+from scarce_jax.api.synthetic import lower, resident_bytes
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import is_prepared, load_info
 from scarce_jax.data.schema import KNOWN, DatasetInfo
@@ -64,7 +64,12 @@ def _memory(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo, mesh: 
         name: number_of_images(source, recipe, config.budget, info) or info.splits.get(source.split, source.batch)
         for name, source in given.items()
     }
-    return peak_bytes(lower(stage, recipe, info, images, config.runtime, mesh).compile())
+    found = peak_bytes(lower(stage, recipe, info, mesh).compile())
+    if found is None or not isinstance(stage, Train):
+        return found
+    return found + sum(
+        resident_bytes(source, recipe, info, images[name], config.runtime, mesh) for name, source in given.items()
+    )
 
 
 @functools.lru_cache(maxsize=64)

@@ -50,7 +50,8 @@ def work(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled, devices: in
     Returns:
       {"flops", "flops_from", "bytes", "peak_bytes"}; "flops_from" is "compiled", or "lowered" where the compiled
       program hides operations in library calls (cuDNN) that XLA's cost analysis counts as nothing; "bytes" is what its
-      kernels read and write, from and to caches too; "peak_bytes" holds arguments, results and temporary memory.
+      kernels read and write, from and to caches too; "peak_bytes" holds arguments, results and temporary memory, not
+      the images of a resident source.
     """
     before, after = lowered.cost_analysis() or {}, compiled.cost_analysis() or {}
     expected, counted = before.get("flops", 0.0) / devices, after.get("flops", 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -146,16 +147,10 @@ def lower(
     stage: Stage,
     recipe: Recipe,
     info: DatasetInfo,
-    images: Mapping[str, int],
-    runtime: Runtime,
     mesh: Mesh,
     native: tuple[int, int] | None = None,
 ) -> jax.stages.Lowered:
-    """A stage's program, a training step or the prediction of one batch, lowered for abstract arguments.
-
-    Args:
-      images: how many images each source holds, which decides whether it is resident.
-    """
+    """A stage's program, a training step or the prediction of one batch, lowered for abstract arguments."""
     everywhere, split = mesh_lib.replicated(mesh), mesh_lib.split(mesh)
     consts = _placed(abstract_consts(stage, recipe, info), everywhere)
     nets = abstract_nets(stage.nets)
@@ -169,18 +164,22 @@ def lower(
         nets[role] = nets[role].replace(opt=jax.eval_shape(tx.init, nets[role].params))
     state = state_lib.State(step=jax.ShapeDtypeStruct((), jnp.int32), nets=nets)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    arrays, draws = {}, {}
+    draws = {}
     for name, source in stage.sources.items():
-        rows = SyntheticRows(source, recipe, info, images[name], native)
-        wanted = runtime.resident if source.resident is None else source.resident
-        resident = fits(rows, mesh) if wanted is None else wanted
-        number = jax.ShapeDtypeStruct((), jnp.int32)
-        drawn = {"row": number, "index": number} if resident else {"row": number, "decoded": rows.spec}
-        arrays[name] = _stacked(rows.spec, len(rows)) if resident else {}
+        drawn = {"row": jax.ShapeDtypeStruct((), jnp.int32), "decoded": row_spec(source, recipe, info, native)}
         draws[name] = _placed(_stacked(drawn, source.batch), split)
     keys = dict.fromkeys((*stage.sources, "loss"), key)
-    given = [_placed(x, everywhere) for x in (state, arrays)]
-    return make_step(stage, txs, stage.sources, mesh).lower(*given, draws, _placed(keys, everywhere), consts)
+    state, keys = (_placed(x, everywhere) for x in (state, keys))
+    return make_step(stage, txs, stage.sources, mesh).lower(state, draws, keys, consts)
+
+
+def resident_bytes(source: Source, recipe: Recipe, info: DatasetInfo, count: int, runtime: Runtime, mesh: Mesh) -> int:
+    """What so many decoded examples of a source take on each device, 0 where it streams."""
+    rows = SyntheticRows(source, recipe, info, count)
+    wanted = runtime.resident if source.resident is None else source.resident
+    if not (fits(rows, mesh) if wanted is None else wanted):
+        return 0
+    return count * sum(math.prod(x.shape) * x.dtype.itemsize for x in rows.spec.values())
 
 
 def number_of_steps(stage: Train) -> int:

@@ -159,8 +159,8 @@ def _called(field: str | Artifact | Confident) -> str:
 class TrainInput:
     """The rows of every step of one source.
 
-    `arrays` goes into the compiled step as an argument: all decoded examples, replicated, where the source is resident;
-    `batches` gives what differs per step: the chosen indices there, and the decoded rows where it streams.
+    `batches` gives them alike whether the source streams or is resident. Then `arrays` are all its decoded examples,
+    replicated, from which every device picks its rows.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class TrainInput:
     def batches(
         self, start: int, steps: int, dispatches: Iterable[tuple[int, int]] | None = None
     ) -> Iterator[dict[str, Any]]:
-        """What steps `start`, `start` + 1, ... take, on the devices; `rows` numbers the rows of the global batch.
+        """What steps `start`, `start` + 1, ... take, on the devices: `decoded` rows, and each one's `row` of the batch.
 
         Args:
           dispatches: (first step, number of steps) of each item, which gets a first axis of that length where it is
@@ -197,11 +197,12 @@ class TrainInput:
         if self.resident:
             for first, count in dispatches or ((step, 1) for step in range(start, steps)):
                 index = np.stack([self._order.batch(first + k, self.size)[local] for k in range(count)])
-                rows = {"row": np.broadcast_to(numbers, index.shape), "index": index}
-                if count == 1:
-                    yield mesh_lib.shard(self._mesh, {name: x[0] for name, x in rows.items()})
-                else:
-                    yield mesh_lib.shard(self._mesh, rows, axis=1)
+                axis = int(count > 1)
+                if not axis:
+                    index = index[0]
+                placed = {"row": np.broadcast_to(numbers, index.shape), "index": index}
+                placed = mesh_lib.shard(self._mesh, placed, axis)
+                yield {"row": placed["row"], "decoded": _pick(self._mesh, axis)(self.arrays, placed["index"])}
             return
         shard = (jax.process_index(), jax.process_count())
         decoded = stream(
@@ -214,6 +215,20 @@ class TrainInput:
         )
         for batch in decoded:
             yield mesh_lib.shard(self._mesh, {"row": numbers, "decoded": batch})
+
+
+@functools.lru_cache(maxsize=8)
+def _pick(mesh: Mesh, axis: int) -> Callable:
+    """The jitted `(arrays, index) -> rows` of each device's own part of an index, which is split along `axis`.
+
+    A program of its own, since its shapes tell the number of examples: another budget then compiles no step anew.
+    """
+    spec = P(*[None] * axis, mesh_lib.AXIS)
+
+    def pick(arrays: Mapping[str, jax.Array], index: jax.Array) -> dict[str, jax.Array]:
+        return {name: x[index] for name, x in arrays.items()}
+
+    return jax.jit(jax.shard_map(pick, mesh=mesh, in_specs=(P(), spec), out_specs=spec))
 
 
 def fits(rows: Rows, mesh: Mesh) -> bool:
@@ -233,23 +248,17 @@ def fits(rows: Rows, mesh: Mesh) -> bool:
 
 
 def make_batch(
-    mesh: Mesh,
-    transform: Callable,
-    arrays: Mapping[str, jax.Array],
-    draw: Mapping[str, Any],
-    key: jax.Array,
-    consts: Any,
+    mesh: Mesh, transform: Callable, draw: Mapping[str, Any], key: jax.Array, consts: Any
 ) -> dict[str, jax.Array]:
-    """One source's global batch inside the step: rows chosen and transformed where they live.
+    """One source's global batch inside the step, made of what `TrainInput.batches` gives: rows transformed.
 
     Every device does its own rows (`shard_map`), so no image ever crosses devices, and a row's key depends on its
     number in the global batch, so the result does not depend on how many devices there are.
     """
 
-    def local(arrays, draw, key, consts):
-        rows = draw.get("decoded") or {name: x[draw["index"]] for name, x in arrays.items()}
+    def local(draw, key, consts):
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(draw["row"])
-        return jax.vmap(lambda row, k: transform(row, k, consts))(rows, keys)
+        return jax.vmap(lambda row, k: transform(row, k, consts))(draw["decoded"], keys)
 
-    specs = (P(), P(mesh_lib.AXIS), P(), P())
-    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(mesh_lib.AXIS))(arrays, draw, key, consts)
+    specs = (P(mesh_lib.AXIS), P(), P())
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(mesh_lib.AXIS))(draw, key, consts)

@@ -117,7 +117,6 @@ def train(
     every = (runtime.log_every, runtime.checkpoint_every, *(item.every for item in stage.evals))
     schedule = functools.partial(dispatches, start, steps, at_once(runtime, inputs, mesh), every)
     programs: dict[int, Callable] = {}
-    arrays = {name: source.arrays for name, source in inputs.items()}
     keys = step_keys(inputs, seed, drawn_as, mesh)
     streams = {name: source.batches(start, steps, schedule()) for name, source in inputs.items()}
     pending: tuple[int, dict] | None = None
@@ -166,7 +165,7 @@ def train(
                 programs[count] = make_step(stage, txs, inputs, mesh, count)
             # Tracing may move constants; after it, a transfer that nobody asked for is a mistake.
             with jax.transfer_guard("allow" if compiling else "disallow"):
-                state, metrics = programs[count](state, arrays, draws, keys, consts)
+                state, metrics = programs[count](state, draws, keys, consts)
             if compiling:
                 jax.block_until_ready(metrics)
                 compile_seconds += time.perf_counter() - began

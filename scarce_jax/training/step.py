@@ -22,12 +22,12 @@ def make_step(
     mesh: Mesh,
     count: int = 1,
 ) -> Callable:
-    """The jitted step `(state, arrays, draws, keys, consts) -> (state, metrics)`; the state is donated.
+    """The jitted step `(state, draws, keys, consts) -> (state, metrics)`; the state is donated.
 
     Args:
       stage: gives the turns, taken in order; a later turn sees the nets as the earlier ones left them.
       txs: the optax transformation of every net that has a turn.
-      inputs: how each source's batch is made; `arrays` and `draws` are theirs, by source name.
+      inputs: how each source's batch is made; `draws` are of their `batches`, by source name.
       count: steps in one call; above 1, `draws` have a first axis of this length and the metrics are the last step's.
 
     The step's `keys` holds one key per source for its transform, and "loss" for the losses (dropout); metrics are
@@ -50,11 +50,11 @@ def _make_step(
 ) -> Callable:
     txs = dict(transformations)
 
-    def step(state: State, arrays: Mapping, draws: Mapping, keys: Mapping, consts: Mapping):
+    def step(state: State, draws: Mapping, keys: Mapping, consts: Mapping):
         batch = {}
         for name, transform in transforms:
             key = jax.random.fold_in(keys[name], state.step)
-            batch[name] = make_batch(mesh, transform, arrays[name], draws[name], key, consts)
+            batch[name] = make_batch(mesh, transform, draws[name], key, consts)
         loss_key = jax.random.fold_in(keys["loss"], state.step)
         nets, shared, metrics = dict(state.nets), {**consts, "step": state.step}, {}
         for i, turn in enumerate(turns):
@@ -70,8 +70,8 @@ def _make_step(
             metrics |= {f"{turn.net}/{name}": value for name, value in reported.items()}
         return State(step=state.step + 1, nets=nets), metrics
 
-    def several(state: State, arrays: Mapping, draws: Mapping, keys: Mapping, consts: Mapping):
-        state, metrics = jax.lax.scan(lambda state, draw: step(state, arrays, draw, keys, consts), state, draws)
+    def several(state: State, draws: Mapping, keys: Mapping, consts: Mapping):
+        state, metrics = jax.lax.scan(lambda state, draw: step(state, draw, keys, consts), state, draws)
         return state, jax.tree.map(lambda x: x[-1], metrics)
 
     sharding = mesh_lib.replicated(mesh)

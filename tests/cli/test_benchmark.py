@@ -117,6 +117,10 @@ def test_a_dry_run_that_compiles_names_the_backend_and_the_memory(command, monke
     memory = {stage["name"]: stage.pop("peak_bytes") for stage in found.json["stages"]}
     # The resident images alone: image, label and coarse mask of eight examples.
     assert memory["detailer"] > 8 * 32 * 32 * 5 and memory["detail"] > 0
+    streamed = command(*argv, "--compile", "--json", "--runtime.resident", False).json["stages"]
+    streamed = {stage["name"]: stage["peak_bytes"] for stage in streamed}
+    rows = 8 * (32 * 32 * 5 + 2 * 4)
+    assert memory["detailer"] - streamed["detailer"] == rows and memory["detail"] == streamed["detail"]
     assert "backend" not in plain and all(stage["peak_bytes"] is None for stage in plain["stages"])
     monkeypatch.setattr(api, "dry_run", lambda *args, **kwargs: found.json)
     assert "MiB (cpu)" in command(*argv, "--compile").out

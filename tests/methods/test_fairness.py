@@ -44,11 +44,11 @@ def test_every_shared_weight_starts_from_the_same_value():
 
 
 def draws(stage, rows, mesh, seed=0):
-    """(indices, augmented rows) of the first steps of a stage."""
+    """(images, augmented rows) of the first steps of a stage."""
     drawn_as = stage.keys_as or stage.name
     (name, source), *_ = stage.sources.items()
     given = TrainInput(source, rows, seed, f"{drawn_as}/{name}", mesh, 1, True)
-    batches = [np.asarray(batch["index"]) for batch in given.batches(0, 3)]
+    batches = [np.asarray(batch["decoded"]["image"]) for batch in given.batches(0, 3)]
     row = {
         "image": jnp.arange(3 * 32 * 32, dtype=jnp.uint8).reshape(32, 32, 3),
         "label": jnp.zeros((32, 32), jnp.uint8),

@@ -180,7 +180,7 @@ def after(stage, steps):
     keys = {"labelled": inputs["labelled"].key, "loss": jax.random.key(1)}
     found = [jax.device_get({role: net.variables for role, net in state.nets.items()})]
     for draws in inputs["labelled"].batches(0, steps):
-        state, _ = step(state, {"labelled": inputs["labelled"].arrays}, {"labelled": draws}, keys, {})
+        state, _ = step(state, {"labelled": draws}, keys, {})
         found.append(jax.device_get({role: net.variables for role, net in state.nets.items()}))
     return found
 

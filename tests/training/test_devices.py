@@ -98,9 +98,9 @@ def test_the_compiled_programs_split_their_rows_over_all_devices(runs, tiny_data
     draws = {"labelled": next(inputs["labelled"].batches(0, 1))}
     keys = {"labelled": inputs["labelled"].key, "loss": inputs["labelled"].key}
     keys = jax.device_put(keys, mesh_lib.replicated(session.mesh))
-    compiled = make_step(stage, txs, inputs, session.mesh).lower(state, {"labelled": {}}, draws, keys, {}).compile()
+    compiled = make_step(stage, txs, inputs, session.mesh).lower(state, draws, keys, {}).compile()
     shardings = compiled.input_shardings[0]
-    assert_split(shardings[2], draws, 8)
+    assert_split(shardings[1], draws, 8)
     assert all(s.is_fully_replicated for s in jax.tree.leaves((shardings[0], compiled.output_shardings)))
 
 

@@ -52,13 +52,11 @@ def batches(inputs, given, devices, resident, steps, start=0):
     mesh = mesh_lib.make_mesh(jax.devices()[:devices])
     made = TrainInput(given, inputs.open(given), 3, "stage/source", mesh, 2, resident)
     assert made.resident == resident
-    program = jax.jit(
-        lambda arrays, draw, key: make_batch(mesh, given.transform, arrays, draw, key, {}),
-    )
+    program = jax.jit(lambda draw, key: make_batch(mesh, given.transform, draw, key, {}))
     found = []
     for step, draw in zip(range(start, steps), made.batches(start, steps), strict=True):
         key = jax.device_put(jax.random.fold_in(made.key, step), mesh_lib.replicated(mesh))
-        batch = program(made.arrays, draw, key)
+        batch = program(draw, key)
         assert all(len(x.sharding.device_set) == devices for x in batch.values())
         assert {s.data.shape[0] for s in batch["image"].addressable_shards} == {given.batch // devices}
         found.append(jax.device_get(batch))

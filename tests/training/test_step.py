@@ -121,9 +121,8 @@ class Started:
 
     def advance(self):
         draws = {name: next(stream) for name, stream in self.streams.items()}
-        self.draws.append(jax.device_get({name: draw["index"] for name, draw in draws.items()}))
-        arrays = {name: source.arrays for name, source in self.inputs.items()}
-        self.state, metrics = self.step(self.state, arrays, draws, self.keys, self.consts)
+        self.draws.append(jax.device_get({name: draw["decoded"]["x"] for name, draw in draws.items()}))
+        self.state, metrics = self.step(self.state, draws, self.keys, self.consts)
         return {name: float(value) for name, value in metrics.items()}
 
     def nets(self):
@@ -142,7 +141,7 @@ def test_each_turn_moves_its_own_net_in_turn(started):
     after = started.nets()
     assert traces == {"generator": 1, "discriminator": 1}
     key = jax.random.fold_in(started.loss_key, 0)
-    rows = {name: Points(20, k)._x[started.draws[0][name]] for k, name in enumerate(("real", "other"))}
+    rows = started.draws[0]
     batch = {name: {"x": jnp.asarray(x)} for name, x in rows.items()}
     consts = {"weight": jnp.float32(0.5)}
 

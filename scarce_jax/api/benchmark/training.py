@@ -94,18 +94,17 @@ class Training(Measured):
         txs = state_lib.transformations(stage.nets, number_of_steps(stage))
         state = state_lib.init_state(stage.nets, txs, session.seed, drawn_as, {}, session.mesh)
         keys, consts = step_keys(inputs, session.seed, drawn_as, session.mesh), self.consts(stage)
-        arrays = {name: source.arrays for name, source in inputs.items()}
         count = at_once(session.runtime, inputs, session.mesh)
         # More batches than steps, so that a loader never runs dry and prefetches to the end.
         total = count * (WARM_UP + self.steps + 8)
         streams = {name: x.batches(0, total, dispatches(0, total, count, ())) for name, x in inputs.items()}
         draws = {name: next(batches) for name, batches in streams.items()}
-        shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), (arrays, draws))
+        shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), draws)
         known = str(shapes)
         if known not in self._programs:
             began = time.perf_counter()
             program = make_step(stage, txs, inputs, session.mesh, count)
-            lowered = program.lower(state, arrays, draws, keys, consts)
+            lowered = program.lower(state, draws, keys, consts)
             middle = time.perf_counter()
             compiled = lowered.compile()
             timing = {
@@ -123,7 +122,7 @@ class Training(Measured):
 
         def step() -> Any:
             nonlocal state, draws, metrics
-            state, metrics = compiled(state, arrays, draws, keys, consts)
+            state, metrics = compiled(state, draws, keys, consts)
             began = time.perf_counter()
             draws = {name: next(batches) for name, batches in streams.items()}
             waits.append(time.perf_counter() - began)
