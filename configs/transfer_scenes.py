@@ -26,8 +26,8 @@ adam = Optimizer(kind="adam", lr=3e-3, weight_decay=1e-4)
 config = Config(
     dataset="scenes/coloured",
     budget=Budget(strong_categories=("striped fish", "spotted fish", "starfish", "crab", "kelp", "coral", "shell")),
-    cam=SegmenterStage(steps=800, optim=adam, **resnet),
-    lnet=SegmenterStage(steps=500, optim=adam, **lnet),
+    cam=SegmenterStage(steps=700, optim=adam, **resnet),
+    lnet=SegmenterStage(steps=450, optim=adam, **lnet),
     diffusion=Diffusion(
         segments=200,
         sigma2=0.02,
@@ -38,12 +38,12 @@ config = Config(
         background_map=0.3,
         background_objectness=0.15,
     ),
-    segmenter=SegmenterStage(steps=500, optim=adam, **dsnet),
+    segmenter=SegmenterStage(steps=420, optim=adam, **dsnet),
     pnet=PNetStage(
         steps=100, batch=8, width=8, side=32, optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4), eval_batch=20
     ),
     adversarial=AdversarialStage(
-        steps=100,
+        steps=80,
         batch=8,
         optim=Optimizer(kind="adam", lr=1e-4, weight_decay=1e-4, schedule=Schedule(kind="constant")),
         pnet_optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4, schedule=Schedule(kind="constant")),
