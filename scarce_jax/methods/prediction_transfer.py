@@ -223,6 +223,8 @@ def train_adversarial(
 ) -> Train:
     """A stage in which segmenter and P-Net go on from what `segmenter` and `pnet` left, against each other.
 
+    The segmenter's turn comes first: it then draws as plain training does, and P-Net's needs no second pass of it.
+
     Args:
       labelled: the images and labels that the segmenter was trained on.
       pretrained: False draws P-Net's initial values.
@@ -243,7 +245,6 @@ def train_adversarial(
                 init_from=Artifact(stage="pnet", name=PNET) if pretrained else None,
             ),
         },
-        # The segmenter first: its turn then draws as plain training does, and P-Net's needs no second pass of it.
         turns=(
             Turn(net=SEGMENTER, loss=generator_loss(judge, "labelled", segmentation, stage.lambda_adv)),
             Turn(net=PNET, loss=discriminator_loss(judge, "labelled", _shared_logits)),
@@ -266,3 +267,13 @@ def train_adversarial(
         ),
         keys_as="adversarial",
     )
+
+
+def without_pnet(stage: Train, segmenter: SegmenterStage) -> Train:
+    """A stage of `train_adversarial` with lambda = 0 without P-Net's turn, which moves nothing that is measured then.
+
+    The segmenter is the same to the bit; a step of configs/transfer_scenes.py takes half as long.
+    """
+    net = stage.nets[SEGMENTER]
+    loss = common.segmentation_loss(net.module, ("image",), segmenter.aux_weight, "labelled")
+    return dataclasses.replace(stage, nets={SEGMENTER: net}, turns=(Turn(net=SEGMENTER, loss=loss),))

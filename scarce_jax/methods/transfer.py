@@ -35,6 +35,7 @@ from scarce_jax.methods.prediction_transfer import (
     make_judge,
     train_adversarial,
     train_pnet,
+    without_pnet,
 )
 from scarce_jax.methods.supervised import measured, train_classifier, train_segmenter
 from scarce_jax.training.recipe import Artifact, Epochs, Eval, Infer, Recipe, Source, Train
@@ -97,12 +98,13 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         "label_maps": _measured_maps("label_maps", config),
     }
     if config.compare:
+        unopposed = train_both("lambda_zero", dataclasses.replace(config.adversarial, lambda_adv=0.0))
         compared = [
             _plain("strong_only", "fine", config, module),
             infer_label_maps("cam_maps", config, config.lnet, cam, None, diffusion, info),
             _train_on_maps("cam_only", "cam_maps", config, module),
             _plain("all_labels", "all", config, module),
-            train_both("lambda_zero", dataclasses.replace(config.adversarial, lambda_adv=0.0)),
+            without_pnet(unopposed, stage),
             train_both("pnet_scratch", config.adversarial, pretrained=False),
         ]
         stages += compared
