@@ -41,6 +41,9 @@ from scarce_jax.training.recipe import (
     Train,
 )
 
+UNCOMPILED = ("name", "nets", "groups", "maps", "every", "keep_best", "consts")
+"""Fields of an `Eval` that its measurement does not depend on, or is given with each call."""
+
 
 @dataclasses.dataclass
 class Session:
@@ -117,15 +120,7 @@ class Session:
 
     def measurement(self, item: Eval) -> Measurement | TagMeasurement:
         """The compiled measurement, kept for the next time one is asked for that differs in its nets alone."""
-        key = (
-            item.predict,
-            item.source,
-            item.metrics,
-            item.composite,
-            item.given,
-            item.hidden_truth,
-            item.views,
-        )
+        key = tuple(getattr(item, x.name) for x in dataclasses.fields(item) if x.name not in UNCOMPILED)
         if key not in self._measurements:
             rows = self.inputs.open(item.source, item.hidden_truth)
             shared = {

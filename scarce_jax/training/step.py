@@ -43,12 +43,12 @@ def make_step(
 @functools.lru_cache(maxsize=8)
 def _make_step(
     turns: tuple[Turn, ...],
-    transformations: tuple[tuple[str, optax.GradientTransformation], ...],
+    optimizers: tuple[tuple[str, optax.GradientTransformation], ...],
     transforms: tuple[tuple[str, Callable], ...],
     mesh: Mesh,
     count: int,
 ) -> Callable:
-    txs = dict(transformations)
+    txs = dict(optimizers)
 
     def step(state: State, draws: Mapping, keys: Mapping, consts: Mapping):
         batch = {}
