@@ -21,7 +21,7 @@ def header() -> dict[str, Any]:
     """Git revision, versions and devices."""
     import jax
 
-    from scarce_jax.api.provenance import git_revision, versions
+    from scarce_jax.provenance import git_revision, versions
 
     devices = jax.devices()
     return {

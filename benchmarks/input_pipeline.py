@@ -24,13 +24,13 @@ import numpy as np
 from common import RESULTS, ROOT, append, header, seconds_each
 from step_time import measure
 
+from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.builders import prepare
 from scarce_jax.data.images import read_image, write_png
 from scarce_jax.data.source import Reader, Rows, stream
-from scarce_jax.ops.warp import MEAN, STD, Augment, augment
-from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.ops.augment import MEAN, STD, Augment, augment
+from scarce_jax.recipe import Source
 from scarce_jax.training.inputs import TrainInput, make_batch
-from scarce_jax.training.recipe import Source
 
 SIZE = (360, 480)
 GOAL = 150

@@ -23,10 +23,10 @@ import numpy as np
 from common import RESULTS, append, header, seconds_each
 from input_pipeline import natural
 
+from scarce_jax.cpu.diffusion import Diffusion, Status, self_diffuse
+from scarce_jax.cpu.superpixels import cielab, superpixels
+from scarce_jax.cpu.workers import map_ordered
 from scarce_jax.data.images import read_image, resize_image
-from scarce_jax.host.diffusion import Diffusion, Status, self_diffuse
-from scarce_jax.host.superpixels import cielab, superpixels
-from scarce_jax.host.workers import map_ordered
 
 SIZE = (321, 321)
 GOAL = 10

@@ -11,10 +11,10 @@ Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/aux
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.adversarial import AdversarialStage
 from scarce_jax.methods.auxiliary import Config, SemiStage
+from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
-from scarce_jax.methods.confidence import AuxiliaryStage
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Optimizer
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Optimizer
 
 data = dict(
     batch=8, size=(360, 480), augment=Augment(crop=(360, 480), scale=(0.8, 1.7), rotate_probability=0.0, flip=0.5)

@@ -8,11 +8,11 @@ Other rows: --budget.fine 0.25
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.adversarial import AdversarialStage
 from scarce_jax.methods.auxiliary import Config, SemiStage
+from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
-from scarce_jax.methods.confidence import AuxiliaryStage
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import Runtime
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Optimizer
+from scarce_jax.runtime import Runtime
 
 data = dict(batch=8, size=(120, 160), augment=Augment(crop=(96, 128), scale=(0.75, 1.5), rotate=5.0, flip=0.5))
 net = dict(net="dsnet", width=16, optim=Optimizer(kind="adam", lr=3e-3, weight_decay=1e-4), eval_batch=8, **data)

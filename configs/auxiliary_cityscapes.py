@@ -11,10 +11,10 @@ Table 6: scarce-jax sweep configs/auxiliary_cityscapes.py --over paper.table_6 -
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.adversarial import AdversarialStage
 from scarce_jax.methods.auxiliary import Config, SemiStage
+from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
-from scarce_jax.methods.confidence import AuxiliaryStage
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Optimizer
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Optimizer
 
 data = dict(
     batch=4, size=(512, 1024), augment=Augment(crop=(512, 1024), scale=(0.75, 1.75), rotate_probability=0.0, flip=0.5)

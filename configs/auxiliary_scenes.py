@@ -10,11 +10,11 @@ Command: scarce-jax train configs/auxiliary_scenes.py --compare
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.adversarial import AdversarialStage
 from scarce_jax.methods.auxiliary import Config, SemiStage
+from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
-from scarce_jax.methods.confidence import AuxiliaryStage
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import Runtime
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Optimizer
+from scarce_jax.runtime import Runtime
 
 data = dict(batch=8, size=(64, 64), augment=Augment(crop=(64, 64), scale=(0.75, 1.25), rotate=10.0, flip=0.5))
 net = dict(net="dsnet", width=16, optim=Optimizer(kind="adam", lr=3e-3, weight_decay=1e-4), eval_batch=20, **data)

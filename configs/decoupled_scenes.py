@@ -10,12 +10,12 @@ Command: scarce-jax train configs/decoupled_scenes.py --compare [--budget.per-cl
 import dataclasses
 
 from scarce_jax.data.budget import Budget
-from scarce_jax.methods.class_segmentation import SegmentationStage
 from scarce_jax.methods.decoupled import ClassifierStage, Config, DeconvNetStage
+from scarce_jax.methods.decoupled.figure_ground import SegmentationStage
+from scarce_jax.ops.augment import Augment
 from scarce_jax.ops.combinatorial import Combinatorial
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import Runtime
+from scarce_jax.optim import Optimizer
+from scarce_jax.runtime import Runtime
 
 # pool5 is 4 x 4, and there are 3 x 3 scores of each class. A place of pool5 sees 94 pixels; with all of VGG-16's
 # convolutions it would see 212, more than the image, and saliency says less of where a class is (README).

@@ -10,13 +10,13 @@ Command: scarce-jax prepare voc --source VOC; scarce-jax train configs/decoupled
 """
 
 from scarce_jax.data.budget import Budget
-from scarce_jax.methods.class_segmentation import SegmentationStage
 from scarce_jax.methods.decoupled import ClassifierStage, Config, DeconvNetStage
+from scarce_jax.methods.decoupled.figure_ground import SegmentationStage
 from scarce_jax.models import decoupled
 from scarce_jax.models.largefov import BIAS_PATTERN
+from scarce_jax.ops.augment import Augment
 from scarce_jax.ops.combinatorial import Combinatorial
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Group, Optimizer, Schedule
+from scarce_jax.optim import Group, Optimizer, Schedule
 
 STEPS = {5: 5_500, 10: 7_500, 25: 15_000}
 FULL = 17_500

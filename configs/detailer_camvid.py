@@ -8,8 +8,8 @@ Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/det
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.detailer import Config, DetailerStage
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Group, Optimizer
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Group, Optimizer
 
 shared = dict(
     steps=10_000,

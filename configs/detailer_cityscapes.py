@@ -8,8 +8,8 @@ Command: scarce-jax train configs/detailer_cityscapes.py --compare --budget.fine
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.detailer import Config, DetailerStage, StudentStage
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Group, Optimizer
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Group, Optimizer
 
 STEPS = {10: 10_000, 25: 10_000, 50: 10_000, 100: 10_000, 200: 10_000, 500: 90_000, 2975: 90_000}
 

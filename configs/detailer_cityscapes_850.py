@@ -13,7 +13,7 @@ import runpy
 
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.detailer import DetailerStage
-from scarce_jax.ops.warp import Augment
+from scarce_jax.ops.augment import Augment
 
 _base = runpy.run_path(str(pathlib.Path(__file__).with_name("detailer_cityscapes.py")))
 

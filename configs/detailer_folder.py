@@ -21,8 +21,8 @@ with them. On a CPU, for both stages: --detailer.depth 18 --detailer.width 32 --
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.detailer import Config, DetailerStage
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Optimizer
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Optimizer
 
 shared = dict(
     steps=5_000,

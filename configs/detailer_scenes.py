@@ -8,9 +8,9 @@ Command: scarce-jax train configs/detailer_scenes.py [--compare] [--seed 1]
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.detailer import Config, DetailerStage
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import Runtime
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Optimizer
+from scarce_jax.runtime import Runtime
 
 # What the detailer and the plain classifier share, so that their comparison is fair.
 shared = dict(

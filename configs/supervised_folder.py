@@ -18,8 +18,8 @@ The sizes are for one GPU and no figure was measured with them. On a CPU: --segm
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.supervised import Config
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Optimizer
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Optimizer
 
 config = Config(
     dataset="folder/mine",

@@ -6,9 +6,9 @@ Command: scarce-jax train configs/supervised_scenes.py --budget.fine 100
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.supervised import Config
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import Runtime
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Optimizer
+from scarce_jax.runtime import Runtime
 
 config = Config(
     dataset="scenes",

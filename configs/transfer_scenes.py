@@ -6,14 +6,14 @@ octopus (starfish, crab), eel (the fish), jellyfish (shell). With --compare also
 Command: scarce-jax train configs/transfer_scenes.py --compare
 """
 
+from scarce_jax.cpu.diffusion import Diffusion
 from scarce_jax.data.budget import Budget
-from scarce_jax.host.diffusion import Diffusion
 from scarce_jax.methods.common import SegmenterStage
-from scarce_jax.methods.prediction_transfer import AdversarialStage, PNetStage
 from scarce_jax.methods.transfer import Config
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Optimizer, Schedule
-from scarce_jax.training.recipe import Runtime
+from scarce_jax.methods.transfer.pnet import AdversarialStage, PNetStage
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Optimizer, Schedule
+from scarce_jax.runtime import Runtime
 
 data = dict(batch=8, size=(64, 64), augment=Augment(crop=(64, 64), scale=(0.75, 1.25), rotate=10.0, flip=0.5))
 # Its last features are at an eighth of the image, those of DSNet's encoder are coarser.

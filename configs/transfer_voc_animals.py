@@ -11,7 +11,7 @@ import pathlib
 import runpy
 
 from scarce_jax.data.budget import Budget
-from scarce_jax.training.optim import Schedule
+from scarce_jax.optim import Schedule
 
 _config = runpy.run_path(str(pathlib.Path(__file__).with_name("transfer_voc_split1.py")))["config"]
 

@@ -5,14 +5,14 @@ horse and sheep weak, with small nets from scratch at 64 x 64 in place of VGG-16
 Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/transfer_voc_animals_small.py --compare
 """
 
+from scarce_jax.cpu.diffusion import Diffusion
 from scarce_jax.data.budget import Budget
-from scarce_jax.host.diffusion import Diffusion
 from scarce_jax.methods.common import SegmenterStage
-from scarce_jax.methods.prediction_transfer import AdversarialStage, PNetStage
 from scarce_jax.methods.transfer import Config
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Optimizer, Schedule
-from scarce_jax.training.recipe import Runtime
+from scarce_jax.methods.transfer.pnet import AdversarialStage, PNetStage
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Optimizer, Schedule
+from scarce_jax.runtime import Runtime
 
 data = dict(batch=8, size=(64, 64), augment=Augment(crop=(64, 64), scale=(0.75, 1.25), rotate=10.0, flip=0.5))
 resnet = dict(net="pspnet", depth=18, width=16, aux_weight=0.0, eval_batch=20, **data)

@@ -11,11 +11,11 @@ Command: scarce-jax prepare voc --source VOC; scarce-jax train configs/transfer_
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
-from scarce_jax.methods.prediction_transfer import AdversarialStage, PNetStage
 from scarce_jax.methods.transfer import Config
+from scarce_jax.methods.transfer.pnet import AdversarialStage, PNetStage
 from scarce_jax.models import cam, largefov
-from scarce_jax.ops.warp import Augment
-from scarce_jax.training.optim import Group, Optimizer, Schedule
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Group, Optimizer, Schedule
 
 IMAGES, STRONG = 10_582, 5_078
 BATCH = 30

@@ -1,7 +1,8 @@
 """scarce_jax: semantic segmentation where pixel labels are scarce, in JAX and Flax.
 
-`train`, `dry_run`, `sweep`, `evaluate`, `load`, `report`, `benchmark` and the `check_...` functions are what the
-command line calls. The package is lazy: a worker process that imports a part of it does not load JAX.
+`train`, `evaluate` and `load` are what the command line calls; `scarce_jax.sweep`, `scarce_jax.report`,
+`scarce_jax.benchmark` and `scarce_jax.doctor` are tools beside them. The package is lazy: a worker process that imports
+a part of it does not load JAX.
 """
 
 from __future__ import annotations
@@ -10,43 +11,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scarce_jax.api import dry_run, evaluate, load
-    from scarce_jax.api import train as train
-    from scarce_jax.api.benchmark import benchmark
-    from scarce_jax.api.report import report
-    from scarce_jax.api.sweep import sweep
-    from scarce_jax.data.doctor import check_folders, check_prepared, check_source
     from scarce_jax.errors import InputError
+    from scarce_jax.runs import evaluate, load, train
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "InputError": "errors",
-    "benchmark": "api.benchmark",
-    "check_folders": "data.doctor",
-    "check_prepared": "data.doctor",
-    "check_source": "data.doctor",
-    "dry_run": "api",
-    "evaluate": "api",
-    "load": "api",
-    "report": "api.report",
-    "sweep": "api.sweep",
-    "train": "api",
-}
+_HOMES = {"InputError": "errors", "evaluate": "runs", "load": "runs", "train": "runs"}
 
-__all__ = [
-    "InputError",
-    "benchmark",
-    "check_folders",
-    "check_prepared",
-    "check_source",
-    "dry_run",
-    "evaluate",
-    "load",
-    "report",
-    "sweep",
-    "train",
-]
+__all__ = ["InputError", "evaluate", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:

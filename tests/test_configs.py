@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from scarce_jax import api, methods
+from scarce_jax import config_files, methods
 from scarce_jax.cli import main
 from scarce_jax.cli.common import load_config, parse_with_config
 from scarce_jax.cli.train import Options
 from scarce_jax.data.builders import load_info, prepare
 from scarce_jax.data.schema import KNOWN
 from scarce_jax.methods import detailer
-from scarce_jax.training.recipe import sources
+from scarce_jax.recipe import sources
 from tests import tiny
 from tests.data import folders
 
@@ -119,8 +119,8 @@ def test_classifier_and_detailer_are_trained_alike(path, no_data):
 @pytest.mark.parametrize("path", PATHS, ids=ids)
 def test_a_config_is_values_that_survive_json(path):
     config = load_config(path)
-    values = json.loads(json.dumps(api.to_json(config), allow_nan=False))
-    assert api.from_json(methods.name_of(config), values) == config
+    values = json.loads(json.dumps(config_files.to_json(config), allow_nan=False))
+    assert config_files.from_json(methods.name_of(config), values) == config
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seed = 1
 
@@ -132,12 +132,12 @@ def test_the_docstring_names_the_command(path):
 
 def test_comparison_runtime_and_citations_do_not_change_the_run_folder():
     config = load_config(tiny.ROOT / "configs/detailer_scenes.py")
-    folder = api.default_workdir(config, "detailer_scenes")
+    folder = config_files.default_workdir(config, "detailer_scenes")
     same = dataclasses.replace(
         config, compare=not config.compare, paper={"x": 1.0}, runtime=dataclasses.replace(config.runtime, workers=7)
     )
-    assert api.default_workdir(same, "detailer_scenes") == folder
-    assert api.default_workdir(dataclasses.replace(config, seed=5), "detailer_scenes") != folder
+    assert config_files.default_workdir(same, "detailer_scenes") == folder
+    assert config_files.default_workdir(dataclasses.replace(config, seed=5), "detailer_scenes") != folder
 
 
 def test_importing_a_config_as_a_module_has_no_side_effect():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scarce_jax import api, cli
+from scarce_jax import cli, runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -61,7 +61,7 @@ def test_both_run_as_written(folder, tiny_nets):
     assert cli.main(["prepare", "leaves:Leaves", "--source", "photos", *data]) == 0
     assert cli.main(["check", "leaves:Leaves", *data]) == 0
     assert cli.main(["train", "mine.py", "--penalty", "0.2", "--workdir", "run", *data]) == 0
-    figures = api.evaluate("run", data_dir="data")
+    figures = runs.evaluate("run", data_dir="data")
     assert figures["images"] == 3 and set(figures["per_class"]) == {"soil", "leaf"}
     # A run folder names the method's module, so it opens by itself.
     assert cli.main(["predict", "run", "photos/val/0.jpg", "--out", "masks"]) == 0

@@ -13,22 +13,28 @@ PACKAGE = "scarce_jax"
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 # What a layer may import of this package, beside itself and `errors`; a dot where it is a part of a layer only. `cli`,
-# `api` and the package itself stand above all and may import anything but configs.
-LOWER = {"models", "losses", "ops", "host", "data", "evaluation"}
+# `runs`, the tools beside it and the package itself stand above all and may import anything but configs.
+TOOLS = {"benchmark", "config_files", "doctor", "dry_run", "provenance", "report", "sweep"}
+LOWER = {"cpu", "data", "evaluation", "losses", "models", "ops"}
+VOCABULARY = {"optim", "recipe", "runtime"}
 ALLOWED = {
-    "configs": {"methods", "training.recipe", "training.optim", *LOWER},
-    "methods": {"training.recipe", "training.optim", *LOWER},
-    "training": LOWER,
-    "evaluation": {"models", "losses", "ops", "host", "data"},
+    "configs": {"methods", *VOCABULARY, *LOWER},
+    "methods": {*VOCABULARY, *LOWER},
+    "training": {"mesh", *VOCABULARY, *LOWER},
+    "recipe": {"optim", *LOWER},
+    "evaluation": {"models", "losses", "ops", "cpu", "data"},
     "models": {"losses", "ops", "data.schema"},
     "losses": {"ops", "data.schema"},
     "ops": {"data.schema"},
-    "data": {"host"},
-    "host": {"data"},
+    "data": {"cpu"},
+    "cpu": {"data"},
     "errors": set(),
+    "mesh": set(),
+    "optim": set(),
+    "runtime": set(),
 }
-TOP = {"cli", "api", "__init__", "__main__"}
-NO_JAX = {"data", "host", "errors"}
+TOP = {"cli", "runs", "__init__", "__main__", *TOOLS}
+NO_JAX = {"cpu", "data", "errors", "runtime"}
 
 
 def imported(source: str, module: str) -> set[str]:
@@ -93,20 +99,20 @@ def test_imports_point_one_way():
         ("scarce_jax.training.loop", "def f():\n    from ..methods import detailer"),
         ("scarce_jax.training.__init__", "from ..cli import main"),
         ("scarce_jax.training.loop", "from scarce_jax.cli import main"),
-        ("scarce_jax.training.loop", "from scarce_jax import api"),
+        ("scarce_jax.training.loop", "from scarce_jax import runs"),
         ("scarce_jax.evaluation.predict", "from scarce_jax.training.run import run"),
         ("scarce_jax.methods.detailer", "from scarce_jax.training.run import run"),
         ("scarce_jax.methods.detailer", "from scarce_jax.training import loop"),
         ("scarce_jax.models.pspnet", "from scarce_jax.data.source import Rows"),
-        ("scarce_jax.ops.warp", "from scarce_jax.models import pspnet"),
+        ("scarce_jax.ops.augment", "from scarce_jax.models import pspnet"),
         ("scarce_jax.losses", "import configs.detailer_camvid"),
         ("scarce_jax.data.source", "import jax.numpy as jnp"),
-        ("scarce_jax.host.superpixels", "from flax import linen"),
+        ("scarce_jax.cpu.superpixels", "from flax import linen"),
         ("scarce_jax.data.builders.voc", "import tensorflow as tf"),
         ("scarce_jax.cli.train", "def f():\n    import tensorflow.io"),
         ("scarce_jax.cli.train", "import configs"),
         ("configs.detailer_camvid", "from scarce_jax.training.run import run"),
-        ("configs.detailer_camvid", "from scarce_jax import api"),
+        ("configs.detailer_camvid", "from scarce_jax import runs"),
     ],
 )
 def test_a_wrong_import_is_found(module, line):
@@ -117,12 +123,12 @@ def test_a_wrong_import_is_found(module, line):
     ("module", "line"),
     [
         ("scarce_jax.training.run", "from scarce_jax.data.budget import Budget\nfrom . import loop"),
-        ("scarce_jax.methods.detailer", "from scarce_jax.training.recipe import Train\nimport jax"),
+        ("scarce_jax.methods.detailer", "from scarce_jax.recipe import Train\nimport jax"),
         (
             "scarce_jax.data.source",
             "import tensorflow_datasets as tfds\nfrom scarce_jax.errors import InputError",
         ),
-        ("scarce_jax.__init__", "from scarce_jax import api, methods"),
+        ("scarce_jax.__init__", "from scarce_jax import methods, runs"),
         ("scarce_jax.cli.train", "from scarce_jax.training import run"),
         ("configs.detailer_camvid", "from scarce_jax.methods.detailer import Config"),
     ],
@@ -133,7 +139,7 @@ def test_a_right_import_passes(module, line):
 
 @pytest.mark.parametrize(
     "module",
-    ["scarce_jax", "data.budget", "data.records", "data.images", "data.schema", "host.workers", "host.diffusion"],
+    ["scarce_jax", "data.budget", "data.records", "data.images", "data.schema", "cpu.workers", "cpu.diffusion"],
 )
 def test_light_modules_load_no_jax(module):
     name = module if module == PACKAGE else f"{PACKAGE}.{module}"

@@ -21,28 +21,20 @@ import numpy as np
 from flax import traverse_util
 from orbax.checkpoint import v1 as ocp
 
+from scarce_jax.cpu.diffusion import Diffusion
 from scarce_jax.data.budget import Budget
-from scarce_jax.host.diffusion import Diffusion
-from scarce_jax.methods import (
-    adversarial,
-    auxiliary,
-    decoupled,
-    detailer,
-    networks,
-    prediction_transfer,
-    supervised,
-    transfer,
-)
-from scarce_jax.methods.class_segmentation import SegmentationStage
+from scarce_jax.methods import adversarial, auxiliary, decoupled, detailer, networks, supervised, transfer
+from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
-from scarce_jax.methods.confidence import AuxiliaryStage
-from scarce_jax.methods.prediction_transfer import AdversarialStage, PNetStage
+from scarce_jax.methods.decoupled.figure_ground import SegmentationStage
+from scarce_jax.methods.transfer import pnet
+from scarce_jax.methods.transfer.pnet import AdversarialStage, PNetStage
+from scarce_jax.ops.augment import Augment
 from scarce_jax.ops.combinatorial import Combinatorial
 from scarce_jax.ops.resize import resize_bilinear
-from scarce_jax.ops.warp import Augment
+from scarce_jax.optim import Optimizer
+from scarce_jax.runtime import Runtime
 from scarce_jax.training import checkpoint
-from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import Runtime
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = {"train": 12, "val": 7}
@@ -107,7 +99,7 @@ def install(setattr=setattr) -> None:
     """Puts the small nets in place; a test gives `monkeypatch.setattr`."""
     setattr(networks, "PSPNet", TinyNet)
     setattr(networks, "ResNet", TinyEncoder)
-    setattr(prediction_transfer, "PNet", TinyPNet)
+    setattr(pnet, "PNet", TinyPNet)
     setattr(detailer, "Detailer", TinyNet)
 
 

@@ -41,7 +41,7 @@ ABOUT = "Compiles and times a config's own step, on random images and on the dat
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     path, options, config = parse_with_config(Options, argv, "benchmark", ABOUT)
-    from scarce_jax.api.benchmark import benchmark
+    from scarce_jax.benchmark import benchmark
 
     found = benchmark(
         config,

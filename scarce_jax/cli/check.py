@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     if wrong:
         print(f"scarce-jax check: {wrong}", file=sys.stderr)
         return 2
-    from scarce_jax.data import doctor
+    from scarce_jax import doctor
 
     if options.dataset is not None:
         report = doctor.check_prepared(options.dataset, options.data_dir)

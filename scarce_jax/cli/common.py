@@ -67,7 +67,7 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
 
     Returns:
       The config's path, the options, and the config with the given fields replaced, and without the paper's figures
-      where they are of other data (see `api.sweep_axes.without_foreign_figures`).
+      where they are of other data (see `sweep.axes.without_foreign_figures`).
     """
     rest = list(argv)
     flags = ("options", Annotated[options, Flat])
@@ -86,7 +86,7 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
     told = f"{about} Every field of the config is a flag; the defaults here are the file's."
     made = dataclasses.make_dataclass(command, fields, kw_only=True)
     found = parse(made, rest, f"{command} {path}", told, compact=True)
-    from scarce_jax.api.sweep_axes import without_foreign_figures
+    from scarce_jax.sweep.axes import without_foreign_figures
 
     return pathlib.Path(path), found.options, without_foreign_figures(found.config, config)
 

@@ -39,10 +39,10 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Options, argv, "evaluate", "Measures a result over every image of a split.")
-    from scarce_jax import api
+    from scarce_jax import runs
 
     views = views_from(options)
-    found = api.evaluate(options.run, options.result, split=options.split, views=views, data_dir=options.data_dir)
+    found = runs.evaluate(options.run, options.result, split=options.split, views=views, data_dir=options.data_dir)
     print(_show(found))
     if options.json:
         print_json(found)

@@ -57,10 +57,10 @@ def main(argv: Sequence[str]) -> int:
         print("scarce-jax predict: no PATH given; name image files, or folders of them", file=sys.stderr)
         return 2
     files = find_images(options.paths)
-    from scarce_jax import api
+    from scarce_jax import runs
     from scarce_jax.data.images import overlay, read_image, read_mask, write_png
 
-    predictor = api.load(options.run, options.result, views=views_from(options))
+    predictor = runs.load(options.run, options.result, views=views_from(options))
     predictor.check(options.coarse is not None)
     masks = {file: options.coarse / f"{file.stem}.png" for file in files} if predictor.needs_coarse else {}
     missing = [mask for mask in masks.values() if not mask.is_file()]

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     if not options.runs:
         print("scarce-jax report: no RUN given; name at least one run folder", file=sys.stderr)
         return 2
-    from scarce_jax.api.report import report
+    from scarce_jax.report import report
 
     found = report(options.runs, options.out, images=options.images, split=options.split, data_dir=options.data_dir)
     for line in found["left_out"]:

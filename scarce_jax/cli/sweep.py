@@ -52,8 +52,8 @@ def main(argv: Sequence[str]) -> int:
             raise InputError(f"--over {key}: given twice; give all its values in one")
         over[key] = values
 
-    from scarce_jax.api.sweep import plan, sweep
-    from scarce_jax.training import mesh
+    from scarce_jax import mesh
+    from scarce_jax.sweep import plan, sweep
 
     if options.dry_run:
         _, runs, described = plan(config, over, options.data_dir)
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse_axis(item: str, argv: Sequence[str], config: Any) -> tuple[str, list[Any] | None]:
-    """`FIELD=V1,V2` as a key of `over` of `api.sweep` and its values, parsed as the flags of those fields are.
+    """`FIELD=V1,V2` as a key of `over` of `sweep.sweep` and its values, parsed as the flags of those fields are.
 
     Args:
       argv: the command's words, from CONFIG on.
@@ -175,8 +175,8 @@ def _planned(runs: list[dict[str, Any]]) -> str:
 
 
 def _shown(found: dict[str, Any], workdir: pathlib.Path) -> str:
-    from scarce_jax.api.sweep_axes import text
-    from scarce_jax.api.sweep_table import main_figure
+    from scarce_jax.sweep.axes import text
+    from scarce_jax.sweep.table import main_figure
 
     labels = [label for axis in found["axes"] if not axis["repeats"] for label in axis["fields"]]
     results = list(dict.fromkeys(name for row in found["rows"] for name in row["results"]))

@@ -49,18 +49,19 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     path, options, config = parse_with_config(Options, argv, "train", ABOUT)
 
-    from scarce_jax import api
-    from scarce_jax.training import mesh
+    from scarce_jax import mesh, runs
+    from scarce_jax.config_files import default_workdir
+    from scarce_jax.dry_run import dry_run
 
     if options.compile and not options.dry_run:
         raise InputError("--compile: belongs to --dry-run, which is not given; leave it out to train")
     if options.dry_run:
-        found = api.dry_run(config, options.data_dir, compile=options.compile)
+        found = dry_run(config, options.data_dir, compile=options.compile)
         print_json(found) if options.json else print(_describe(found))
         return 0
     mesh.initialize(options.coordinator, options.processes, options.process)
-    workdir = options.workdir or api.default_workdir(config, path.stem)
-    summary = api.train(config, workdir, data_dir=options.data_dir, redo=options.redo, reuse=options.reuse)
+    workdir = options.workdir or default_workdir(config, path.stem)
+    summary = runs.train(config, workdir, data_dir=options.data_dir, redo=options.redo, reuse=options.reuse)
     if mesh.is_primary():
         print(_results(summary, config.paper) + _tables(summary))
         stages, devices = len(summary["stages"]), summary["devices"]

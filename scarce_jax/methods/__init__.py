@@ -27,9 +27,9 @@ def by_name(name: str) -> ModuleType:
 
 def name_of(config: Any) -> str:
     """The method that a config belongs to; raises InputError if it is no method's config."""
-    package, _, name = type(config).__module__.rpartition(".")
-    if package == __name__ and name in NAMES:
-        return name
+    inside = type(config).__module__.removeprefix(f"{__name__}.").split(".")[0]
+    if type(config).__module__.startswith(f"{__name__}.") and inside in NAMES:
+        return inside
     try:
         module = importlib.import_module(type(config).__module__)
     except ImportError:

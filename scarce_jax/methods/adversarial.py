@@ -29,8 +29,8 @@ from scarce_jax.methods.common import SEGMENTER, SegmenterStage
 from scarce_jax.methods.networks import compute_dtype, full_size_network
 from scarce_jax.methods.supervised import measured
 from scarce_jax.models.discriminator import Discriminator
-from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import Artifact, Net, NetState, Out, Recipe, Source, Train, Turn
+from scarce_jax.optim import Optimizer
+from scarce_jax.recipe import Artifact, Net, NetState, Out, Recipe, Source, Train, Turn
 
 DISCRIMINATOR = "discriminator"
 

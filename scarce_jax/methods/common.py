@@ -14,22 +14,11 @@ import tyro
 from scarce_jax.data.budget import Budget
 from scarce_jax.errors import InputError
 from scarce_jax.losses import class_counts, cross_entropy, inverse_log_weights
+from scarce_jax.ops.augment import Augment, augment, normalise
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
-from scarce_jax.ops.warp import Augment, augment, normalise
-from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import (
-    Epochs,
-    Eval,
-    Infer,
-    Mean,
-    Net,
-    NetState,
-    Out,
-    Runtime,
-    Source,
-    interned,
-    parse_origin,
-)
+from scarce_jax.optim import Optimizer
+from scarce_jax.recipe import Epochs, Eval, Infer, Mean, Net, NetState, Out, Source, interned, parse_origin
+from scarce_jax.runtime import Runtime
 
 SEGMENTER = "segmenter"
 """The role of the net that gives the masks; net folders carry it."""

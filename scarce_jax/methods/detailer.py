@@ -24,7 +24,7 @@ from scarce_jax.methods.common import SEGMENTER, SegmenterStage
 from scarce_jax.methods.networks import compute_dtype, network
 from scarce_jax.methods.supervised import measured, train_segmenter
 from scarce_jax.models.detailer import Detailer
-from scarce_jax.training.recipe import Artifact, Eval, Infer, Net, NetState, Recipe, Source, Train, Turn
+from scarce_jax.recipe import Artifact, Eval, Infer, Net, NetState, Recipe, Source, Train, Turn
 
 FIELDS = ("image", "coarse")
 

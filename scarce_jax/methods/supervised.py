@@ -19,7 +19,7 @@ from scarce_jax.losses import multi_label_cross_entropy
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage
 from scarce_jax.methods.networks import classifier, network
-from scarce_jax.training.recipe import (
+from scarce_jax.recipe import (
     Artifact,
     Confident,
     Eval,

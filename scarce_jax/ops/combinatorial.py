@@ -17,7 +17,7 @@ from einops import rearrange
 
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
-from scarce_jax.ops.warp import flat_index, normalise, sample_bilinear
+from scarce_jax.ops.augment import flat_index, normalise, sample_bilinear
 
 MOST = 20
 """Labels of an image that subsets are drawn of, the first ones: a uniform float32 tells apart 2^23 of them."""

@@ -21,8 +21,8 @@ import numpy as np
 from flax import serialization, traverse_util
 from orbax.checkpoint import v1 as ocp
 
+from scarce_jax import mesh as mesh_lib
 from scarce_jax.errors import InputError
-from scarce_jax.training import mesh as mesh_lib
 
 log = logging.getLogger("scarce_jax")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from jax.sharding import Mesh
 
+from scarce_jax.runtime import Runtime
 from scarce_jax.training.inputs import TrainInput
-from scarce_jax.training.recipe import Runtime
 
 log = logging.getLogger("scarce_jax")
 

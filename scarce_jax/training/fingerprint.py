@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from scarce_jax.training.recipe import Artifact, Eval, Infer, Mean, Stage, Train, id_parts, reads, sources
+from scarce_jax.recipe import Artifact, Eval, Infer, Mean, Stage, Train, id_parts, reads, sources
 
 
 def plain(value: Any) -> Any:

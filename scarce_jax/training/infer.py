@@ -16,14 +16,15 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from scarce_jax import mesh as mesh_lib
+from scarce_jax.cpu.workers import map_ordered
 from scarce_jax.data.records import PART, Records, parts_done, write_part
 from scarce_jax.data.source import Rows, stream
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.evaluation.evaluate import padded_rows, shard_rows
-from scarce_jax.host.workers import map_ordered
-from scarce_jax.training import mesh as mesh_lib
-from scarce_jax.training.interrupt import StopSignal
-from scarce_jax.training.recipe import Infer, Mean, Runtime
+from scarce_jax.recipe import Infer, Mean
+from scarce_jax.runtime import Runtime
+from scarce_jax.training.signals import StopSignal
 
 log = logging.getLogger("scarce_jax")
 

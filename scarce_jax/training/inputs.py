@@ -15,14 +15,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.order import Order
 from scarce_jax.data.records import Records
 from scarce_jax.data.schema import CALLED
 from scarce_jax.data.source import Field, GrantedField, Reader, RecordField, Rows, load_all, stream
 from scarce_jax.errors import InputError
-from scarce_jax.training import mesh as mesh_lib
-from scarce_jax.training.recipe import Artifact, Confident, Recipe, Source, id_parts
+from scarce_jax.recipe import Artifact, Confident, Recipe, Source, id_parts
 from scarce_jax.training.state import named_key
 
 log = logging.getLogger("scarce_jax")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from scarce_jax.training import mesh as mesh_lib
+from scarce_jax import mesh as mesh_lib
 
 log = logging.getLogger("scarce_jax")
 

@@ -16,16 +16,17 @@ from typing import Any
 
 import jax
 
+from scarce_jax import mesh as mesh_lib
 from scarce_jax.errors import InputError, Interrupted
-from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.recipe import Eval, NetState, Train
+from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.checkpoint import Checkpoints, load, replicated_like, save_async
 from scarce_jax.training.dispatch import at_once, dispatches
-from scarce_jax.training.initial import Taken
 from scarce_jax.training.inputs import TrainInput
-from scarce_jax.training.interrupt import StopSignal
 from scarce_jax.training.log import MetricsLog, Progress, write_json
-from scarce_jax.training.recipe import Eval, NetState, Runtime, Train
+from scarce_jax.training.signals import StopSignal
+from scarce_jax.training.start import Taken
 from scarce_jax.training.step import make_step, step_keys
 
 log = logging.getLogger("scarce_jax")

@@ -12,33 +12,33 @@ from typing import Any
 
 import jax
 
+from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Budget, Manifest, draw_manifest
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError, Interrupted
-from scarce_jax.training import fingerprint as fp
-from scarce_jax.training import mesh as mesh_lib
-from scarce_jax.training.infer import infer, load_mean
-from scarce_jax.training.inputs import Inputs, TrainInput
-from scarce_jax.training.interrupt import StopSignal
-from scarce_jax.training.log import write_json
-from scarce_jax.training.loop import train
-from scarce_jax.training.plan import Plan, forget, read_json, take_over, with_dependents
-from scarce_jax.training.recipe import (
+from scarce_jax.recipe import (
     Artifact,
     Confident,
     Eval,
     Infer,
     NetState,
     Recipe,
-    Runtime,
     Source,
     Stage,
     Train,
     id_parts,
     sources,
 )
+from scarce_jax.runtime import Runtime
+from scarce_jax.training import fingerprint as fp
+from scarce_jax.training.folder import Plan, forget, read_json, take_over, with_dependents
+from scarce_jax.training.infer import infer, load_mean
+from scarce_jax.training.inputs import Inputs, TrainInput
+from scarce_jax.training.log import write_json
+from scarce_jax.training.loop import train
 from scarce_jax.training.session import Session, bare
+from scarce_jax.training.signals import StopSignal
 
 log = logging.getLogger("scarce_jax")
 

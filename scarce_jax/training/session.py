@@ -13,33 +13,21 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
 
+from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.order import Order
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.confusion import group_means, summarise
 from scarce_jax.evaluation.evaluate import Measurement
 from scarce_jax.evaluation.tags import TagMeasurement, summarise_tags
-from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.recipe import Artifact, Epochs, Eval, FromRun, Infer, Net, NetState, Pretrained, Recipe, Stage, Train
+from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.checkpoint import DamagedCheckpoint
 from scarce_jax.training.infer import load_mean
-from scarce_jax.training.initial import Taken, take
 from scarce_jax.training.inputs import Inputs
 from scarce_jax.training.loop import load_net
-from scarce_jax.training.recipe import (
-    Artifact,
-    Epochs,
-    Eval,
-    FromRun,
-    Infer,
-    Net,
-    NetState,
-    Pretrained,
-    Recipe,
-    Runtime,
-    Stage,
-    Train,
-)
+from scarce_jax.training.start import Taken, take
 
 UNCOMPILED = ("name", "nets", "groups", "maps", "every", "keep_best", "consts")
 """Fields of an `Eval` that its measurement does not depend on, or is given with each call."""

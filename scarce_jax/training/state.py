@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from scarce_jax import mesh as mesh_lib
+from scarce_jax import optim
 from scarce_jax.models.weights import overlay
-from scarce_jax.training import mesh as mesh_lib
-from scarce_jax.training import optim
-from scarce_jax.training.initial import Taken
-from scarce_jax.training.recipe import Net, NetState, interned
+from scarce_jax.recipe import Net, NetState, interned
+from scarce_jax.training.start import Taken
 
 
 @flax.struct.dataclass

@@ -9,9 +9,9 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from scarce_jax.training import mesh as mesh_lib
+from scarce_jax import mesh as mesh_lib
+from scarce_jax.recipe import Train, Turn
 from scarce_jax.training.inputs import TrainInput, make_batch
-from scarce_jax.training.recipe import Train, Turn
 from scarce_jax.training.state import State, named_key
 
 

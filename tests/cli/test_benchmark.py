@@ -10,17 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from scarce_jax import api, methods
-from scarce_jax.api import roofline
-from scarce_jax.api.benchmark import training
-from scarce_jax.api.benchmark.timing import enough_memory, loader_rate, pace, rates
-from scarce_jax.api.synthetic import SyntheticRows, abstract_consts, inferred
+from scarce_jax import mesh as mesh_lib
+from scarce_jax import methods
+from scarce_jax.benchmark import roofline, training
+from scarce_jax.benchmark.synthetic import SyntheticRows, abstract_consts, inferred
+from scarce_jax.benchmark.timing import enough_memory, loader_rate, pace, rates
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.schema import SCENES
 from scarce_jax.errors import InputError
-from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.recipe import Artifact, Mean
 from scarce_jax.training.inputs import Inputs
-from scarce_jax.training.recipe import Artifact, Mean
 from scarce_jax.training.session import Session
 from tests import tiny
 from tests.cli.conftest import CONFIGS, shrunk
@@ -110,7 +109,7 @@ def test_wrong_values_are_refused(name, refused, tmp_path):
     refused(*argv, *flags, holds=holds)
 
 
-def test_a_dry_run_that_compiles_names_the_backend_and_the_memory(command, monkeypatch):
+def test_a_dry_run_that_compiles_names_the_backend_and_the_memory(command):
     argv = ["train", CONFIGS / "detailer_scenes.py", *shrunk("detailer", "classifier"), "--budget.fine", 8, "--dry-run"]
     plain, found = command(*argv, "--json").json, command(*argv, "--compile", "--json")
     assert found.json["backend"] == "cpu" and found.json["devices"] == ["cpu"] * DEVICES
@@ -122,7 +121,6 @@ def test_a_dry_run_that_compiles_names_the_backend_and_the_memory(command, monke
     rows = 8 * (32 * 32 * 5 + 2 * 4)
     assert memory["detailer"] - streamed["detailer"] == rows and memory["detail"] == streamed["detail"]
     assert "backend" not in plain and all(stage["peak_bytes"] is None for stage in plain["stages"])
-    monkeypatch.setattr(api, "dry_run", lambda *args, **kwargs: found.json)
     assert "MiB (cpu)" in command(*argv, "--compile").out
 
 

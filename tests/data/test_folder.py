@@ -17,8 +17,8 @@ from scarce_jax.data.builders.folder_files import default_palette
 from scarce_jax.data.source import Example, Reader
 from scarce_jax.errors import InputError
 from scarce_jax.methods import detailer
+from scarce_jax.recipe import Artifact, Infer, Recipe, Source
 from scarce_jax.training.inputs import Inputs
-from scarce_jax.training.recipe import Artifact, Infer, Recipe, Source
 from scarce_jax.training.run import draw
 from tests import tiny
 from tests.data import folders

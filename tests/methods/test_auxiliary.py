@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax import api
+from scarce_jax import runs
 from scarce_jax.data.records import Records
 from scarce_jax.data.schema import SCENES
 from scarce_jax.data.source import Example
 from scarce_jax.errors import InputError
 from scarce_jax.methods import auxiliary
+from scarce_jax.recipe import Artifact, Confident, NetState
 from scarce_jax.training import infer
-from scarce_jax.training.recipe import Artifact, Confident, NetState
 from tests import tiny
 
 
@@ -27,7 +27,7 @@ def run(tmp_path_factory, tiny_data):
     folder = tmp_path_factory.mktemp("auxiliary")
     with pytest.MonkeyPatch.context() as patch:
         tiny.install(patch.setattr)
-        api.train(tiny.auxiliary_config(), folder, data_dir=tiny_data)
+        runs.train(tiny.auxiliary_config(), folder, data_dir=tiny_data)
     return folder
 
 
@@ -65,7 +65,7 @@ def test_another_threshold_infers_nothing_again(run, tmp_path, tiny_data, tiny_n
         raise AssertionError("an inference stage was run again")
 
     monkeypatch.setattr("scarce_jax.training.run.infer", refuse)
-    api.train(config, tmp_path / "other", data_dir=tiny_data, reuse=run)
+    runs.train(config, tmp_path / "other", data_dir=tiny_data, reuse=run)
     before, after = tiny.stored(run), tiny.stored(tmp_path / "other")
     same = {path for path in before if np.array_equal(before[path], after[path])}
     assert {p for p in before if not p.startswith("semi/")} <= same
@@ -82,7 +82,7 @@ def test_masks_of_unlabelled_images_change_nothing(run, tmp_path, tiny_data, tin
         return (value + 1) % 12 if key == "fine" and example["id"] in unlabelled else value
 
     monkeypatch.setattr(Example, "__getitem__", other)
-    api.train(tiny.auxiliary_config(), tmp_path / "other", data_dir=tiny_data)
+    runs.train(tiny.auxiliary_config(), tmp_path / "other", data_dir=tiny_data)
     before, after = tiny.stored(run), tiny.stored(tmp_path / "other")
     assert before.keys() == after.keys()
     for path, value in before.items():
@@ -93,7 +93,7 @@ def test_pseudo_labels_of_another_budget_are_refused(run, tiny_data, tiny_nets):
     config = tiny.auxiliary_config()
     config = dataclasses.replace(config, budget=dataclasses.replace(config.budget, fine=5))
     with pytest.raises(InputError, match=r"begun with other settings(.|\n)*roles.fine"):
-        api.train(config, run, data_dir=tiny_data)
+        runs.train(config, run, data_dir=tiny_data)
 
 
 def test_interrupted_while_labelling_it_repeats_one_part_at_most(run, tmp_path, tiny_data, tiny_nets, monkeypatch):
@@ -111,10 +111,10 @@ def test_interrupted_while_labelling_it_repeats_one_part_at_most(run, tmp_path, 
 
     monkeypatch.setattr(infer, "write_part", power_cut)
     with pytest.raises(RuntimeError, match="power cut"):
-        api.train(tiny.auxiliary_config(), folder, data_dir=tiny_data)
+        runs.train(tiny.auxiliary_config(), folder, data_dir=tiny_data)
     assert written == [0, 1] and not (folder / "pseudo_labels" / "DONE").exists()
     monkeypatch.setattr(infer, "write_part", write)
-    api.train(tiny.auxiliary_config(), folder, data_dir=tiny_data)
+    runs.train(tiny.auxiliary_config(), folder, data_dir=tiny_data)
     # Eight images in parts of three: the last part alone is inferred again, and what was trained on them is the same.
     assert json.loads((folder / "pseudo_labels" / "DONE").read_text())["inferred"] == 2
     first, second = (Records(f / "pseudo_labels" / "records") for f in (run, folder))

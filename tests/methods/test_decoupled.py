@@ -14,17 +14,18 @@ import pytest
 from flax import traverse_util
 from PIL import Image
 
-from scarce_jax import api
-from scarce_jax.api.report import report
+from scarce_jax import mesh as mesh_lib
+from scarce_jax import runs
 from scarce_jax.data.schema import CAMVID, SCENES
 from scarce_jax.errors import InputError
-from scarce_jax.methods import decoupled, pointing
-from scarce_jax.methods.class_segmentation import ByClass, figure_loss, inputs, predict_by_class, reestimated
+from scarce_jax.methods import decoupled
+from scarce_jax.methods.decoupled import pointing
+from scarce_jax.methods.decoupled.figure_ground import ByClass, figure_loss, inputs, predict_by_class, reestimated
 from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet, class_saliency
 from scarce_jax.ops.combinatorial import crop_subset
-from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.recipe import Epochs, Net, sources
+from scarce_jax.report import report
 from scarce_jax.training.infer import load_mean
-from scarce_jax.training.recipe import Epochs, Net, sources
 from scarce_jax.training.state import init_net
 from tests import tiny
 
@@ -82,7 +83,7 @@ def batch(count=3, seed=0):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_data):
     folder = tmp_path_factory.mktemp("decoupled")
-    api.train(tiny.decoupled_config(reestimate=1, steps=2), folder, data_dir=tiny_data)
+    runs.train(tiny.decoupled_config(reestimate=1, steps=2), folder, data_dir=tiny_data)
     return folder
 
 
@@ -108,7 +109,7 @@ def test_results_use_the_statistics_that_were_measured_again(run):
     stored = tiny.stored(run)
     running = {name: x for name, x in stored.items() if name.startswith("decoupled/segmenter/batch_stats/")}
     assert len(running) == 2 * (2 + 3 + 5)
-    predictor = api.load(run)
+    predictor = runs.load(run)
     used = traverse_util.flatten_dict(predictor.variables["segmenter"]["batch_stats"], sep="/")
     differing = 0
     for name, before in running.items():

@@ -60,7 +60,7 @@ def draws(stage, rows, mesh, seed=0):
 
 def test_both_see_the_same_images_in_the_same_order_under_the_same_augmentation(tiny_data):
     from scarce_jax.data.source import Reader, Rows
-    from scarce_jax.training.mesh import make_mesh
+    from scarce_jax.mesh import make_mesh
 
     recipe = detailer.recipe(tiny.detailer_config(compare=True, student=True), SCENES)
     reader, mesh = Reader("scenes", "train", str(tiny_data)), make_mesh()

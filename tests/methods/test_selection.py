@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from scarce_jax.data.schema import DatasetInfo
-from scarce_jax.methods import selection
+from scarce_jax.methods.auxiliary import selection
 
 CLASSES = ("sky", "road", "tree")
 THRESHOLDS = (0.0, 0.5, 0.9, 1.1)

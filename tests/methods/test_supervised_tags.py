@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax import api
+from scarce_jax import mesh as mesh_lib
+from scarce_jax import runs
 from scarce_jax.cli import main
 from scarce_jax.data.schema import SCENES
 from scarce_jax.errors import InputError
@@ -19,11 +20,10 @@ from scarce_jax.models import weights
 from scarce_jax.models.pspnet import PSPNet
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
-from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.optim import Optimizer
+from scarce_jax.recipe import Net, parse_origin
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.initial import take
-from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import Net, parse_origin
+from scarce_jax.training.start import take
 from tests import tiny
 
 IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
@@ -50,7 +50,7 @@ def finished(tmp_path_factory, tiny_data):
     run = tmp_path_factory.mktemp("tags") / "run"
     with pytest.MonkeyPatch.context() as patch:
         tiny.install(patch.setattr)
-        summary = api.train(config(optim=Optimizer(kind="adam", lr=0.01)), run, data_dir=tiny_data)
+        summary = runs.train(config(optim=Optimizer(kind="adam", lr=0.01)), run, data_dir=tiny_data)
     return run, summary
 
 
@@ -118,7 +118,7 @@ def _file(run):
     """A config file of the run's config."""
     path = run.parent / "config.py"
     path.write_text(
-        "from tests.methods.test_supervised_tags import config\nfrom scarce_jax.training.optim import Optimizer\n"
+        "from tests.methods.test_supervised_tags import config\nfrom scarce_jax.optim import Optimizer\n"
         "config = config(optim=Optimizer(kind='adam', lr=0.01))\n"
     )
     return [str(path)]
@@ -127,9 +127,9 @@ def _file(run):
 def test_tags_predict_no_masks(finished, tiny_data):
     run, _ = finished
     with pytest.raises(InputError, match="result tags: says which classes an image has, and predicts no masks"):
-        api.load(run)
+        runs.load(run)
     with pytest.raises(InputError, match="result tags: .* takes no flip, scales, window or CRF"):
-        api.evaluate(run, views=Views(flip=True), data_dir=tiny_data)
+        runs.evaluate(run, views=Views(flip=True), data_dir=tiny_data)
 
 
 @pytest.mark.parametrize("trunk", weights.TRUNKS)

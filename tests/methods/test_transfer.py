@@ -10,21 +10,21 @@ import jax
 import numpy as np
 import pytest
 
-from scarce_jax import api
-from scarce_jax.api.report import report
+from scarce_jax import mesh as mesh_lib
+from scarce_jax import runs
 from scarce_jax.cli import main
+from scarce_jax.cpu.diffusion import Status
 from scarce_jax.data.records import Records
 from scarce_jax.data.schema import CAMVID, SCENES
 from scarce_jax.data.source import Example, Reader
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.confusion import summarise
-from scarce_jax.host.diffusion import Status
 from scarce_jax.methods import transfer
+from scarce_jax.recipe import Artifact, Epochs, Eval, Train
+from scarce_jax.report import report
 from scarce_jax.training import infer as infer_lib
-from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import run as run_lib
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.recipe import Artifact, Epochs, Eval, Train
 from scarce_jax.training.step import make_step
 from tests import tiny
 
@@ -70,7 +70,7 @@ def carry_out(config, folder, **options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Example, "__getitem__", noted)
         patch.setattr(run_lib, "_carry_out", named)
-        api.train(config, folder, **options)
+        runs.train(config, folder, **options)
     return looked
 
 
@@ -138,9 +138,9 @@ def test_label_maps_are_measured_against_the_hidden_masks(run, tiny_data, capsys
     assert again["miou"] == found["miou"] and again["confusion"] == counts.tolist()
     assert shown[-1].endswith(f"mIoU strong {found['miou_strong']:.4f}  mIoU weak {found['miou_weak']:.4f}")
     with pytest.raises(InputError, match="label_maps: is masks inferred on train; leave out --split"):
-        api.evaluate(folder, "label_maps", split="val", data_dir=tiny_data)
+        runs.evaluate(folder, "label_maps", split="val", data_dir=tiny_data)
     with pytest.raises(InputError, match="label_maps: is masks of train that are there already"):
-        api.load(folder, "label_maps")
+        runs.load(folder, "label_maps")
 
 
 def test_the_report_shows_label_maps_on_their_images(run, tiny_data, tmp_path):
@@ -197,7 +197,7 @@ def test_interrupted_while_diffusing_it_repeats_one_part_at_most(run, tmp_path, 
     config = tiny.transfer_config(steps=STEPS)
     monkeypatch.setattr(infer_lib, "write_part", power_cut)
     with pytest.raises(RuntimeError, match="power cut"):
-        api.train(config, folder, data_dir=tiny_data)
+        runs.train(config, folder, data_dir=tiny_data)
     assert written == [0, 1] and not (folder / "label_maps/DONE").exists()
     monkeypatch.setattr(infer_lib, "write_part", write)
 
@@ -206,7 +206,7 @@ def test_interrupted_while_diffusing_it_repeats_one_part_at_most(run, tmp_path, 
 
     monkeypatch.setattr(run_lib, "_train", enough)
     with pytest.raises(InputError, match="the next stage would train"):
-        api.train(config, folder, data_dir=tiny_data)
+        runs.train(config, folder, data_dir=tiny_data)
     done = json.loads((folder / "label_maps/DONE").read_text())
     assert done["inferred"] == 1 and sum(done["status"].values()) == 7
     first, second = (Records(f / "label_maps/records") for f in (before, folder))

@@ -8,19 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.schema import SCENES
 from scarce_jax.losses import cross_entropy
 from scarce_jax.methods import common, transfer
 from scarce_jax.methods.common import SEGMENTER
-from scarce_jax.methods.judgement import judgement_table
-from scarce_jax.methods.label_transfer import LNET, objectness_loss
-from scarce_jax.methods.prediction_transfer import PNET, Judge, discriminator_loss, generator_loss
+from scarce_jax.methods.transfer.lnet import LNET, objectness_loss
+from scarce_jax.methods.transfer.pnet import PNET, Judge, discriminator_loss, generator_loss
+from scarce_jax.methods.transfer.pnet_accuracy import judgement_table
 from scarce_jax.models.pnet import PNet
-from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.optim import Group
+from scarce_jax.recipe import NetState, Out, Turn
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.inputs import TrainInput
-from scarce_jax.training.optim import Group
-from scarce_jax.training.recipe import NetState, Out, Turn
 from scarce_jax.training.step import make_step
 from tests import tiny
 from tests.models.shapes import random_variables

@@ -9,7 +9,7 @@ import pytest
 
 from scarce_jax.models.deeplab import AFFINE_PATTERN, HEAD_PATTERN, DeepLabV2
 from scarce_jax.models.resnet import ResNet, max_pool_3x3
-from scarce_jax.training.optim import Group, assign_groups, parameter_paths
+from scarce_jax.optim import Group, assign_groups, parameter_paths
 from tests.models.shapes import abstract, parameters, random_image, random_variables
 
 SMALL = {"classes": 5, "depth": 18, "width": 4}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scarce_jax.models.largefov import BIAS_PATTERN, HEAD_PATTERN, LargeFOV
-from scarce_jax.training.optim import Group, assign_groups, parameter_paths
+from scarce_jax.optim import Group, assign_groups, parameter_paths
 from tests.models import vgg_nets
 from tests.models.golden import recipe
 from tests.models.shapes import abstract, gradients_reach_every_parameter, parameters, random_image, random_variables

@@ -10,8 +10,8 @@ import pytest
 
 from scarce_jax.data.order import Order
 from scarce_jax.errors import InputError
+from scarce_jax.ops.augment import normalise
 from scarce_jax.ops.combinatorial import Combinatorial, choose_subset, crop_subset, subset_draws
-from scarce_jax.ops.warp import normalise
 from tests import tiny
 
 CLASSES = 5

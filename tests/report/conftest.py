@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from scarce_jax.api.report.compare import compare
-from scarce_jax.api.report.files import read_run
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.images import encode_png
+from scarce_jax.report.compare import compare
+from scarce_jax.report.files import read_run
 from tests.report.names import CLASSES, EVIL, PALETTE
 
 

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from scarce_jax.api.report.page import page
+from scarce_jax.report.page import page
 from tests.report.names import CLASSES, EVIL
 
 CHROMIUM = next(

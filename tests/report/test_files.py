@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from scarce_jax.api.report import report
-from scarce_jax.api.report.compare import compare
-from scarce_jax.api.report.files import POINTS, read_run
-from scarce_jax.api.report.measure import choose
 from scarce_jax.errors import InputError
+from scarce_jax.report import report
+from scarce_jax.report.compare import compare
+from scarce_jax.report.files import POINTS, read_run
+from scarce_jax.report.measure import choose
 
 
 def test_a_finished_run_is_read_whole(run_folder):

@@ -3,7 +3,7 @@
 import json
 import re
 
-from scarce_jax.api.report.page import page
+from scarce_jax.report.page import page
 from tests.report.names import EVIL
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax.training import mesh as mesh_lib
+from scarce_jax import mesh as mesh_lib
 from scarce_jax.training.checkpoint import (
     Checkpoints,
     DamagedCheckpoint,

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from scarce_jax import api
+from scarce_jax import mesh as mesh_lib
+from scarce_jax import runs
 from scarce_jax.evaluation.views import Views
-from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.inputs import TrainInput
 from scarce_jax.training.step import make_step
@@ -24,20 +24,20 @@ def use_devices(patch, count):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, tiny_data):
+def folders(tmp_path_factory, tiny_data):
     """The same config trained on 1, 2 and 8 devices."""
     folder = tmp_path_factory.mktemp("devices")
     for count in COUNTS:
         with pytest.MonkeyPatch.context() as patch:
             tiny.install(patch.setattr)
             use_devices(patch, count)
-            found = api.train(CONFIG, folder / str(count), data_dir=tiny_data)
+            found = runs.train(CONFIG, folder / str(count), data_dir=tiny_data)
             assert found["devices"] == count
     return folder
 
 
-def test_twenty_steps_give_equal_parameters(runs):
-    one, *others = (tiny.stored(runs / str(count)) for count in COUNTS)
+def test_twenty_steps_give_equal_parameters(folders):
+    one, *others = (tiny.stored(folders / str(count)) for count in COUNTS)
     for other in others:
         assert one.keys() == other.keys()
         for name, array in one.items():
@@ -45,12 +45,12 @@ def test_twenty_steps_give_equal_parameters(runs):
             np.testing.assert_allclose(other[name], array, rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_every_image_counts_once_on_any_number_of_devices(runs, tiny_data, tiny_nets):
+def test_every_image_counts_once_on_any_number_of_devices(folders, tiny_data, tiny_nets):
     found = []
     for count in COUNTS:
         with pytest.MonkeyPatch.context() as patch:
             use_devices(patch, count)
-            found.append(api.evaluate(runs / "8", data_dir=tiny_data))
+            found.append(runs.evaluate(folders / "8", data_dir=tiny_data))
     assert [x["devices"] for x in found] == list(COUNTS) and {x["images"] for x in found} == {7}
     matrix = np.array(found[0]["confusion"])
     assert (matrix.sum(0) > 0).sum() >= 3  # Not the background alone is predicted.
@@ -58,13 +58,13 @@ def test_every_image_counts_once_on_any_number_of_devices(runs, tiny_data, tiny_
         np.testing.assert_array_equal(other["confusion"], matrix)
         assert other["miou_at_size"] == found[0]["miou_at_size"]
     # 7 is divided neither by the batch of 2 nor by 8 devices: the fine masks tell how many pixels there are.
-    session, _, _ = api.open_run(runs / "8", tiny_data)
+    session, _, _ = runs.open_run(folders / "8", tiny_data)
     rows = session.measurement(session.recipe.results["segmenter"])._rows.rows
     assert matrix.sum() == sum((rows.example(k)["label"] != 255).sum() for k in range(7))
 
 
-def test_results_that_differ_in_their_nets_alone_are_measured_by_one_program(runs, tiny_data, tiny_nets):
-    session, _, _ = api.open_run(runs / "1", tiny_data)
+def test_results_that_differ_in_their_nets_alone_are_measured_by_one_program(folders, tiny_data, tiny_nets):
+    session, _, _ = runs.open_run(folders / "1", tiny_data)
     item = session.recipe.results["segmenter"]
     measurement = session.measurement(item)
     assert session.measurement(dataclasses.replace(item, name="other", nets={}, groups={"some": (1,)})) is measurement
@@ -75,9 +75,9 @@ def test_results_that_differ_in_their_nets_alone_are_measured_by_one_program(run
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_the_compiled_programs_split_their_rows_over_all_devices(runs, tiny_data, tiny_nets, monkeypatch, count):
+def test_the_compiled_programs_split_their_rows_over_all_devices(folders, tiny_data, tiny_nets, monkeypatch, count):
     use_devices(monkeypatch, count)
-    session, _, _ = api.open_run(runs / "1", tiny_data)
+    session, _, _ = runs.open_run(folders / "1", tiny_data)
     item = session.recipe.results["segmenter"]
     measurement, nets = session.measurement(item), session.nets(item)
     for number, (canvas, rows) in enumerate(measurement.batches()):

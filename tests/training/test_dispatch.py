@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import scarce_jax
+from scarce_jax import mesh as mesh_lib
 from scarce_jax.errors import InputError
+from scarce_jax.runtime import Runtime
 from scarce_jax.training import dispatch, loop
-from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training.dispatch import dispatches
-from scarce_jax.training.recipe import Runtime
 from tests import tiny
 
 STEPS = 14

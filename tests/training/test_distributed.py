@@ -9,9 +9,9 @@ import sys
 import jax
 import numpy as np
 
-from scarce_jax import api
+from scarce_jax import mesh as mesh_lib
+from scarce_jax import runs
 from scarce_jax.data.records import Records
-from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training.infer import load_mean
 from tests import tiny
 
@@ -22,7 +22,7 @@ SCRIPT = """
 import dataclasses, sys
 from scarce_jax.cli import main
 from scarce_jax.methods import detailer
-from scarce_jax.training.recipe import Infer, Mean
+from scarce_jax.recipe import Infer, Mean
 from tests import tiny
 
 plain = detailer.recipe
@@ -74,7 +74,7 @@ def test_two_processes_do_what_one_does(tmp_path, tiny_data, tiny_nets, monkeypa
     whole = mesh_lib.make_mesh
     monkeypatch.setattr(mesh_lib, "make_mesh", lambda devices=None: whole(devices or jax.devices()[:1]))
     alone = tmp_path / "alone"
-    expected = api.train(CONFIG, alone, data_dir=tiny_data)
+    expected = runs.train(CONFIG, alone, data_dir=tiny_data)
     one, two = tiny.stored(alone), tiny.stored(run)
     assert one.keys() == two.keys()
     for name, array in one.items():
@@ -88,7 +88,7 @@ def test_two_processes_do_what_one_does(tmp_path, tiny_data, tiny_nets, monkeypa
     assert summary["devices"] == 4
     # What four devices of two processes measured, one measures again.
     for name in expected["results"]:
-        found = api.evaluate(run, name, data_dir=tiny_data)
+        found = runs.evaluate(run, name, data_dir=tiny_data)
         assert found["devices"] == 1 and found["images"] == 7
         assert found["miou"] == summary["results"][name]["miou"]
         assert found["per_class"] == summary["results"][name]["per_class"]
@@ -99,7 +99,7 @@ def test_two_processes_do_what_one_does(tmp_path, tiny_data, tiny_nets, monkeypa
         one, two = (r.read(name)["mask"] for r in records)
         assert one.shape == (32, 32) and (one == two).mean() > 0.99
 
-    session, _, _ = api.open_run(run, tiny_data)
+    session, _, _ = runs.open_run(run, tiny_data)
     source = session.recipe.stage("detail").source
     first = session.inputs.open(source)[0]
     colour = source.transform(first, jax.random.key(0), {})["image"].mean((0, 1))

@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scarce_jax import mesh as mesh_lib
+from scarce_jax import recipe as recipe_lib
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import load_info
 from scarce_jax.data.records import Records
 from scarce_jax.errors import InputError
 from scarce_jax.methods.common import image_input, unaugmented
+from scarce_jax.optim import Optimizer
+from scarce_jax.recipe import Artifact, Eval, Infer, Mean, Net, Out, Recipe, Source, Train, Turn
 from scarce_jax.training import infer as infer_lib
-from scarce_jax.training import mesh as mesh_lib
-from scarce_jax.training import recipe as recipe_lib
-from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import Artifact, Eval, Infer, Mean, Net, Out, Recipe, Source, Train, Turn
 from scarce_jax.training.run import run
 from tests import tiny
 
@@ -183,7 +183,7 @@ def finished(tmp_path_factory, tiny_data):
 def encoder_output(folder, data, stats):
     """Every training image and its features by Flax alone, with given statistics."""
     from scarce_jax.data.source import Reader, Rows
-    from scarce_jax.ops.warp import normalise
+    from scarce_jax.ops.augment import normalise
 
     reader = Reader("scenes", "train", str(data))
     rows = Rows(reader, range(12), labels=("fine",), size=SIZE)

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from scarce_jax import api
+from scarce_jax import config_files, runs
+from scarce_jax import mesh as mesh_lib
+from scarce_jax.dry_run import dry_run
 from scarce_jax.errors import InputError
 from scarce_jax.methods import networks
 from scarce_jax.models import resnet, weights
-from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.optim import Optimizer
+from scarce_jax.recipe import Artifact, FromRun, Net, Pretrained, parse_origin
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.initial import content, take
-from scarce_jax.training.optim import Optimizer
-from scarce_jax.training.recipe import Artifact, FromRun, Net, Pretrained, parse_origin
+from scarce_jax.training.start import content, take
 from tests import tiny, torch_files
 
 STILL = Optimizer(lr=0.0)
@@ -39,7 +40,7 @@ def finished(tmp_path_factory, tiny_data):
     run = tmp_path_factory.mktemp("source") / "run"
     with pytest.MonkeyPatch.context() as patch:
         tiny.install(patch.setattr)
-        api.train(tiny.supervised_config(steps=2), run, data_dir=tiny_data)
+        runs.train(tiny.supervised_config(steps=2), run, data_dir=tiny_data)
     return run
 
 
@@ -130,8 +131,8 @@ def test_every_training_stage_has_it():
     config = tiny.detailer_config(compare=True, student=True)
     for stage, origin in origins.items():
         config = tiny.replaced(config, stage, init_from=origin)
-    assert api.from_json("detailer", json.loads(json.dumps(api.to_json(config)))) == config
-    found = {s["name"]: s["nets"]["segmenter"]["init_from"] for s in api.dry_run(config)["stages"]}
+    assert config_files.from_json("detailer", json.loads(json.dumps(config_files.to_json(config)))) == config
+    found = {s["name"]: s["nets"]["segmenter"]["init_from"] for s in dry_run(config)["stages"]}
     assert found == {
         "detailer": "a:b/c",
         "classifier": "w.pth",
@@ -146,7 +147,7 @@ def test_all_that_a_pattern_finds_must_fit(finished, tmp_path, tiny_data):
         tiny.detailer_config(steps=1), "detailer", init_from=f"{finished}:segmenter/segmenter#^conv|bn"
     )
     with pytest.raises(InputError) as caught:
-        api.train(config, tmp_path / "run", data_dir=tiny_data)
+        runs.train(config, tmp_path / "run", data_dir=tiny_data)
     assert "1 of 5 arrays do not fit: params/conv/kernel is [3, 3, 3, 8], expected [3, 3, 15, 8]" in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -160,12 +161,12 @@ def test_what_is_missing_is_named_before_anything_is_trained(other, tmp_path, ti
         (f"{tmp_path}/none.safetensors", "none.safetensors: no such file"),
     ):
         with pytest.raises(InputError, match=message):
-            api.train(still(origin), tmp_path / "run", data_dir=tiny_data)
+            runs.train(still(origin), tmp_path / "run", data_dir=tiny_data)
     for path in (other / "segmenter" / "nets" / "segmenter").rglob("*"):
         if path.is_file() and path.stat().st_size > 500 and "metadata" not in path.name:
             path.write_bytes(bytes(x ^ 1 for x in path.read_bytes()))
     with pytest.raises(InputError, match="init_from .*; train it again, or choose another net"):
-        api.train(still(f"{other}:segmenter/segmenter"), tmp_path / "run", data_dir=tiny_data)
+        runs.train(still(f"{other}:segmenter/segmenter"), tmp_path / "run", data_dir=tiny_data)
     assert not (tmp_path / "run").exists()
 
 
@@ -173,7 +174,7 @@ def test_content_counts_and_its_place_does_not(other, tmp_path, tiny_data, caplo
     run, moved = tmp_path / "run", tmp_path / "moved"
     config = still(f"{other}:segmenter/segmenter")
     with caplog.at_level(logging.INFO, "scarce_jax"):
-        api.train(config, run, data_dir=tiny_data)
+        runs.train(config, run, data_dir=tiny_data)
     assert f"segmenter: segmenter starts from 9 arrays of {other}:segmenter/segmenter; at initial" in caplog.text
     facts = done(run)["init_from"]["segmenter"]
     assert facts["source"] == config.segmenter.init_from and facts["arrays"] == 9 and facts["drawn"] == []
@@ -182,17 +183,17 @@ def test_content_counts_and_its_place_does_not(other, tmp_path, tiny_data, caplo
     first = (run / "segmenter" / "DONE").stat().st_mtime_ns
     shutil.move(other, moved)
     # A finished stage does not need it any more, but a name that was never looked at is not believed.
-    api.train(config, run, data_dir=tiny_data)
+    runs.train(config, run, data_dir=tiny_data)
     with pytest.raises(InputError, match="elsewhere is not a run folder"):
-        api.train(still(f"{tmp_path}/elsewhere:segmenter/segmenter"), run, data_dir=tiny_data)
+        runs.train(still(f"{tmp_path}/elsewhere:segmenter/segmenter"), run, data_dir=tiny_data)
     with pytest.raises(InputError, match="other is not a run folder"):
-        api.train(config, run, data_dir=tiny_data, redo="segmenter")
-    api.train(still(f"{moved}:segmenter/segmenter"), run, data_dir=tiny_data)
+        runs.train(config, run, data_dir=tiny_data, redo="segmenter")
+    runs.train(still(f"{moved}:segmenter/segmenter"), run, data_dir=tiny_data)
     assert (run / "segmenter" / "DONE").stat().st_mtime_ns == first
     # Its parameters are the same, its batch statistics are not.
     shutil.copytree(run, other)
     with pytest.raises(InputError, match=r"stage segmenter was begun .*\n  nets.segmenter.init_from.net: "):
-        api.train(config, run, data_dir=tiny_data)
+        runs.train(config, run, data_dir=tiny_data)
 
 
 class TrunkNet(nn.Module):
@@ -248,14 +249,14 @@ def test_a_file_of_weights_fills_the_trunk(trunk, tmp_path, tiny_data):
     tensors["conv1.weight"][0, 0, 0, 0] += 1
     assert content(Pretrained(source=str(torch_files.save(path, tensors)))) != content(moved)
     with pytest.raises(InputError, match="width 4, and the net is a ResNet of width 8; set the stage's width"):
-        api.train(still(str(path), width=8), tmp_path / "wide", data_dir=tiny_data)
+        runs.train(still(str(path), width=8), tmp_path / "wide", data_dir=tiny_data)
     assert not (tmp_path / "wide").exists()
 
 
 def test_a_dry_run_names_the_origin_without_looking_at_it():
     config = still("runs/none:segmenter/segmenter#^backbone/")
-    found = api.dry_run(config)["stages"][0]["nets"]["segmenter"]
+    found = dry_run(config)["stages"][0]["nets"]["segmenter"]
     assert found["init_from"] == "runs/none:segmenter/segmenter#^backbone/"
     with pytest.raises(InputError, match="init_from 'resnet50': expected RUN:STAGE/NET"):
-        api.dry_run(still("resnet50"))
+        dry_run(still("resnet50"))
     assert str(Artifact(stage="detailer", name="segmenter")) == "detailer/segmenter"

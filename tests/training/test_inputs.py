@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 
+from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.schema import SCENES
 from scarce_jax.data.source import stream
 from scarce_jax.errors import InputError
-from scarce_jax.ops.warp import Augment, augment
-from scarce_jax.training import mesh as mesh_lib
+from scarce_jax.ops.augment import Augment, augment
+from scarce_jax.recipe import Recipe, Source
 from scarce_jax.training.inputs import Inputs, TrainInput, fits, make_batch
-from scarce_jax.training.recipe import Recipe, Source
 
 CROP = Augment(crop=(24, 24), scale=(0.5, 2.0), rotate=20.0, brightness=0.2)
 

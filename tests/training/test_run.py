@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from scarce_jax import api
+from scarce_jax import mesh as mesh_lib
+from scarce_jax import runs
 from scarce_jax.errors import InputError
 from scarce_jax.methods import supervised
-from scarce_jax.training import mesh as mesh_lib
 from scarce_jax.training.session import Session
 from tests import tiny
 
@@ -37,7 +37,7 @@ def finished(tmp_path_factory, tiny_data):
     with pytest.MonkeyPatch.context() as patch:
         tiny.install(patch.setattr)
         use_devices(patch, 1)
-        api.train(CONFIG, folder, data_dir=tiny_data)
+        runs.train(CONFIG, folder, data_dir=tiny_data)
     return folder
 
 
@@ -70,7 +70,7 @@ def test_equal_stages_are_skipped_whatever_the_runtime(copy, tiny_data):
     before, metrics, results = done_at(copy), (copy / "metrics.jsonl").read_bytes(), summary(copy)["results"]
     assert before.keys() == {"detailer", "classifier", "detail"}
     runtime = tiny.Runtime(checkpoint_every=1, log_every=7, workers=0, resident=False)
-    found = api.train(dataclasses.replace(CONFIG, runtime=runtime), copy, data_dir=tiny_data)
+    found = runs.train(dataclasses.replace(CONFIG, runtime=runtime), copy, data_dir=tiny_data)
     assert done_at(copy) == before and (copy / "metrics.jsonl").read_bytes() == metrics
     assert found["results"] == results
 
@@ -79,7 +79,7 @@ def test_a_changed_setting_is_refused_with_the_difference(copy, tiny_data):
     files = sorted((p, p.stat().st_mtime_ns) for p in copy.rglob("*"))
     changed = tiny.replaced(CONFIG, "classifier", steps=4, dropout=0.2)
     with pytest.raises(InputError) as caught:
-        api.train(changed, copy, data_dir=tiny_data)
+        runs.train(changed, copy, data_dir=tiny_data)
     message = str(caught.value)
     for part in (
         f"{copy}: stage classifier was begun with other settings",
@@ -90,20 +90,20 @@ def test_a_changed_setting_is_refused_with_the_difference(copy, tiny_data):
     ):
         assert part in message
     with pytest.raises(InputError, match="stage detailer.*\n(.*\n)*  seed: 0 -> 1"):
-        api.train(dataclasses.replace(CONFIG, seed=1), copy, data_dir=tiny_data)
+        runs.train(dataclasses.replace(CONFIG, seed=1), copy, data_dir=tiny_data)
     assert sorted((p, p.stat().st_mtime_ns) for p in copy.rglob("*")) == files
 
 
 def test_redo_does_a_stage_again_and_all_that_read_from_it(copy, finished, tiny_data):
     before = done_at(copy)
     with pytest.raises(InputError, match="--redo clasifier: no such stage; .*detailer, classifier, detail"):
-        api.train(CONFIG, copy, data_dir=tiny_data, redo="clasifier")
+        runs.train(CONFIG, copy, data_dir=tiny_data, redo="clasifier")
     changed = tiny.replaced(CONFIG, "detailer", steps=2)
     with pytest.raises(InputError, match="stage detailer was begun with other settings"):
-        api.train(changed, copy, data_dir=tiny_data, redo="classifier")
+        runs.train(changed, copy, data_dir=tiny_data, redo="classifier")
     # Refused before anything is deleted.
     assert done_at(copy) == before
-    found = api.train(changed, copy, data_dir=tiny_data, redo="detailer")
+    found = runs.train(changed, copy, data_dir=tiny_data, redo="detailer")
     after = done_at(copy)
     assert after["classifier"] == before["classifier"]
     assert after["detailer"] > before["detailer"] and after["detail"] > before["detail"]
@@ -119,7 +119,7 @@ def test_reuse_takes_over_equal_stages_by_hard_links(copy, tmp_path, tiny_data):
     with (copy / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "detailer", "st')  # A kill cut this line.
     run = tmp_path / "new"
-    found = api.train(tiny.replaced(CONFIG, "classifier", steps=2), run, data_dir=tiny_data, reuse=copy)
+    found = runs.train(tiny.replaced(CONFIG, "classifier", steps=2), run, data_dir=tiny_data, reuse=copy)
     linked = [p for stage in ("detailer", "detail") for p in (copy / stage).rglob("*") if p.is_file()]
     assert len(linked) > 5
     assert all((run / p.relative_to(copy)).stat().st_ino == p.stat().st_ino for p in linked)
@@ -134,16 +134,16 @@ def test_reuse_takes_over_equal_stages_by_hard_links(copy, tmp_path, tiny_data):
     }
     assert [s["name"] for s in found["stages"]] == ["detailer", "classifier", "detail"]
     with pytest.raises(InputError, match="not a run folder"):
-        api.train(CONFIG, tmp_path / "x", data_dir=tiny_data, reuse=tmp_path)
+        runs.train(CONFIG, tmp_path / "x", data_dir=tiny_data, reuse=tmp_path)
     # What is linked is not changed by doing it again elsewhere.
     kept = {p: p.read_bytes() for p in linked}
-    api.train(tiny.replaced(CONFIG, "classifier", steps=2), run, data_dir=tiny_data, redo="detail")
+    runs.train(tiny.replaced(CONFIG, "classifier", steps=2), run, data_dir=tiny_data, redo="detail")
     assert all(p.read_bytes() == content for p, content in kept.items())
 
 
 def test_without_the_comparison_the_main_results_have_the_same_bits(finished, tmp_path, tiny_data):
     run = tmp_path / "alone"
-    found = api.train(dataclasses.replace(CONFIG, compare=False), run, data_dir=tiny_data)
+    found = runs.train(dataclasses.replace(CONFIG, compare=False), run, data_dir=tiny_data)
     assert [s["name"] for s in found["stages"]] == ["detailer", "detail"]
     assert same_nets(run, finished, "detailer")
     assert found["results"] == {name: summary(finished)["results"][name] for name in found["results"]}
@@ -155,19 +155,19 @@ def test_without_the_comparison_the_main_results_have_the_same_bits(finished, tm
 def test_evaluate_gives_the_summary_again_on_any_number_of_devices(finished, tiny_data, monkeypatch):
     # The training data is not needed: only what the result measures.
     use_devices(monkeypatch, 8)
-    found = api.evaluate(finished, "detailer_composite", data_dir=tiny_data)
+    found = runs.evaluate(finished, "detailer_composite", data_dir=tiny_data)
     known = summary(finished)["results"]["detailer_composite"]
     assert found["devices"] == 8 and found["images"] == 7
     for name in ("miou", "mean_accuracy", "pixel_accuracy", "per_class", "miou_at_size"):
         assert found[name] == known[name]
     with pytest.raises(InputError, match="result 'students': this run has detailer, coarse"):
-        api.evaluate(finished, "students", data_dir=tiny_data)
+        runs.evaluate(finished, "students", data_dir=tiny_data)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, tiny_data):
     config = tiny.supervised_config(steps=9, optim=dataclasses.replace(tiny.stage()["optim"], lr=1e30))
     with pytest.raises(InputError, match=r"stage segmenter: .*loss.* at step \d is not finite .*lower the learning"):
-        api.train(config, tmp_path / "run", data_dir=tiny_data)
+        runs.train(config, tmp_path / "run", data_dir=tiny_data)
     assert not (tmp_path / "run/segmenter/DONE").exists()
     logged = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(x["segmenter/loss"]) for x in logged)
@@ -177,7 +177,7 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path, tiny
     use_devices(monkeypatch, 8)
     for batch, advice in ((12, "8 or 16"), (6, "8")):
         with pytest.raises(InputError, match=f"{batch} examples do not divide over 8 devices; set it to {advice}$"):
-            api.train(tiny.supervised_config(batch=batch), tmp_path / "run", data_dir=tiny_data)
+            runs.train(tiny.supervised_config(batch=batch), tmp_path / "run", data_dir=tiny_data)
     assert not (tmp_path / "run").exists()
 
 
@@ -201,7 +201,7 @@ def test_the_best_measurement_decides_where_asked(tmp_path, tiny_data, monkeypat
 
     monkeypatch.setattr(supervised, "recipe", recipe)
     monkeypatch.setattr(Session, "measure", measure)
-    api.train(tiny.supervised_config(steps=8, eval_every=2), tmp_path, data_dir=tiny_data)
+    runs.train(tiny.supervised_config(steps=8, eval_every=2), tmp_path, data_dir=tiny_data)
     done = json.loads((tmp_path / "segmenter/DONE").read_text())
     assert done["kept_step"] == 6 and done["steps"] == 8
     kept = tiny.stored(tmp_path)
@@ -213,7 +213,7 @@ def test_the_best_measurement_decides_where_asked(tmp_path, tiny_data, monkeypat
 
 def test_how_often_a_stage_is_measured_is_no_other_setting(copy, tiny_data):
     before = done_at(copy)
-    api.train(tiny.detailer_config(compare=True, steps=3, eval_every=0), copy, data_dir=tiny_data)
+    runs.train(tiny.detailer_config(compare=True, steps=3, eval_every=0), copy, data_dir=tiny_data)
     assert done_at(copy) == before
 
 
@@ -223,5 +223,5 @@ def test_out_of_memory_says_what_to_lower(tmp_path, tiny_data, monkeypatch):
 
     monkeypatch.setattr("scarce_jax.training.run.train", exhausted)
     with pytest.raises(InputError, match=r"stage segmenter: out of device memory with batch 8 of labelled .*lower"):
-        api.train(tiny.supervised_config(), tmp_path / "run", data_dir=tiny_data)
+        runs.train(tiny.supervised_config(), tmp_path / "run", data_dir=tiny_data)
     assert not (tmp_path / "run" / "segmenter" / "DONE").exists()

@@ -10,11 +10,11 @@ import numpy as np
 import optax
 import pytest
 
-from scarce_jax.training import mesh as mesh_lib
+from scarce_jax import mesh as mesh_lib
+from scarce_jax.optim import Group, Optimizer, Schedule
+from scarce_jax.recipe import Net, Out, Source, Train, Turn, interned
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.inputs import TrainInput
-from scarce_jax.training.optim import Group, Optimizer, Schedule
-from scarce_jax.training.recipe import Net, Out, Source, Train, Turn, interned
 from scarce_jax.training.step import make_step
 
 traces = collections.Counter()

@@ -1,0 +1,100 @@
+"""Times what a config compiles: a stage's training step, or the prediction of a result."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+import jax
+
+from scarce_jax import mesh as mesh_lib
+from scarce_jax import methods
+from scarce_jax.benchmark.prediction import Prediction
+from scarce_jax.benchmark.roofline import memory_in_use
+from scarce_jax.benchmark.training import Training
+from scarce_jax.config_files import from_json, resolve, to_json
+from scarce_jax.data.builders import is_prepared, load_info
+from scarce_jax.data.schema import KNOWN
+from scarce_jax.errors import InputError
+from scarce_jax.provenance import git_revision, versions
+from scarce_jax.runs import set_xla_flags
+from scarce_jax.training.session import Session
+
+MODES = {"train": Training, "infer": Prediction}
+
+
+def benchmark(
+    config: Any,
+    *,
+    stage: str | None = None,
+    mode: str = "train",
+    batch: int | None = None,
+    steps: int = 20,
+    native: tuple[int, int] | None = None,
+    data_dir: str | os.PathLike | None = None,
+    name: str | None = None,
+) -> dict[str, Any]:
+    """Compiles and times a stage's real step on synthetic rows and, where the dataset is prepared, on real data.
+
+    Args:
+      stage: a training stage; default the recipe's first. In mode "infer": the one that left the measured nets;
+        default that of the first result that predicts anything.
+      mode: "train"; or "infer", which times masks at native size through a `Predictor` with random nets.
+      batch: examples per step of every source, over all devices; in mode "infer" per device, where without it the batch
+        doubles from 1 until images/s stop growing or memory ends.
+      steps: measured steps; those before them that compile and warm up are left out.
+      native: (height, width) of the images in mode "infer"; default that of the dataset's first, else the source's
+        size.
+      name: stands as "config" in the record; default the method's name.
+
+    Returns:
+      One record of JSON values. Step times are in ms, between the ends of consecutive steps that are dispatched as
+      training does; FLOPs, bytes and memory are those of one device.
+
+      Both modes: "benchmark" (the mode), "git_revision", "versions", "device" (its kind), "devices", "config",
+      "method", "stage", "dtype", "deterministic", "global_batch", "size", "parameters", "steps", "median_step_ms",
+      "p90_step_ms", "images_per_second", "images_per_second_per_device", "flops" of a step, "flops_per_second",
+      "share_of_peak", "bytes", "bytes_per_second", "share_of_bandwidth" (`benchmark.roofline`), "memory" (the largest ever in
+      use, where the device tells).
+      "train": "crop", "lower_seconds", "compile_seconds", "compile_cache", "steps_per_dispatch", "peak_bytes",
+      "data_wait" (share of the time spent waiting for batches), "loss_is_finite", and "real": the same times on the
+      dataset's images, with "resident", "workers", "loader_images_per_second" and "loader_to_step", the ratio of the
+      loader's rate to the step's; or null, and "real_missing" says why.
+      "infer": "result", "native_size", "latency" (one image through `Predictor.predict`, host work included),
+      "best_batch" per device, whose figures are the record's, and "batches", every batch tried, with the
+      seconds of its first call, which compiles.
+
+    Raises:
+      InputError: no such stage, a batch that does not divide over the devices, or no memory for it.
+    """
+    if steps < 1 or (batch is not None and batch < 1):
+        raise InputError(f"benchmark: found {steps} steps and batch {batch}; expected at least 1")
+    if mode not in MODES:
+        raise InputError(f"benchmark: mode {mode!r}; expected one of {', '.join(MODES)}")
+    method = methods.name_of(config)
+    set_xla_flags(config.runtime)
+    config = from_json(method, to_json(resolve(config)))
+    data_dir = None if data_dir is None else os.fspath(data_dir)
+    prepared = is_prepared(config.dataset, data_dir)
+    known = KNOWN.get(config.dataset)
+    info = load_info(config.dataset, data_dir) if prepared or known is None else known
+    recipe = methods.by_name(method).recipe(config, info)
+    mesh = mesh_lib.make_mesh()
+    device = mesh.devices.flat[0]
+    session = Session(recipe, info.classes, pathlib.Path(), data_dir, mesh, config.runtime, config.seed)
+    header = {
+        "benchmark": mode,
+        "git_revision": git_revision(),
+        "versions": versions(),
+        "device": device.device_kind,
+        "devices": mesh.size,
+        "config": name or method,
+        "method": method,
+        "dtype": config.dtype,
+        "deterministic": config.runtime.deterministic,
+        # With a persistent cache, compile seconds may be those of reading it.
+        "compile_cache": jax.config.jax_compilation_cache_dir is not None,
+    }
+    found = MODES[mode](session, info, config, prepared, stage, steps, batch, native).record()
+    return {**header, **found, "memory": memory_in_use(device)}

@@ -1,0 +1,188 @@
+"""A stage without data: rows of random content, and abstract arguments of its compiled program."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from scarce_jax import mesh as mesh_lib
+from scarce_jax.data.schema import IGNORE, DatasetInfo
+from scarce_jax.errors import InputError
+from scarce_jax.recipe import Artifact, Infer, Mean, Net, NetState, Recipe, Source, Stage, Train
+from scarce_jax.runtime import Runtime
+from scarce_jax.training import state as state_lib
+from scarce_jax.training.infer import compile_predict
+from scarce_jax.training.inputs import fits
+from scarce_jax.training.step import make_step
+
+MASKS = ("fine", "coarse", "label")
+
+
+class SyntheticRows:
+    """Rows as an opened `Source` gives them, of random content; `data.source.Rows` has the attributes' meaning.
+
+    Args:
+      count: how many rows.
+      native: (height, width) of the images of a source that keeps native sizes.
+    """
+
+    def __init__(
+        self, source: Source, recipe: Recipe, info: DatasetInfo, count: int, native: tuple[int, int] | None = None
+    ):
+        self.size, self.fields, self.labels = source.size, source.fields, source.labels
+        self.indices = range(count)
+        self.spec = row_spec(source, recipe, info, native)
+        self.canvas = self.spec["image"].shape[:2]
+        self._classes = len(info.classes)
+        self.reader = self  # What a `weight` looks at is the reader's `tags`.
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @functools.cached_property
+    def tags(self) -> np.ndarray:
+        return np.random.default_rng(0).integers(0, 2, (len(self), self._classes), np.uint8) | np.eye(
+            len(self), self._classes, dtype=np.uint8
+        )
+
+    def read(self, i: int) -> dict[str, np.ndarray]:
+        return self[i]
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([1, k])
+
+        def draw(name: str, spec: jax.ShapeDtypeStruct) -> np.ndarray:
+            if name in ("height", "width"):
+                return np.int32(self.canvas[name == "width"])
+            if name == "tags":
+                return self.tags[k]
+            if name in MASKS or (spec.dtype == np.uint8 and len(spec.shape) == 2):
+                mask = rng.integers(0, self._classes + 1, spec.shape, np.uint8)
+                return np.where(mask == self._classes, np.uint8(IGNORE), mask)
+            if jnp.issubdtype(spec.dtype, np.integer):
+                return rng.integers(0, 256 if name == "image" else 2, spec.shape, spec.dtype)
+            return rng.random(spec.shape).astype(spec.dtype)
+
+        return {name: draw(name, spec) for name, spec in self.spec.items()}
+
+
+def row_spec(
+    source: Source, recipe: Recipe, info: DatasetInfo, native: tuple[int, int] | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of everything in one row of a source.
+
+    Raises:
+      InputError: it reads records of a function that runs on the host, whose shapes are not known before it ran; or
+        images of native size, and `native` is not given.
+    """
+    canvas = source.size or native
+    if canvas is None:
+        raise InputError(f"source {source.dataset}/{source.split}: reads images at native size, which is not known")
+    mask = jax.ShapeDtypeStruct(canvas, jnp.uint8)
+    spec = {"image": jax.ShapeDtypeStruct((*canvas, 3), jnp.uint8)}
+    spec |= {name: jax.ShapeDtypeStruct((), jnp.int32) for name in ("height", "width")}
+    for field in source.fields:
+        if isinstance(field, Artifact):
+            found = inferred(recipe, info, field, native)
+            spec[field.name] = mask if found.dtype == jnp.uint8 and len(found.shape) == 2 else found
+        else:
+            spec[field] = jax.ShapeDtypeStruct((len(info.classes),), jnp.uint8) if field == "tags" else mask
+    if source.labels:
+        spec["label"] = mask
+    return spec
+
+
+def inferred(
+    recipe: Recipe, info: DatasetInfo, artifact: Artifact, native: tuple[int, int] | None = None
+) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of one record's field, or of a mean, that an `Infer` stage leaves."""
+    stage = recipe.stage(artifact.stage)
+    if stage.finish is not None:
+        raise InputError(
+            f"stage {stage.name}: its records are made on the host, so the shape of {artifact.name!r} is not known "
+            f"before it ran; choose a stage that does not read it"
+        )
+
+    def predict(nets, rows, consts):
+        batch = jax.vmap(lambda row: stage.source.transform(row, jax.random.key(0), consts))(rows)
+        return stage.predict(nets, batch, consts)
+
+    rows = _stacked(row_spec(stage.source, recipe, info, native), 1)
+    found = jax.eval_shape(predict, abstract_nets(stage.nets), rows, abstract_consts(stage, recipe, info))
+    one = found[artifact.name]
+    return jax.ShapeDtypeStruct(one.shape[1:], jnp.float32 if isinstance(stage.write, Mean) else one.dtype)
+
+
+def abstract_nets(nets: Mapping[str, Net]) -> dict[str, NetState]:
+    """Every net without optimizer state."""
+    return {role: state_lib.abstract_net(net) for role, net in nets.items()}
+
+
+def abstract_consts(stage: Stage, recipe: Recipe, info: DatasetInfo) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a stage's constants."""
+    found = {}
+    for name, value in stage.consts.items():
+        if isinstance(value, Artifact):
+            found[name] = inferred(recipe, info, value)
+        else:
+            found[name] = jax.ShapeDtypeStruct(np.shape(value), np.asarray(value).dtype)
+    return found
+
+
+def _stacked(spec: Any, *leading: int) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype), spec)
+
+
+def _placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def lower(
+    stage: Stage,
+    recipe: Recipe,
+    info: DatasetInfo,
+    mesh: Mesh,
+    native: tuple[int, int] | None = None,
+) -> jax.stages.Lowered:
+    """A stage's program, a training step or the prediction of one batch, lowered for abstract arguments."""
+    everywhere, split = mesh_lib.replicated(mesh), mesh_lib.split(mesh)
+    consts = _placed(abstract_consts(stage, recipe, info), everywhere)
+    nets = abstract_nets(stage.nets)
+    if isinstance(stage, Infer):
+        rows = row_spec(stage.source, recipe, info, native)
+        rows["counts"] = jax.ShapeDtypeStruct((), jnp.bool_)
+        batch = _placed(_stacked(rows, stage.source.batch * mesh.size), split)
+        return compile_predict(stage, mesh).lower(_placed(nets, everywhere), batch, consts)
+    txs = state_lib.transformations(stage.nets, number_of_steps(stage))
+    for role, tx in txs.items():
+        nets[role] = nets[role].replace(opt=jax.eval_shape(tx.init, nets[role].params))
+    state = state_lib.State(step=jax.ShapeDtypeStruct((), jnp.int32), nets=nets)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    draws = {}
+    for name, source in stage.sources.items():
+        drawn = {"row": jax.ShapeDtypeStruct((), jnp.int32), "decoded": row_spec(source, recipe, info, native)}
+        draws[name] = _placed(_stacked(drawn, source.batch), split)
+    keys = dict.fromkeys((*stage.sources, "loss"), key)
+    state, keys = (_placed(x, everywhere) for x in (state, keys))
+    return make_step(stage, txs, stage.sources, mesh).lower(state, draws, keys, consts)
+
+
+def resident_bytes(source: Source, recipe: Recipe, info: DatasetInfo, count: int, runtime: Runtime, mesh: Mesh) -> int:
+    """What so many decoded examples of a source take on each device, 0 where it streams."""
+    rows = SyntheticRows(source, recipe, info, count)
+    wanted = runtime.resident if source.resident is None else source.resident
+    if not (fits(rows, mesh) if wanted is None else wanted):
+        return 0
+    return count * sum(math.prod(x.shape) * x.dtype.itemsize for x in rows.spec.values())
+
+
+def number_of_steps(stage: Train) -> int:
+    """Steps for the learning rate's schedule, which no program's cost depends on."""
+    return stage.steps if isinstance(stage.steps, int) else 1000

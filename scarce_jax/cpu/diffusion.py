@@ -1,0 +1,301 @@
+"""Self-diffusion: class activation maps spread over superpixels to a label map.
+
+"Transferable Semi-supervised Semantic Segmentation", section L-Net, equation 2. With nothing but the seeds of one class
+held, as the equation is printed, its only minimiser on a connected graph is 1 everywhere. So the label that a
+superpixel gets is that of the multi-label random walker (Grady, "Random walks for image segmentation"): the seeds of
+all present classes and of the background are held, each label's probability minimises equation 2 with its own seeds at
+1 and all other seeds at 0, and the probabilities of all labels sum to 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+import scipy.sparse.linalg
+
+from scarce_jax.cpu.superpixels import adjacency, at_border, cielab, normalised, region_means, superpixels
+from scarce_jax.data.schema import IGNORE
+from scarce_jax.errors import InputError
+
+FREE = -1
+"""Seed value of a node that is none."""
+
+BACKGROUND = 0
+"""Seed value, and column, of the background; the present classes follow it in their order."""
+
+_FAINTEST = 1e-12
+"""No affinity is less, so that the graph stays connected in floating point too."""
+
+
+class Status(enum.IntEnum):
+    """How an image's label map came about; the first three are solved, the others have a fixed result.
+
+    Attributes:
+      SOLVED: foreground and background had seeds.
+      BORDER_BACKGROUND: no superpixel was confident background; those at the border were taken, where no class has a
+        seed.
+      NO_BACKGROUND: the border was all foreground seeds, so nothing is background; with one class the whole image is
+        that class.
+      NO_TAGS: no class is present: all background.
+      ONE_SUPERPIXEL: there is no graph: all 255 (undecided).
+      NO_FOREGROUND: the maps of all present classes are zero: all 255 (undecided).
+    """
+
+    SOLVED = 0
+    BORDER_BACKGROUND = 1
+    NO_BACKGROUND = 2
+    NO_TAGS = 3
+    ONE_SUPERPIXEL = 4
+    NO_FOREGROUND = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Diffusion:
+    """Settings of `self_diffuse`. The paper states the features and the affinity, and none of these values.
+
+    Attributes:
+      background: class id of the background; None where the dataset has none (it becomes 255 then).
+      segments: superpixels to start from (ours; the saliency papers that the method follows use 200 to 300).
+      compactness: CIELAB distance that weighs as much as one grid step (ours: of 10 and 20, the one whose superpixels
+        keep to the outlines of VOC's animals better).
+      iterations: of SLIC's k-means (ours: 10 takes nearly twice as long; see benchmarks/self_diffusion.py).
+      sigma2: sigma^2 of the affinity (that of the same saliency papers).
+      foreground_seed: superpixels whose class map, as a share of its largest value, is at least this are the class's
+        seeds (ours). Its strongest superpixel is one in any case, so that no small object is lost.
+      seed_objectness: share w of the L-Net in the choice of seeds: class maps are multiplied by 1 - w + w * objectness.
+        0 in the paper, so that what the L-Net overlooks is found; more where class maps are coarse.
+      background_map: background seeds have every present class's map, as a share of its largest value, below this
+        (ours).
+      background_objectness: and an objectness below this (ours).
+      decision: a superpixel is foreground where the classes' probabilities together are at least this, of the
+        likeliest class (ours: with one class, and in doubt between two, it is the paper's "larger q").
+    """
+
+    background: int | None = 0
+    segments: int = 300
+    compactness: float = 20.0
+    iterations: int = 5
+    sigma2: float = 0.1
+    foreground_seed: float = 0.6
+    seed_objectness: float = 0.0
+    background_map: float = 0.2
+    background_objectness: float = 0.2
+    decision: float = 0.5
+
+    def __post_init__(self):
+        for name in ("segments", "iterations"):
+            if getattr(self, name) < 1:
+                raise InputError(f"diffusion.{name} is {getattr(self, name)}; expected at least 1")
+        for name in ("compactness", "sigma2"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"diffusion.{name} is {getattr(self, name)}; expected a number above 0")
+        for name in ("foreground_seed", "seed_objectness", "background_map", "background_objectness", "decision"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"diffusion.{name} is {getattr(self, name)}; expected 0..1")
+
+
+def self_diffuse(
+    example_id: str, fields: Mapping[str, np.ndarray | None], *, settings: Diffusion
+) -> dict[str, np.ndarray]:
+    """The label map of one image with known classes: the `finish` of an `Infer` stage, `settings` bound beforehand.
+
+    The same input gives the same bytes.
+
+    Args:
+      example_id: for messages.
+      fields:
+        image: uint8 [H, W, 3] RGB, without padding.
+        tags: uint8 [K], 1 where the dataset's class is present; the background's does not count.
+        cam: floating [h, w, C], class activation maps of the C classes other than the background, in the order of
+          `tags`; what is below 0, and maps of absent classes, count as 0. Their cells tile the image, as those of
+          a VGG-16 do.
+        objectness: floating [h', w'] in 0..1, the L-Net's probability of foreground. Without it, or with None,
+          superpixels are compared by colour alone and background seeds follow from the class maps. The centres of
+          its corner cells are the corner pixels, as in LargeFOV, whose poolings are padded.
+
+    Returns:
+      label: uint8 [H, W], class ids, and 255 where undecided (see `Status`).
+      status: uint8 [], a `Status`.
+
+    Raises:
+      InputError: maps or objectness are not finite.
+    """
+    image, tags, cam = fields["image"], np.asarray(fields["tags"]), np.asarray(fields["cam"])
+    objectness = fields.get("objectness")
+    classes = np.array([k for k in range(tags.size) if k != settings.background], np.intp)
+    if cam.ndim != 3 or cam.shape[-1] != classes.size:
+        raise ValueError(
+            f"{example_id}: cam {list(cam.shape)}; expected [h, w, {classes.size}] for {tags.size} tags and "
+            f"background {settings.background}"
+        )
+    background = IGNORE if settings.background is None else settings.background
+    present = tags[classes] > 0
+    if not present.any():
+        return _uniform(image, background, Status.NO_TAGS)
+    maps = np.maximum(_finite(example_id, "cam", cam[..., present]), 0)
+    maps = at_pixels(maps, image, align_corners=False)  # [H, W, present]
+    lab = cielab(image)
+    regions = superpixels(
+        lab, segments=settings.segments, compactness=settings.compactness, iterations=settings.iterations
+    )
+    if regions.max() == 0:
+        return _uniform(image, IGNORE, Status.ONE_SUPERPIXEL)
+    tiny = np.finfo(np.float32).tiny
+    strength = region_means(maps, regions) / np.maximum(maps.max((0, 1)), tiny)  # [N, present]
+    features, likely = normalised(region_means(lab, regions)), None
+    if objectness is not None:
+        likely = _finite(example_id, "objectness", np.asarray(objectness)[..., None])
+        likely = region_means(at_pixels(likely, image, align_corners=True), regions)  # [N, 1]
+        features = np.concatenate([features, likely], 1)
+        if settings.seed_objectness:
+            strength = strength * (1 - settings.seed_objectness + settings.seed_objectness * likely)
+            strength = strength / np.maximum(strength.max(0), tiny)
+        likely = likely[:, 0]
+    seeds, status = find_seeds(strength, likely, at_border(regions), settings)
+    if status is Status.NO_FOREGROUND:
+        return _uniform(image, IGNORE, status)
+    edges = adjacency(regions)
+    chances = random_walker(edges, affinities(features, edges, settings.sigma2), seeds, 1 + strength.shape[1])
+    label = decide(chances, settings.decision)
+    table = np.concatenate([[background], classes[present]]).astype(np.uint8)
+    return {"label": table[label][regions], "status": np.uint8(status)}
+
+
+def find_seeds(
+    strength: np.ndarray, objectness: np.ndarray | None, border: np.ndarray, settings: Diffusion
+) -> tuple[np.ndarray, Status]:
+    """Which superpixels are held at which label.
+
+    A superpixel that several classes claim goes to the one whose strongest superpixel it is, then to the stronger,
+    then to the first.
+
+    Args:
+      strength: float [N, C], the superpixels' means of the class maps, as a share (0..1) of each map's largest value.
+      objectness: float [N] or None.
+      border: bool [N], whether a superpixel touches the image's border.
+
+    Returns:
+      int [N]: `FREE`, `BACKGROUND`, or 1 + the class's column; and a status, without foreground seeds
+      `Status.NO_FOREGROUND`. A class whose map is zero, or whose strongest superpixel went to another, may have none.
+    """
+    strongest = strength == strength.max(0)
+    strongest &= (np.cumsum(strongest, 0) == 1) & (strength > 0)
+    claims = np.where(strongest, strength + 1, strength)
+    claimed = strongest | ((strength >= settings.foreground_seed) & (strength > 0))
+    foreground = claimed.any(1)
+    best = np.where(claimed, claims, -1).argmax(1)
+    confident = (strength < settings.background_map).all(1) & ~foreground
+    if objectness is not None:
+        confident &= objectness < settings.background_objectness
+    status = Status.SOLVED
+    if not confident.any():
+        confident = border & ~foreground
+        status = Status.BORDER_BACKGROUND if confident.any() else Status.NO_BACKGROUND
+    if not foreground.any():
+        status = Status.NO_FOREGROUND
+    return np.where(foreground, 1 + best, np.where(confident, BACKGROUND, FREE)), status
+
+
+def affinities(features: np.ndarray, edges: np.ndarray, sigma2: float) -> np.ndarray:
+    """Affinity z = exp(-|F_i - F_j| / (2 sigma^2)) of each edge: float64 [E]; the norm is not squared, as printed.
+
+    Args:
+      features: float [N, D].
+      edges: int [E, 2].
+    """
+    distance = np.linalg.norm(features[edges[:, 0]] - features[edges[:, 1]], axis=1)
+    return np.maximum(np.exp(-distance / (2 * sigma2)), _FAINTEST)
+
+
+def random_walker(edges: np.ndarray, weights: np.ndarray, seeds: np.ndarray, labels: int) -> np.ndarray:
+    """Probability that a walk from each node meets a seed of each label first.
+
+    Column q minimises sum_ij w_ij (q_i - q_j)^2 with q held at 1 on the label's seeds and at 0 on all others: with
+    L the graph's Laplacian, U its free nodes and S its seeds, L_UU q_U = -L_US q_S. One factorisation of L_UU serves
+    all labels.
+
+    Args:
+      edges: int [E, 2], each pair of nodes once.
+      weights: float [E], above 0.
+      seeds: int [N], a label 0..labels-1 or `FREE`.
+
+    Returns:
+      float64 [N, labels] in 0..1, rows summing to 1.
+
+    Raises:
+      ValueError: a node has no path to a seed, so that its probabilities are not determined.
+    """
+    count = seeds.size
+    chances = np.zeros((count, labels))
+    held = np.flatnonzero(seeds != FREE)
+    free = np.flatnonzero(seeds == FREE)
+    chances[held, seeds[held]] = 1
+    if not free.size:
+        return chances
+    i, j = edges.T
+    graph = scipy.sparse.coo_array((weights, (i, j)), (count, count)).tocsr()
+    graph = (graph + graph.T).tocsr()
+    parts, part = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    if np.unique(part[held]).size < parts:
+        raise ValueError(f"{np.isin(part, part[held], invert=True).sum()} of {count} nodes have no path to a seed")
+    rows = graph[free]
+    system = scipy.sparse.diags_array(rows.sum(1)) - rows[:, free]
+    # The order that suits a symmetric matrix; pivots stay on the diagonal, which is never the smaller.
+    factors = scipy.sparse.linalg.splu(
+        system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    )
+    chances[free] = np.clip(factors.solve(rows[:, held] @ chances[held]), 0, 1)
+    return chances
+
+
+def decide(chances: np.ndarray, decision: float) -> np.ndarray:
+    """Label of each node: int [N], `BACKGROUND` or the column of the likeliest other label.
+
+    Args:
+      chances: float [N, labels], column `BACKGROUND` first.
+      decision: least sum of the other labels' probabilities that is not background.
+    """
+    others = chances[:, 1:]
+    return np.where(others.sum(1) >= decision, 1 + others.argmax(1), BACKGROUND)
+
+
+def _uniform(image: np.ndarray, value: int, status: Status) -> dict[str, np.ndarray]:
+    return {"label": np.full(image.shape[:2], value, np.uint8), "status": np.uint8(status)}
+
+
+def _finite(example_id: str, name: str, maps: np.ndarray) -> np.ndarray:
+    if not np.isfinite(maps).all():
+        raise InputError(f"{example_id}: field {name} is not finite; its net has diverged, so lower its learning rate")
+    return maps.astype(np.float32)
+
+
+def at_pixels(maps: np.ndarray, image: np.ndarray, *, align_corners: bool) -> np.ndarray:
+    """Maps interpolated bilinearly at an image's pixels: float32 [H, W, D].
+
+    Args:
+      maps: float32 [h, w, D].
+      image: [H, W, ...].
+      align_corners: True puts the centres of the corner cells on those of the corner pixels; False aligns the outer
+        edges, and pixels beyond the first or last cell's centre take that cell.
+    """
+    for axis in (0, 1):
+        low, high, weight = _taps(maps.shape[axis], image.shape[axis], align_corners)
+        weight = weight[:, None, None] if axis == 0 else weight[:, None]
+        maps = maps.take(low, axis) * (1 - weight) + maps.take(high, axis) * weight
+    return maps
+
+
+def _taps(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per target pixel the two source cells around it and the weight of the second."""
+    index = np.arange(target)
+    if align_corners:
+        position = index * ((source - 1) / max(target - 1, 1))
+    else:
+        position = np.clip((index + 0.5) * (source / target) - 0.5, 0, source - 1)
+    low = np.minimum(position.astype(np.intp), source - 1)
+    return low, np.minimum(low + 1, source - 1), (position - low).astype(np.float32)

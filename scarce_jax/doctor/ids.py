@@ -1,0 +1,281 @@
+"""Rules about ids over all masks: range, the code of void, interpolation, classes without a pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from scarce_jax.data.builders.files import ranges
+from scarce_jax.data.schema import IGNORE
+from scarce_jax.doctor.look import Facts, MaskFacts
+from scarce_jax.doctor.report import Findings, plural
+
+MINUS_ONE = {2**16 - 1: "-1 in unsigned 16 bits", 2**32 - 1: "-1 in unsigned 32 bits", -1: "-1"}
+VOID_NAMES = {"void", "unlabelled", "unlabeled", "ignore", "ignored", "ignore label", "border", "don't care"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the masks should hold.
+
+    Attributes:
+      names: of the classes; None where their number is not known.
+      palette: one RGB triple a class, where known.
+      background: index of the background class or None.
+      ignore: ids of void pixels; 255 always is one.
+      settable: whether the user can name another ignore id (`--ignore`), or must recode.
+    """
+
+    names: tuple[str, ...] | None = None
+    palette: tuple[tuple[int, int, int], ...] | None = None
+    background: int | None = None
+    ignore: tuple[int, ...] = ()
+    settable: bool = False
+
+    @property
+    def void(self) -> frozenset[int]:
+        return frozenset({*self.ignore, IGNORE})
+
+    @property
+    def ids(self) -> str:
+        void = " and ".join(str(v) for v in sorted(self.void))
+        return f"{ranges(list(range(len(self.names))))}, void {void}" if self.names else f"class ids, void {void}"
+
+    def name(self, index: int) -> str:
+        return f"{index} ({self.names[index]})" if self.names and 0 <= index < len(self.names) else str(index)
+
+
+def check_ids(facts: Sequence[Facts], expected: Expected, findings: Findings) -> list[str]:
+    """Adds what is wrong with the ids of all masks; gives notes on what could not be checked."""
+    masks = [mask for f in facts for mask in (f.fine, f.coarse) if mask is not None]
+    fine = [f.fine for f in facts if f.fine is not None]
+    if not masks:
+        return []
+    used = sorted({v for mask in masks for v in mask.counts})
+    if expected.names is not None:
+        shifted = _shifted(fine, expected)
+        if shifted:
+            _report_shifted(fine, expected, findings)
+        _check_range(masks, expected, findings, skip={0, len(expected.names)} if shifted else set())
+        _check_void_names(expected, fine[0] if fine else masks[0], findings)
+    else:
+        shifted = False
+        _check_unknown_range(masks, used, expected, findings)
+    _check_minus_one(masks, expected, findings)
+    if not shifted:
+        _check_outlines(fine, expected, findings)
+    _check_one_class(fine, expected, findings)
+    missing = [v for v in expected.ignore if v not in used]
+    if expected.settable and missing and IGNORE in used:
+        first, count = _holding(masks, IGNORE)
+        findings.add(
+            "void-code",
+            first.file,
+            f"255 in {plural(count, 'mask')}, {missing[0]} in none",
+            expected=f"void is {missing[0]}",
+            advice="void seems to be 255 here: leave --ignore out",
+            certain=False,
+        )
+    for mask in masks:
+        if mask.blended:
+            findings.add(
+                "interpolated-mask",
+                mask.file,
+                f"{mask.blended:.0%} of the border pixels have an id between those of their two neighbours, "
+                f"{plural(len(mask.counts), 'id')} in all",
+                expected="one id up to a border and another one from there on",
+                advice="masks must be resized by nearest neighbour: make them again from the originals; blended ids "
+                "are classes that were never drawn",
+                certain=False,
+            )
+    if expected.names is None:
+        return [f"ids {ranges(used)} are in the masks; --classes N or a file of names also checks their range"]
+    return []
+
+
+def check_empty(facts: Sequence[Facts], expected: Expected, places: dict[str, object], findings: Findings) -> None:
+    """Classes without a pixel: in the training split a problem, in another a warning."""
+    if expected.names is None:
+        return
+    splits = dict.fromkeys(f.item.split for f in facts if f.fine is not None)
+    for split in splits:
+        here = [f for f in facts if f.item.split == split]
+        masks = [mask for f in here for mask in (f.fine, f.coarse) if mask is not None]
+        used = {v for mask in masks for v in mask.counts} | {v for f in here for v in f.item.tags or ()}
+        empty = [k for k in range(len(expected.names)) if k not in used]
+        if not empty:
+            continue
+        learned = split == "train" or len(splits) == 1
+        findings.add(
+            "empty-class",
+            places.get(split, split),
+            f"no pixel of {', '.join(expected.name(k) for k in empty[:12])}"
+            f"{', ...' if len(empty) > 12 else ''} in any of {plural(len(masks), 'mask')}",
+            expected=f"each of the {len(expected.names)} classes somewhere in {split or 'the masks'}",
+            advice="nothing can be learned of it: correct the list of classes or the ids, or add images that have it"
+            if learned
+            else "its IoU cannot be measured there and is left out of the mean; move images that have it, if there are",
+            certain=learned,
+            count=len(empty),
+        )
+
+
+def _check_range(masks: Sequence[MaskFacts], expected: Expected, findings: Findings, skip: set[int]) -> None:
+    allowed = {*range(len(expected.names)), *expected.void, *MINUS_ONE, *skip}
+    bad = {id(mask): [v for v in mask.counts if v not in allowed] for mask in masks}
+    values = {v for found in bad.values() for v in found}
+    beyond = len(expected.names)
+    holders = _holding(masks, beyond)[1]
+    lines = sum(mask.outlines.get(beyond, False) for mask in masks)
+    if values == {beyond} and (holders > len(masks) / 2 or lines):
+        why = "runs along the borders of the others" if lines else f"is in {holders:,} of {plural(len(masks), 'mask')}"
+        how = f"give --ignore {beyond}" if expected.settable else f"write 255 in place of {beyond}"
+        advice = (
+            f"{beyond} is one beyond the classes and {why}, so it is probably void: {how}; if it is a class, there are "
+            f"{beyond + 1} classes"
+        )
+        kind = "void-code"
+    else:
+        kind = "id-out-of-range"
+        if any(mask.blended for mask in masks if bad[id(mask)]):
+            advice = (
+                "these masks were resized or compressed with blending (see interpolated-mask): make them again by "
+                "nearest neighbour"
+            )
+        elif max(values, default=0) >= 1000:
+            advice = (
+                "ids in the thousands are instance ids (in Cityscapes class * 1000 + number): use the files of "
+                "class ids"
+            )
+        else:
+            advice = (
+                "recode these ids, as void (255) or as the class that is meant; if they are classes, the list of "
+                "classes is too short; a palette or grey picture made from colours has no class ids at all"
+            )
+    for mask in masks:
+        if bad[id(mask)]:
+            found = ", ".join(f"{v} ({mask.counts[v]:,} pixels)" for v in bad[id(mask)][:6])
+            more = ", ..." if len(bad[id(mask)]) > 6 else ""
+            findings.add(
+                kind,
+                mask.file,
+                f"id {found}{more}",
+                expected=f"ids {expected.ids}",
+                advice=advice,
+            )
+
+
+def _check_unknown_range(masks: Sequence[MaskFacts], used: list[int], expected: Expected, findings: Findings) -> None:
+    """The highest id far beyond the others, when the number of classes is not known."""
+    ids = [v for v in used if v not in expected.void and v not in MINUS_ONE]
+    if len(ids) < 3 or ids[-1] - ids[-2] < 10 + ids[-2] - ids[0]:
+        return
+    first, count = _holding(masks, ids[-1])
+    findings.add(
+        "void-code",
+        first.file,
+        f"id {ids[-1]} in {plural(count, 'mask')}, the other ids end at {ids[-2]}",
+        expected="void is 255",
+        advice=f"if {ids[-1]} is void, give --ignore {ids[-1]}; if it is a class, number the classes "
+        "from 0 without gaps",
+        certain=False,
+    )
+
+
+def _check_minus_one(masks: Sequence[MaskFacts], expected: Expected, findings: Findings) -> None:
+    for mask in masks:
+        for value in sorted(MINUS_ONE.keys() & mask.counts.keys()):
+            findings.add(
+                "void-code",
+                mask.file,
+                f"id {value} ({mask.counts[value]:,} pixels)",
+                expected=f"ids {expected.ids}",
+                advice=f"{value} is {MINUS_ONE[value]}, so probably void: save the masks in 8 bits with 255 there",
+            )
+
+
+def _outlining(masks: Sequence[MaskFacts], value: int) -> list[MaskFacts]:
+    """The masks in which an id runs along borders, if it does so in nearly all that were measured for it."""
+    measured = [mask for mask in masks if value in mask.outlines]
+    found = [mask for mask in measured if mask.outlines[value]]
+    return found if found and len(found) >= 0.8 * len(measured) else []
+
+
+def _shifted(masks: Sequence[MaskFacts], expected: Expected) -> bool:
+    return bool(_outlining(masks, 0)) and _holding(masks, len(expected.names))[1] > 0
+
+
+def _report_shifted(masks: Sequence[MaskFacts], expected: Expected, findings: Findings) -> None:
+    beyond = len(expected.names)
+    for mask in masks:
+        if {0, beyond} & mask.counts.keys():
+            findings.add(
+                "void-code",
+                mask.file,
+                f"0 along the borders, and ids up to {max(v for v in mask.counts if v != IGNORE)}",
+                expected=f"ids {expected.ids}",
+                advice="the ids are one too high, with 0 as void: subtract 1 from each and write 255 in place of 0",
+            )
+
+
+def _check_outlines(masks: Sequence[MaskFacts], expected: Expected, findings: Findings) -> None:
+    candidates = {v for mask in masks for v in mask.outlines if v not in expected.void}
+    for value in sorted(candidates):
+        if expected.names is not None and value >= len(expected.names):
+            continue
+        for mask in _outlining(masks, value):
+            how = f"give --ignore {value}" if expected.settable else "write 255 in place of it"
+            findings.add(
+                "void-code",
+                mask.file,
+                f"id {expected.name(value)} is thin and lies along nearly all borders between the other ids",
+                expected=f"ids {expected.ids}",
+                advice=f"this is how void is drawn: if {value} is void, {how}"
+                + (", and number the classes from 0" if value == 0 else "")
+                + "; if it is a class, all is well",
+                certain=False,
+            )
+
+
+def _check_one_class(masks: Sequence[MaskFacts], expected: Expected, findings: Findings) -> None:
+    used = {v for mask in masks for v in mask.counts}
+    classes = used - expected.void
+    if IGNORE not in used or len(classes) != 1 or any(mask.outlines.get(IGNORE) for mask in masks):
+        return
+    first, count = _holding(masks, IGNORE)
+    shown = sum(mask.counts.get(IGNORE, 0) for mask in masks) / sum(sum(mask.counts.values()) for mask in masks)
+    findings.add(
+        "one-class",
+        first.file,
+        f"only the ids {ranges(sorted(used))} are in the masks; 255 is {shown:.0%} of the pixels",
+        expected="at least two classes; 255 is void and never learned",
+        advice="if 255 is the object, as in black and white masks, write 1 in place of it",
+        count=count,
+    )
+
+
+def _check_void_names(expected: Expected, mask: MaskFacts, findings: Findings) -> None:
+    for index, name in enumerate(expected.names):
+        if name.strip().lower() in VOID_NAMES:
+            findings.add(
+                "void-class",
+                mask.file,
+                f"class {expected.name(index)} is in the list of classes",
+                expected="classes to be learned alone; void pixels are 255",
+                advice="take it off the list and write 255 in its place, unless it is to be predicted",
+                certain=False,
+            )
+
+
+def _holding(masks: Sequence[MaskFacts], value: int) -> tuple[MaskFacts, int]:
+    """The first mask with an id, and how many have it."""
+    found = [mask for mask in masks if value in mask.counts]
+    return (found or masks)[0], len(found)
+
+
+def largest(counts: dict[int, int]) -> tuple[int, float]:
+    """The key with the largest count, and its share."""
+    key = max(counts, key=counts.get)
+    return key, counts[key] / float(np.sum(list(counts.values())))

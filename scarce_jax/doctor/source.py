@@ -1,0 +1,80 @@
+"""What the masks should hold, from the command's flags; and the examples of a source folder of the `folder` builder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+from scarce_jax.data.builders.folder import CLASSES, IMAGES, MASKS, Folder, find_splits, find_tags
+from scarce_jax.data.builders.folder_files import Classes, read_classes
+from scarce_jax.data.schema import IGNORE
+from scarce_jax.doctor.ids import Expected
+from scarce_jax.doctor.layouts import pair_folders
+from scarce_jax.doctor.look import Item
+from scarce_jax.doctor.report import Findings
+from scarce_jax.errors import InputError
+
+
+def given_classes(classes: str | int | os.PathLike[str]) -> Expected:
+    """What `--classes` says: a number, a `classes.json`, or a text file with one name a line.
+
+    Raises:
+      InputError: it is none of these, or not 1 to 255 classes.
+    """
+    text = str(classes)
+    if text.isdecimal():
+        names = [f"class {k}" for k in range(int(text))]
+    else:
+        path = pathlib.Path(classes).expanduser()
+        if path.suffix.lower() == ".json":
+            return _expected(read_classes(path))
+        try:
+            content = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"--classes {classes}: not a number and not a readable file ({error}); expected the number of classes, "
+                "a classes.json, or a text file with one class name a line"
+            ) from error
+        names = [line.strip() for line in content.splitlines() if line.strip()]
+    if not 1 <= len(names) <= IGNORE:
+        raise InputError(f"--classes {classes}: {len(names)} classes, expected 1 to 255")
+    return Expected(names=tuple(names))
+
+
+def source_items(source: pathlib.Path, findings: Findings) -> tuple[list[Item], Expected, dict[str, object]]:
+    """The examples of all splits with their tags, what their masks should hold, and each split's mask folder.
+
+    Raises:
+      InputError: classes.json is missing or wrong, there is no split, or one has no image.
+    """
+    if not source.is_dir():
+        found = "a file" if source.exists() else "missing"
+        raise InputError(f"--source {source}: {found}, expected a folder that holds {Folder.HOLDS}")
+    classes = read_classes(source / CLASSES)
+    items: list[Item] = []
+    places: dict[str, object] = {}
+    for split in find_splits(source):
+        folders = [source / split / kind for kind in MASKS.values()]
+        masks, coarse = (folder if folder.is_dir() else None for folder in folders)
+        items += pair_folders(source / split / IMAGES, masks, coarse, split, findings)
+        places[split] = masks or source / split
+    images: dict[str, dict[str, pathlib.Path]] = {split: {} for split in places}
+    for item in items:
+        images[item.split][item.name] = item.image
+    try:
+        tags = find_tags(source, classes, images)
+    except InputError as error:
+        file, _, found = str(error).partition(", ")
+        advice = "correct it, and check again: the lines after it were not read, and no tag was compared with a mask"
+        findings.add("tags-file", file, found or str(error), expected="lines id,class;class", advice=advice)
+        tags = {}
+    classes_of = {name: frozenset(row.nonzero()[0].tolist()) for name, row in tags.items()}
+    items = [dataclasses.replace(item, tags=classes_of.get(f"{item.split}/{item.name}")) for item in items]
+    return items, _expected(classes), places
+
+
+def _expected(classes: Classes) -> Expected:
+    return Expected(
+        names=classes.classes, palette=classes.palette, background=classes.background, ignore=classes.ignore
+    )

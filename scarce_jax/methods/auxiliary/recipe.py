@@ -1,0 +1,180 @@
+"""Auxiliary confidence: a second net judges each pixel of a segmentation net, and trusted pixels become labels.
+
+"Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review). Stages (* with `compare`):
+`frequencies` and `segmenter` on the labelled images; `statistics`: which classes it has right there; `auxiliary`,
+trained on the frozen segmenter's probability maps; `selection`: how good the kept pixels of the evaluation split are
+(tables 3 and 4); `pseudo_labels` of every unlabelled image, class and confidence; `semi`, trained on both (section 3.1,
+third stage).
+
+`labelled_long`* trains on the labelled images for as many steps as `semi` takes, `all_labels`* on the true masks of all
+images, and `adversarial`* is the method of Hung et al. on the same budget. They start where `semi` does, and draw order
+as it does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from scarce_jax.data.schema import DatasetInfo
+from scarce_jax.errors import InputError
+from scarce_jax.methods import common
+from scarce_jax.methods.adversarial import AdversarialStage, train_adversarial
+from scarce_jax.methods.auxiliary.judge import (
+    AuxiliaryStage,
+    JudgedSegmenter,
+    correctness_statistics,
+    infer_pseudo_labels,
+    infer_selection,
+    train_auxiliary,
+)
+from scarce_jax.methods.auxiliary.selection import selection_tables
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage
+from scarce_jax.methods.networks import compute_dtype, full_size_network, network
+from scarce_jax.methods.supervised import measured, train_segmenter
+from scarce_jax.models.auxiliary import AuxiliaryNet
+from scarce_jax.recipe import (
+    Artifact,
+    Confident,
+    Epochs,
+    Infer,
+    NetState,
+    Recipe,
+    Train,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SemiStage(SegmenterStage):
+    """Training on labelled and pseudo-labelled images.
+
+    Attributes:
+      threshold: T_aux, the confidence from which a pixel of an unlabelled image is a label; 0.9 in the paper.
+      start: from the initial values that `segmenter` had, or from what it became; so do the stages
+        that it is compared with. The paper does not say.
+      labelled_batch: so many images of every batch are labelled ones, and the others pseudo-labelled. None draws all
+        from one shuffled union, as in the paper; of few labelled images a batch then has few.
+    """
+
+    threshold: float = 0.9
+    start: Literal["initial", "segmenter"] = "initial"
+    labelled_batch: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(common.Experiment):
+    """Stages as in the module's docstring; `adversarial=None` leaves that comparison out.
+
+    Attributes:
+      class_weighting: c of the class weights 1 / ln(c + p_class) in every cross-entropy (1.1 in section 4.2); None
+        weighs all pixels alike.
+      thresholds: rows of the selection table.
+    """
+
+    segmenter: SegmenterStage
+    auxiliary: AuxiliaryStage
+    semi: SemiStage
+    adversarial: AdversarialStage | None = None
+    class_weighting: float | None = 1.1
+    thresholds: tuple[float, ...] = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+
+def recipe(config: Config, info: DatasetInfo) -> Recipe:
+    """Results `semi`, `labelled_only` (the segmenter) and one per starred stage; tables `selection*`."""
+    classes = len(info.classes)
+    module = full_size_network(config, config.segmenter, classes, "segmenter")
+    student = network(config, config.semi, classes)
+    judge = AuxiliaryNet(classes=classes, width=config.auxiliary.width, dtype=compute_dtype(config))
+    judged = JudgedSegmenter(module, judge, config.segmenter, config.auxiliary.size)
+    weighting = {"class_weighting": config.class_weighting}
+    stages: list[Train | Infer] = [
+        common.class_frequencies(config, config.segmenter, classes),
+        train_segmenter("segmenter", config, config.segmenter, module, ids="fine", labels=("fine",), **weighting),
+        correctness_statistics(config, judged),
+        train_auxiliary(config, config.auxiliary, judged),
+        infer_selection(config, judged, config.thresholds),
+        infer_pseudo_labels(config, judged),
+        _semi(config, student),
+    ]
+    results = {
+        "semi": measured("semi", config, config.semi, student),
+        "labelled_only": measured("labelled_only", config, config.segmenter, module, trained_in="segmenter"),
+    }
+    if config.compare:
+        compared = {"labelled_long": "fine", "all_labels": "all"}
+        # Without the threshold, which would make them other stages.
+        fields = {field.name: getattr(config.semi, field.name) for field in dataclasses.fields(SegmenterStage)}
+        plain = SegmenterStage(**fields)
+        for name, ids in compared.items():
+            stage = train_segmenter(
+                name, config, plain, student, ids=ids, labels=("fine",), keys_as="segmenter", **weighting
+            )
+            if isinstance(stage.steps, Epochs):
+                # As many steps as `semi` takes, whatever the number of images.
+                stage = dataclasses.replace(stage, steps=dataclasses.replace(stage.steps, of="semi"))
+            stages.append(_started(config, stage))
+            results[name] = measured(name, config, config.semi, student)
+        if config.adversarial is not None:
+            rival = full_size_network(config, config.adversarial, classes, "adversarial")
+            stage = train_adversarial(
+                config, config.adversarial, rival, classes, config.class_weighting, keys_as="segmenter"
+            )
+            stages.append(_started(config, stage))
+            results["adversarial"] = measured("adversarial", config, config.adversarial, rival)
+    return Recipe(stages=tuple(stages), results=results, tables=selection_tables("selection", config.thresholds, info))
+
+
+def _semi(config: Config, student: nn.Module) -> Train:
+    pseudo = Artifact(stage="pseudo_labels", name="label")
+    trusted = Confident(
+        label=pseudo,
+        confidence=Artifact(stage="pseudo_labels", name="confidence"),
+        threshold=config.semi.threshold,
+    )
+    apart = config.semi.labelled_batch
+    stage = train_segmenter(
+        "semi",
+        config,
+        config.semi,
+        student,
+        ids=("fine", pseudo) if apart is None else pseudo,
+        labels=("fine", trusted) if apart is None else (trusted,),
+        keys_as="segmenter",
+        class_weighting=config.class_weighting,
+    )
+    return _started(config, stage if apart is None else _with_labelled(stage, apart))
+
+
+def _with_labelled(stage: Train, labelled: int) -> Train:
+    """The stage, `labelled` images of whose batch are labelled ones.
+
+    Raises:
+      InputError: there are not so many images in a batch, or the others are none.
+    """
+    source, (turn,) = stage.sources["labelled"], stage.turns
+    if not 0 < labelled < source.batch:
+        raise InputError(f"semi.labelled_batch is {labelled}; expected from 1 to semi.batch - 1, {source.batch - 1}")
+    sources = {
+        "pseudo": dataclasses.replace(source, batch=source.batch - labelled),
+        "labelled": dataclasses.replace(source, ids="fine", labels=("fine",), batch=labelled),
+    }
+
+    def loss(params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
+        together = jax.tree.map(lambda *rows: jnp.concatenate(rows), *(batch[name] for name in sources))
+        return turn.loss(params, nets, {"labelled": together}, shared, key)
+
+    return dataclasses.replace(stage, sources=sources, turns=(dataclasses.replace(turn, loss=loss),))
+
+
+def _started(config: Config, stage: Train) -> Train:
+    """The stage, with its net started from where the config says that `semi` starts."""
+    if config.semi.start == "initial":
+        return stage
+    start = Artifact(stage="segmenter", name=SEGMENTER)
+    segmenter = dataclasses.replace(stage.nets[SEGMENTER], init_from=start)
+    return dataclasses.replace(stage, nets={**stage.nets, SEGMENTER: segmenter})

@@ -1,0 +1,166 @@
+"""How good the pixels are that a confidence selects: tables 3 and 4 of the auxiliary confidence paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scarce_jax.data.schema import DatasetInfo
+from scarce_jax.evaluation.confusion import summarise
+from scarce_jax.recipe import Artifact, Table
+
+BINS, LOW, HIGH = 512, -16.0, 16.0
+"""Confidences are counted by their logit, finely enough that a ranking by bin is one by confidence."""
+
+
+def selection_histograms(
+    probabilities: jax.Array, confidence: jax.Array, labels: jax.Array, thresholds: Sequence[float]
+) -> dict[str, jax.Array]:
+    """What the selection tables are made from, per image, as shares of its pixels.
+
+    Args:
+      probabilities: float32 [B, H, W, K], of the segmenter.
+      confidence: float32 [B, H, W], logits of the auxiliary net.
+      labels: uint8 [B, H, W], 255 = void, which counts nowhere.
+      thresholds: T of the rows.
+
+    Returns:
+      `kept` [B, T, K, K]: true class by predicted class of the pixels kept at each threshold; `auxiliary`
+      [B, BINS, 2]: wrong and right pixels by the auxiliary confidence; `softmax` [B, BINS, K, K]: true by predicted
+      class, by the largest class probability.
+    """
+    classes = probabilities.shape[-1]
+    highest = probabilities.max(-1)
+    # 1 - p from the other classes: near 1 the difference itself is all rounding.
+    rest = jnp.where(jnp.arange(classes) == probabilities.argmax(-1)[..., None], 0.0, probabilities).sum(-1)
+    found = probabilities.argmax(-1)
+    valid = labels < classes
+    pairs = jnp.where(valid, labels.astype(jnp.int32) * classes + found, classes**2)
+    pixels = labels.shape[1] * labels.shape[2]
+
+    def count(index: jax.Array, length: int) -> jax.Array:
+        flat = index.reshape(index.shape[0], -1)
+        # What is out of range falls into a last bin that is cut off.
+        counted = jax.vmap(lambda x: jnp.bincount(jnp.minimum(x, length), length=length + 1))(flat)
+        return counted[:, :length].astype(jnp.float32) / pixels
+
+    def bins(logit: jax.Array) -> jax.Array:
+        position = (jnp.clip(logit, LOW, HIGH) - LOW) * (BINS / (HIGH - LOW))
+        return jnp.minimum(position.astype(jnp.int32), BINS - 1)
+
+    trust = jax.nn.sigmoid(confidence)
+    kept = [count(jnp.where(trust >= t, pairs, classes**2), classes**2) for t in thresholds]
+    right = jnp.where(valid, bins(confidence) * 2 + (found == labels), 2 * BINS)
+    by_softmax = bins(jnp.log(highest) - jnp.log(jnp.maximum(rest, 1e-30))) * classes**2 + pairs
+    by_softmax = jnp.where(valid, by_softmax, BINS * classes**2)
+    shape = (labels.shape[0], BINS)
+    return {
+        "kept": jnp.stack(kept, 1).reshape(-1, len(thresholds), classes, classes),
+        "auxiliary": count(right, 2 * BINS).reshape(*shape, 2),
+        "softmax": count(by_softmax, BINS * classes**2).reshape(*shape, classes, classes),
+    }
+
+
+def selection_tables(stage: str, thresholds: Sequence[float], info: DatasetInfo) -> dict[str, Table]:
+    """Tables `selection` (a row per threshold) and `selection_classes` (IoU and class semi ratio, per class)."""
+    reads = {name: Artifact(stage=stage, name=name) for name in ("kept", "auxiliary", "softmax")}
+
+    def overall(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return selection_table(values, thresholds, info.classes)
+
+    def by_class(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return class_table(values, thresholds, info.classes)
+
+    return {
+        "selection": Table(reads=reads, make=overall),
+        "selection_classes": Table(reads=reads, make=by_class),
+    }
+
+
+def selection_table(
+    values: Mapping[str, np.ndarray], thresholds: Sequence[float], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Per threshold: mIoU of the kept pixels, average class semi ratio and selected share; softmax at equal coverage.
+
+    The class semi ratio is the share of a true class's pixels that are kept (section 4.3); `selected` is the share of
+    the pixels that have a true class. The softmax columns keep the pixels of largest class probability, as
+    many as the auxiliary confidence keeps, as nearly as bins of equal confidence allow.
+    """
+    softmax = np.asarray(values["softmax"], np.float64)
+    all_pixels = softmax.sum(0)
+    rows = []
+    # From the most confident bin down.
+    cumulated = softmax[::-1].cumsum(0)
+    coverage = cumulated.sum((1, 2)) / all_pixels.sum()
+    for threshold, kept in zip(thresholds, np.asarray(values["kept"], np.float64), strict=True):
+        selected = kept.sum() / all_pixels.sum()
+        # Nothing kept is a row of its own: the nearest bin would keep something.
+        equal = cumulated[np.abs(coverage - selected).argmin()] if selected > 0 else np.zeros_like(kept)
+        rows.append(
+            [
+                threshold,
+                _miou(kept, classes),
+                _mean_ratio(kept, all_pixels),
+                float(selected),
+                _miou(equal, classes),
+                _mean_ratio(equal, all_pixels),
+                float(equal.sum() / all_pixels.sum()),
+            ]
+        )
+    columns = ["threshold", "mIoU", "class semi ratio", "selected"]
+    columns += ["softmax mIoU", "softmax class semi ratio", "softmax selected"]
+    by_softmax = np.stack([softmax.sum((1, 2)) - _diagonal(softmax), _diagonal(softmax)], -1)
+    return {
+        "columns": columns,
+        "rows": rows,
+        "auroc": {"auxiliary": auroc(values["auxiliary"]), "softmax": auroc(by_softmax)},
+    }
+
+
+def class_table(values: Mapping[str, np.ndarray], thresholds: Sequence[float], classes: Sequence[str]) -> dict:
+    """Per class and threshold "IoU" and "ratio" (class semi ratio) of the kept pixels."""
+    all_pixels = np.asarray(values["softmax"], np.float64).sum(0)
+    columns, cells = ["class"], []
+    for threshold, kept in zip(thresholds, np.asarray(values["kept"], np.float64), strict=True):
+        columns += [f"IoU at {threshold:g}", f"ratio at {threshold:g}"]
+        ious = _figures(kept, classes)["per_class"]
+        cells += [[ious[name] for name in classes], _ratios(kept, all_pixels)]
+    return {"columns": columns, "rows": [[name, *row] for name, *row in zip(classes, *cells, strict=True)]}
+
+
+def auroc(counts: np.ndarray) -> float | None:
+    """Area under the curve of telling right pixels from wrong ones; None where there are only right or wrong ones.
+
+    Args:
+      counts: [bins, 2], wrong and right pixels by rising confidence; within a bin half the pairs count.
+    """
+    wrong, right = np.asarray(counts, np.float64).T
+    pairs = wrong.sum() * right.sum()
+    below = np.concatenate([[0.0], wrong.cumsum()[:-1]])
+    return None if pairs == 0 else float((right * (below + wrong / 2)).sum() / pairs)
+
+
+def _diagonal(matrices: np.ndarray) -> np.ndarray:
+    return np.trace(matrices, axis1=-2, axis2=-1)
+
+
+def _figures(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    # Shares of pixels as the whole numbers that a confusion matrix has.
+    return summarise(np.pad(np.rint(confusion * 2.0**40), ((0, 0), (0, 1))), classes)
+
+
+def _miou(confusion: np.ndarray, classes: Sequence[str]) -> float | None:
+    return _figures(confusion, classes)["miou"] if confusion.sum() > 0 else None
+
+
+def _ratios(kept: np.ndarray, all_pixels: np.ndarray) -> list[float | None]:
+    totals = all_pixels.sum(1)
+    return [float(k / t) if t > 0 else None for k, t in zip(kept.sum(1), totals, strict=True)]
+
+
+def _mean_ratio(kept: np.ndarray, all_pixels: np.ndarray) -> float:
+    return float(np.mean([ratio for ratio in _ratios(kept, all_pixels) if ratio is not None]))

@@ -1,0 +1,86 @@
+"""What P-Net tells of held-out strong images: which masks are true."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scarce_jax.methods import common
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage
+from scarce_jax.methods.transfer.pnet import PNET, Judge, PNetStage
+from scarce_jax.recipe import Artifact, Infer, Mean, Net, NetState, Table
+
+COLUMNS = ("real told", "predicted told", "told", "real above predicted")
+
+
+def infer_judgement(
+    config: common.Experiment,
+    stage: PNetStage,
+    segmenter: SegmenterStage,
+    module: nn.Module,
+    judge: Judge,
+    weak: tuple[int, ...],
+) -> Infer:
+    """Stage `judgement`: what the pre-trained P-Net tells of held-out strong images, those without a weak category.
+
+    Means over all images of the evaluation split, of 1 for such an image ("images"), and of the shares of its
+    samples ("real", "predicted", "ranked").
+    """
+
+    def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
+        logits, _ = module.apply(nets[SEGMENTER].variables, batch["image"], train=False)
+        real, predicted, weights = judge.samples(batch["image"], batch["label"], logits)
+        judged = judge(nets[PNET].variables, real, predicted)
+        of_real, of_predicted = (x.reshape(weights.shape) for x in judged)
+        strong = ~(batch["tags"][:, np.array(weak, int)] > 0).any(-1) & (weights.sum(-1) > 0)
+
+        def share(hits: jax.Array) -> jax.Array:
+            return strong * (weights * hits).sum(-1) / jnp.maximum(weights.sum(-1), 1)
+
+        return {
+            "images": strong.astype(jnp.float32),
+            "real": share(of_real > 0),
+            "predicted": share(of_predicted <= 0),
+            "ranked": share(of_real > of_predicted),
+        }
+
+    def trained(module: nn.Module, role: str, stage: str, inputs: tuple) -> Net:
+        return Net(module=module, inputs=inputs, init_from=Artifact(stage=stage, name=role))
+
+    source = common.evaluation_source(config, segmenter, ("tags",))
+    return Infer(
+        name="judgement",
+        nets={
+            SEGMENTER: trained(module, SEGMENTER, "segmenter", (common.image_input(segmenter.size),)),
+            PNET: trained(judge.module, PNET, "pnet", judge.inputs),
+        },
+        predict=predict,
+        source=dataclasses.replace(source, batch=stage.eval_batch),
+        settings={"input": judge.size, "categories": judge.categories, "weak": weak},
+        write=Mean(),
+    )
+
+
+def judgement_table() -> Table:
+    """Table `pnet`: shares of masks of held-out strong images that P-Net tells right, the mean over images.
+
+    By chance each is 0.5, or the first two together. "told" is the mean of the first two; the last is the share of
+    pairs in which the true mask is judged the likelier one.
+    """
+
+    def make(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        images = float(values["images"])
+        real, predicted, ranked = (
+            float(values[name]) / images if images else None for name in ("real", "predicted", "ranked")
+        )
+        told = None if not images else (real + predicted) / 2
+        return {"columns": list(COLUMNS), "rows": [[real, predicted, told, ranked]], "share of images": images}
+
+    names = ("images", "real", "predicted", "ranked")
+    return Table(reads={name: Artifact(stage="judgement", name=name) for name in names}, make=make)

@@ -1,0 +1,132 @@
+"""What the files of a run folder say, as JSON values; nothing here computes on a device."""
+
+from __future__ import annotations
+
+import datetime
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scarce_jax.data.budget import Manifest
+from scarce_jax.runs import read_facts
+from scarce_jax.training.folder import read_json
+from scarce_jax.training.log import complete_lines
+
+POINTS = 600
+"""Points of a curve; of a longer one every k-th is kept, so that long runs do not make the page heavy."""
+
+TIMING = ("images_per_second", "data_wait")
+
+
+def read_run(folder: pathlib.Path) -> dict[str, Any]:
+    """All that a run, finished or not, has left about itself.
+
+    Raises:
+      InputError: not a run folder, or a file in it is damaged.
+    """
+    facts = read_facts(folder)
+    finished = folder / "summary.json"
+    summary = read_json(finished) if finished.exists() else {"results": {}, "tables": {}}
+    manifest = folder / "manifest.json"
+    roles = Manifest.read(manifest).roles if manifest.exists() else {}
+    lines = [entry for _, entry in complete_lines(folder / "metrics.jsonl")]
+    written = (finished if finished.exists() else folder / "config.json").stat().st_mtime
+    config = facts["config"]
+    return {
+        "path": str(folder),
+        "method": facts["method"],
+        "dataset": facts["dataset"]["name"],
+        "config_name": _config_name(facts["command"], folder),
+        "seed": config["seed"],
+        "budget": {role: len(ids) for role, ids in roles.items()},
+        "devices": facts["devices"],
+        "versions": {**facts["versions"], "dataset": facts["dataset"]["versions"].get(facts["dataset"]["name"])},
+        "git_revision": facts["git_revision"],
+        "written": datetime.datetime.fromtimestamp(written, datetime.UTC).isoformat(" ", "minutes"),
+        "command": facts["command"],
+        "settings": flatten(config),
+        "classes": facts["classes"],
+        "palette": facts["palette"],
+        "finished": finished.exists(),
+        "seconds": summary.get("seconds"),
+        "stages": _stages(folder, facts, summary, lines),
+        "curves": _curves(lines),
+        "results": summary["results"],
+        "tables": summary["tables"],
+        "paper": config["paper"],
+    }
+
+
+def flatten(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name; a list stays one value unless it holds more than plain values."""
+    if isinstance(value, Mapping):
+        inner = value.items()
+    elif isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
+        inner = enumerate(value)
+    else:
+        return {name: value}
+    found: dict[str, Any] = {}
+    for key, item in inner:
+        found |= flatten(item, f"{name}.{key}" if name else str(key))
+    return found
+
+
+def _config_name(command: Sequence[str], folder: pathlib.Path) -> str:
+    """The stem of the config file that the command names; a run that a script made has its folder's name."""
+    after = command[command.index("train") + 1 :] if "train" in command else ()
+    return next((pathlib.PurePath(word).stem for word in after if word.endswith(".py")), folder.name)
+
+
+def _stages(
+    folder: pathlib.Path, facts: Mapping[str, Any], summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Every stage that is known of, with its timing; of an unfinished one how far it came."""
+    begun = sorted(folder.glob("*/stage.json"), key=lambda path: path.stat().st_mtime)
+    known = [stage["name"] for stage in summary.get("stages", ())]
+    names = list(dict.fromkeys([*known, *(path.parent.name for path in begun), *facts["steps"]]))
+    found = []
+    for name in names:
+        path = folder / name / "DONE"
+        done = read_json(path) if path.exists() else None
+        logged = [line for line in lines if line["stage"] == name and line["kind"] == "train"]
+        # The first interval holds the compilation, so its rate says nothing about the rest.
+        timing = {key: [line[key] for line in logged[1:] if line.get(key) is not None] for key in TIMING}
+        stage = {
+            "name": name,
+            "done": done is not None,
+            "kind": "train" if name in facts["steps"] else "infer",
+            "steps": facts["steps"].get(name),
+            "at": logged[-1]["step"] if logged else 0,
+            "images_per_second": _statistic(statistics.median, timing["images_per_second"]),
+            "data_wait": _statistic(statistics.fmean, timing["data_wait"]),
+        }
+        for key in ("seconds", "compile_seconds", "examples", "kept_step", "read"):
+            stage[key] = done.get(key) if done else None
+        found.append(stage)
+    return found
+
+
+def _statistic(function: Any, values: Sequence[float]) -> float | None:
+    return function(values) if values else None
+
+
+def _curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[list[float | None]]]]:
+    """Stage -> quantity -> [steps, values]; quantities of measurements begin with "eval ", as in "eval val miou"."""
+    points: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for line in lines:
+        prefix = "" if line["kind"] == "train" else f"{line['kind']} {line.get('eval', '')} "
+        for key, value in line.items():
+            if key != "step" and isinstance(value, int | float):
+                curve = points.setdefault(line["stage"], {}).setdefault(f"{prefix}{key}", [])
+                curve.append((line["step"], value))
+    return {
+        stage: {name: _thinned(curve) for name, curve in quantities.items()} for stage, quantities in points.items()
+    }
+
+
+def _thinned(curve: Sequence[tuple[int, float]]) -> list[list[float]]:
+    """At most about `POINTS` of the points, evenly taken, the last one among them; values to 6 figures."""
+    stride = -(-len(curve) // POINTS)
+    kept = curve[(len(curve) - 1) % stride :: stride]
+    return [[step for step, _ in kept], [float(f"{value:.6g}") for _, value in kept]]

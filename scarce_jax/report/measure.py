@@ -1,0 +1,272 @@
+"""The main result of a run on every image of a split: its confusion matrix, and pictures of some images.
+
+Masks that a stage inferred of training images, and that a result measures (`Eval.given`), are shown as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import io
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from scarce_jax.data.images import resize_image, resize_label
+from scarce_jax.data.schema import IGNORE
+from scarce_jax.data.source import RecordField, Rows
+from scarce_jax.evaluation.confusion import confusion, summarise
+from scarce_jax.evaluation.evaluate import native_canvas, place
+from scarce_jax.evaluation.predict import Predictor
+from scarce_jax.recipe import Eval
+from scarce_jax.runs import load, open_result, open_run
+from scarce_jax.training.session import Session
+
+LONGEST = 640
+"""Pixels of the longer side of a picture in the page, so that twelve images stay within a few MB."""
+
+MAP_SIDE = 160
+"""The same of a map, which is smooth."""
+
+_HEAT = np.stack([np.full(256, 255), np.arange(256), np.zeros(256, int)], -1).astype(np.uint8)
+_OPACITY = (np.arange(256) * 0.85).astype(np.uint8).tobytes()
+
+_count = jax.jit(confusion, static_argnums=2)
+
+
+@dataclasses.dataclass
+class Gallery:
+    """Images of one split, shown for every run that was measured on it.
+
+    The first such run decides which: its best, its worst, and evenly between by mIoU of the single image.
+
+    Attributes:
+      key: dataset, split, class names, colours and image ids; runs share a gallery where these are equal.
+      chosen: row numbers of the images, best first.
+      pictures: for each of them its id, image and layers, as the page takes them.
+      runs: numbers of the runs.
+    """
+
+    key: tuple
+    chosen: list[int]
+    pictures: list[dict[str, Any]]
+    runs: list[int] = dataclasses.field(default_factory=list)
+
+    def picture(self, k: int) -> dict[str, Any]:
+        """That of row k, one of those chosen."""
+        return self.pictures[self.chosen.index(k)]
+
+    def show(self, run: int, result: str, k: int, labels: np.ndarray, miou: float | None) -> None:
+        """Adds a run's mask of row k, uint8 [H, W] at native size."""
+        if run not in self.runs:
+            self.runs.append(run)
+        layer = _layer("prediction", labels, self.key[3])
+        self.picture(k)["layers"].append({**layer, "run": run, "result": result, "miou": miou})
+
+    def content(self) -> dict[str, Any]:
+        """As the page takes it."""
+        dataset, split, classes, palette, _ = self.key
+        return {
+            "dataset": dataset,
+            "split": split,
+            "classes": classes,
+            "palette": palette,
+            "runs": self.runs,
+            "pictures": self.pictures,
+        }
+
+
+def measure(
+    run_dir: pathlib.Path,
+    number: int,
+    galleries: list[Gallery],
+    *,
+    images: int,
+    data_dir: str | os.PathLike | None,
+    split: str | None,
+) -> dict[str, Any]:
+    """Predicts the run's main result over the split, and adds its pictures to the gallery of that split.
+
+    Args:
+      number: the run's number in the page.
+      galleries: those made so far; a new one is appended where none fits.
+      images: how many images a new gallery shows.
+
+    Returns:
+      {"result", "split", "images", and what `evaluation.confusion.summarise` gives}: at native size.
+
+    Raises:
+      InputError: the main result is not there yet, the dataset is not prepared, or a checkpoint is damaged.
+    """
+    session, name, item = open_result(run_dir, split=split, data_dir=data_dir)
+    rows = session.inputs.open(item.source)
+    predictor = load(run_dir, name)
+    counts = np.zeros((len(rows), len(session.classes), len(session.classes) + 1), np.int64)
+    for k, labels in _predictions(predictor, rows, range(len(rows))):
+        truth = rows.example(k)["label"]
+        canvas = native_canvas(*truth.shape)
+        # On the canvas, so that images of many sizes compile few programs; beyond the image nothing counts.
+        counts[k] = _count(place(labels, canvas), place(truth, canvas), len(session.classes))
+    mious = _mious(counts, session)
+    gallery = _gallery(galleries, item, rows, mious, session.classes, predictor.palette, images)
+    for k, labels in _predictions(predictor, rows, gallery.chosen):
+        coarse = rows.example(k).get("coarse") if predictor.needs_coarse else None
+        layers = gallery.picture(k)["layers"]
+        if coarse is not None and not any(layer["kind"] == "coarse" for layer in layers):
+            layers.append(_layer("coarse", coarse, predictor.palette))
+        gallery.show(number, name, k, labels, mious[k])
+    if item.maps is not None:
+        for k, maps in _maps(session, item, rows, gallery.chosen):
+            picture = gallery.picture(k)
+            for label in picture["layers"][0]["classes"]:
+                if maps[..., label].any():
+                    drawn = _map_layer(maps[..., label], label, (picture["height"], picture["width"]))
+                    picture["layers"].append({**drawn, "run": number, "result": name})
+    found = summarise(counts.sum(axis=0), session.classes)
+    return {"result": name, "split": item.source.split, "images": len(rows), **found}
+
+
+def show_inferred(
+    run_dir: pathlib.Path, number: int, galleries: list[Gallery], *, images: int, data_dir: str | os.PathLike | None
+) -> None:
+    """Adds the masks of training images that finished stages inferred and results measure, such as label maps.
+
+    Args:
+      number, galleries, images: as for `measure`.
+
+    Raises:
+      InputError: the dataset is not prepared, or records are damaged.
+    """
+    session, info, _ = open_run(run_dir, data_dir)
+    for name, item in session.recipe.results.items():
+        if not images or item.given is None or not (run_dir / item.given.stage / "DONE").exists():
+            continue
+        rows, field = session.inputs.open(item.source, item.hidden_truth), session.inputs.field(item.given)
+        counts = np.zeros((len(rows), len(session.classes), len(session.classes) + 1), np.int64)
+        for k in range(len(rows)):
+            labels, truth = _native(rows, field, k)
+            canvas = native_canvas(*truth.shape)
+            counts[k] = _count(place(labels, canvas), place(truth, canvas), len(session.classes))
+        mious = _mious(counts, session)
+        gallery = _gallery(galleries, item, rows, mious, info.classes, info.palette, images)
+        for k in gallery.chosen:
+            gallery.show(number, name, k, _native(rows, field, k)[0], mious[k])
+
+
+def _native(rows: Rows, field: RecordField, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The inferred mask of a row at its image's size, and the true one."""
+    example = rows.example(k)
+    return resize_label(field.get(example["id"]), example["label"].shape), example["label"]
+
+
+def _mious(counts: np.ndarray, session: Session) -> list[float | None]:
+    return [summarise(count, session.classes)["miou"] for count in counts]
+
+
+def _gallery(
+    galleries: list[Gallery],
+    item: Eval,
+    rows: Rows,
+    mious: Sequence[float | None],
+    classes: tuple[str, ...],
+    palette: tuple[tuple[int, int, int], ...],
+    images: int,
+) -> Gallery:
+    """The gallery of these images, a new one if there is none yet."""
+    key = (item.source.dataset, item.source.split, classes, palette, rows.ids)
+    gallery = next((gallery for gallery in galleries if gallery.key == key), None)
+    if gallery is None:
+        chosen = choose(mious, images)
+        gallery = Gallery(key, chosen, [_picture(rows, k, mious, palette) for k in chosen])
+        galleries.append(gallery)
+    return gallery
+
+
+def choose(mious: Sequence[float | None], images: int) -> list[int]:
+    """The best, the worst, and images evenly between by rank; best first, images without a figure left out."""
+    ranked = sorted((k for k, miou in enumerate(mious) if miou is not None), key=lambda k: -mious[k])
+    if images >= len(ranked):
+        return ranked
+    return [ranked[round(position)] for position in np.linspace(0, len(ranked) - 1, images)]
+
+
+def _predictions(predictor: Predictor, rows: Rows, chosen: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """(row number, predicted labels uint8 [H, W] at native size) of these rows."""
+
+    def row(position: int) -> dict[str, np.ndarray]:
+        example = rows.example(chosen[position])
+        return predictor.row(example["image"], example.get("coarse"))
+
+    sizes = [rows.example(k)["image"].shape[:2] for k in chosen]
+    for position, prediction in predictor.stream(row, sizes, os.cpu_count() or 1):
+        yield chosen[position], prediction.labels
+
+
+def _maps(session: Session, item: Eval, rows: Rows, chosen: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """(row number, the result's maps float [h, w, K]) of these rows."""
+    nets, consts = session.nets(item), session.consts(item)
+
+    @jax.jit
+    def run(nets: Any, row: dict, consts: Any) -> jax.Array:
+        row = item.source.transform(row, jax.random.key(0), consts)
+        return item.maps(nets, jax.tree.map(lambda x: x[None], row), consts)[0]
+
+    for k in chosen:
+        image = rows.example(k)["image"]
+        size = rows.size or image.shape[:2]
+        yield k, np.asarray(run(nets, Rows.sized({"image": image}, size, size), consts), np.float32)
+
+
+def _picture(rows: Rows, k: int, mious: Sequence[float | None], palette: Sequence) -> dict[str, Any]:
+    """An image of the split with its truth, before any prediction."""
+    example = rows.example(k)
+    image = resize_image(example["image"], _shown_size(*example["image"].shape[:2]))
+    known = [miou for miou in mious if miou is not None]
+    return {
+        "id": example["id"],
+        "rank": 1 + sum(miou > mious[k] for miou in known),
+        "of": len(known),
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "image": _data_uri(Image.fromarray(image), "jpeg", quality=85),
+        "layers": [_layer("truth", example["label"], palette)],
+    }
+
+
+def _layer(kind: str, mask: np.ndarray, palette: Sequence) -> dict[str, Any]:
+    """A mask in its classes' colours, transparent where it has no class, and which classes it has."""
+    shown = resize_label(mask, _shown_size(*mask.shape))
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(palette)] = palette
+    image = Image.fromarray(shown)
+    image.putpalette(colours.tobytes())
+    classes = [int(k) for k in np.unique(mask) if k != IGNORE]
+    return {"kind": kind, "classes": classes, "mask": _data_uri(image, "png", transparency=IGNORE, optimize=True)}
+
+
+def _map_layer(values: np.ndarray, label: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Values float [h, w] of 0 to 1 as a picture of these proportions: red to yellow, and opaque as they are high."""
+    scale = min(1.0, MAP_SIDE / max(size))
+    height, width = (max(1, round(side * scale)) for side in size)
+    grown = Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    image = Image.fromarray((np.clip(np.asarray(grown), 0, 1) * 255).astype(np.uint8))
+    image.putpalette(_HEAT.tobytes())
+    return {"kind": "map", "classes": [label], "mask": _data_uri(image, "png", transparency=_OPACITY, optimize=True)}
+
+
+@functools.cache
+def _shown_size(height: int, width: int) -> tuple[int, int]:
+    scale = min(1.0, LONGEST / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _data_uri(image: Image.Image, kind: str, **options: Any) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,289 @@
+"""The Python API that the command line calls: train a config, evaluate a run, load a predictor."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scarce_jax import mesh as mesh_lib
+from scarce_jax import methods
+from scarce_jax.config_files import default_workdir, from_json, resolve, to_json, use_compilation_cache
+from scarce_jax.data.budget import Manifest
+from scarce_jax.data.builders import is_generated, is_prepared, load_info, prepare
+from scarce_jax.data.schema import DatasetInfo
+from scarce_jax.errors import InputError
+from scarce_jax.evaluation.predict import Predictor
+from scarce_jax.evaluation.views import Views
+from scarce_jax.ops.augment import MEAN, STD
+from scarce_jax.provenance import git_revision, versions
+from scarce_jax.recipe import Eval, NetState, Recipe, reads
+from scarce_jax.runtime import Runtime
+from scarce_jax.training.folder import read_json
+from scarce_jax.training.run import run
+from scarce_jax.training.session import Session
+
+log = logging.getLogger("scarce_jax")
+
+
+def train(
+    config: Any,
+    workdir: str | os.PathLike | None = None,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    redo: str | None = None,
+    reuse: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+    stem: str | None = None,
+) -> dict[str, Any]:
+    """Runs a config's recipe in a run folder, from where an earlier call stopped.
+
+    Args:
+      config: a method's Config.
+      workdir: the run folder; default `runs/<stem>-<hash of the config>`.
+      data_dir: where datasets are prepared; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      redo: a stage to do again, with all that read from it.
+      reuse: another run folder, or several, whose equal finished stages are taken over.
+      stem: names the default run folder.
+
+    Returns:
+      The content of summary.json.
+
+    Raises:
+      InputError: something given is wrong; nothing is lost or half-written.
+      scarce_jax.errors.Interrupted: SIGTERM or Ctrl-C, after the checkpoint was saved.
+    """
+    method = methods.name_of(config)
+    set_xla_flags(config.runtime)
+    use_compilation_cache()
+    config = from_json(method, to_json(resolve(config)))
+    data_dir = None if data_dir is None else os.fspath(data_dir)
+    if is_generated(config.dataset) and not is_prepared(config.dataset, data_dir):
+        log.info("preparing the dataset %s (once)", config.dataset)
+        if mesh_lib.is_primary():
+            prepare(config.dataset, data_dir)
+    # Every process comes here: a later one may have found the dataset prepared by then.
+    mesh_lib.barrier("prepared")
+    info = load_info(config.dataset, data_dir)
+    recipe = methods.by_name(method).recipe(config, info)
+    header = {
+        "method": method,
+        "config": to_json(config),
+        "normalisation": {"mean": [float(x) for x in MEAN], "std": [float(x) for x in STD]},
+        "versions": versions(),
+        "git_revision": git_revision(),
+        "command": sys.argv,
+    }
+    others = [reuse] if isinstance(reuse, str | os.PathLike) else reuse or []
+    return run(
+        recipe,
+        info,
+        run_dir=pathlib.Path(workdir if workdir is not None else default_workdir(config, stem)),
+        data_dir=data_dir,
+        header=header,
+        seed=config.seed,
+        budget=config.budget,
+        train_split=config.train_split,
+        runtime=config.runtime,
+        redo=redo,
+        reuse=[pathlib.Path(other) for other in others],
+    )
+
+
+def set_xla_flags(runtime: Runtime) -> None:
+    """Asks for deterministic kernels where `runtime` does; XLA reads it only when the first device is used."""
+    flag, given = "--xla_gpu_deterministic_ops=true", os.environ.get("XLA_FLAGS", "")
+    if runtime.deterministic and flag not in given:
+        os.environ["XLA_FLAGS"] = f"{given} {flag}".strip()
+
+
+def read_facts(run_dir: pathlib.Path) -> dict[str, Any]:
+    """The content of a run's config.json.
+
+    Raises:
+      InputError: not a run folder, or one of another format.
+    """
+    if not (run_dir / "config.json").exists():
+        raise InputError(f"{run_dir}: not a run folder (it has no config.json); expected what `scarce-jax train` made")
+    facts = read_json(run_dir / "config.json")
+    if facts.get("format") != 1:
+        raise InputError(f"{run_dir}/config.json: format {facts.get('format')!r}, expected 1; update scarce-jax")
+    return facts
+
+
+def open_run(run_dir: str | os.PathLike, data_dir: str | os.PathLike | None = None) -> tuple[Session, DatasetInfo, Any]:
+    """A finished run's recipe on the devices at hand, its dataset's facts and its config.
+
+    Raises:
+      InputError: not a run folder, or one of another format.
+    """
+    run_dir = pathlib.Path(run_dir)
+    facts = read_facts(run_dir)
+    config = from_json(facts["method"], facts["config"])
+    info = DatasetInfo(
+        name=facts["dataset"]["name"],
+        classes=tuple(facts["classes"]),
+        palette=tuple(tuple(colour) for colour in facts["palette"]),
+        background=facts["background"],
+        splits={},
+        native_ids=None if facts["native_ids"] is None else tuple(facts["native_ids"]),
+    )
+    use_compilation_cache()
+    session = Session(
+        recipe=methods.by_name(facts["method"]).recipe(config, info),
+        classes=info.classes,
+        run_dir=run_dir,
+        data_dir=None if data_dir is None else os.fspath(data_dir),
+        mesh=mesh_lib.make_mesh(),
+        runtime=Runtime(workers=os.cpu_count() or 1),
+        seed=config.seed,
+        manifest=Manifest.read(run_dir / "manifest.json"),
+    )
+    return session, info, config
+
+
+def choose_result(recipe: Recipe, run_dir: pathlib.Path, name: str | None) -> tuple[str, Eval]:
+    """The named result, or the first; raises InputError for an unknown name or a stage that is not done."""
+    name = name or next(iter(recipe.results))
+    if name not in recipe.results:
+        raise InputError(f"result {name!r}: this run has {', '.join(recipe.results)}")
+    item = recipe.results[name]
+    for artifact in reads(item):
+        if not (run_dir / artifact.stage / "DONE").exists():
+            raise InputError(
+                f"{run_dir}: stage {artifact.stage}, which result {name} needs, is not finished; "
+                f"run the train command again"
+            )
+    return name, item
+
+
+def open_result(
+    run_dir: str | os.PathLike,
+    result: str | None = None,
+    *,
+    split: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> tuple[Session, str, Eval]:
+    """A finished run, and one of its results on a split of the dataset that it was trained on.
+
+    Raises:
+      InputError: no such run, result, split or dataset.
+    """
+    session, info, _ = open_run(run_dir, data_dir)
+    name, item = choose_result(session.recipe, session.run_dir, result)
+    if split is not None and item.given is not None:
+        raise InputError(f"result {name}: is masks inferred on {item.source.split}; leave out --split")
+    if split is not None:
+        item = dataclasses.replace(item, source=dataclasses.replace(item.source, split=split))
+    prepared = session.inputs.reader(item.source.dataset, item.source.split).info
+    if prepared.classes != info.classes:
+        raise InputError(
+            f"dataset {info.name}: prepared with {len(prepared.classes)} classes {prepared.classes[:3]}..., but the "
+            f"run was trained on {len(info.classes)} {info.classes[:3]}...; prepare the dataset that it was trained on"
+        )
+    return session, name, item
+
+
+def evaluate(
+    run_dir: str | os.PathLike,
+    result: str | None = None,
+    *,
+    split: str | None = None,
+    views: Views | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Restores what a result needs, on whatever devices are here, and measures it.
+
+    Args:
+      result: its name; default the recipe's first.
+      split: default the split that the config measures on.
+      views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
+
+    Returns:
+      {"run", "result", "dataset", "split", "images", "miou", "mean_accuracy", "pixel_accuracy", "per_class",
+      "confusion", "devices", "miou_at_size"}: figures at the truth's native size, mIoU in 0..1. "views" says which,
+      where they are not the image as it is; "miou_<group>" are means over groups of classes, where the method has
+      such. Of a result of image tags "map" and "mean_f1" in place of the figures of masks, and the average precision of
+      every class.
+
+    Raises:
+      InputError: no such run, result, split or dataset, or a damaged checkpoint.
+    """
+    session, name, item = open_result(run_dir, result, split=split, data_dir=data_dir)
+    item = with_views(name, item, views)
+    figures = session.measure(item, session.nets(item))
+    return {
+        "run": str(run_dir),
+        "result": name,
+        "dataset": item.source.dataset,
+        "split": item.source.split,
+        **({} if item.views.plain else {"views": dataclasses.asdict(item.views)}),
+        **figures,
+        "devices": session.mesh.size,
+    }
+
+
+def with_views(name: str, item: Eval, views: Views | None) -> Eval:
+    """The result predicted in other views; raises InputError for a result that predicts nothing."""
+    if views is None or views == item.views:
+        return item
+    if item.metrics == "tags":
+        raise InputError(f"result {name}: says which classes an image has; it takes no flip, scales, window or CRF")
+    if item.predict is None:
+        raise InputError(f"result {name}: is a given mask, not a prediction; it takes no flip, scales, window or CRF")
+    return dataclasses.replace(item, views=views)
+
+
+def load(run_dir: str | os.PathLike, result: str | None = None, *, views: Views | None = None) -> Predictor:
+    """A predictor from a run folder alone; see `Predictor`.
+
+    Args:
+      result: its name; default the recipe's first.
+      views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
+
+    Raises:
+      InputError: no such run or result, or a damaged checkpoint.
+    """
+    session, info, config = open_run(run_dir)
+    name, item = choose_result(session.recipe, session.run_dir, result)
+    item = with_views(name, item, views)
+    return predictor(session, info, config, name, item, session.nets(item))
+
+
+def predictor(
+    session: Session, info: DatasetInfo, config: Any, name: str, item: Eval, nets: Mapping[str, NetState]
+) -> Predictor:
+    """The predictor of a result of this name with these nets."""
+
+    if item.metrics == "tags":
+        raise InputError(
+            f"result {name}: says which classes an image has, and predicts no masks; `evaluate` measures it, and a run "
+            f"of masks can start from its net with init_from"
+        )
+    if item.given is not None:
+        raise InputError(f"result {name}: is masks of {item.source.split} that are there already, and predicts none")
+
+    def needs_coarse(item: Eval) -> bool:
+        return "coarse" in item.source.fields
+
+    return Predictor(
+        name=name,
+        predict=item.predict,
+        transform=item.source.transform,
+        size=item.source.size,
+        needs_coarse=needs_coarse(item),
+        composite=item.composite,
+        nets=nets,
+        consts=session.consts(item),
+        classes=info.classes,
+        palette=info.palette,
+        native_ids=info.native_ids,
+        config=config,
+        without_coarse=[n for n, other in session.recipe.results.items() if not needs_coarse(other)],
+        batch=item.source.batch,
+        mesh=session.mesh,
+        views=item.views,
+    )

@@ -1,0 +1,109 @@
+"""One run per combination of some fields' values, and the table and plot of their results."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from scarce_jax import mesh as mesh_lib
+from scarce_jax.data.builders import is_generated, load_info
+from scarce_jax.dry_run import dry_run
+from scarce_jax.errors import InputError
+from scarce_jax.runs import set_xla_flags, train
+from scarce_jax.sweep.axes import Axis, Combination, combine
+from scarce_jax.sweep.plot import draw
+from scarce_jax.sweep.table import make_table, paper_figures
+from scarce_jax.training.log import write_json
+
+log = logging.getLogger("scarce_jax")
+
+
+def sweep(
+    config: Any,
+    over: Mapping[str, Sequence[Any] | None],
+    workdir: str | os.PathLike,
+    *,
+    data_dir: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Runs a config once for every combination of values, and tabulates the results.
+
+    Every combination is a run folder of its own in `workdir`, and takes over equal finished stages of all others
+    there. The same call again goes on where an earlier one stopped: what is done is skipped, what failed is tried
+    again. A run that fails with an InputError does not keep the others from being done. After every run
+    `workdir/table.json` is written, at the end `workdir/curve.png`.
+
+    Args:
+      config: a method's Config.
+      over: what is swept, and its values. `{"budget.fine": [10, 25], "seed": [0, 1]}` is the product of two axes;
+        `{"budget.fine+detailer.steps": [(10, 1000), (500, 9000)]}` changes two fields together; `{"paper.table_1":
+        None}` takes every row of that table of `config.paper`, and `[10, 25]` those that begin so: its columns that
+        are fields of the config are set, such as the paper's number of steps by size. Runs that differ in the axis
+        with `seed` alone are repeats, whose mean and spread the table has.
+      workdir: the folder of the sweep.
+      data_dir: as in `train`.
+
+    Returns:
+      The content of table.json, see `sweep_table.make_table`; "failed" names the runs that failed, and why.
+
+    Raises:
+      InputError: before anything starts: an axis or a combination is wrong, or a dataset is not prepared.
+      scarce_jax.errors.Interrupted: SIGTERM or Ctrl-C, after the checkpoint was saved.
+    """
+    workdir = pathlib.Path(workdir)
+    set_xla_flags(config.runtime)
+    axes, runs, _ = plan(config, over, data_dir)
+    for dataset in {run.config.dataset for run in runs}:
+        if not is_generated(dataset):
+            load_info(dataset, None if data_dir is None else os.fspath(data_dir))
+    _tell_differences(config, axes, runs)
+    summaries: dict[str, Mapping[str, Any]] = {}
+    failed: dict[str, str] = {}
+    table = {}
+    # What is done comes first, so that the table lacks none of it for long.
+    order = sorted(runs, key=lambda run: not (workdir / run.name / "summary.json").exists())
+    for number, run in enumerate(order, start=1):
+        log.info("run %d of %d: %s", number, len(order), run.name)
+        try:
+            others = [p.parent for p in sorted(workdir.glob("*/config.json")) if p.parent.name != run.name]
+            summaries[run.name] = train(run.config, workdir / run.name, data_dir=data_dir, reuse=others)
+        except InputError as error:
+            # Several processes may not all have failed; going on, they would wait for each other.
+            if jax.process_count() > 1:
+                raise
+            failed[run.name] = str(error)
+            log.error("%s failed: %s", run.name, error)
+        # A Session and its caches are a cycle that holds the run's arrays and programs until they are collected.
+        gc.collect()
+        table = make_table(config, axes, runs, summaries, failed)
+        if mesh_lib.is_primary():
+            write_json(workdir / "table.json", table)
+    if mesh_lib.is_primary():
+        draw(table, workdir / "curve.png")
+    return table
+
+
+def plan(
+    config: Any, over: Mapping[str, Sequence[Any] | None], data_dir: str | os.PathLike | None = None
+) -> tuple[list[Axis], list[Combination], list[dict[str, Any]]]:
+    """The axes and runs of a sweep and each run's `dry_run`, without data; raises InputError as `sweep` does."""
+    axes, runs = combine(config, over)
+    described = []
+    for run in runs:
+        try:
+            described.append(dry_run(run.config, data_dir))
+        except InputError as error:
+            raise InputError(f"{run.name}: {error}") from error
+    return axes, runs, described
+
+
+def _tell_differences(config: Any, axes: Sequence[Axis], runs: Sequence[Combination]) -> None:
+    """Says before hours of training that a combination is not the one whose figure the paper reports."""
+    for shown in {str(run.row): run for run in runs}.values():
+        for field, value in paper_figures(config, axes, shown)[1].items():
+            log.warning("%s: the paper has %s %s, here %s", shown.name, field, value["paper"], value["here"])

@@ -1,0 +1,161 @@
+"""The curve of a sweep: mIoU (mAP of tag classifiers) over what was swept, spread over repeats, the paper's points."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scarce_jax.data.records import replacing
+from scarce_jax.sweep.axes import text
+from scarce_jax.sweep.table import main_figure
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; its yellow is too light for a line.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = "os^Dv"
+COLUMNS = 3
+
+
+def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Writes curve.png from the content of table.json.
+
+    The first swept field whose values are all numbers is the horizontal axis, logarithmic where they span more than a
+    factor of 10; a line per result, its range over the repeats shaded, the paper's points dashed. Without such a field
+    the combinations stand side by side, with one point per run. Other swept fields give one panel per combination.
+    """
+    # Not pyplot: it would choose a backend for the whole process. matplotlib takes a second to import.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    axes = [axis for axis in table["axes"] if not axis["repeats"]]
+    rows, heading = drawn_rows(table["rows"])
+    results = list(dict.fromkeys(name for row in rows for name in row["results"]))
+    looks = itertools.cycle(zip(COLOURS, itertools.cycle(MARKERS), strict=False))
+    style = dict(zip(results, looks, strict=False))
+    numeric = next(((axis, i) for axis in axes for i in range(len(axis["fields"])) if _is_scale(axis, i)), None)
+    across = list((numeric[0] if numeric else axes[0])["fields"]) if axes else []
+    if numeric:
+        draw_panel = functools.partial(_curves, along=across[numeric[1]])
+    else:
+        draw_panel = functools.partial(_groups, across=across)
+    panels: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        others = [f"{label} {text(value)}" for label, value in row["values"].items() if label not in across]
+        panels.setdefault(", ".join(others), []).append(row)
+    columns = min(len(panels), COLUMNS)
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(2.2 + 4.4 * columns if columns > 1 else 7.2, 0.6 + 3.7 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    for index, (axis, panel) in enumerate(itertools.zip_longest(grid.flat, panels.items())):
+        if panel is None:
+            axis.remove()
+            continue
+        title, members = panel
+        draw_panel(axis, members, style)
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.set_xlabel(_heading(numeric, across))
+        axis.tick_params(labelbottom=True)
+        axis.grid(axis="y", color="0.9")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+        if index % columns == 0:
+            axis.set_ylabel(f"{heading} on {table['dataset']}/{table['split']}")
+    handles = [
+        Line2D([], [], color=colour, marker=marker, label=name, linestyle="-" if numeric else "")
+        for name, (colour, marker) in sorted(style.items(), key=lambda item: -_last(rows, item[0]))
+    ]
+    if any(found["paper"] is not None for row in rows for found in row["results"].values()):
+        dashed = "--" if numeric else ""
+        handles.append(Line2D([], [], color="0.4", marker="o", mfc="white", linestyle=dashed, label="paper"))
+    if numeric and any(found["figure"]["n"] > 1 for row in rows for found in row["results"].values()):
+        handles.append(Patch(color="0.4", alpha=0.2, lw=0, label="range over repeats"))
+    if handles:
+        figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as aside:
+        figure.savefig(aside, format="png", dpi=150)
+
+
+def drawn_rows(rows: Sequence[Mapping]) -> tuple[list[dict[str, Any]], str]:
+    """The rows with what is drawn of each result, "figure" and "paper", and the name of that figure.
+
+    Masks and image tags are not measured on one scale: only results like the first one are drawn.
+    """
+    first = next((main_figure(result) for row in rows for result in row["results"].values()), "miou")
+    chosen = [
+        {
+            **row,
+            "results": {
+                name: {"figure": result[first], "paper": result["paper"]}
+                for name, result in row["results"].items()
+                if main_figure(result) == first
+            },
+        }
+        for row in rows
+    ]
+    return chosen, {"miou": "mIoU", "map": "mAP of tags"}[first]
+
+
+def _curves(axis: Any, rows: Sequence[Mapping], style: Mapping[str, tuple[str, str]], along: str) -> None:
+    rows = sorted(rows, key=lambda row: row["values"][along])
+    swept = sorted({row["values"][along] for row in rows})
+    for name, (colour, marker) in style.items():
+        found = [(row["values"][along], row["results"][name]) for row in rows if name in row["results"]]
+        ours = [(x, result["figure"]) for x, result in found if result["figure"]["n"]]
+        xs = [x for x, _ in ours]
+        axis.plot(xs, [y["mean"] for _, y in ours], color=colour, marker=marker, markersize=5)
+        if any(y["n"] > 1 for _, y in ours):
+            known = [[value for value in y["values"] if value is not None] for _, y in ours]
+            axis.fill_between(xs, *([end(v) for v in known] for end in (min, max)), color=colour, alpha=0.2, lw=0)
+        cited = [(x, result["paper"]) for x, result in found if result["paper"] is not None]
+        axis.plot([x for x, _ in cited], [y for _, y in cited], "--", color=colour, marker=marker, mfc="white", lw=1)
+    if swept[0] > 0 and swept[-1] > 10 * swept[0]:
+        axis.set_xscale("log")
+    if len(swept) <= 10:
+        axis.set_xticks(swept, [text(x) for x in swept])
+        axis.set_xticks([], minor=True)
+
+
+def _groups(axis: Any, rows: Sequence[Mapping], style: Mapping[str, tuple[str, str]], across: Sequence[str]) -> None:
+    pitch = 0.7 / max(len(style), 1)
+    for group, row in enumerate(rows):
+        for place, (name, (colour, marker)) in enumerate(style.items()):
+            if name not in row["results"]:
+                continue
+            x = group + (place - (len(style) - 1) / 2) * pitch
+            found = row["results"][name]
+            known = [value for value in found["figure"]["values"] if value is not None]
+            axis.plot([x] * len(known), known, color=colour, marker=marker, markersize=5, linestyle="", alpha=0.7)
+            if len(known) > 1:
+                axis.hlines(found["figure"]["mean"], x - pitch / 3, x + pitch / 3, color=colour)
+            if found["paper"] is not None:
+                axis.plot(x, found["paper"], color=colour, marker=marker, markersize=7, mfc="white", linestyle="")
+    shown = ["\n".join(text(row["values"][label]) for label in across) for row in rows]
+    axis.set_xticks(range(len(rows)) if across else [], shown if across else [])
+    axis.set_xlim(-0.5, len(rows) - 0.5)
+
+
+def _last(rows: Sequence[Mapping], name: str) -> float:
+    """The result's last mean, by which the legend is ordered as the lines end."""
+    means = [row["results"][name]["figure"]["mean"] for row in rows if name in row["results"]]
+    return next((mean for mean in reversed(means) if mean is not None), -1.0)
+
+
+def _is_scale(axis: Mapping[str, Any], label: int) -> bool:
+    """Whether a label's values are numbers that tell the axis's points apart."""
+    values = [point[label] for point in axis["values"]]
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return numbers and len(set(values)) == len(values)
+
+
+def _heading(numeric: tuple[Mapping[str, Any], int] | None, across: Sequence[str]) -> str:
+    if numeric is None:
+        return ", ".join(across)
+    axis, label = numeric
+    fields = axis["fields"][across[label]]
+    return fields[0] if len(fields) == 1 else across[label]

@@ -1,0 +1,148 @@
+"""What a run folder holds of a recipe's stages: which are done, which differ, which can be taken from another run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Collection
+from typing import Any
+
+from scarce_jax import mesh as mesh_lib
+from scarce_jax.errors import InputError
+from scarce_jax.recipe import Eval, FromRun, Pretrained, Recipe, Stage, reads, sources
+from scarce_jax.training import fingerprint as fp
+from scarce_jax.training.log import complete_lines, replace_lines
+from scarce_jax.training.session import Session
+from scarce_jax.training.start import content
+
+log = logging.getLogger("scarce_jax")
+
+
+class Plan:
+    """The stages' descriptions and fingerprints, and what the run folder holds of them."""
+
+    def __init__(self, session: Session):
+        self.session, self.run_dir = session, session.run_dir
+        recipe = session.recipe
+        used = {s.dataset: s.split for x in (*recipe.stages, *recipe.results.values()) for s in sources(x).values()}
+        self.versions = {name: session.inputs.reader(name, split).version for name, split in used.items()}
+        self.steps = {stage.name: session.steps(stage) for stage in recipe.stages}
+        self.descriptions: dict[str, dict] = {}
+        self.fingerprints: dict[str, str] = {}
+        for stage in recipe.stages:
+            self.descriptions[stage.name] = self.describe(stage)
+            self.fingerprints[stage.name] = fp.fingerprint(self.descriptions[stage.name])
+
+    def describe(self, item: Stage | Eval) -> dict[str, Any]:
+        return fp.describe(
+            item,
+            steps=self.steps.get(item.name),
+            seed=self.session.seed,
+            versions=self.versions,
+            roles=self.session.manifest.role_hashes,
+            fingerprints=self.fingerprints,
+            origins={
+                role: self._origin(item.name, role, net.init_from)
+                for role, net in item.nets.items()
+                if isinstance(net.init_from, FromRun | Pretrained)
+            },
+        )
+
+    def _origin(self, stage: str, role: str, origin: FromRun | Pretrained) -> dict[str, Any]:
+        """What the origin holds; of a finished stage that names it the same, also after it is gone."""
+        try:
+            return content(origin)
+        except InputError:
+            recorded = (self.done(stage) or {}).get("init_from", {}).get(role)
+            if recorded is None or recorded["source"] != str(origin):
+                raise
+            return recorded["content"]
+
+    def done(self, stage: str) -> dict[str, Any] | None:
+        """The stage's DONE, if it is finished."""
+        path = self.run_dir / stage / "DONE"
+        return read_json(path) if path.exists() else None
+
+    def check(self, again: Collection[str]) -> None:
+        """Raises InputError where a stage cannot be carried out.
+
+        It was begun with other settings and is not done `again` (the message says what differs), or what its nets take
+        over from outside the run does not fit.
+        """
+        for stage, description in self.descriptions.items():
+            path = self.run_dir / stage / "stage.json"
+            if stage in again or not path.exists():
+                continue
+            lines = fp.difference(read_json(path), json.loads(json.dumps(description)))
+            if lines:
+                shown = "\n  ".join(lines[:12])
+                raise InputError(
+                    f"{self.run_dir}: stage {stage} was begun with other settings (before -> now):\n  {shown}\n"
+                    f"choose another --workdir, or do the stage again with --redo {stage}"
+                )
+        for stage in self.session.recipe.stages:
+            if stage.name in again or self.done(stage.name) is None:
+                self.session.outside(stage)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Raises InputError where the file is missing or no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def with_dependents(recipe: Recipe, stage: str) -> set[str]:
+    """A stage and all that read from it, directly or not."""
+    names = [s.name for s in recipe.stages]
+    if stage not in names:
+        raise InputError(f"--redo {stage}: no such stage; this recipe has {', '.join(names)}")
+    gone = {stage}
+    for other in recipe.stages:
+        if any(artifact.stage in gone for artifact in reads(other)):
+            gone.add(other.name)
+    return gone
+
+
+def forget(plan: Plan, stages: Collection[str]) -> None:
+    """Deletes stages, and the figures measured on them."""
+    if mesh_lib.is_primary():
+        for name in stages:
+            shutil.rmtree(plan.run_dir / name, ignore_errors=True)
+        (plan.run_dir / "summary.json").unlink(missing_ok=True)
+    mesh_lib.barrier("redo")
+
+
+def take_over(plan: Plan, other: pathlib.Path) -> None:
+    """Hard-links the finished stages of another run whose fingerprints are equal, with their lines of metrics."""
+    if mesh_lib.is_primary():
+        for stage, fingerprint in plan.fingerprints.items():
+            done = other / stage / "DONE"
+            if plan.done(stage) or not done.exists() or read_json(done)["fingerprint"] != fingerprint:
+                continue
+            aside, target = plan.run_dir / f".reuse-{stage}", plan.run_dir / stage
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(other / stage, aside, copy_function=_link)
+            _copy_metrics(other, plan.run_dir, stage)
+            aside.rename(target)
+            log.info("%s: taken over from %s", stage, other)
+    mesh_lib.barrier("reuse")
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # Another file system: a copy serves as well.
+        shutil.copy2(source, target)
+
+
+def _copy_metrics(other: pathlib.Path, run_dir: pathlib.Path, stage: str) -> None:
+    mine = run_dir / "metrics.jsonl"
+    kept = [line for line, entry in complete_lines(mine) if entry["stage"] != stage]
+    kept += [line for line, entry in complete_lines(other / "metrics.jsonl") if entry["stage"] == stage]
+    replace_lines(mine, kept)

@@ -1,0 +1,142 @@
+"""What a trained net starts from where that lies outside its run: another run's net, or a file of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from flax import traverse_util
+from jax.sharding import Mesh
+
+from scarce_jax.errors import InputError
+from scarce_jax.models import weights
+from scarce_jax.recipe import FromRun, NetState, Pretrained
+from scarce_jax.training import checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """The arrays that a net takes over.
+
+    Attributes:
+      values: "params/backbone/conv1/kernel" -> array; every other array of the net is drawn.
+      kept: parameter paths of those others, a module's name where all of it is drawn.
+      facts: for DONE: where they come from, what that holds, and what of it was not used.
+    """
+
+    values: dict[str, Any]
+    kept: tuple[str, ...]
+    facts: dict[str, Any]
+
+    def __str__(self) -> str:
+        drawn = f"at initial values: {', '.join(self.kept) or 'none'}"
+        unused = self.facts["unused"]
+        return f"{len(self.values)} arrays of {self.facts['source']}; {drawn}; not used: {', '.join(unused) or 'none'}"
+
+
+def content(origin: FromRun | Pretrained) -> dict[str, Any]:
+    """What the origin holds, as plain data that does not depend on where it lies.
+
+    Raises:
+      InputError: it is missing, unfinished or unreadable.
+    """
+    if isinstance(origin, Pretrained):
+        return {"weights": weights.file_hash(weights.locate(origin.source))}
+    text = json.dumps(_saved(origin), sort_keys=True)
+    return {"net": hashlib.sha256(text.encode()).hexdigest(), "pattern": origin.pattern}
+
+
+def take(origin: FromRun | Pretrained, net: NetState, mesh: Mesh) -> Taken:
+    """The arrays that a net takes over from its origin, loaded and checked.
+
+    Args:
+      net: its shapes.
+      mesh: devices on which another run's net is restored.
+
+    Raises:
+      InputError: the origin is missing or damaged, or does not fit the net.
+    """
+    shapes = weights.flat_shapes(net.variables)
+    if isinstance(origin, Pretrained):
+        found = weights.import_weights(weights.locate(origin.source), shapes)
+        values, unused = found.values, found.unused
+    else:
+        values, unused = _from_run(origin, shapes, mesh)
+    kept = _shorten([name for name in shapes if name not in values], shapes)
+    facts = {"source": str(origin), "content": content(origin), "arrays": len(values)}
+    return Taken(values, kept, {**facts, "drawn": list(kept), "unused": list(unused)})
+
+
+def _folder(origin: FromRun) -> pathlib.Path:
+    run = pathlib.Path(origin.run)
+    if not (run / "config.json").exists():
+        raise InputError(f"init_from {origin}: {run} is not a run folder (it has no config.json)")
+    if not (run / origin.stage / "DONE").exists():
+        stages = sorted(path.parent.name for path in run.glob("*/DONE"))
+        raise InputError(
+            f"init_from {origin}: {run} has no finished stage {origin.stage!r}; finished: {', '.join(stages) or 'none'}"
+        )
+    folder = run / origin.stage / "nets" / origin.net
+    if not folder.is_dir():
+        nets = sorted(path.name for path in folder.parent.glob("*"))
+        raise InputError(f"init_from {origin}: no net {origin.net!r}; the stage left {', '.join(nets) or 'none'}")
+    return folder
+
+
+def _saved(origin: FromRun) -> dict[str, list]:
+    """Checksum, shape and dtype of every array of the other net, by path."""
+    try:
+        return checkpoint.saved_checksums(_folder(origin))
+    except checkpoint.DamagedCheckpoint as error:
+        raise InputError(f"init_from {origin}: {error}; train it again, or choose another net") from error
+
+
+def _from_run(
+    origin: FromRun, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Arrays by our path, and the other net's paths that were not used."""
+    saved = _saved(origin)
+    trunk = weights.trunk_of(shapes)
+    theirs = {}
+    for path in saved:
+        collection, _, rest = path.partition("/")
+        theirs[f"{collection}/{weights.rename_trunk(rest, trunk)}"] = path
+    fits = {name for name in shapes if name in theirs and tuple(saved[theirs[name]][1]) == shapes[name]}
+    if origin.pattern is not None:
+        wanted = [name for name in shapes if re.search(origin.pattern, name.partition("/")[2])]
+        wrong = [name for name in wanted if name not in fits]
+        if wrong:
+            shown = "; ".join(f"{n} is {_shape(saved, theirs, n)}, expected {list(shapes[n])}" for n in wrong[:3])
+            raise InputError(f"init_from {origin}: {len(wrong)} of {len(wanted)} arrays do not fit: {shown}")
+        fits = set(wanted)
+    if not fits:
+        raise InputError(
+            f"init_from {origin}: no array of the net is in it with the same path and shape; ours are such as "
+            f"{sorted(shapes)[:3]}, its {sorted(theirs)[:3]}"
+        )
+    like = {path: jax.ShapeDtypeStruct(shape, dtype) for path, (_, shape, dtype) in saved.items()}
+    tree = {"params": {}, "batch_stats": {}, **traverse_util.unflatten_dict(like, sep="/")}
+    try:
+        loaded = checkpoint.load(_folder(origin), checkpoint.replicated_like(tree, mesh))
+    except checkpoint.DamagedCheckpoint as error:
+        raise InputError(f"init_from {origin}: {error}; train it again, or choose another net") from error
+    flat = traverse_util.flatten_dict(loaded, sep="/")
+    used = {theirs[name] for name in fits}
+    return {name: flat[theirs[name]] for name in sorted(fits)}, _shorten([p for p in saved if p not in used], saved)
+
+
+def _shape(saved: Mapping[str, list], theirs: Mapping[str, str], name: str) -> str:
+    return str(saved[theirs[name]][1]) if name in theirs else "absent"
+
+
+def _shorten(paths: Sequence[str], among: Mapping[str, Any]) -> tuple[str, ...]:
+    """Paths without their collection; the top module alone where all of it is listed."""
+    listed = {path.partition("/")[2] for path in paths}
+    others = {path.partition("/")[2].split("/")[0] for path in among if path.partition("/")[2] not in listed}
+    return tuple(sorted({p if p.split("/")[0] in others else p.split("/")[0] for p in listed}))
