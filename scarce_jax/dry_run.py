@@ -14,8 +14,6 @@ from jax.sharding import Mesh
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import methods
-from scarce_jax.benchmark.roofline import peak_bytes
-from scarce_jax.benchmark.synthetic import lower, resident_bytes
 from scarce_jax.config_files import from_json, resolve, to_json, use_compilation_cache
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import is_prepared, load_info
@@ -55,6 +53,9 @@ def dry_run(config: Any, data_dir: str | os.PathLike | None = None, *, compile: 
 
 
 def _memory(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo, mesh: Mesh) -> int | None:
+    from scarce_jax.benchmark.roofline import peak_bytes
+    from scarce_jax.benchmark.synthetic import lower, resident_bytes
+
     given = sources(stage)
     if isinstance(stage, Train):
         for source in given.values():
