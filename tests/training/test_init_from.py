@@ -17,13 +17,13 @@ from scarce_jax.dry_run import dry_run
 from scarce_jax.errors import InputError
 from scarce_jax.methods import networks
 from scarce_jax.models import resnet, weights
-from scarce_jax.optim import Optimizer
+from scarce_jax.optim import Group, Optimizer
 from scarce_jax.recipe import Artifact, FromRun, Net, Pretrained, parse_origin
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.start import content, take
 from tests import tiny, torch_files
 
-STILL = Optimizer(lr=0.0)
+STILL = Optimizer(lr=1.0, groups=(Group(lr=0.0),))
 """Leaves parameters at their initial values."""
 
 
