@@ -53,8 +53,7 @@ def corners(features: jax.Array, valid: jax.Array, extents: tuple[float, ...]) -
     """
     dim = features.shape[1]
     steps, low = _packing(extents)
-    # In full float32: a rounded product would move points by a share of the lattice's spacing.
-    elevated = jnp.matmul(features, _elevation(dim), precision=jax.lax.Precision.HIGHEST)  # [N, d + 1], rows sum to 0
+    elevated = jnp.stack(_elevated(features), 1)  # [N, d + 1], rows sum to 0
     # The nearest point of remainder 0: each coordinate is rounded, then those that were rounded most are corrected, so
     # that they sum to 0 again.
     quotient = jnp.round(elevated / (dim + 1)).astype(jnp.int32)
@@ -131,12 +130,19 @@ def lattice_filter(values: jax.Array, at: Corners, near: jax.Array) -> jax.Array
     return sum(read[1:], read[0])
 
 
-def _elevation(dim: int) -> np.ndarray:
-    """float32 [d, d + 1]: from features to the plane of sum 0, so scaled that the blur is of unit deviation."""
-    scale = np.sqrt(2 / 3) * (dim + 1) / np.sqrt(np.arange(1, dim + 1) * np.arange(2, dim + 2))
-    matrix = np.tri(dim, dim + 1)  # feature j adds 1 to the coordinates 0..j
-    matrix[np.arange(dim), np.arange(1, dim + 1)] = -np.arange(1, dim + 1)
-    return (scale[:, None] * matrix).astype(np.float32)
+def _elevated(features: jax.Array | np.ndarray) -> list:
+    """Features [N, d] on the plane of sum 0, so scaled that the blur is of unit deviation: d + 1 coordinates [N].
+
+    The authors' order of operations: where a feature is 0, two coordinates are exactly equal. A matrix product may
+    round them apart, which would move the point to another simplex and add other vertices to the lattice.
+    """
+    dim = features.shape[1]
+    total, coordinates = 0, []
+    for j in range(dim, 0, -1):
+        term = features[:, j - 1] * (math.sqrt(2 / 3) * (dim + 1) / math.sqrt(j * (j + 1)))
+        coordinates.append(total - j * term)
+        total = total + term
+    return [total, *coordinates[::-1]]
 
 
 def _packing(extents: tuple[float, ...]) -> tuple[tuple[int, ...], np.ndarray]:
@@ -145,7 +151,7 @@ def _packing(extents: tuple[float, ...]) -> tuple[tuple[int, ...], np.ndarray]:
     One more on either side is for neighbours, which are looked up whether they exist or not, and one for rounding.
     """
     dim = len(extents)
-    columns = _elevation(dim).astype(np.float64)
+    columns = np.stack(_elevated(np.eye(dim)), 1)
     slopes = (columns[:, :-1] - columns[:, 1:]) / (dim + 1) * np.asarray(extents)[:, None]  # [feature, difference]
     low = np.floor(np.minimum(slopes, 0).sum(0)).astype(int) - 2
     high = np.ceil(np.maximum(slopes, 0).sum(0)).astype(int) + 2
