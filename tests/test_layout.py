@@ -20,7 +20,7 @@ VOCABULARY = {"optim", "recipe", "runtime"}
 ALLOWED = {
     "configs": {"methods", *VOCABULARY, *LOWER},
     "methods": {*VOCABULARY, *LOWER},
-    "training": {"mesh", *VOCABULARY, *LOWER},
+    "training": {"memory", "mesh", *VOCABULARY, *LOWER},
     "recipe": {"optim", *LOWER},
     "evaluation": {"models", "losses", "ops", "cpu", "data"},
     "models": {"losses", "ops", "data.schema"},
@@ -29,6 +29,7 @@ ALLOWED = {
     "data": {"cpu"},
     "cpu": {"data"},
     "errors": set(),
+    "memory": set(),
     "mesh": set(),
     "optim": set(),
     "runtime": set(),

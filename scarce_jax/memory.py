@@ -1,0 +1,52 @@
+"""Turns a device that runs out of memory into one message that says what to lower."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from scarce_jax.errors import InputError
+
+EXHAUSTED = "RESOURCE_EXHAUSTED"
+"""In the text of the error with which XLA's allocators answer."""
+
+
+@contextlib.contextmanager
+def advice(*, what: str, batch: int, size: tuple[int, int] | None, lower: str) -> Iterator[None]:
+    """Raises InputError in place of an allocation failure on a device; any other error passes.
+
+    A failure inside another `advice` is told by the inner one.
+
+    Args:
+      what: the stage or result that runs inside, for the message: "stage detailer", "result semi".
+      batch: its batch.
+      size: (height, width) of its images, None where they keep their own.
+      lower: what to lower: "--detailer.batch", "--batch".
+
+    Raises:
+      InputError: a device cannot hold what runs inside.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if EXHAUSTED not in str(error):
+            raise
+        at = "the images' own size" if size is None else f"{size[0]} x {size[1]}"
+        raise InputError(
+            f"{what}: out of device memory with batch {batch} at {at}; lower {lower}, then run the same command again: "
+            f"finished stages are not done again"
+        ) from error
+
+
+def evaluation_flag(config: Mapping[str, Any], batch: int) -> str:
+    """The flags that set an evaluation batch of this value, such as "--segmenter.eval-batch".
+
+    Args:
+      config: a method's config as in config.json.
+      batch: images per device.
+    """
+    stages = [name for name, stage in config.items() if isinstance(stage, Mapping) and stage.get("eval_batch") == batch]
+    return " or ".join(f"--{name.replace('_', '-')}.eval-batch" for name in stages) or "the batch of its source"
