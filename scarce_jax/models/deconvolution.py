@@ -6,13 +6,17 @@ authors' published Caffe definitions, where the paper gives none.
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.errors import InputError
 from scarce_jax.models.blocks import TransposedConv
+from scarce_jax.models.cam import CamClassifier
+from scarce_jax.models.fields import KIND, check_vgg, check_width
 from scarce_jax.models.resnet import batch_norm
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk, check_convolutions
 from scarce_jax.ops.pool import unpool
@@ -154,3 +158,40 @@ def score_layer(classes: int, name: str) -> nn.Conv:
 
 def _normalised(x: jax.Array, name: str, *, train: bool, dtype: Any) -> jax.Array:
     return nn.relu(batch_norm(train=train, dtype=dtype, name=f"bn_{name}")(x))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeconvNetConfig:
+    """DeconvNet (Noh, Hong and Han, 2015): VGG-16 with batch normalisation, and its mirror image with unpooling.
+
+    Images need sides that are multiples of 32, at least 32 * fc6_kernel.
+
+    Attributes:
+      width: channels of VGG-16's conv1, at least 1; every layer scales with it. 64 in the paper.
+      hidden: channels of fc6 and fc7, at least 1; None for 64 * width, the paper's 4096.
+      fc6_kernel: side of the window of fc6 and fc6-deconv on pool5, at least 1. 7 in the paper.
+      convolutions: of VGG-16's five groups, and as many deconvolutions, at least 1 each.
+    """
+
+    kind: Annotated[Literal["deconvnet"], KIND] = "deconvnet"
+    width: int = 64
+    hidden: int | None = None
+    fc6_kernel: int = 7
+    convolutions: tuple[int, int, int, int, int] = CONVOLUTIONS
+    full_size: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_width(self.kind, self.width)
+        check_vgg(self.kind, self.convolutions)
+        for name in ("hidden", "fc6_kernel"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise InputError(f"{self.kind}: {name} is {number}; expected at least 1")
+
+    def build(self, classes: int, dtype: Any = jnp.float32) -> DeconvNet:
+        """The segmentation net: `module(image, train=...) -> (logits, None)`."""
+        return DeconvNet(classes, self.width, self.hidden, self.fc6_kernel, self.convolutions, dtype)
+
+    def classifier(self, tags: int, dtype: Any = jnp.float32, dropout: float | None = None) -> CamClassifier:
+        """The classifier of image tags on the net's trunk; `dropout` of features, None for 0.5 (Zhou et al., 2016)."""
+        rate = 0.5 if dropout is None else dropout
+        return CamClassifier(tags, self.width, True, rate, self.convolutions, dtype=dtype)

@@ -7,13 +7,16 @@ that the auxiliary-confidence paper compares itself with them on. 43,901,068 par
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.resnet import ResNet
+from scarce_jax.models.fields import KIND, check_choice, check_width
+from scarce_jax.models.resnet import BLOCKS, ResNet
+from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.resize import resize_bilinear
 
 RATES = (6, 12, 18, 24)
@@ -71,3 +74,31 @@ class DeepLabV2(nn.Module):
             for rate in RATES
         ]
         return resize_bilinear(sum(branches), image.shape[1:3], align_corners=True), None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeepLabV2Config:
+    """DeepLab-v2 (Chen et al., 2018) as Hung et al. use it: dilated ResNet and ASPP, no auxiliary head.
+
+    Attributes:
+      depth: of the ResNet: 18, 34, 50 or 101 (the paper's).
+      width: channels of the stem, at least 1; every layer scales with it. 64 in the paper.
+    """
+
+    kind: Annotated[Literal["deeplabv2"], KIND] = "deeplabv2"
+    depth: Literal[18, 34, 50, 101] = 101
+    width: int = 64
+    full_size: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_choice(self.kind, "depth", self.depth, tuple(BLOCKS))
+        check_width(self.kind, self.width)
+
+    def build(self, classes: int, dtype: Any = jnp.float32) -> DeepLabV2:
+        """The segmentation net: `module(image, train=...) -> (logits, None)`."""
+        return DeepLabV2(classes=classes, depth=self.depth, width=self.width, dtype=dtype)
+
+    def classifier(self, tags: int, dtype: Any = jnp.float32, dropout: float | None = None) -> TagClassifier:
+        """The classifier of image tags on the net's trunk; `dropout` of features, None for none."""
+        trunk = ResNet(self.depth, width=self.width, caffe=True, dtype=dtype)
+        return TagClassifier(backbone=trunk, classes=tags, dropout=dropout or 0.0)

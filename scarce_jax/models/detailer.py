@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Annotated, Any, ClassVar, Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.errors import InputError
+from scarce_jax.models.fields import KIND, check_choice, check_rate, check_width
 from scarce_jax.models.pspnet import Embedding, Parts, PSPNet, uniform_fan_in
+from scarce_jax.models.resnet import BLOCKS
 from scarce_jax.ops.resize import class_fractions
 
 INJECTIONS = ("before_pool", "after_pool", "after_final")
@@ -89,3 +95,42 @@ class Detailer(PSPNet):
         logits, aux_logits = self._segment(image, inject, train=train)
         identity = coarse[..., None] == jnp.arange(self.classes, dtype=coarse.dtype)
         return logits + identity.astype(logits.dtype), aux_logits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetailerConfig:
+    """The detailer (Katsman et al., section 3.1): a PSPNet that also reads a coarse mask.
+
+    Attributes:
+      depth, width, dropout: as in PSPNetConfig.
+      inject: where the coarse embedding is concatenated: before the PPM, after it, or after the final block.
+      embedding: channels of the coarse embedding, at least 1.
+    """
+
+    kind: Annotated[Literal["detailer"], KIND] = "detailer"
+    depth: Literal[18, 34, 50, 101] = 101
+    width: int = 64
+    dropout: float = 0.1
+    inject: Literal["before_pool", "after_pool", "after_final"] = "after_pool"
+    embedding: int = 800
+    full_size: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_choice(self.kind, "depth", self.depth, tuple(BLOCKS))
+        check_choice(self.kind, "inject", self.inject, INJECTIONS)
+        check_width(self.kind, self.width)
+        check_rate(self.kind, self.dropout)
+        if self.embedding < 1:
+            raise InputError(f"{self.kind}: embedding is {self.embedding}; expected at least 1")
+
+    def build(self, classes: int, dtype: Any = jnp.float32) -> Detailer:
+        """The net: `module(image, coarse, train=...) -> (logits, auxiliary logits or None)`."""
+        return Detailer(
+            classes=classes,
+            depth=self.depth,
+            width=self.width,
+            dropout=self.dropout,
+            inject=self.inject,
+            embedding=self.embedding,
+            dtype=dtype,
+        )

@@ -11,13 +11,16 @@ with 19 classes and 2,057,867 with 11.
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.blocks import ConvUnit, Upsampler
+from scarce_jax.models.fields import KIND, check_width
+from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.resize import resize_bilinear
 
 UNITS = (3, 3, 6, 3)
@@ -157,3 +160,27 @@ class DSNet(nn.Module):
             size = (x.shape[1] << index, x.shape[2] << index)
             merged.append(resize_bilinear(x, size, align_corners=False)[:, : quarter[0], : quarter[1]])
         return Upsampler(self.classes, name="classifier")(jnp.concatenate(merged, -1), image.shape[1:3]), None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DSNetConfig:
+    """The real-time DSNet of the auxiliary-confidence paper (its section 3.2.1).
+
+    Attributes:
+      width: channels of the stem, and the growth rate; a positive multiple of 4. 32 in the paper.
+    """
+
+    kind: Annotated[Literal["dsnet"], KIND] = "dsnet"
+    width: int = 32
+    full_size: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_width(self.kind, self.width, multiple=4)
+
+    def build(self, classes: int, dtype: Any = jnp.float32) -> DSNet:
+        """The segmentation net: `module(image, train=...) -> (logits, None)`."""
+        return DSNet(classes=classes, width=self.width, dtype=dtype)
+
+    def classifier(self, tags: int, dtype: Any = jnp.float32, dropout: float | None = None) -> TagClassifier:
+        """The classifier of image tags on the net's trunk; `dropout` of features, None for none."""
+        return TagClassifier(backbone=DSNetEncoder(self.width, dtype=dtype), classes=tags, dropout=dropout or 0.0)

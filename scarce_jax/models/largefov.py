@@ -7,12 +7,15 @@ parameters with 21 classes, 20,484,929 with one output.
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.models.cam import CamClassifier
+from scarce_jax.models.fields import KIND, check_rate, check_vgg, check_width
 from scarce_jax.models.resnet import convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk
 
@@ -74,3 +77,36 @@ class LargeFOV(nn.Module):
             x = nn.Dropout(self.dropout, name=f"{name}_dropout")(x, deterministic=not train)
         head = nn.Conv(self.classes, (1, 1), kernel_init=nn.initializers.normal(0.01), name="fc8")
         return head(x.astype(jnp.float32)), None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LargeFOVConfig:
+    """DeepLab-LargeFOV (Chen et al., 2015) on VGG-16; logits are an eighth of the image's size.
+
+    Attributes:
+      width: channels of VGG-16's conv1, at least 1; every layer scales with it. 64 in the paper.
+      batch_norm: batch normalisation in VGG-16, for training from scratch; the paper's net has none.
+      dropout: rate in 0..1 after fc6 and fc7, and of a tag classifier's features. 0.5 in the paper.
+      convolutions: of VGG-16's five groups, at least 1 each.
+    """
+
+    kind: Annotated[Literal["largefov"], KIND] = "largefov"
+    width: int = 64
+    batch_norm: bool = False
+    dropout: float = 0.5
+    convolutions: tuple[int, int, int, int, int] = CONVOLUTIONS
+    full_size: ClassVar[bool] = False
+
+    def __post_init__(self):
+        check_width(self.kind, self.width)
+        check_rate(self.kind, self.dropout)
+        check_vgg(self.kind, self.convolutions)
+
+    def build(self, classes: int, dtype: Any = jnp.float32) -> LargeFOV:
+        """The segmentation net: `module(image, train=...) -> (logits, None)`."""
+        return LargeFOV(classes, self.width, self.batch_norm, self.dropout, self.convolutions, dtype)
+
+    def classifier(self, tags: int, dtype: Any = jnp.float32, dropout: float | None = None) -> CamClassifier:
+        """The classifier of image tags on the net's trunk; `dropout` of features, None for the net's own rate."""
+        rate = self.dropout if dropout is None else dropout
+        return CamClassifier(tags, self.width, self.batch_norm, rate, self.convolutions, dtype=dtype)

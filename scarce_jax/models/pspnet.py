@@ -6,15 +6,18 @@ network has 67,948,390 parameters, 2,364,691 of them in the auxiliary head that 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scarce_jax.models.resnet import ResNet, batch_norm, he_normal_fan_out
+from scarce_jax.models.fields import KIND, check_choice, check_rate, check_width
+from scarce_jax.models.resnet import BLOCKS, ResNet, batch_norm, he_normal_fan_out
+from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.resize import adaptive_average_pool, resize_bilinear
 
 # torch's default. He-normal with fan-out would start the logits of 19 classes with a deviation of about 5.
@@ -194,3 +197,34 @@ class PSPNet(nn.Module):
 
 def _classifier(classes: int) -> PartsConv:
     return PartsConv(classes, 1, use_bias=True, kernel_init=uniform_fan_in)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PSPNetConfig:
+    """PSPNet (Zhao et al., 2017): a dilated ResNet with pyramid pooling and an auxiliary head.
+
+    Attributes:
+      depth: of the ResNet: 18, 34, 50 or 101 (the paper's).
+      width: channels of the stem, at least 1; every layer scales with it. 64 in the paper.
+      dropout: rate in 0..1 at which whole channels are dropped before the classifiers. 0.1 in the paper.
+    """
+
+    kind: Annotated[Literal["pspnet"], KIND] = "pspnet"
+    depth: Literal[18, 34, 50, 101] = 101
+    width: int = 64
+    dropout: float = 0.1
+    full_size: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_choice(self.kind, "depth", self.depth, tuple(BLOCKS))
+        check_width(self.kind, self.width)
+        check_rate(self.kind, self.dropout)
+
+    def build(self, classes: int, dtype: Any = jnp.float32) -> PSPNet:
+        """The segmentation net: `module(image, train=...) -> (logits, auxiliary logits or None)`."""
+        return PSPNet(classes=classes, depth=self.depth, width=self.width, dropout=self.dropout, dtype=dtype)
+
+    def classifier(self, tags: int, dtype: Any = jnp.float32, dropout: float | None = None) -> TagClassifier:
+        """The classifier of image tags on the net's trunk; `dropout` of features, None for the net's own rate."""
+        trunk = ResNet(self.depth, width=self.width, dtype=dtype)
+        return TagClassifier(backbone=trunk, classes=tags, dropout=self.dropout if dropout is None else dropout)

@@ -1,0 +1,88 @@
+"""A net's type is chosen by a flag of its own, and by the entry "kind" in JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import pydantic
+import pytest
+import tyro
+
+from scarce_jax.cli.common import parse
+from scarce_jax.cli.kinds import choose_kinds
+from scarce_jax.models.deconvolution import DeconvNetConfig
+from scarce_jax.models.dsnet import DSNetConfig
+from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.segmenters import Segmenter
+from scarce_jax.models.tiny import TinyConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    net: Segmenter = PSPNetConfig()
+    steps: int = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
+    segmenter: Stage = Stage()
+    student_net: Stage | None = None
+
+
+FILE = Config(segmenter=Stage(net=PSPNetConfig(depth=18, width=8)), student_net=Stage(net=DSNetConfig(width=16)))
+
+
+def parsed(*flags: str) -> Config:
+    """What flags make of FILE."""
+    config, rest = choose_kinds(FILE, flags)
+
+    options = dataclasses.make_dataclass("Options", [("config", Annotated[Config, tyro.conf.arg(name="")], config)])
+    return parse(options, rest, "train", "").config
+
+
+@pytest.mark.parametrize(
+    ("flags", "segmenter", "student"),
+    [
+        ((), PSPNetConfig(depth=18, width=8), DSNetConfig(width=16)),
+        (("--segmenter.net.depth", "50"), PSPNetConfig(depth=50, width=8), DSNetConfig(width=16)),
+        (("--segmenter.net", "pspnet"), PSPNetConfig(depth=18, width=8), DSNetConfig(width=16)),
+        (("--segmenter.net", "tiny", "--segmenter.net.dropout", "0.2"), TinyConfig(dropout=0.2), DSNetConfig(width=16)),
+        (("--segmenter.net.width", "2", "--segmenter.net=tiny"), TinyConfig(width=2), DSNetConfig(width=16)),
+        (("--segmenter.net", "tiny", "--segmenter.net", "dsnet"), DSNetConfig(), DSNetConfig(width=16)),
+        (("--student-net.net", "deconvnet"), PSPNetConfig(depth=18, width=8), DeconvNetConfig()),
+    ],
+)
+def test_a_flag_chooses_the_type_and_others_its_fields(flags, segmenter, student):
+    config = parsed(*flags)
+    assert (config.segmenter.net, config.student_net.net) == (segmenter, student)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--segmenter.net", "pspnt"), "did you mean pspnet?"),
+        (("--segmenter.net", "dsnet", "--segmenter.net.dept", "50"), "--segmenter.net.width"),
+        (("--segmenter.net.embedding", "50"), "--segmenter.net.embedding"),
+    ],
+)
+def test_what_is_unknown_ends_with_the_nearest_name(flags, expected, capsys):
+    with pytest.raises(SystemExit) as error:
+        parsed(*flags)
+    assert error.value.code == 2 and expected in capsys.readouterr().err
+
+
+def test_json_names_the_type_and_gives_the_same_config_back():
+    adapter = pydantic.TypeAdapter(Config)
+    config = Config(segmenter=Stage(net=DeconvNetConfig(convolutions=(1, 2, 1, 2, 1))), student_net=Stage())
+    values = adapter.dump_python(config, mode="json")
+    assert values["segmenter"]["net"]["kind"] == "deconvnet"
+    assert adapter.validate_python(values) == config
+
+
+@pytest.mark.parametrize("net", [{"kind": "dsnet", "depth": 50}, {"kind": "dsnt"}, {"width": 4}])
+def test_json_of_no_net_is_refused(net):
+    with pytest.raises(pydantic.ValidationError):
+        pydantic.TypeAdapter(Config).validate_python({"segmenter": {"net": net}})
