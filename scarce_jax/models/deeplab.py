@@ -99,6 +99,6 @@ class DeepLabV2Config:
         return DeepLabV2(classes=classes, depth=self.depth, width=self.width, dtype=dtype)
 
     def classifier(self, tags: int, dtype: Any = jnp.float32, dropout: float | None = None) -> TagClassifier:
-        """The classifier of image tags on the net's trunk; `dropout` of features, None for none."""
+        """The classifier of image tags on the net's trunk; `dropout` of features, None for 0.1."""
         trunk = ResNet(self.depth, width=self.width, caffe=True, dtype=dtype)
-        return TagClassifier(backbone=trunk, classes=tags, dropout=dropout or 0.0)
+        return TagClassifier(backbone=trunk, classes=tags, dropout=0.1 if dropout is None else dropout)

@@ -182,5 +182,7 @@ class DSNetConfig:
         return DSNet(classes=classes, width=self.width, dtype=dtype)
 
     def classifier(self, tags: int, dtype: Any = jnp.float32, dropout: float | None = None) -> TagClassifier:
-        """The classifier of image tags on the net's trunk; `dropout` of features, None for none."""
-        return TagClassifier(backbone=DSNetEncoder(self.width, dtype=dtype), classes=tags, dropout=dropout or 0.0)
+        """The classifier of image tags on the net's trunk; `dropout` of features, None for 0.1."""
+        return TagClassifier(
+            backbone=DSNetEncoder(self.width, dtype=dtype), classes=tags, dropout=0.1 if dropout is None else dropout
+        )
