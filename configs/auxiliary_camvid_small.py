@@ -10,17 +10,17 @@ from scarce_jax.methods.adversarial import AdversarialStage
 from scarce_jax.methods.auxiliary import Config, SemiStage
 from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.models.dsnet import DSNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 from scarce_jax.runtime import Runtime
 
 data = dict(batch=8, size=(120, 160), augment=Augment(crop=(96, 128), scale=(0.75, 1.5), rotate=5.0, flip=0.5))
-net = dict(net="dsnet", width=16, optim=Optimizer(kind="adam", lr=3e-3, weight_decay=1e-4), eval_batch=8, **data)
+net = dict(net=DSNetConfig(width=16), optim=Optimizer(kind="adam", lr=3e-3, weight_decay=1e-4), eval_batch=8, **data)
 
 config = Config(
     dataset="camvid",
     budget=Budget(fine=0.5, draw="stride"),
-    class_weighting=None,
     segmenter=SegmenterStage(steps=1200, **net),
     # With W and gamma, and 150 steps of 1e-3, its AUROC was 0.57 in a trial; which of the two it was is not known.
     auxiliary=AuxiliaryStage(

@@ -13,13 +13,20 @@ from scarce_jax.methods.adversarial import AdversarialStage
 from scarce_jax.methods.auxiliary import Config, SemiStage
 from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.models.dsnet import DSNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 
 data = dict(
     batch=4, size=(512, 1024), augment=Augment(crop=(512, 1024), scale=(0.75, 1.75), rotate_probability=0.0, flip=0.5)
 )
-net = dict(net="dsnet", width=32, optim=Optimizer(lr=0.05, weight_decay=1e-4), eval_every=10_000, **data)
+net = dict(
+    net=DSNetConfig(width=32),
+    class_weighting=1.1,
+    optim=Optimizer(lr=0.05, weight_decay=1e-4),
+    eval_every=10_000,
+    **data,
+)
 
 config = Config(
     dataset="cityscapes",

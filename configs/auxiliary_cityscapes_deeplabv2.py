@@ -12,7 +12,7 @@ from scarce_jax.methods.adversarial import AdversarialStage
 from scarce_jax.methods.auxiliary import Config, SemiStage
 from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
-from scarce_jax.models.deeplab import AFFINE_PATTERN, HEAD_PATTERN
+from scarce_jax.models.deeplab import AFFINE_PATTERN, HEAD_PATTERN, DeepLabV2Config
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Group, Optimizer
 
@@ -20,9 +20,7 @@ data = dict(
     batch=2, size=(512, 1024), augment=Augment(crop=(512, 1024), scale=(0.75, 1.75), rotate_probability=0.0, flip=0.5)
 )
 net = dict(
-    net="deeplabv2",
-    depth=101,
-    width=64,
+    net=DeepLabV2Config(depth=101, width=64),
     steps=40_000,
     optim=Optimizer(
         lr=2.5e-4,
@@ -36,7 +34,6 @@ net = dict(
 config = Config(
     dataset="cityscapes",
     budget=Budget(fine=0.5),
-    class_weighting=None,
     segmenter=SegmenterStage(**net),
     auxiliary=AuxiliaryStage(epochs=50, optim=Optimizer(kind="adam", lr=5e-4, weight_decay=1e-4), **data),
     semi=SemiStage(threshold=0.9, **net),

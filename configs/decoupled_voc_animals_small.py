@@ -11,6 +11,8 @@ import dataclasses
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.decoupled import ClassifierStage, Config, DeconvNetStage
 from scarce_jax.methods.decoupled.figure_ground import SegmentationStage
+from scarce_jax.models.deconvolution import DeconvNetConfig
+from scarce_jax.models.decoupled import DecoupledClassifierConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.ops.combinatorial import Combinatorial
 from scarce_jax.optim import Optimizer
@@ -31,12 +33,10 @@ config = Config(
         size=side,
         # Hardly any: what is cut off is a tag without its object.
         augment=Augment(crop=side, scale=(1.0, 1.15), rotate=0.0, flip=0.5),
-        batch_norm=True,
-        dropout=0.0,
+        net=DecoupledClassifierConfig(batch_norm=True, dropout=0.0, **net),
         optim=dataclasses.replace(adam, lr=1e-3),
         eval_every=1_000,
         eval_batch=25,
-        **net,
     ),
     decoupled=SegmentationStage(
         steps=1_500,
@@ -50,13 +50,13 @@ config = Config(
     ),
     strong_steps=1_000,
     deconvnet=DeconvNetStage(
+        net=DeconvNetConfig(**net),
         batch=4,
         size=side,
         augment=Augment(crop=side, scale=(1.0, 1.4), rotate=10.0, flip=0.5),
         optim=adam,
         eval_every=500,
         eval_batch=25,
-        **net,
     ),
     runtime=Runtime(checkpoint_every=500, log_every=50),
 )

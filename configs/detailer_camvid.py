@@ -8,6 +8,8 @@ Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/det
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.detailer import Config, DetailerStage
+from scarce_jax.models.detailer import DetailerConfig
+from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Group, Optimizer
 
@@ -16,7 +18,6 @@ shared = dict(
     batch=8,
     size=(360, 480),
     augment=Augment(crop=(340, 340), scale=(0.5, 2.0), rotate=10.0, flip=0.5),
-    depth=101,
     # The paper's momentum is 0.99, whose effective step is ten times that of 0.9; without pretrained weights 0.9 is the
     # safer choice. Head layers learn ten times faster, as in the reference PSPNet code.
     optim=Optimizer(
@@ -28,9 +29,11 @@ shared = dict(
     eval_every=2_000,
 )
 
+net = dict(depth=101)
+
 config = Config(
     dataset="camvid",
     budget=Budget(fine=100),
-    detailer=DetailerStage(**shared),
-    classifier=SegmenterStage(**shared),
+    detailer=DetailerStage(net=DetailerConfig(**net), **shared),
+    classifier=SegmenterStage(net=PSPNetConfig(**net), **shared),
 )

@@ -8,6 +8,8 @@ Command: scarce-jax train configs/detailer_cityscapes.py --compare --budget.fine
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.detailer import Config, DetailerStage, StudentStage
+from scarce_jax.models.detailer import DetailerConfig
+from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Group, Optimizer
 
@@ -18,7 +20,6 @@ shared = dict(
     batch=8,
     size=(340, 340),
     augment=Augment(crop=(340, 340), scale=(0.5, 2.0), rotate=10.0, flip=0.5),
-    depth=101,
     optim=Optimizer(
         lr=0.01,
         momentum=0.99,
@@ -29,12 +30,14 @@ shared = dict(
     eval_batch=8,
 )
 
+net = dict(depth=101)
+
 config = Config(
     dataset="cityscapes",
     budget=Budget(fine=100),
-    detailer=DetailerStage(**shared),
-    classifier=SegmenterStage(**shared),
-    student=StudentStage(images=100, **shared),
+    detailer=DetailerStage(net=DetailerConfig(**net), **shared),
+    classifier=SegmenterStage(net=PSPNetConfig(**net), **shared),
+    student=StudentStage(images=100, net=PSPNetConfig(**net), **shared),
     paper={
         "coarse": 0.4781,
         "detailer": 0.5661,

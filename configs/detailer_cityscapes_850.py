@@ -11,8 +11,6 @@ import dataclasses
 import pathlib
 import runpy
 
-from scarce_jax.methods.common import SegmenterStage
-from scarce_jax.methods.detailer import DetailerStage
 from scarce_jax.ops.augment import Augment
 
 _base = runpy.run_path(str(pathlib.Path(__file__).with_name("detailer_cityscapes.py")))
@@ -20,7 +18,6 @@ _base = runpy.run_path(str(pathlib.Path(__file__).with_name("detailer_cityscapes
 SIZE = (850, 850)
 # At native size every image of a batch has 19 float32 maps of 1024 x 2048.
 shared = {
-    **_base["shared"],
     "size": SIZE,
     "augment": Augment(crop=SIZE, scale=(0.5, 2.0), rotate=10.0, flip=0.5),
     "eval_batch": 4,
@@ -28,8 +25,8 @@ shared = {
 
 config = dataclasses.replace(
     _base["config"],
-    detailer=DetailerStage(**shared),
-    classifier=SegmenterStage(**shared),
+    detailer=dataclasses.replace(_base["config"].detailer, **shared),
+    classifier=dataclasses.replace(_base["config"].classifier, **shared),
     student=None,
     paper={
         "coarse": 0.4781,

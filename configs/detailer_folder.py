@@ -14,13 +14,15 @@
      scarce-jax predict runs/mine MORE_PHOTOS --coarse THEIR_COARSE_MASKS --out overlays
 
 Paper: Katsman et al., "Semantic Segmentation with Scarce Data". The sizes are for one GPU and no figure was measured
-with them. On a CPU, for both stages: --detailer.depth 18 --detailer.width 32 --detailer.size 192 192
---detailer.augment.crop 128 128 --detailer.batch 4 --detailer.steps 300 --detailer.embedding 128.
+with them. On a CPU, for both stages: --detailer.net.depth 18 --detailer.net.width 32 --detailer.size 192 192
+--detailer.augment.crop 128 128 --detailer.batch 4 --detailer.steps 300 --detailer.net.embedding 128.
 """
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.detailer import Config, DetailerStage
+from scarce_jax.models.detailer import DetailerConfig
+from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 
@@ -30,15 +32,16 @@ shared = dict(
     # Whole photographs are brought to this size, whatever their own; give that of yours where they are not square.
     size=(480, 480),
     augment=Augment(crop=(384, 384), scale=(0.5, 2.0), rotate=10.0, flip=0.5),
-    depth=50,
     # As in detailer_scenes.py; nothing else was tried.
     optim=Optimizer(kind="adam", lr=2e-3, weight_decay=1e-4),
     eval_every=1_000,
 )
 
+net = dict(depth=50)
+
 config = Config(
     dataset="folder/mine",
     budget=Budget(fine="all"),
-    detailer=DetailerStage(**shared),
-    classifier=SegmenterStage(**shared),
+    detailer=DetailerStage(net=DetailerConfig(**net), **shared),
+    classifier=SegmenterStage(net=PSPNetConfig(**net), **shared),
 )

@@ -8,6 +8,8 @@ Command: scarce-jax train configs/detailer_scenes.py [--compare] [--seed 1]
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.detailer import Config, DetailerStage
+from scarce_jax.models.detailer import DetailerConfig
+from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 from scarce_jax.runtime import Runtime
@@ -18,16 +20,16 @@ shared = dict(
     batch=4,
     size=(192, 192),
     augment=Augment(crop=(128, 128), scale=(0.6, 1.2), rotate=10.0, flip=0.5),
-    depth=18,
-    width=32,
     # Adam as in detailer_camvid_small.py; no other optimiser was tried here.
     optim=Optimizer(kind="adam", lr=2e-3, weight_decay=1e-4),
 )
 
+net = dict(depth=18, width=32)
+
 config = Config(
     dataset="scenes",
     budget=Budget(fine=50),
-    detailer=DetailerStage(embedding=128, **shared),
-    classifier=SegmenterStage(**shared),
+    detailer=DetailerStage(net=DetailerConfig(embedding=128, **net), **shared),
+    classifier=SegmenterStage(net=PSPNetConfig(**net), **shared),
     runtime=Runtime(checkpoint_every=100, log_every=20),
 )

@@ -13,4 +13,7 @@ from scarce_jax.methods.detailer import StudentStage
 
 _base = runpy.run_path(str(pathlib.Path(__file__).with_name("detailer_scenes.py")))
 
-config = dataclasses.replace(_base["config"], student=StudentStage(images=100, **{**_base["shared"], "steps": 900}))
+_shared = {**_base["shared"], "steps": 900}
+config = dataclasses.replace(
+    _base["config"], student=StudentStage(images=100, net=_base["config"].classifier.net, **_shared)
+)

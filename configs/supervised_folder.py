@@ -11,13 +11,14 @@
      scarce-jax train configs/supervised_folder.py --dataset folder/mine --workdir runs/mine
      scarce-jax predict runs/mine MORE_PHOTOS --out overlays
 
-The sizes are for one GPU and no figure was measured with them. On a CPU: --segmenter.depth 18 --segmenter.width 32
---segmenter.size 192 192 --segmenter.augment.crop 128 128 --segmenter.batch 4 --segmenter.steps 600.
+The sizes are for one GPU and no figure was measured with them. On a CPU: --segmenter.net.depth 18
+--segmenter.net.width 32 --segmenter.size 192 192 --segmenter.augment.crop 128 128 --segmenter.batch 4 --segmenter.steps 600.
 """
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.supervised import Config
+from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 
@@ -30,7 +31,7 @@ config = Config(
         # Whole photographs are brought to this size, whatever their own; give that of yours where they are not square.
         size=(480, 480),
         augment=Augment(crop=(384, 384), scale=(0.5, 2.0), rotate=10.0, flip=0.5),
-        depth=50,
+        net=PSPNetConfig(depth=50),
         # As in supervised_scenes.py; nothing else was tried.
         optim=Optimizer(kind="adam", lr=2e-3, weight_decay=1e-4),
         eval_every=1_000,

@@ -22,11 +22,10 @@ BATCH = 30
 SIDE = 433  # The area of 375 x 500; and 8 * 54 + 1: LargeFOV's grid then ends at the last pixel.
 
 net = dict(
-    net="largefov",
+    net=largefov.LargeFOVConfig(dropout=0.5),
     batch=BATCH,
     size=(SIDE, SIDE),
     augment=Augment(crop=(321, 321), scale=(1.0, 1.0), rotate_probability=0.0, flip=0.5),
-    dropout=0.5,
     init_from="hf:timm/vgg16.tv_in1k",
     eval_batch=8,
 )

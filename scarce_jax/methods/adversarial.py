@@ -10,7 +10,7 @@ One stage of two turns: the segmenter against the discriminator, and the discrim
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -21,16 +21,21 @@ from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.losses import (
     binary_cross_entropy,
     cross_entropy,
-    inverse_log_weights,
     masked_cross_entropy,
 )
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage
-from scarce_jax.methods.networks import compute_dtype, full_size_network
-from scarce_jax.methods.supervised import measured
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage, compute_dtype, with_frequencies
+from scarce_jax.methods.segmentation import (
+    SegmentationLogits,
+    class_weights,
+    frequency_consts,
+    full_size_network,
+    measured,
+    total_weight,
+)
 from scarce_jax.models.discriminator import Discriminator
 from scarce_jax.optim import Optimizer
-from scarce_jax.recipe import Artifact, Net, NetState, Out, Recipe, Source, Train, Turn
+from scarce_jax.recipe import Net, NetState, Out, Recipe, Source, Train, Turn
 
 DISCRIMINATOR = "discriminator"
 
@@ -60,24 +65,20 @@ class AdversarialStage(SegmenterStage):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(common.Experiment):
-    """One stage: `adversarial`.
-
-    Attributes:
-      class_weighting: c of the class weights 1 / ln(c + p_class) in the cross-entropy; None weighs all pixels alike.
-    """
+    """One stage: `adversarial`."""
 
     adversarial: AdversarialStage
-    class_weighting: float | None = None
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
     """Stage `frequencies` where classes are weighted, stage and result `adversarial`."""
-    module = full_size_network(config, config.adversarial, len(info.classes), "adversarial")
-    stages = [train_adversarial(config, config.adversarial, module, len(info.classes), config.class_weighting)]
-    if config.class_weighting is not None:
-        stages.insert(0, common.class_frequencies(config, config.adversarial, len(info.classes)))
-    result = measured("adversarial", config, config.adversarial, module)
-    return Recipe(stages=tuple(stages), results={"adversarial": result})
+    stage, classes = config.adversarial, len(info.classes)
+    module = full_size_network(config, stage, classes, "adversarial")
+    stages = [train_adversarial(config, stage, module, classes)]
+    return Recipe(
+        stages=with_frequencies(config, stages, stage, classes),
+        results={"adversarial": measured("adversarial", config, stage, module)},
+    )
 
 
 def train_adversarial(
@@ -85,13 +86,11 @@ def train_adversarial(
     stage: AdversarialStage,
     module: nn.Module,
     classes: int,
-    class_weighting: float | None,
     *,
     keys_as: str | None = None,
 ) -> Train:
     """The stage `adversarial`: labelled images of the budget in one source, all the others in a second."""
-    dtype = compute_dtype(config)
-    discriminator = Discriminator(classes=classes, width=stage.discriminator_width, dtype=dtype)
+    discriminator = Discriminator(classes=classes, width=stage.discriminator_width, dtype=compute_dtype(config))
 
     def source(ids: str, labels: tuple[str, ...]) -> Source:
         return common.training_source(
@@ -99,6 +98,17 @@ def train_adversarial(
         )
 
     maps = jax.ShapeDtypeStruct((1, *stage.size, classes), jnp.float32)
+    segmenter_loss = SegmenterLoss(
+        module=module,
+        discriminator=discriminator,
+        lambda_adv=stage.lambda_adv,
+        lambda_semi_adv=stage.lambda_semi_adv,
+        lambda_semi=stage.lambda_semi,
+        threshold=stage.threshold,
+        semi_start=stage.semi_start,
+        class_weighting=stage.class_weighting,
+    )
+    evaluation = common.evaluation_source(config, stage)
     return Train(
         name="adversarial",
         nets={
@@ -106,70 +116,83 @@ def train_adversarial(
             DISCRIMINATOR: Net(module=discriminator, inputs=(maps,), optim=stage.discriminator_optim),
         },
         turns=(
-            Turn(net=SEGMENTER, loss=segmenter_loss(stage, module, discriminator, class_weighting)),
-            Turn(net=DISCRIMINATOR, loss=discriminator_loss(discriminator, classes)),
+            Turn(net=SEGMENTER, loss=segmenter_loss),
+            Turn(net=DISCRIMINATOR, loss=DiscriminatorLoss(discriminator, classes)),
         ),
         sources={"labelled": source("fine", ("fine",)), "unlabelled": source("unlabelled", ())},
-        steps=common.length(stage, "adversarial"),
-        settings=common.settings(stage) | {"class_weighting": class_weighting},
-        evals=common.during_training(config, stage, common.segmentation_predict(module, ("image",))),
-        consts={} if class_weighting is None else {"p_class": Artifact(stage="frequencies", name="p_class")},
+        steps=common.resolve_length(stage, "adversarial"),
+        accumulate=stage.accumulate,
+        evals=common.during_training(config, stage, SegmentationLogits(module), evaluation),
+        consts=frequency_consts(stage),
         keys_as=keys_as,
     )
 
 
-def segmenter_loss(
-    stage: AdversarialStage, module: nn.Module, discriminator: nn.Module, class_weighting: float | None
-) -> Callable:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmenterLoss:
     """Equation 2 of Hung et al.: cross-entropy, deceiving the discriminator, and the masked cross-entropy.
 
-    Labelled and unlabelled images are one batch of the net, so that its BatchNorm sees both alike.
+    Labelled and unlabelled images are one batch of the net, so that its BatchNorm sees both alike. Attributes are those
+    of the stage.
     """
 
-    def loss(params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
+    module: nn.Module
+    discriminator: nn.Module
+    lambda_adv: float
+    lambda_semi_adv: float
+    lambda_semi: float
+    threshold: float
+    semi_start: int
+    class_weighting: float | None
+
+    def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
         labels = batch["labelled"]["label"]
         images = jnp.concatenate([batch["labelled"]["image"], batch["unlabelled"]["image"]])
         variables = {"params": params, "batch_stats": nets[SEGMENTER].stats}
-        (logits, _), updated = module.apply(
+        (logits, _), updated = self.module.apply(
             variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}
         )
         logits = logits.astype(jnp.float32)
         labelled, unlabelled = logits[: len(labels)], logits[len(labels) :]
-        weights = None if class_weighting is None else inverse_log_weights(shared["p_class"], class_weighting)
-        truth = cross_entropy(labelled, labels, class_weights=weights)
+        weights = class_weights(self.class_weighting, shared)
+        supervised = cross_entropy(labelled, labels, class_weights=weights)
 
-        judged = discriminator.apply(nets[DISCRIMINATOR].variables, jax.nn.softmax(logits), train=True)
+        judged = self.discriminator.apply(nets[DISCRIMINATOR].variables, jax.nn.softmax(logits), train=True)
         deceived = binary_cross_entropy(judged[: len(labels)], 1.0, labels=labels)
         deceived_unlabelled = binary_cross_entropy(judged[len(labels) :], 1.0)
-        own = unlabelled.argmax(-1).astype(jnp.uint8)
+        predictions = unlabelled.argmax(-1).astype(jnp.uint8)
         trust = jax.nn.sigmoid(jax.lax.stop_gradient(judged[len(labels) :]))
-        semi = masked_cross_entropy(unlabelled, own, trust, stage.threshold, class_weights=weights)
-        begun = shared["step"] >= stage.semi_start
-        value = truth + stage.lambda_adv * deceived + stage.lambda_semi_adv * deceived_unlabelled
-        value += jnp.where(begun, stage.lambda_semi * semi, 0.0)
+        semi = masked_cross_entropy(unlabelled, predictions, trust, self.threshold, class_weights=weights)
+        loss = supervised + self.lambda_adv * deceived + self.lambda_semi_adv * deceived_unlabelled
+        loss += jnp.where(shared["step"] >= self.semi_start, self.lambda_semi * semi, 0.0)
         metrics = {
-            "cross_entropy": truth,
+            "cross_entropy": supervised,
             "adversarial": deceived,
             "semi_cross_entropy": semi,
-            "selected": jnp.mean(trust >= stage.threshold),
+            "selected": jnp.mean(trust >= self.threshold),
         }
-        share = {"probabilities": jax.nn.softmax(labelled)}
-        return value, Out(metrics=metrics, stats={SEGMENTER: updated["batch_stats"]}, share=share)
+        return loss, Out(
+            metrics=metrics,
+            stats={SEGMENTER: updated.get("batch_stats", {})},
+            share={"probabilities": jax.nn.softmax(labelled)},
+            weight=total_weight(labels, weights),
+        )
 
-    return loss
 
-
-def discriminator_loss(discriminator: nn.Module, classes: int) -> Callable:
+@dataclasses.dataclass(frozen=True)
+class DiscriminatorLoss:
     """Equation 1 of Hung et al., halved as in their code: masks of people against the segmenter's, void left out."""
 
-    def loss(params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
+    discriminator: nn.Module
+    classes: int
+
+    def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
         labels = batch["labelled"]["label"]
         # A void pixel is in no class, in the one-hot mask and in the probabilities alike, or it would give masks away.
-        real = jax.nn.one_hot(labels, classes)
-        made = shared["probabilities"] * (labels != IGNORE)[..., None]
-        judged = discriminator.apply({"params": params}, jnp.concatenate([real, made]), train=True)
+        real = jax.nn.one_hot(labels, self.classes)
+        predicted = shared["probabilities"] * (labels != IGNORE)[..., None]
+        judged = self.discriminator.apply({"params": params}, jnp.concatenate([real, predicted]), train=True)
         of_real = binary_cross_entropy(judged[: len(labels)], 1.0, labels=labels)
-        of_made = binary_cross_entropy(judged[len(labels) :], 0.0, labels=labels)
-        return (of_real + of_made) / 2, Out(metrics={"real": of_real, "made": of_made})
-
-    return loss
+        of_predicted = binary_cross_entropy(judged[len(labels) :], 0.0, labels=labels)
+        metrics = {"real": of_real, "predicted": of_predicted}
+        return (of_real + of_predicted) / 2, Out(metrics=metrics, weight=total_weight(labels, None))

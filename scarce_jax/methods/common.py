@@ -1,27 +1,32 @@
-"""What every method's config begins with, and the parts of a recipe that several methods use."""
+"""What every method's config begins with, and the sources of its stages."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import pydantic
 import tyro
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.errors import InputError
-from scarce_jax.losses import class_counts, cross_entropy, inverse_log_weights
+from scarce_jax.losses import class_counts
+from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.segmenters import Segmenter
 from scarce_jax.ops.augment import Augment, augment, normalise
-from scarce_jax.ops.resize import resize_bilinear, sample_nearest
 from scarce_jax.optim import Optimizer
-from scarce_jax.recipe import Epochs, Eval, Infer, Mean, Net, NetState, Out, Source, interned, parse_origin
+from scarce_jax.recipe import Artifact, Epochs, Eval, Infer, Mean, Net, NetState, Source, Train, parse_origin
 from scarce_jax.runtime import Runtime
 
 SEGMENTER = "segmenter"
 """The role of the net that gives the masks; net folders carry it."""
+
+FREQUENCIES = "frequencies"
+"""The stage that measures how often the labelled images show each class."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,9 @@ class Experiment:
       dtype: compute dtype; "auto" is bfloat16 on a GPU and float32 on a CPU. Parameters stay float32.
     """
 
+    # A config file or config.json with a field that there is none is an error, at every level.
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
     seed: int = 0
     dataset: str
     train_split: str = "train"
@@ -50,72 +58,109 @@ class Experiment:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SegmenterStage:
-    """A stage that trains a segmentation net.
+class TrainStage:
+    """What every training stage has.
 
     Attributes:
-      net: PSPNet; the real-time DSNet of the auxiliary confidence paper; DeepLab-v2; or DeepLab-LargeFOV on VGG-16.
       steps, epochs: length of training, exactly one of them.
       batch: examples per step over all devices.
-      size: (height, width) to which whole frames are resized before augmentation, and at which masks are predicted.
-      depth: ResNet depth: 18, 34, 50 or 101; DSNet and LargeFOV have but one.
-      width: channels of the stem; every layer scales with it (64 in the papers, 32 for DSNet).
-      batch_norm: batch normalisation in LargeFOV's VGG-16, which has none in its paper, for training from scratch.
-      dropout: channel dropout before PSPNet's last convolution; dropout after LargeFOV's fc6 and fc7 (0.5 in its
-        paper), and of a tag classifier's features.
-      aux_weight: weight of the loss of PSPNet's auxiliary head, on layer3.
+      accumulate: parts into which the batch is cut, one after another through the net, to save memory; a divisor of
+        `batch`. Batch statistics are those of a part.
+      optim: its optimizer.
       eval_every: steps between measurements on the evaluation split while training; 0 measures the result alone.
-      eval_batch: images per device in evaluation and inference.
+      keep_best: figure on the evaluation split ("miou") whose best measurement gives the result; None keeps the last
+        step. The split then has a part in the choice.
+      patience: measurements without a better one after which training stops early; None trains to the end.
+      eval_batch: images per device in evaluation and inference; it changes no result.
       init_from: what the net starts from where that is not drawn: RUN:STAGE/NET of another run folder, with #PATTERN
         only the parameters that this regular expression finds; a .safetensors or .pth file of torchvision's ResNet
         or VGG weights; or hf:OWNER/NAME (hf:timm/resnet50.tv_in1k) to download one.
     """
 
-    net: Literal["pspnet", "dsnet", "deeplabv2", "largefov"] = "pspnet"
     steps: int | None = None
     epochs: float | None = None
     batch: int
-    size: tuple[int, int]
-    augment: Augment
-    depth: Literal[18, 34, 50, 101] = 101
-    width: int = 64
-    batch_norm: bool = False
-    dropout: float = 0.1
-    aux_weight: float = 0.4
+    accumulate: int = 1
     optim: Optimizer
     eval_every: int = 0
+    keep_best: str | None = None
+    patience: int | None = None
     eval_batch: int = 4
     init_from: str | None = None
 
+    def __post_init__(self):
+        if self.keep_best is not None and not self.eval_every:
+            raise InputError(f"keep_best is {self.keep_best!r}, but eval_every is 0; set how often to measure")
+        if self.patience is not None and (self.keep_best is None or self.patience < 1):
+            raise InputError(f"patience is {self.patience}; expected at least 1, and keep_best to say what is better")
 
-def length(stage: Any, name: str) -> int | Epochs:
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmenterStage(TrainStage):
+    """A stage that trains a segmentation net, or a classifier of image tags on its trunk.
+
+    Attributes:
+      net: the net, chosen by kind.
+      size: (height, width) to which whole frames are resized before augmentation, and at which masks are predicted.
+      augment: random changes of each image.
+      aux_weight: weight of the loss of an auxiliary head (PSPNet has one, on layer3).
+      class_weighting: c of the class weights 1 / ln(c + p) in every cross-entropy (Paszke et al., ENet, 2016; 1.02
+        there), p being the share of the labelled images' pixels in a class; None weighs all pixels alike.
+    """
+
+    net: Segmenter = PSPNetConfig()
+    size: tuple[int, int]
+    augment: Augment
+    aux_weight: float = 0.4
+    class_weighting: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.class_weighting is not None and self.class_weighting <= 1:
+            raise InputError(f"class_weighting is {self.class_weighting}; expected above 1, or none")
+
+
+def compute_dtype(config: Experiment) -> jnp.dtype:
+    """The modules' compute dtype; an unresolved "auto" counts as float32."""
+    return jnp.bfloat16 if config.dtype == "bfloat16" else jnp.float32
+
+
+def resolve_length(stage: TrainStage, name: str) -> int | Epochs:
     """The stage's steps or epochs.
 
     Raises:
       InputError: not exactly one of them is given, or it is not positive.
     """
-    given = {key: value for key in ("steps", "epochs") if (value := getattr(stage, key)) is not None}
-    if len(given) != 1:
-        raise InputError(f"{name}: found {given or 'neither steps nor epochs'}; give exactly one of steps and epochs")
-    if next(iter(given.values())) <= 0:
-        raise InputError(f"{name}: {given} must be positive")
+    lengths = {key: value for key in ("steps", "epochs") if (value := getattr(stage, key)) is not None}
+    if len(lengths) != 1:
+        raise InputError(f"{name}: found {lengths or 'neither steps nor epochs'}; give exactly one of steps and epochs")
+    if next(iter(lengths.values())) <= 0:
+        raise InputError(f"{name}: {lengths} must be positive")
     return stage.steps if stage.steps is not None else Epochs(count=stage.epochs)
 
 
-def settings(stage: SegmenterStage) -> dict[str, Any]:
-    """What of a stage's config decides its result.
-
-    How often it is measured on the way does not; nor does the name of what it starts from, whose content counts.
-    `batch_norm` is told by the net itself.
-    """
-    names = (field.name for field in dataclasses.fields(stage) if field.name not in ("init_from", "batch_norm"))
-    return {**{name: getattr(stage, name) for name in names}, "eval_every": 0}
+def check_unmeasured(stage: TrainStage, name: str, reason: str) -> None:
+    """Raises InputError where the config asks to measure a net that gives no masks or tags."""
+    if stage.eval_every:
+        raise InputError(f"{name}.eval_every is {stage.eval_every}; expected 0, since {reason}")
 
 
-def trained(stage: Any, module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> Net:
+def as_long_as(stage: Train, other: str) -> Train:
+    """The stage with as many steps as another one takes, whatever the number of its own images."""
+    if not isinstance(stage.steps, Epochs):
+        return stage
+    return dataclasses.replace(stage, steps=dataclasses.replace(stage.steps, of=other))
+
+
+def trained(stage: TrainStage, module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> Net:
     """The net that a stage trains; raises InputError where its `init_from` is written wrong."""
     init_from = None if stage.init_from is None else parse_origin(stage.init_from)
     return Net(module=module, inputs=inputs, optim=stage.optim, init_from=init_from)
+
+
+def frozen(module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...], stage: str, role: str) -> Net:
+    """The net that an earlier stage left."""
+    return Net(module=module, inputs=inputs, init_from=Artifact(stage=stage, name=role))
 
 
 def image_input(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
@@ -128,10 +173,14 @@ def mask_input(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *size), jnp.uint8)
 
 
-@interned
-def augmented(config: Augment) -> Callable[[dict, jax.Array, Mapping], dict]:
+@dataclasses.dataclass(frozen=True)
+class Augmented:
     """The transform of a training source."""
-    return lambda row, key, consts: augment(row, key, config)
+
+    settings: Augment
+
+    def __call__(self, row: dict, key: jax.Array, consts: Mapping) -> dict:
+        return augment(row, key, self.settings)
 
 
 def unaugmented(row: dict, key: jax.Array, consts: Mapping) -> dict:
@@ -142,55 +191,6 @@ def unaugmented(row: dict, key: jax.Array, consts: Mapping) -> dict:
 def as_stored(row: dict, key: jax.Array, consts: Mapping) -> dict:
     """The transform that leaves the row as it is, the image in uint8."""
     return row
-
-
-@interned
-def segmentation_loss(
-    module: nn.Module,
-    fields: tuple[str, ...],
-    aux_weight: float,
-    source: str,
-    class_weighting: float | None = None,
-) -> Callable:
-    """Cross-entropy of a net's logits, plus `aux_weight` times that of its auxiliary head if it has one.
-
-    Logits of a lower resolution than the label are compared with the label's pixels at their places. The loss shares
-    its "logits" with later turns.
-
-    Args:
-      fields: what of the batch goes into the net: ("image",) or ("image", "coarse").
-      source: the batch's source.
-      class_weighting: c of the class weights 1 / ln(c + p_class), with p_class from the stage's consts; None weighs all
-        pixels alike.
-    """
-
-    def loss(params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
-        rows = batch[source]
-        variables = {"params": params, "batch_stats": nets[SEGMENTER].stats}
-        (logits, aux), updated = module.apply(
-            variables, *(rows[f] for f in fields), train=True, mutable=["batch_stats"], rngs={"dropout": key}
-        )
-        weights = None if class_weighting is None else inverse_log_weights(shared["p_class"], class_weighting)
-        value = cross_entropy(logits, sample_nearest(rows["label"], logits.shape[1:3]), class_weights=weights)
-        metrics = {"cross_entropy": value}
-        if aux is not None:
-            metrics["auxiliary_cross_entropy"] = cross_entropy(aux, rows["label"], class_weights=weights)
-            value += aux_weight * metrics["auxiliary_cross_entropy"]
-        stats = {SEGMENTER: updated.get("batch_stats", {})}
-        return value, Out(metrics=metrics, stats=stats, share={"logits": logits})
-
-    return loss
-
-
-@interned
-def segmentation_predict(module: nn.Module, fields: tuple[str, ...]) -> Callable:
-    """Logits [B, H, W, K], of the image's size, of the net in the segmenter's role."""
-
-    def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
-        logits, _ = module.apply(nets[SEGMENTER].variables, *(batch[f] for f in fields), train=False)
-        return resize_bilinear(logits, batch["image"].shape[1:3], align_corners=True)
-
-    return predict
 
 
 def evaluation_source(config: Experiment, stage: SegmenterStage, fields: tuple[str, ...] = ()) -> Source:
@@ -210,48 +210,72 @@ def training_source(
     config: Experiment, *, batch: int, size: tuple[int, int], augment: Augment, **changes: Any
 ) -> Source:
     """Images of the training split, augmented: those with fine masks, unless `changes` name other ids and labels."""
-    transform = augmented(augment)
-    given = {"ids": "fine", "labels": ("fine",), **changes}
+    transform = Augmented(augment)
+    fields = {"ids": "fine", "labels": ("fine",), **changes}
     return Source(
-        dataset=config.dataset, split=config.train_split, batch=batch, size=size, transform=transform, **given
+        dataset=config.dataset, split=config.train_split, batch=batch, size=size, transform=transform, **fields
     )
 
 
 def inference_source(config: Experiment, stage: Any, *, ids: str, **changes: Any) -> Source:
     """Images of the training split at a stage's size, not augmented; `changes` are of the Source's other fields."""
-    given = {"transform": unaugmented, **changes}
+    fields = {"transform": unaugmented, **changes}
     return Source(
         dataset=config.dataset,
         split=config.train_split,
         ids=ids,
         batch=stage.eval_batch,
         size=stage.size,
-        **given,
+        **fields,
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class ClassShares:
+    """`p_class` [B, K]: the share of each image's pixels, void among them, in each class."""
+
+    classes: int
+
+    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
+        label = batch["label"]  # [B, H, W]
+        return {"p_class": class_counts(label, self.classes) / (label.shape[1] * label.shape[2])}
+
+
 def class_frequencies(config: Experiment, stage: SegmenterStage, classes: int) -> Infer:
-    """Stage `frequencies`: `p_class` [K], the share of the labelled images' pixels, void among them, in each class."""
-
-    def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
-        label = batch["label"]
-        return {"p_class": class_counts(label, classes) / (label.shape[1] * label.shape[2])}
-
+    """Stage `frequencies`: the mean of `ClassShares` over the labelled images at a stage's size."""
     return Infer(
-        name="frequencies",
+        name=FREQUENCIES,
         nets={},
-        predict=predict,
+        predict=ClassShares(classes),
         source=inference_source(config, stage, ids="fine", labels=("fine",)),
-        settings={"size": stage.size},
         write=Mean(),
     )
 
 
+def with_frequencies(config: Experiment, stages: list[Train | Infer], stage: SegmenterStage, classes: int) -> tuple:
+    """The stages of a recipe, after `frequencies` where one of them reads what that stage leaves."""
+    wanted = any(value == Artifact(stage=FREQUENCIES, name="p_class") for s in stages for value in s.consts.values())
+    return (*([class_frequencies(config, stage, classes)] if wanted else []), *stages)
+
+
 def during_training(
-    config: Experiment, stage: SegmenterStage, predict: Callable, fields: tuple[str, ...] = ()
+    config: Experiment,
+    stage: TrainStage,
+    predict: Any,
+    source: Source,
+    metrics: Literal["masks", "tags"] = "masks",
 ) -> tuple[Eval, ...]:
     """The measurement of a stage's own nets while they train; none where `eval_every` is 0."""
     if not stage.eval_every:
         return ()
-    source = evaluation_source(config, stage, fields)
-    return (Eval(name=config.eval_split, predict=predict, source=source, every=stage.eval_every),)
+    return (
+        Eval(
+            name=config.eval_split,
+            predict=predict,
+            source=source,
+            metrics=metrics,
+            every=stage.eval_every,
+            keep_best=stage.keep_best,
+            patience=stage.patience,
+        ),
+    )

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage
-from scarce_jax.methods.networks import compute_dtype, network
-from scarce_jax.methods.supervised import measured, train_segmenter
-from scarce_jax.models.detailer import Detailer
-from scarce_jax.recipe import Artifact, Eval, Infer, Net, NetState, Recipe, Source, Train, Turn
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage, with_frequencies
+from scarce_jax.methods.segmentation import SegmentationLogits, measured, net_inputs, network, train_segmenter
+from scarce_jax.models.detailer import DetailerConfig
+from scarce_jax.models.segmenters import DetailerNet
+from scarce_jax.recipe import Artifact, Infer, NetState, Recipe, Train
 
 FIELDS = ("image", "coarse")
 
@@ -34,12 +34,10 @@ class DetailerStage(SegmenterStage):
     """Training of the detailer.
 
     Attributes:
-      inject: where the embedding of the coarse mask joins the visual features (paper, figure 2).
-      embedding: filters of the 1x1 convolution that embeds the coarse mask (800 in the paper).
+      net: the net, which takes the image and the coarse mask.
     """
 
-    inject: Literal["before_pool", "after_pool", "after_final"] = "after_pool"
-    embedding: int = 800
+    net: DetailerNet = DetailerConfig()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,34 +63,16 @@ class Config(common.Experiment):
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
     """Results: `detailer`, `coarse` (the coarse mask as prediction), `detailer_composite`, one per starred stage."""
     classes = len(info.classes)
-    stage = config.detailer
-    module = Detailer(
-        classes=classes,
-        depth=stage.depth,
-        width=stage.width,
-        dropout=stage.dropout,
-        inject=stage.inject,
-        embedding=stage.embedding,
-        dtype=compute_dtype(config),
-    )
-    # What the detailer is compared with is trained and measured on the same images: those that have a coarse mask too.
+    detailer = network(config, config.detailer, classes)
+    # The detailer's rivals are trained and measured on the same images: those that have a coarse mask too.
     plain = network(config, config.classifier, classes)
-    stages: list[Train | Infer] = [_train_detailer(config, module)]
+    stages: list[Train | Infer] = [train_segmenter("detailer", config, config.detailer, detailer, fields=FIELDS)]
     if config.compare:
         stages.append(
-            train_segmenter(
-                "classifier",
-                config,
-                config.classifier,
-                plain,
-                ids="fine",
-                labels=("fine",),
-                having=("coarse",),
-                keys_as="detailer",
-            )
+            train_segmenter("classifier", config, config.classifier, plain, having=("coarse",), keys_as="detailer")
         )
-    stages.append(_detail(config, module))
-    detailed = _result(config, "detailer", module)
+    stages.append(_detail(config, detailer))
+    detailed = measured("detailer", config, config.detailer, detailer, fields=FIELDS)
     results = {
         "detailer": detailed,
         "coarse": dataclasses.replace(detailed, name="coarse", nets={}, predict=None, composite=True),
@@ -120,77 +100,30 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
                     )
                 )
                 results[name] = measured(name, config, config.student, student, having=("coarse",))
-    return Recipe(stages=tuple(stages), results=results)
+    return Recipe(stages=with_frequencies(config, stages, config.detailer, classes), results=results)
 
 
-def _inputs(stage: DetailerStage) -> tuple[jax.ShapeDtypeStruct, ...]:
-    return common.image_input(stage.size), common.mask_input(stage.size)
+@dataclasses.dataclass(frozen=True)
+class DetailedMask:
+    """The detailed "mask" uint8 [B, H, W] and its "confidence", the largest class probability times 255."""
 
+    logits: SegmentationLogits
 
-def _train_detailer(config: Config, module: Detailer) -> Train:
-    stage = config.detailer
-    source = Source(
-        dataset=config.dataset,
-        split=config.train_split,
-        ids="fine",
-        fields=("coarse",),
-        labels=("fine",),
-        batch=stage.batch,
-        size=stage.size,
-        transform=common.augmented(stage.augment),
-    )
-    loss = common.segmentation_loss(module, FIELDS, stage.aux_weight, "labelled")
-    predict = common.segmentation_predict(module, FIELDS)
-    return Train(
-        name="detailer",
-        nets={SEGMENTER: common.trained(stage, module, _inputs(stage))},
-        turns=(Turn(net=SEGMENTER, loss=loss),),
-        sources={"labelled": source},
-        steps=common.length(stage, "detailer"),
-        settings=common.settings(stage),
-        evals=common.during_training(config, stage, predict, ("coarse",)),
-    )
-
-
-def _trained(config: Config, module: Detailer) -> dict[str, Net]:
-    init = Artifact(stage="detailer", name=SEGMENTER)
-    return {SEGMENTER: Net(module=module, inputs=_inputs(config.detailer), init_from=init)}
-
-
-def _detail(config: Config, module: Detailer) -> Infer:
-    stage = config.detailer
-    scores = common.segmentation_predict(module, FIELDS)
-
-    def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
-        probabilities = jax.nn.softmax(scores(nets, batch, consts))
+    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
+        probabilities = jax.nn.softmax(self.logits(nets, batch, consts))
         confidence = jnp.round(probabilities.max(-1) * 255)
         return {
             "mask": probabilities.argmax(-1).astype(jnp.uint8),
             "confidence": confidence.astype(jnp.uint8),
         }
 
-    source = Source(
-        dataset=config.dataset,
-        split=config.train_split,
-        ids="coarse",
-        fields=("coarse",),
-        batch=stage.eval_batch,
-        size=stage.size,
-        transform=common.unaugmented,
-    )
+
+def _detail(config: Config, module: nn.Module) -> Infer:
+    """Stage `detail`: detailed masks of every image that has a coarse one."""
+    stage = config.detailer
     return Infer(
         name="detail",
-        nets=_trained(config, module),
-        predict=predict,
-        source=source,
-        settings={"size": stage.size},
-    )
-
-
-def _result(config: Config, name: str, module: Detailer) -> Eval:
-    return Eval(
-        name=name,
-        nets=_trained(config, module),
-        predict=common.segmentation_predict(module, FIELDS),
-        source=common.evaluation_source(config, config.detailer, ("coarse",)),
+        nets={SEGMENTER: common.frozen(module, net_inputs(stage.size, FIELDS), "detailer", SEGMENTER)},
+        predict=DetailedMask(SegmentationLogits(module, FIELDS)),
+        source=common.inference_source(config, stage, ids="coarse", fields=("coarse",)),
     )

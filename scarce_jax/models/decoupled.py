@@ -7,13 +7,16 @@ are those of the authors' published Caffe definitions, where the paper gives non
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.errors import InputError
 from scarce_jax.models.deconvolution import POOLS, Deconvolution, FullyConnected, score_layer
+from scarce_jax.models.fields import check_rate, check_vgg, check_width
 from scarce_jax.models.resnet import MOMENTUM, batch_norm, convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, VGG16Trunk
 
@@ -118,6 +121,40 @@ class DecoupledClassifier(nn.Module):
         for layer in (self.fc6, self.fc7):
             x = self.drop(nn.relu(layer(x)), deterministic=not train)
         return self.score(x.astype(jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoupledClassifierConfig:
+    """The classification net of the decoupled method (section 3.2), VGG-16 with fc6 as a convolution.
+
+    Attributes:
+      width: channels of VGG-16's conv1, at least 1; every layer of both nets scales with it. 64 in the paper.
+      hidden: channels of fc6 and fc7, at least 1; None for 64 * width, the paper's 4096.
+      fc6_kernel: side of fc6's window on pool5, a 32nd of the image, at least 1. 7 in the paper.
+      convolutions: of VGG-16's five groups, and as many deconvolutions, at least 1 each; less for small images.
+      batch_norm: batch normalisation in VGG-16, which has none in the paper, for training from scratch.
+      dropout: rate in 0..1 after fc6 and fc7. 0.5 in the paper.
+    """
+
+    width: int = 64
+    hidden: int | None = None
+    fc6_kernel: int = 7
+    convolutions: tuple[int, int, int, int, int] = CONVOLUTIONS
+    batch_norm: bool = False
+    dropout: float = 0.5
+
+    def __post_init__(self):
+        check_width("decoupled classifier", self.width)
+        check_rate("decoupled classifier", self.dropout)
+        check_vgg("decoupled classifier", self.convolutions)
+        for name in ("hidden", "fc6_kernel"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise InputError(f"decoupled classifier: {name} is {number}; expected at least 1")
+
+    def build(self, tags: int, dtype: Any = jnp.float32) -> DecoupledClassifier:
+        """The net: `module(image, train=...) -> logits [B, tags]`."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return DecoupledClassifier(classes=tags, dtype=dtype, **fields)
 
 
 def class_saliency(

@@ -7,7 +7,6 @@ image's labels, windows that enclose the pixels of these labels; those are the f
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -52,13 +51,15 @@ class Combinatorial:
             raise InputError(f"flip is {self.flip}; expected 0 to 1")
 
 
-def subset_draws(windows: int) -> Callable[[np.ndarray], np.ndarray]:
-    """How often an epoch draws each image: `windows` times for each of the 2^|L| - 1 subsets of its labels.
+@dataclasses.dataclass(frozen=True)
+class SubsetDraws:
+    """How often an epoch draws each image: `windows` times for each of the 2^|L| - 1 subsets of its labels."""
 
-    Returns:
-      `(tags [N, K], 0 or 1) -> float64 [N]`. An image without a label is not drawn.
-    """
-    return lambda tags: windows * (2.0 ** np.minimum(tags.astype(bool).sum(axis=1), MOST) - 1)
+    windows: int
+
+    def __call__(self, tags: np.ndarray) -> np.ndarray:
+        """Draws float64 [N] for tags [N, K], 0 or 1; an image without a label is not drawn."""
+        return self.windows * (2.0 ** np.minimum(tags.astype(bool).sum(axis=1), MOST) - 1)
 
 
 def choose_subset(position: jax.Array, present: jax.Array) -> jax.Array:

@@ -7,7 +7,6 @@ a frozen dataclass of values and pure functions; nothing here runs anything.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ import flax.struct
 import jax
 import numpy as np
 
+from scarce_jax.errors import InputError
 from scarce_jax.evaluation.confusion import group_figure
 from scarce_jax.evaluation.views import PLAIN, Views
 from scarce_jax.optim import Optimizer
@@ -32,20 +32,16 @@ class Net:
     Attributes:
       module: Flax module called as `module(*inputs, train=...)`; its repr must be made of plain values.
       inputs: abstract inputs that initialise it (batch 1 is enough).
-      optim: its optimizer, None where the net is frozen (then it has no optimizer state and is not stored again).
-      init_from: what to start from: a net of an earlier stage, or for a trained net one of another run, or weights from
-        a file. None draws initial values.
+      optim: its optimizer; None freezes the net, which then has no optimizer state. A frozen net of an earlier stage is
+        not stored again.
+      init_from: what to start from: a net of an earlier stage, a net of another run, or weights from a file. None draws
+        initial values.
     """
 
     module: nn.Module
     inputs: tuple[jax.ShapeDtypeStruct, ...]
     optim: Optimizer | None = None
     init_from: Artifact | FromRun | Pretrained | None = None
-
-    def __post_init__(self):
-        if isinstance(self.init_from, FromRun | Pretrained) and self.optim is None:
-            # A frozen net is not stored, and a run folder must hold all that its results need.
-            raise ValueError(f"a net that starts from {self.init_from} must be trained; give it an optimizer")
 
 
 @flax.struct.dataclass
@@ -69,33 +65,18 @@ class Out:
       metrics: name -> scalar, logged as `<net>/<name>`.
       stats: net -> its new batch_stats.
       share: arrays the later turns of the same step may read; gradients are stopped by the step.
+      weight: float32 scalar, the count (of pixels, say) over which the loss is a mean. Where a step's batch is cut into
+        parts (`Train.accumulate`), parts count by it; None counts them alike.
     """
 
     metrics: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
     stats: dict[str, PyTree] = flax.struct.field(default_factory=dict)
     share: dict[str, PyTree] = flax.struct.field(default_factory=dict)
+    weight: jax.Array | None = None
 
 
 Loss = Callable[[PyTree, Mapping[str, NetState], dict, dict, jax.Array], tuple[jax.Array, Out]]
-
-
-def interned(factory: Callable[..., Callable]) -> Callable[..., Callable]:
-    """Makes a factory of losses, predictions or transforms return the same function for equal arguments.
-
-    Stages that differ in their data alone, as those that are compared do, then share one compiled program. A function
-    made of arguments that cannot be hashed is new each time.
-    """
-    known = functools.lru_cache(maxsize=64, typed=True)(factory)
-
-    @functools.wraps(factory)
-    def make(*args: Any, **kwargs: Any) -> Callable:
-        try:
-            hash((args, *kwargs.values()))
-        except TypeError:
-            return factory(*args, **kwargs)
-        return known(*args, **kwargs)
-
-    return make
+Predict = Callable[[Mapping[str, NetState], dict, Mapping], Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,7 +84,8 @@ class Turn:
     """Differentiate `loss(params, nets, batch, shared, key)` by this net's params, and update only this net.
 
     `shared` holds the stage's consts, what earlier turns of the step share, and the number of the step as "step".
-    Stages whose turns and transforms are the same functions (see `interned`) share their compiled step.
+    Losses are frozen dataclasses with `__call__`, or functions of a module: what they are made of is part of the
+    stage's fingerprint, and stages with equal turns, optimizers and transforms share their compiled step.
     """
 
     net: str
@@ -130,6 +112,7 @@ class Eval:
         at; nothing follows from it.
       every: steps between measurements in training, besides the one after the last step; 0 measures there alone.
       keep_best: metric whose best measurement gives the stage's result; None keeps the last step.
+      patience: measurements without a better one after which training stops early; needs `keep_best` and `every`.
       consts: as in `Train`.
     """
 
@@ -146,7 +129,17 @@ class Eval:
     maps: Callable[[Mapping[str, NetState], dict, Mapping], jax.Array] | None = None
     every: int = 0
     keep_best: str | None = None
+    patience: int | None = None
     consts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        _check_origins(self)
+        if self.patience is not None and not (self.keep_best and self.every and self.patience > 0):
+            raise ValueError(f"eval {self.name}: patience is {self.patience}; expected at least 1, keep_best and every")
+        if self.keep_best is not None and self.keep_best not in self.figures:
+            raise InputError(
+                f"keep_best is {self.keep_best!r}; expected one of {', '.join(self.figures)}, which are measured here"
+            )
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -173,8 +166,9 @@ class Train:
     """A training stage: all turns compile into one step; it leaves one Orbax item per trained net.
 
     Attributes:
-      settings: the values the stage was built from; part of its fingerprint.
       steps: optimizer steps.
+      accumulate: equal parts into which a step's batch is cut; the nets see one after the other, and the gradient is
+        that of all. It saves memory; batch statistics are then those of a part.
       consts: arrays, or Artifacts of `Mean` stages; the initial content of `shared`, and given to `transform`.
       keys_as: draw initial values, order and augmentation as the stage of this name does, so that two stages can be
         compared on the same draws.
@@ -185,15 +179,21 @@ class Train:
     turns: tuple[Turn, ...]
     sources: Mapping[str, Source]
     steps: int | Epochs
-    settings: Any
+    accumulate: int = 1
     evals: tuple[Eval, ...] = ()
     consts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     keys_as: str | None = None
 
     def __post_init__(self):
         # What is kept may depend on a stage's own measurements.
-        if any(item.hidden_truth for item in self.evals):
+        if any(evaluation.hidden_truth for evaluation in self.evals):
             raise ValueError(f"stage {self.name}: an eval looks at hidden truth, which only results may")
+        for name, source in self.sources.items():
+            if self.accumulate < 1 or source.batch % self.accumulate:
+                raise InputError(
+                    f"{self.name}.accumulate is {self.accumulate}; expected a divisor of the batch of {name}, "
+                    f"{source.batch}"
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,17 +218,23 @@ class Infer:
       write: `Records` or `Mean`.
       status: what the values 0, 1, ... of the records' field "status" mean; DONE and the summary then say how many
         examples have which. Empty where the records have no such field.
+      per_batch: whether `predict` looks across the examples of a batch (batch statistics), so that the batch size
+        decides what the stage leaves.
+      consts: as in `Train`.
     """
 
     name: str
     nets: Mapping[str, Net]
     predict: Callable[[Mapping[str, NetState], dict, Mapping], dict]
     source: Source
-    settings: Any
     finish: Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
     write: Records | Mean = Records()
     status: tuple[str, ...] = ()
+    per_batch: bool = False
     consts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        _check_origins(self)
 
 
 Stage = Train | Infer
@@ -259,6 +265,15 @@ class Recipe:
         return {stage.name: stage for stage in self.stages}[name]
 
 
+def _check_origins(stage: Infer | Eval) -> None:
+    """A run folder must hold all that its results need, and only a `Train` stores what comes from outside."""
+    for role, net in stage.nets.items():
+        if not isinstance(net.init_from, Artifact):
+            raise ValueError(
+                f"{stage.name}: net {role} starts from {net.init_from}; expected a net of an earlier stage"
+            )
+
+
 def sources(stage: Stage | Eval) -> dict[str, Source]:
     """The stage's sources by name; a stage with one source calls it by its own name."""
     return dict(stage.sources) if isinstance(stage, Train) else {stage.name: stage.source}
@@ -266,14 +281,14 @@ def sources(stage: Stage | Eval) -> dict[str, Source]:
 
 def reads(stage: Stage | Eval) -> list[Artifact]:
     """Every artifact of an earlier stage that this one needs, without repeats, in a fixed order."""
-    found = [net.init_from for net in stage.nets.values() if isinstance(net.init_from, Artifact)]
+    artifacts = [net.init_from for net in stage.nets.values() if isinstance(net.init_from, Artifact)]
     for source in sources(stage).values():
-        for item in (*id_parts(source), *source.fields, *source.labels):
-            if isinstance(item, Confident):
-                found += [item.label, item.confidence]
-            elif isinstance(item, Artifact):
-                found.append(item)
-    found += [value for value in stage.consts.values() if isinstance(value, Artifact)]
+        for field in (*id_parts(source), *source.fields, *source.labels):
+            if isinstance(field, Confident):
+                artifacts += [field.label, field.confidence]
+            elif isinstance(field, Artifact):
+                artifacts.append(field)
+    artifacts += [value for value in stage.consts.values() if isinstance(value, Artifact)]
     if isinstance(stage, Eval) and stage.given is not None:
-        found.append(stage.given)
-    return list(dict.fromkeys(found))
+        artifacts.append(stage.given)
+    return list(dict.fromkeys(artifacts))

@@ -13,7 +13,7 @@ import pathlib
 import re
 import shutil
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from orbax.checkpoint import v1 as ocp
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.errors import InputError
+from scarce_jax.recipe import NetState
 
 log = logging.getLogger("scarce_jax")
 
@@ -38,11 +39,11 @@ def _leaves(tree: Any) -> dict[str, Any]:
 
 
 def _checksums(tree: Any) -> dict[str, list]:
-    found = {}
+    checksums = {}
     for path, leaf in _leaves(tree).items():
         array = np.ascontiguousarray(np.asarray(leaf))
-        found[path] = [zlib.crc32(array.view(np.uint8).reshape(-1)), list(leaf.shape), str(array.dtype)]
-    return found
+        checksums[path] = [zlib.crc32(array.view(np.uint8).reshape(-1)), list(leaf.shape), str(array.dtype)]
+    return checksums
 
 
 class Saving:
@@ -121,11 +122,11 @@ def load(path: pathlib.Path, like: Any) -> Any:
     try:
         tree = ocp.load(path.absolute(), serialization.to_state_dict(like))
         loaded = serialization.from_state_dict(like, tree)
-        found = _checksums(loaded)
+        checksums = _checksums(loaded)
     except Exception as error:
         raise DamagedCheckpoint(f"{path}: cannot be read ({_first_line(error)})") from error
     for name, checksum in saved.items():
-        if found[name] != checksum:
+        if checksums[name] != checksum:
             raise DamagedCheckpoint(f"{path}: {name} is not what was saved (its checksum differs)")
     return loaded
 
@@ -196,6 +197,18 @@ def _remove(paths: Iterable[pathlib.Path]) -> None:
         aside = path.with_name(f".deleted-{path.name}-{os.getpid()}")
         path.rename(aside)
         shutil.rmtree(aside)
+
+
+def save_nets(folder: pathlib.Path, nets: Mapping[str, NetState]) -> None:
+    """Saves one Orbax item `{"params", "batch_stats"}` per net; returns when all are on disk."""
+    for saving in [save_async(folder / role, net.variables) for role, net in nets.items()]:
+        saving.result()
+
+
+def load_net(path: pathlib.Path, like: NetState, mesh: jax.sharding.Mesh) -> NetState:
+    """A net that `save_nets` saved, replicated over the mesh; raises DamagedCheckpoint."""
+    variables = load(path, replicated_like(like.variables, mesh))
+    return NetState(params=variables["params"], stats=variables["batch_stats"])
 
 
 def replicated_like(tree: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -36,17 +36,17 @@ class Plan:
             self.descriptions[stage.name] = self.describe(stage)
             self.fingerprints[stage.name] = fp.fingerprint(self.descriptions[stage.name])
 
-    def describe(self, item: Stage | Eval) -> dict[str, Any]:
+    def describe(self, stage: Stage | Eval) -> dict[str, Any]:
         return fp.describe(
-            item,
-            steps=self.steps.get(item.name),
+            stage,
+            steps=self.steps.get(stage.name),
             seed=self.session.seed,
             versions=self.versions,
             roles=self.session.manifest.role_hashes,
             fingerprints=self.fingerprints,
             origins={
-                role: self._origin(item.name, role, net.init_from)
-                for role, net in item.nets.items()
+                role: self._origin(stage.name, role, net.init_from)
+                for role, net in stage.nets.items()
                 if isinstance(net.init_from, FromRun | Pretrained)
             },
         )
@@ -142,7 +142,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _copy_metrics(other: pathlib.Path, run_dir: pathlib.Path, stage: str) -> None:
-    mine = run_dir / "metrics.jsonl"
-    kept = [line for line, entry in complete_lines(mine) if entry["stage"] != stage]
-    kept += [line for line, entry in complete_lines(other / "metrics.jsonl") if entry["stage"] == stage]
-    replace_lines(mine, kept)
+    path = run_dir / "metrics.jsonl"
+    lines = [line for line, entry in complete_lines(path) if entry["stage"] != stage]
+    lines += [line for line, entry in complete_lines(other / "metrics.jsonl") if entry["stage"] == stage]
+    replace_lines(path, lines)

@@ -10,8 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
+from jax.sharding import Mesh
 
+from scarce_jax import memory
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Budget, Manifest, draw_manifest
 from scarce_jax.data.schema import DatasetInfo
@@ -20,9 +21,7 @@ from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.recipe import (
     Artifact,
     Confident,
-    Eval,
     Infer,
-    NetState,
     Recipe,
     Source,
     Stage,
@@ -37,7 +36,7 @@ from scarce_jax.training.infer import infer, load_mean
 from scarce_jax.training.inputs import Inputs, TrainInput
 from scarce_jax.training.log import write_json
 from scarce_jax.training.loop import train
-from scarce_jax.training.session import Session, bare
+from scarce_jax.training.session import Session
 from scarce_jax.training.signals import StopSignal
 
 log = logging.getLogger("scarce_jax")
@@ -73,6 +72,7 @@ def run(
     budget: Budget,
     train_split: str,
     runtime: Runtime,
+    mesh: Mesh | None = None,
     redo: str | None = None,
     reuse: Sequence[pathlib.Path] = (),
 ) -> dict[str, Any]:
@@ -80,6 +80,7 @@ def run(
 
     Args:
       header: what config.json says beside the classes: resolved config, method, versions, command.
+      mesh: devices to run on; all of them by default.
       redo: a stage to do again, with all that read from it.
       reuse: other run folders whose finished stages with equal fingerprints are taken over.
 
@@ -90,13 +91,14 @@ def run(
       InputError: the folder holds a run with other settings, or something given is wrong.
     """
     began = time.perf_counter()
-    mesh = mesh_lib.make_mesh()
+    mesh = mesh or mesh_lib.make_mesh()
     for stage in recipe.stages:
         if isinstance(stage, Train):
             for source in stage.sources.values():
-                mesh_lib.check_batch(mesh, {stage.name: source.batch})
+                # Each part of an accumulated batch is split over all devices.
+                mesh_lib.check_batch(mesh, {stage.name: source.batch // stage.accumulate})
     session = Session(recipe, info.classes, run_dir, data_dir, mesh, runtime, seed)
-    measured = [item.source for item in recipe.results.values()]
+    measured = [result.source for result in recipe.results.values()]
     manifest = draw(budget, info.name, train_split, measured, session.inputs)
     session = dataclasses.replace(session, manifest=manifest)
     plan = Plan(session)
@@ -155,20 +157,22 @@ def _carry_out(plan: Plan, stage: Stage, offset: int, stop: StopSignal) -> dict[
         write_json(folder / "stage.json", plan.descriptions[stage.name])
     mesh_lib.barrier(f"begin {stage.name}")
     opened = {name: session.inputs.open(source) for name, source in sources(stage).items()}
-    read = {name: _tell(stage, name, source, len(opened[name])) for name, source in sources(stage).items()}
-    try:
-        if isinstance(stage, Train):
-            outcome = _train(session, stage, plan.steps[stage.name], opened, offset, stop)
-        else:
-            outcome = _infer(session, stage, opened[stage.name], stop)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        asked = ", ".join(f"batch {s.batch} of {name} at {s.size}" for name, s in sources(stage).items())
-        raise InputError(
-            f"stage {stage.name}: out of device memory with {asked}; lower the batch, the crop or the width of the "
-            f"stage, set --runtime.resident False, or use more devices"
-        ) from error
+    read = {name: _log_source(stage, name, source, len(opened[name])) for name, source in sources(stage).items()}
+    if isinstance(stage, Train):
+        first = next(iter(stage.sources.values()))
+        advice = memory.advice(
+            what=f"stage {stage.name}",
+            batch=sum(source.batch for source in stage.sources.values()),
+            size=first.size,
+            lower="the batch, the crop or the width of the net, or raise accumulate, set --runtime.resident False, or "
+            "use more devices",
+        )
+        with advice:
+            inputs = _inputs(session, stage, opened)
+            steps = plan.steps[stage.name]
+            outcome = train(session, stage, steps=steps, inputs=inputs, offset=offset, stop=stop)
+    else:
+        outcome = _infer(session, stage, opened[stage.name], stop)
     done = {
         "name": stage.name,
         "kind": type(stage).__name__.lower(),
@@ -191,11 +195,10 @@ def _remove_leftovers(folder: pathlib.Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _train(
-    session: Session, stage: Train, steps: int, opened: Mapping[str, Any], offset: int, stop: StopSignal
-) -> dict[str, Any]:
+def _inputs(session: Session, stage: Train, opened: Mapping[str, Rows]) -> dict[str, TrainInput]:
+    """The rows that each step of the stage takes, by source."""
     drawn_as = stage.keys_as or stage.name
-    inputs = {
+    return {
         name: TrainInput(
             source,
             opened[name],
@@ -207,26 +210,6 @@ def _train(
         )
         for name, source in stage.sources.items()
     }
-
-    def evaluate(item: Eval, nets: Mapping[str, NetState]) -> dict[str, float]:
-        figures = session.measure(item, {role: bare(net) for role, net in nets.items()})
-        return {key: figures[key] for key in item.figures}
-
-    return train(
-        stage,
-        steps=steps,
-        seed=session.seed,
-        inputs=inputs,
-        loaded=session.nets(stage),
-        outside=session.outside(stage),
-        consts=session.consts(stage),
-        evaluate=evaluate,
-        runtime=session.runtime,
-        mesh=session.mesh,
-        run_dir=session.run_dir,
-        offset=offset,
-        stop=stop,
-    )
 
 
 def _infer(session: Session, stage: Infer, rows: Rows, stop: StopSignal) -> dict[str, Any]:
@@ -242,16 +225,16 @@ def _infer(session: Session, stage: Infer, rows: Rows, stop: StopSignal) -> dict
     )
 
 
-def _tell(stage: Stage, name: str, source: Source, count: int) -> dict[str, Any]:
-    """Says which split, how many images and which labels a stage reads; users of staged recipes get lost there."""
-    labels = [_told(label) for label in source.labels]
+def _log_source(stage: Stage, name: str, source: Source, count: int) -> dict[str, Any]:
+    """Logs which split, how many images and which labels a stage reads; users of staged recipes get lost there."""
+    labels = [_label_text(label) for label in source.labels]
     ids = " and ".join(part if isinstance(part, str) else f"{part.stage} records" for part in id_parts(source))
     where = f"{source.dataset}/{source.split}, {count} images ({ids})"
     log.info("%s reads %s: %s, labels %s", stage.name, name, where, " or ".join(labels) or "none")
     return {"dataset": source.dataset, "split": source.split, "ids": ids, "images": count, "labels": labels}
 
 
-def _told(label: str | Artifact | Confident) -> str:
+def _label_text(label: str | Artifact | Confident) -> str:
     if isinstance(label, Confident):
         return f"{label.label} where {label.confidence} is at least {label.threshold:g}"
     return str(label)
@@ -266,14 +249,15 @@ def _summarise(plan: Plan, header: Mapping[str, Any], stages: list[dict], began:
     path = plan.run_dir / "summary.json"
     before = read_json(path) if path.exists() else {"results": {}, "seconds": 0.0}
     results = {}
-    for name, item in plan.session.recipe.results.items():
-        fingerprint = fp.fingerprint(plan.describe(item))
-        known = before["results"].get(name, {})
-        if known.get("fingerprint") != fingerprint:
-            figures = plan.session.result(name)
-            known = {key: value for key, value in figures.items() if key != "confusion"}
-            known |= {"dataset": item.source.dataset, "split": item.source.split, "fingerprint": fingerprint}
-        results[name] = known
+    for name, evaluation in plan.session.recipe.results.items():
+        fingerprint = fp.fingerprint(plan.describe(evaluation))
+        figures = before["results"].get(name, {})
+        if figures.get("fingerprint") != fingerprint:
+            measured = plan.session.result(name)
+            source = evaluation.source
+            figures = {key: value for key, value in measured.items() if key != "confusion"}
+            figures |= {"dataset": source.dataset, "split": source.split, "fingerprint": fingerprint}
+        results[name] = figures
     # A call that only measures again says how long the stages once took, not how long it took itself.
     seconds = sum(stage["seconds"] for stage in stages) if before["results"] else time.perf_counter() - began
     return {

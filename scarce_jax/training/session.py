@@ -23,11 +23,10 @@ from scarce_jax.evaluation.tags import TagMeasurement, summarise_tags
 from scarce_jax.recipe import Artifact, Epochs, Eval, FromRun, Infer, Net, NetState, Pretrained, Recipe, Stage, Train
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.checkpoint import DamagedCheckpoint
+from scarce_jax.training.checkpoint import DamagedCheckpoint, load_net
 from scarce_jax.training.infer import load_mean
 from scarce_jax.training.inputs import Inputs
-from scarce_jax.training.loop import load_net
-from scarce_jax.training.start import Taken, take
+from scarce_jax.training.start import ImportedArrays, take
 
 UNCOMPILED = ("name", "nets", "groups", "maps", "every", "keep_best", "consts")
 """Fields of an `Eval` that its measurement does not depend on, or is given with each call."""
@@ -74,7 +73,7 @@ class Session:
         """The nets of a stage that start from an earlier one."""
         return {role: self.net(role, net) for role, net in stage.nets.items() if isinstance(net.init_from, Artifact)}
 
-    def outside(self, stage: Stage) -> dict[str, Taken]:
+    def outside(self, stage: Stage) -> dict[str, ImportedArrays]:
         """What nets of a stage take over from outside the run; raises InputError where that is missing or wrong."""
         return {
             role: take(net.init_from, state_lib.abstract_net(net), self.mesh)

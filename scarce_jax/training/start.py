@@ -21,23 +21,25 @@ from scarce_jax.training import checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
-class Taken:
+class ImportedArrays:
     """The arrays that a net takes over.
 
     Attributes:
       values: "params/backbone/conv1/kernel" -> array; every other array of the net is drawn.
-      kept: parameter paths of those others, a module's name where all of it is drawn.
+      drawn: parameter paths of those others, a module's name where all of it is drawn.
       facts: for DONE: where they come from, what that holds, and what of it was not used.
     """
 
     values: dict[str, Any]
-    kept: tuple[str, ...]
+    drawn: tuple[str, ...]
     facts: dict[str, Any]
 
     def __str__(self) -> str:
-        drawn = f"at initial values: {', '.join(self.kept) or 'none'}"
+        initial = f"at initial values: {', '.join(self.drawn) or 'none'}"
         unused = self.facts["unused"]
-        return f"{len(self.values)} arrays of {self.facts['source']}; {drawn}; not used: {', '.join(unused) or 'none'}"
+        return (
+            f"{len(self.values)} arrays of {self.facts['source']}; {initial}; not used: {', '.join(unused) or 'none'}"
+        )
 
 
 def content(origin: FromRun | Pretrained) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def content(origin: FromRun | Pretrained) -> dict[str, Any]:
     return {"net": hashlib.sha256(text.encode()).hexdigest(), "pattern": origin.pattern}
 
 
-def take(origin: FromRun | Pretrained, net: NetState, mesh: Mesh) -> Taken:
+def take(origin: FromRun | Pretrained, net: NetState, mesh: Mesh) -> ImportedArrays:
     """The arrays that a net takes over from its origin, loaded and checked.
 
     Args:
@@ -64,13 +66,13 @@ def take(origin: FromRun | Pretrained, net: NetState, mesh: Mesh) -> Taken:
     """
     shapes = weights.flat_shapes(net.variables)
     if isinstance(origin, Pretrained):
-        found = weights.import_weights(weights.locate(origin.source), shapes)
-        values, unused = found.values, found.unused
+        imported = weights.import_weights(weights.locate(origin.source), shapes)
+        values, unused = imported.values, imported.unused
     else:
         values, unused = _from_run(origin, shapes, mesh)
-    kept = _shorten([name for name in shapes if name not in values], shapes)
+    drawn = _shorten([name for name in shapes if name not in values], shapes)
     facts = {"source": str(origin), "content": content(origin), "arrays": len(values)}
-    return Taken(values, kept, {**facts, "drawn": list(kept), "unused": list(unused)})
+    return ImportedArrays(values, drawn, {**facts, "drawn": list(drawn), "unused": list(unused)})
 
 
 def _folder(origin: FromRun) -> pathlib.Path:

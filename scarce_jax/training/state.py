@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import optim
 from scarce_jax.models.weights import overlay
-from scarce_jax.recipe import Net, NetState, interned
-from scarce_jax.training.start import Taken
+from scarce_jax.recipe import Net, NetState
+from scarce_jax.training.start import ImportedArrays
 
 
 @flax.struct.dataclass
@@ -70,41 +70,42 @@ def _draw(module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...], mesh: Mes
     return jax.jit(lambda key: initialise(key), out_shardings=mesh_lib.replicated(mesh), compiler_options=options)
 
 
-def transformations(nets: Mapping[str, Net], steps: int) -> dict[str, optax.GradientTransformation]:
-    """The optax transformation of every trained net; equal nets and steps give the same one."""
-    return {role: _transformation(net.optim, net.module, net.inputs, steps) for role, net in nets.items() if net.optim}
+def transformation(net: Net, steps: int) -> optax.GradientTransformation:
+    """The optax transformation of a trained net over a stage of this many steps."""
+    return optim.build(net.optim, abstract_net(net).params, steps)
 
 
-@interned
-def _transformation(
-    optimizer: optim.Optimizer, module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...], steps: int
-) -> optax.GradientTransformation:
-    return optim.build(optimizer, _abstract(module, inputs).params, steps)
+def averaged(nets: Mapping[str, NetState]) -> dict[str, NetState]:
+    """The nets to measure and to store: without optimizer state, parameters averaged where the optimizer says so."""
+    return {role: NetState(params=optim.averaged(net.opt, net.params), stats=net.stats) for role, net in nets.items()}
 
 
 def init_state(
     nets: Mapping[str, Net],
-    txs: Mapping[str, optax.GradientTransformation],
+    steps: int,
     seed: int,
     stage: str,
     loaded: Mapping[str, NetState],
     mesh: Mesh,
-    outside: Mapping[str, Taken] | None = None,
+    outside: Mapping[str, ImportedArrays] | None = None,
 ) -> State:
     """The state at step 0, replicated over the mesh.
 
     Args:
+      steps: optimizer steps of the stage.
       stage: the name under which initial values are drawn.
       loaded: nets that start from an earlier stage.
       outside: what other nets take over from outside the run, in place of the values drawn.
     """
 
-    def finish(drawn: dict[str, NetState]) -> State:
-        made = {}
-        for role in nets:
-            net = drawn[role]
-            made[role] = net.replace(opt=txs[role].init(net.params)) if role in txs else net
-        return State(step=jnp.zeros((), jnp.int32), nets=made)
+    def with_optimizers(drawn: dict[str, NetState]) -> State:
+        states = {
+            role: drawn[role].replace(opt=transformation(net, steps).init(drawn[role].params))
+            if net.optim
+            else drawn[role]
+            for role, net in nets.items()
+        }
+        return State(step=jnp.zeros((), jnp.int32), nets=states)
 
     drawn = {
         role: _draw(net.module, net.inputs, mesh)(named_key(seed, stage, role))
@@ -114,7 +115,7 @@ def init_state(
     for role, taken in (outside or {}).items():
         variables = overlay(drawn[role].variables, mesh_lib.replicate(mesh, taken.values))
         drawn[role] = NetState(params=variables["params"], stats=variables["batch_stats"])
-    return jax.jit(finish, out_shardings=mesh_lib.replicated(mesh))({**drawn, **loaded})
+    return jax.jit(with_optimizers, out_shardings=mesh_lib.replicated(mesh))({**drawn, **loaded})
 
 
 def abstract_state(state: Any) -> Any:

@@ -4,64 +4,68 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from scarce_jax import mesh as mesh_lib
-from scarce_jax.recipe import Train, Turn
+from scarce_jax import optim
+from scarce_jax.recipe import NetState, Out, Source, Train, Turn
+from scarce_jax.training.dispatch import scan_is_slow
 from scarce_jax.training.inputs import TrainInput, make_batch
 from scarce_jax.training.state import State, named_key
 
 
 def make_step(
-    stage: Train,
-    txs: Mapping[str, optax.GradientTransformation],
-    inputs: Mapping[str, TrainInput],
-    mesh: Mesh,
-    count: int = 1,
+    stage: Train, steps: int, inputs: Mapping[str, TrainInput | Source], mesh: Mesh, count: int = 1
 ) -> Callable:
     """The jitted step `(state, draws, keys, consts) -> (state, metrics)`; the state is donated.
 
     Args:
       stage: gives the turns, taken in order; a later turn sees the nets as the earlier ones left them.
-      txs: the optax transformation of every net that has a turn.
+      steps: optimizer steps of the stage, over which its schedules run.
       inputs: how each source's batch is made; `draws` are of their `batches`, by source name.
       count: steps in one call; above 1, `draws` have a first axis of this length and the metrics are the last step's.
 
     The step's `keys` holds one key per source for its transform, and "loss" for the losses (dropout); metrics are
     `<net>/loss`, `<net>/grad_norm` and what the losses report, float32 scalars.
 
-    Stages whose turns, transformations and transforms are the same functions (see `recipe.interned`) get one step,
-    which is then traced and compiled once for equal shapes.
+    Stages of equal turns, optimizers and transforms get one step, which is traced and compiled once for equal shapes.
     """
+    optimizers = tuple((role, net.optim) for role, net in stage.nets.items() if net.optim)
     transforms = tuple((name, source.transform) for name, source in inputs.items())
-    return _make_step(stage.turns, tuple(txs.items()), transforms, mesh, count)
+    return _make_step(stage.turns, optimizers, transforms, steps, stage.accumulate, mesh, count)
 
 
 @functools.lru_cache(maxsize=8)
 def _make_step(
     turns: tuple[Turn, ...],
-    optimizers: tuple[tuple[str, optax.GradientTransformation], ...],
+    optimizers: tuple[tuple[str, optim.Optimizer], ...],
     transforms: tuple[tuple[str, Callable], ...],
+    steps: int,
+    accumulate: int,
     mesh: Mesh,
     count: int,
 ) -> Callable:
-    txs = dict(optimizers)
+    gradient = functools.partial(_gradient, accumulate=accumulate, mesh=mesh)
 
-    def step(state: State, draws: Mapping, keys: Mapping, consts: Mapping):
+    def step(state: State, draws: Mapping, keys: Mapping, consts: Mapping) -> tuple[State, dict[str, jax.Array]]:
         batch = {}
         for name, transform in transforms:
             key = jax.random.fold_in(keys[name], state.step)
             batch[name] = make_batch(mesh, transform, draws[name], key, consts)
         loss_key = jax.random.fold_in(keys["loss"], state.step)
-        nets, shared, metrics = dict(state.nets), {**consts, "step": state.step}, {}
+        nets, shared, metrics = dict(state.nets), {}, {}
+        consts = {**consts, "step": state.step}
         for i, turn in enumerate(turns):
+            loss, out, grads = gradient(turn, nets, batch, consts, shared, jax.random.fold_in(loss_key, i))
             net = nets[turn.net]
-            grad = jax.value_and_grad(turn.loss, has_aux=True)
-            (loss, out), grads = grad(net.params, nets, batch, shared, jax.random.fold_in(loss_key, i))
-            updates, opt = txs[turn.net].update(grads, net.opt, net.params)
+            tx = optim.build(dict(optimizers)[turn.net], net.params, steps)
+            updates, opt = tx.update(grads, net.opt, net.params)
             nets[turn.net] = net.replace(params=optax.apply_updates(net.params, updates), opt=opt)
             for name, stats in out.stats.items():
                 nets[name] = nets[name].replace(stats=stats)
@@ -70,12 +74,71 @@ def _make_step(
             metrics |= {f"{turn.net}/{name}": value for name, value in reported.items()}
         return State(step=state.step + 1, nets=nets), metrics
 
-    def several(state: State, draws: Mapping, keys: Mapping, consts: Mapping):
+    def several(state: State, draws: Mapping, keys: Mapping, consts: Mapping) -> tuple[State, dict[str, jax.Array]]:
         state, metrics = jax.lax.scan(lambda state, draw: step(state, draw, keys, consts), state, draws)
         return state, jax.tree.map(lambda x: x[-1], metrics)
 
     sharding = mesh_lib.replicated(mesh)
     return jax.jit(step if count == 1 else several, donate_argnums=0, out_shardings=(sharding, sharding))
+
+
+def _gradient(
+    turn: Turn,
+    nets: Mapping[str, NetState],
+    batch: Mapping,
+    consts: Mapping,
+    shared: Mapping,
+    key: jax.Array,
+    *,
+    accumulate: int,
+    mesh: Mesh,
+) -> tuple[jax.Array, Out, Any]:
+    """A turn's loss, what it returns beside it, and the gradient by its net's parameters.
+
+    With `accumulate`, `shared` and the `share` of what is returned have a first axis of that length: a part of the
+    batch reads what earlier turns shared of the same part. The loss, the metrics and the gradient are means over the parts,
+    weighed by `Out.weight`; batch statistics go from part to part.
+    """
+    differentiate = jax.value_and_grad(turn.loss, has_aux=True)
+    if accumulate == 1:
+        (loss, out), grads = differentiate(nets[turn.net].params, nets, batch, {**consts, **shared}, key)
+        return loss, out, grads
+
+    def part_of_batch(stats: dict, inputs: tuple) -> tuple[dict, tuple]:
+        part, rows, shares = inputs
+        updated = {role: net.replace(stats=stats[role]) for role, net in nets.items()}
+        (loss, out), grads = differentiate(
+            nets[turn.net].params, updated, rows, {**consts, **shares}, jax.random.fold_in(key, part)
+        )
+        weight = jnp.float32(1) if out.weight is None else out.weight
+        return {**stats, **out.stats}, (loss, out.metrics, out.share, grads, weight)
+
+    # Parts of the whole batch in its order, whatever the number of devices: each is split over all of them.
+    split = NamedSharding(mesh, P(None, mesh_lib.AXIS))
+    parts = jax.tree.map(lambda x: x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:]), dict(batch))
+    parts = jax.lax.with_sharding_constraint(parts, split)
+    stats = {role: net.stats for role, net in nets.items()}
+    shapes = jax.eval_shape(
+        part_of_batch, stats, jax.tree.map(lambda x: x[0], (jnp.arange(accumulate), parts, dict(shared)))
+    )
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes[1][3])
+
+    def add(carry: tuple, inputs: tuple) -> tuple[tuple, tuple]:
+        stats, total, weights = carry
+        stats, (loss, metrics, share, grads, weight) = part_of_batch(stats, inputs)
+        total = jax.tree.map(lambda a, g: a + weight * g.astype(jnp.float32), total, grads)
+        return (stats, total, weights + weight), (loss * weight, jax.tree.map(lambda x: x * weight, metrics), share)
+
+    unroll = accumulate if scan_is_slow(mesh) else 1
+    carry, (losses, metrics, share) = jax.lax.scan(
+        add, (stats, zeros, jnp.float32(0)), (jnp.arange(accumulate), parts, dict(shared)), unroll=unroll
+    )
+    stats, total, weights = carry
+    # Parts without anything to learn from have a gradient of zero, not of nan.
+    weights = jnp.where(weights > 0, weights, 1)
+    grads = jax.tree.map(lambda g, p: (g / weights).astype(p.dtype), total, nets[turn.net].params)
+    metrics = jax.tree.map(lambda x: x.sum(0) / weights, metrics)
+    return losses.sum() / weights, Out(metrics=metrics, stats=stats, share=share), grads
 
 
 def step_keys(inputs: Mapping[str, TrainInput], seed: int, drawn_as: str, mesh: Mesh) -> dict[str, jax.Array]:

@@ -1,15 +1,4 @@
-"""Auxiliary confidence: a second net judges each pixel of a segmentation net, and trusted pixels become labels.
-
-"Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review). Stages (* with `compare`):
-`frequencies` and `segmenter` on the labelled images; `statistics`: which classes it has right there; `auxiliary`,
-trained on the frozen segmenter's probability maps; `selection`: how good the kept pixels of the evaluation split are
-(tables 3 and 4); `pseudo_labels` of every unlabelled image, class and confidence; `semi`, trained on both (section 3.1,
-third stage).
-
-`labelled_long`* trains on the labelled images for as many steps as `semi` takes, `all_labels`* on the true masks of all
-images, and `adversarial`* is the method of Hung et al. on the same budget. They start where `semi` does, and draw order
-as it does.
-"""
+"""The recipe of the auxiliary confidence method."""
 
 from __future__ import annotations
 
@@ -34,19 +23,10 @@ from scarce_jax.methods.auxiliary.judge import (
     train_auxiliary,
 )
 from scarce_jax.methods.auxiliary.selection import selection_tables
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage
-from scarce_jax.methods.networks import compute_dtype, full_size_network, network
-from scarce_jax.methods.supervised import measured, train_segmenter
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, compute_dtype, with_frequencies
+from scarce_jax.methods.segmentation import full_size_network, measured, network, train_segmenter
 from scarce_jax.models.auxiliary import AuxiliaryNet
-from scarce_jax.recipe import (
-    Artifact,
-    Confident,
-    Epochs,
-    Infer,
-    NetState,
-    Recipe,
-    Train,
-)
+from scarce_jax.recipe import Artifact, Confident, Infer, Loss, NetState, Recipe, Train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,8 +51,6 @@ class Config(common.Experiment):
     """Stages as in the module's docstring; `adversarial=None` leaves that comparison out.
 
     Attributes:
-      class_weighting: c of the class weights 1 / ln(c + p_class) in every cross-entropy (1.1 in section 4.2); None
-        weighs all pixels alike.
       thresholds: rows of the selection table.
     """
 
@@ -80,7 +58,6 @@ class Config(common.Experiment):
     auxiliary: AuxiliaryStage
     semi: SemiStage
     adversarial: AdversarialStage | None = None
-    class_weighting: float | None = 1.1
     thresholds: tuple[float, ...] = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
@@ -91,10 +68,8 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     student = network(config, config.semi, classes)
     judge = AuxiliaryNet(classes=classes, width=config.auxiliary.width, dtype=compute_dtype(config))
     judged = JudgedSegmenter(module, judge, config.segmenter, config.auxiliary.size)
-    weighting = {"class_weighting": config.class_weighting}
     stages: list[Train | Infer] = [
-        common.class_frequencies(config, config.segmenter, classes),
-        train_segmenter("segmenter", config, config.segmenter, module, ids="fine", labels=("fine",), **weighting),
+        train_segmenter("segmenter", config, config.segmenter, module),
         correctness_statistics(config, judged),
         train_auxiliary(config, config.auxiliary, judged),
         infer_selection(config, judged, config.thresholds),
@@ -106,27 +81,23 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         "labelled_only": measured("labelled_only", config, config.segmenter, module, trained_in="segmenter"),
     }
     if config.compare:
-        compared = {"labelled_long": "fine", "all_labels": "all"}
-        # Without the threshold, which would make them other stages.
-        fields = {field.name: getattr(config.semi, field.name) for field in dataclasses.fields(SegmenterStage)}
-        plain = SegmenterStage(**fields)
-        for name, ids in compared.items():
-            stage = train_segmenter(
-                name, config, plain, student, ids=ids, labels=("fine",), keys_as="segmenter", **weighting
+        for name, ids in {"labelled_long": "fine", "all_labels": "all"}.items():
+            # As many steps as `semi` takes, whatever the number of images.
+            stage = as_long_as(
+                train_segmenter(name, config, config.semi, student, ids=ids, keys_as="segmenter"), "semi"
             )
-            if isinstance(stage.steps, Epochs):
-                # As many steps as `semi` takes, whatever the number of images.
-                stage = dataclasses.replace(stage, steps=dataclasses.replace(stage.steps, of="semi"))
             stages.append(_started(config, stage))
             results[name] = measured(name, config, config.semi, student)
         if config.adversarial is not None:
             rival = full_size_network(config, config.adversarial, classes, "adversarial")
-            stage = train_adversarial(
-                config, config.adversarial, rival, classes, config.class_weighting, keys_as="segmenter"
-            )
+            stage = train_adversarial(config, config.adversarial, rival, classes, keys_as="segmenter")
             stages.append(_started(config, stage))
             results["adversarial"] = measured("adversarial", config, config.adversarial, rival)
-    return Recipe(stages=tuple(stages), results=results, tables=selection_tables("selection", config.thresholds, info))
+    return Recipe(
+        stages=with_frequencies(config, stages, config.segmenter, classes),
+        results=results,
+        tables=selection_tables("selection", config.thresholds, info),
+    )
 
 
 def _semi(config: Config, student: nn.Module) -> Train:
@@ -145,13 +116,30 @@ def _semi(config: Config, student: nn.Module) -> Train:
         ids=("fine", pseudo) if apart is None else pseudo,
         labels=("fine", trusted) if apart is None else (trusted,),
         keys_as="segmenter",
-        class_weighting=config.class_weighting,
     )
     return _started(config, stage if apart is None else _with_labelled(stage, apart))
 
 
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """A loss of one source on the rows of several, one after another.
+
+    Attributes:
+      loss: of the source `source`.
+      parts: the sources that stand in its place.
+    """
+
+    loss: Loss
+    source: str
+    parts: tuple[str, ...]
+
+    def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
+        rows = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *(batch[name] for name in self.parts))
+        return self.loss(params, nets, {self.source: rows}, shared, key)
+
+
 def _with_labelled(stage: Train, labelled: int) -> Train:
-    """The stage, `labelled` images of whose batch are labelled ones.
+    """The stage, with `labelled` labelled images in each batch.
 
     Raises:
       InputError: there are not so many images in a batch, or the others are none.
@@ -163,11 +151,7 @@ def _with_labelled(stage: Train, labelled: int) -> Train:
         "pseudo": dataclasses.replace(source, batch=source.batch - labelled),
         "labelled": dataclasses.replace(source, ids="fine", labels=("fine",), batch=labelled),
     }
-
-    def loss(params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
-        together = jax.tree.map(lambda *rows: jnp.concatenate(rows), *(batch[name] for name in sources))
-        return turn.loss(params, nets, {"labelled": together}, shared, key)
-
+    loss = Together(turn.loss, "labelled", tuple(sources))
     return dataclasses.replace(stage, sources=sources, turns=(dataclasses.replace(turn, loss=loss),))
 
 

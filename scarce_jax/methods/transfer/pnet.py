@@ -8,7 +8,7 @@ of an image, all with the same weight in the mean. The background is no sample.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -19,42 +19,35 @@ from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 from scarce_jax.losses import binary_cross_entropy, class_counts
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage
-from scarce_jax.methods.networks import compute_dtype
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage, TrainStage, compute_dtype
+from scarce_jax.methods.segmentation import SegmentationLogits, SegmentationLoss, frequency_consts
 from scarce_jax.models.pnet import PNet
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
 from scarce_jax.optim import Optimizer
-from scarce_jax.recipe import Artifact, Loss, Net, NetState, Out, Source, Train, Turn, interned
+from scarce_jax.recipe import Artifact, Net, NetState, Out, Source, Train, Turn
 
 PNET = "pnet"
 """The role of the net that judges masks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PNetStage:
+class PNetStage(TrainStage):
     """Training of P-Net on the strong images, against the frozen segmenter; images as in the segmenter's stage.
 
     Attributes:
-      steps, epochs: length of training, exactly one of them.
-      batch: images per step over all devices.
       width: channels of its first convolution (16 in table 1); every layer scales with it.
       side: it sees images and masks resized to side x side; None is the segmenter's crop. The paper does not say
         which: with the crop (321) it has 53 million parameters, at the segmentation's own 41 x 41 it has 1.2 million.
         Of crops of 64 x 64 (configs/transfer_scenes.py) it told 99% of the masks right at 64, 95% at 32, 89% at 16.
       categories: samples per image: so many of its categories, the largest; of one with fewer, all.
-      eval_batch: images per device when its judgement is measured.
     """
 
-    steps: int | None = None
-    epochs: float | None = None
-    batch: int
     width: int = 16
     side: int | None = None
     categories: int = 3
-    optim: Optimizer
-    eval_batch: int = 4
 
     def __post_init__(self):
+        super().__post_init__()
         if self.categories < 1 or (self.side is not None and self.side < 8):
             raise InputError(
                 f"pnet.categories is {self.categories} and pnet.side {self.side}; expected at least 1, and 8 or none"
@@ -62,26 +55,24 @@ class PNetStage:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdversarialStage:
+class AdversarialStage(TrainStage):
     """Training of segmenter and P-Net against each other, on all images; images and nets as in the other stages.
 
     Attributes:
-      steps, epochs: length of training, exactly one of them.
-      batch: images per step over all devices.
       lambda_adv: lambda of equation 4. The paper does not say; ours, beside a mean cross-entropy, is the one of 0.01,
         0.03 and 0.1 that harmed weak categories least in trials of 150 steps with configs/transfer_scenes.py.
-      optim: the segmenter's optimizer.
-      pnet_optim: P-Net's.
-      eval_every: steps between measurements on the evaluation split while training; 0 measures the result alone.
+      pnet_optim: P-Net's optimizer; `optim` is the segmenter's.
     """
 
-    steps: int | None = None
-    epochs: float | None = None
-    batch: int
     lambda_adv: float = 0.01
-    optim: Optimizer
     pnet_optim: Optimizer
-    eval_every: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.init_from is not None:
+            raise InputError(
+                f"adversarial.init_from is {self.init_from!r}; it starts from what segmenter and pnet left"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,70 +134,87 @@ def make_judge(config: common.Experiment, stage: PNetStage, segmenter: Segmenter
     return Judge(PNet(width=stage.width, dtype=compute_dtype(config)), size, stage.categories, background)
 
 
-@interned
-def discriminator_loss(judge: Judge, source: str, logits: Callable) -> Loss:
+@dataclasses.dataclass(frozen=True)
+class SharedLogits:
+    """The segmenter's logits as an earlier turn shared them."""
+
+    def __call__(self, nets: Mapping[str, NetState], images: jax.Array, shared: Mapping) -> jax.Array:
+        return shared["logits"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenLogits:
+    """The logits of the frozen segmenter."""
+
+    module: nn.Module
+
+    def __call__(self, nets: Mapping[str, NetState], images: jax.Array, shared: Mapping) -> jax.Array:
+        return self.module.apply(nets[SEGMENTER].variables, images, train=False)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class PNetLoss:
     """Equation 5: true masks are real, predicted ones are not.
 
-    Args:
-      logits: `(nets, images, shared) -> [B, h, w, K]`, the segmenter's.
+    Attributes:
+      logits: the segmenter's, [B, h, w, K].
     """
 
-    def loss(params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
-        rows = batch[source]
-        real, predicted, weights = judge.samples(rows["image"], rows["label"], logits(nets, rows["image"], shared))
-        of_real, of_predicted = judge({"params": params}, real, predicted)
+    judge: Judge
+    logits: SharedLogits | FrozenLogits
+    source: str = "labelled"
+
+    def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
+        rows = batch[self.source]
+        logits = self.logits(nets, rows["image"], shared)
+        real, predicted, weights = self.judge.samples(rows["image"], rows["label"], logits)
+        of_real, of_predicted = self.judge({"params": params}, real, predicted)
         weights = weights.reshape(-1)
         as_real = binary_cross_entropy(of_real, 1.0, weights=weights)
         as_predicted = binary_cross_entropy(of_predicted, 0.0, weights=weights)
-        return as_real + as_predicted, Out(metrics={"real": as_real, "predicted": as_predicted})
+        metrics = {"real": as_real, "predicted": as_predicted}
+        return as_real + as_predicted, Out(metrics=metrics, weight=weights.sum())
 
-    return loss
 
-
-@interned
-def generator_loss(judge: Judge, source: str, segmentation: Loss, lambda_adv: float) -> Loss:
+@dataclasses.dataclass(frozen=True)
+class DeceivingLoss:
     """Equation 4: the segmenter's own loss, and lambda times that of a predicted mask which is not taken for real."""
 
-    def loss(params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
-        value, out = segmentation(params, nets, batch, shared, key)
-        rows = batch[source]
-        _, predicted, weights = judge.samples(rows["image"], rows["label"], out.share["logits"])
-        (judged,) = judge(nets[PNET].variables, predicted)
-        deceived = binary_cross_entropy(judged, 1.0, weights=weights.reshape(-1))
-        if lambda_adv:  # Without it this is plain training, to the bit.
-            value += lambda_adv * deceived
-        return value, out.replace(metrics={**out.metrics, "adversarial": deceived})
+    judge: Judge
+    segmentation: SegmentationLoss
+    lambda_adv: float
 
-    return loss
-
-
-def _shared_logits(nets: Mapping[str, NetState], images: jax.Array, shared: Mapping) -> jax.Array:
-    return shared["logits"]
+    def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
+        loss, out = self.segmentation(params, nets, batch, shared, key)
+        rows = batch[self.segmentation.source]
+        _, predicted, weights = self.judge.samples(rows["image"], rows["label"], out.share["logits"])
+        (of_predicted,) = self.judge(nets[PNET].variables, predicted)
+        deceived = binary_cross_entropy(of_predicted, 1.0, weights=weights.reshape(-1))
+        if self.lambda_adv:  # Without it this is plain training, to the bit.
+            loss += self.lambda_adv * deceived
+        return loss, out.replace(metrics={**out.metrics, "adversarial": deceived})
 
 
 def train_pnet(
     config: common.Experiment, stage: PNetStage, segmenter: SegmenterStage, module: nn.Module, judge: Judge
 ) -> Train:
     """Stage `pnet`: P-Net alone, on true masks of strong images and those of the segmenter that `segmenter` left."""
-
-    def logits(nets: Mapping[str, NetState], images: jax.Array, shared: Mapping) -> jax.Array:
-        return module.apply(nets[SEGMENTER].variables, images, train=False)[0]
-
-    init = Artifact(stage="segmenter", name=SEGMENTER)
+    common.check_unmeasured(stage, "pnet", "the P-Net predicts no class")
+    images = common.image_input(segmenter.size)
     return Train(
         name="pnet",
         nets={
-            SEGMENTER: Net(module=module, inputs=(common.image_input(segmenter.size),), init_from=init),
-            PNET: Net(module=judge.module, inputs=judge.inputs, optim=stage.optim),
+            SEGMENTER: common.frozen(module, (images,), "segmenter", SEGMENTER),
+            PNET: common.trained(stage, judge.module, judge.inputs),
         },
-        turns=(Turn(net=PNET, loss=discriminator_loss(judge, "labelled", logits)),),
+        turns=(Turn(net=PNET, loss=PNetLoss(judge, FrozenLogits(module))),),
         sources={
             "labelled": common.training_source(
                 config, batch=stage.batch, size=segmenter.size, augment=segmenter.augment
             )
         },
-        steps=common.length(stage, "pnet"),
-        settings={"stage": stage, "size": segmenter.size, "augment": segmenter.augment},
+        steps=common.resolve_length(stage, "pnet"),
+        accumulate=stage.accumulate,
     )
 
 
@@ -229,14 +237,17 @@ def train_adversarial(
       labelled: the images and labels that the segmenter was trained on.
       pretrained: False draws P-Net's initial values.
     """
-    segmentation = common.segmentation_loss(module, ("image",), segmenter.aux_weight, "labelled")
-    init = Artifact(stage="segmenter", name=SEGMENTER)
-    fields = {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}
+    images = common.image_input(segmenter.size)
+    loss = DeceivingLoss(judge, _segmentation_loss(module, segmenter), stage.lambda_adv)
+    evaluation = common.evaluation_source(config, segmenter)
     return Train(
         name=name,
         nets={
             SEGMENTER: Net(
-                module=module, inputs=(common.image_input(segmenter.size),), optim=stage.optim, init_from=init
+                module=module,
+                inputs=(images,),
+                optim=stage.optim,
+                init_from=Artifact(stage="segmenter", name=SEGMENTER),
             ),
             PNET: Net(
                 module=judge.module,
@@ -246,34 +257,27 @@ def train_adversarial(
             ),
         },
         turns=(
-            Turn(net=SEGMENTER, loss=generator_loss(judge, "labelled", segmentation, stage.lambda_adv)),
-            Turn(net=PNET, loss=discriminator_loss(judge, "labelled", _shared_logits)),
+            Turn(net=SEGMENTER, loss=loss),
+            Turn(net=PNET, loss=PNetLoss(judge, SharedLogits())),
         ),
         sources={"labelled": dataclasses.replace(labelled, batch=stage.batch)},
-        steps=common.length(stage, name),
-        settings={
-            **fields,
-            "eval_every": 0,
-            "size": segmenter.size,
-            "augment": segmenter.augment,
-            "aux_weight": segmenter.aux_weight,
-            "categories": judge.categories,
-            "input": judge.size,
-        },
-        evals=common.during_training(
-            config,
-            dataclasses.replace(segmenter, eval_every=stage.eval_every),
-            common.segmentation_predict(module, ("image",)),
-        ),
+        steps=common.resolve_length(stage, name),
+        accumulate=stage.accumulate,
+        evals=common.during_training(config, stage, SegmentationLogits(module), evaluation),
+        consts=frequency_consts(segmenter),
         keys_as="adversarial",
     )
 
 
+def _segmentation_loss(module: nn.Module, segmenter: SegmenterStage) -> SegmentationLoss:
+    return SegmentationLoss(module=module, aux_weight=segmenter.aux_weight, class_weighting=segmenter.class_weighting)
+
+
 def without_pnet(stage: Train, segmenter: SegmenterStage) -> Train:
-    """A stage of `train_adversarial` with lambda = 0 without P-Net's turn, which moves nothing that is measured then.
+    """A stage of `train_adversarial` with lambda = 0, without the P-Net, which does not change the segmenter then.
 
     The segmenter is the same to the bit; a step of configs/transfer_scenes.py takes half as long.
     """
     net = stage.nets[SEGMENTER]
-    loss = common.segmentation_loss(net.module, ("image",), segmenter.aux_weight, "labelled")
+    loss = _segmentation_loss(net.module, segmenter)
     return dataclasses.replace(stage, nets={SEGMENTER: net}, turns=(Turn(net=SEGMENTER, loss=loss),))

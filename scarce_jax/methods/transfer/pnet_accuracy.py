@@ -14,31 +14,30 @@ import numpy as np
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage
 from scarce_jax.methods.transfer.pnet import PNET, Judge, PNetStage
-from scarce_jax.recipe import Artifact, Infer, Mean, Net, NetState, Table
+from scarce_jax.recipe import Artifact, Infer, Mean, NetState, Table
 
 COLUMNS = ("real told", "predicted told", "told", "real above predicted")
 
 
-def infer_judgement(
-    config: common.Experiment,
-    stage: PNetStage,
-    segmenter: SegmenterStage,
-    module: nn.Module,
-    judge: Judge,
-    weak: tuple[int, ...],
-) -> Infer:
-    """Stage `judgement`: what the pre-trained P-Net tells of held-out strong images, those without a weak category.
+@dataclasses.dataclass(frozen=True)
+class PNetHits:
+    """Per image: 1 if it is strong ("images"), and the shares of its samples that P-Net has right.
 
-    Means over all images of the evaluation split, of 1 for such an image ("images"), and of the shares of its
-    samples ("real", "predicted", "ranked").
+    Attributes:
+      segmenter: the segmentation net.
+      weak: class ids; an image without any is a strong one.
     """
 
-    def predict(nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
-        logits, _ = module.apply(nets[SEGMENTER].variables, batch["image"], train=False)
-        real, predicted, weights = judge.samples(batch["image"], batch["label"], logits)
-        judged = judge(nets[PNET].variables, real, predicted)
-        of_real, of_predicted = (x.reshape(weights.shape) for x in judged)
-        strong = ~(batch["tags"][:, np.array(weak, int)] > 0).any(-1) & (weights.sum(-1) > 0)
+    segmenter: nn.Module
+    judge: Judge
+    weak: tuple[int, ...]
+
+    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
+        logits, _ = self.segmenter.apply(nets[SEGMENTER].variables, batch["image"], train=False)
+        real, predicted, weights = self.judge.samples(batch["image"], batch["label"], logits)
+        judged = self.judge(nets[PNET].variables, real, predicted)
+        of_real, of_predicted = (x.reshape(weights.shape) for x in judged)  # [B, N]
+        strong = ~(batch["tags"][:, np.array(self.weak, int)] > 0).any(-1) & (weights.sum(-1) > 0)
 
         def share(hits: jax.Array) -> jax.Array:
             return strong * (weights * hits).sum(-1) / jnp.maximum(weights.sum(-1), 1)
@@ -50,19 +49,29 @@ def infer_judgement(
             "ranked": share(of_real > of_predicted),
         }
 
-    def trained(module: nn.Module, role: str, stage: str, inputs: tuple) -> Net:
-        return Net(module=module, inputs=inputs, init_from=Artifact(stage=stage, name=role))
 
+def infer_judgement(
+    config: common.Experiment,
+    stage: PNetStage,
+    segmenter: SegmenterStage,
+    module: nn.Module,
+    judge: Judge,
+    weak: tuple[int, ...],
+) -> Infer:
+    """Stage `judgement`: how the pre-trained P-Net judges held-out strong images, those without a weak category.
+
+    It leaves means over all images of the evaluation split; see `PNetHits`.
+    """
+    images = common.image_input(segmenter.size)
     source = common.evaluation_source(config, segmenter, ("tags",))
     return Infer(
         name="judgement",
         nets={
-            SEGMENTER: trained(module, SEGMENTER, "segmenter", (common.image_input(segmenter.size),)),
-            PNET: trained(judge.module, PNET, "pnet", judge.inputs),
+            SEGMENTER: common.frozen(module, (images,), "segmenter", SEGMENTER),
+            PNET: common.frozen(judge.module, judge.inputs, "pnet", PNET),
         },
-        predict=predict,
+        predict=PNetHits(module, judge, weak),
         source=dataclasses.replace(source, batch=stage.eval_batch),
-        settings={"input": judge.size, "categories": judge.categories, "weak": weak},
         write=Mean(),
     )
 

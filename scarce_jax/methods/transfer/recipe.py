@@ -1,18 +1,4 @@
-"""Label and prediction transfer: masks of some categories teach to segment others, of which only tags are known.
-
-Xiao, Wei, Liu, Zhang, Feng: "Transferable Semi-supervised Semantic Segmentation". The budget's strong categories have
-masks; every image that shows another one has tags alone. Stages (* with `compare`):
-
-`cam`, a classifier of tags on all images; `lnet`, the L-Net, on the strong images; `label_maps` of all others, by
-self-diffusion; `segmenter` on masks and label maps; `pnet`, the P-Net, on true masks and the segmenter's of the strong
-images; `judgement`, how well it tells them apart on held-out ones; and `adversarial`, segmenter and P-Net against each
-other on all images.
-
-`strong_only`* is the segmenter on the strong images alone; `cam_maps`* and `cam_only`* the diffusion without the L-Net
-and the segmenter on that; `all_labels`* the segmenter on the masks of all images; `lambda_zero`* and `pnet_scratch`*
-are `adversarial` without P-Net's share in the loss, and without its pre-training. They draw as the stages that they
-are compared with.
-"""
+"""The recipe of label and prediction transfer."""
 
 from __future__ import annotations
 
@@ -25,9 +11,9 @@ from scarce_jax.data.categories import expand
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SegmenterStage
-from scarce_jax.methods.networks import classifier, network
-from scarce_jax.methods.supervised import measured, train_classifier, train_segmenter
+from scarce_jax.methods.common import SegmenterStage, as_long_as, compute_dtype, with_frequencies
+from scarce_jax.methods.segmentation import measured, network, train_segmenter
+from scarce_jax.methods.tagging import train_classifier
 from scarce_jax.methods.transfer.lnet import infer_label_maps, train_lnet
 from scarce_jax.methods.transfer.pnet import (
     AdversarialStage,
@@ -38,7 +24,7 @@ from scarce_jax.methods.transfer.pnet import (
     without_pnet,
 )
 from scarce_jax.methods.transfer.pnet_accuracy import infer_judgement, judgement_table
-from scarce_jax.recipe import Artifact, Epochs, Eval, Infer, Recipe, Source, Train
+from scarce_jax.recipe import Artifact, Eval, Infer, Recipe, Source, Train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,11 +55,9 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     measured on their own images, whose masks no stage reads.
     """
     groups = categories(config, info)
-    if config.lnet.eval_every:
-        raise InputError(f"lnet.eval_every is {config.lnet.eval_every}; expected 0, since the L-Net predicts no class")
     classes, stage = len(info.classes), config.segmenter
     module = network(config, stage, classes)
-    cam = classifier(config, config.cam, classes - 1)
+    cam = config.cam.net.classifier(classes - 1, compute_dtype(config))
     lnet = network(config, config.lnet, 1)
     judge = make_judge(config, config.pnet, stage, info.background)
     diffusion = dataclasses.replace(config.diffusion, background=info.background)
@@ -109,14 +93,14 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         ]
         stages += compared
         results |= {
-            item.name: measured(item.name, config, stage, module)
-            if isinstance(item, Train)
-            else _measured_maps(item.name, config)
-            for item in compared
+            other.name: measured(other.name, config, stage, module)
+            if isinstance(other, Train)
+            else _measured_maps(other.name, config)
+            for other in compared
         }
     return Recipe(
-        stages=tuple(stages),
-        results={name: dataclasses.replace(item, groups=groups) for name, item in results.items()},
+        stages=with_frequencies(config, stages, stage, classes),
+        results={name: dataclasses.replace(result, groups=groups) for name, result in results.items()},
         tables={"pnet": judgement_table()},
     )
 
@@ -158,10 +142,9 @@ def _train_on_maps(name: str, maps: str, config: Config, module: nn.Module) -> T
 
 def _plain(name: str, ids: str, config: Config, module: nn.Module) -> Train:
     """The segmenter on true masks, for as many steps as with label maps."""
-    stage = train_segmenter(name, config, config.segmenter, module, ids=ids, labels=("fine",), keys_as="segmenter")
-    if isinstance(stage.steps, Epochs):
-        stage = dataclasses.replace(stage, steps=dataclasses.replace(stage.steps, of="segmenter"))
-    return stage
+    return as_long_as(
+        train_segmenter(name, config, config.segmenter, module, ids=ids, keys_as="segmenter"), "segmenter"
+    )
 
 
 def _measured_maps(name: str, config: Config) -> Eval:
