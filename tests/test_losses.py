@@ -85,7 +85,8 @@ def test_bfloat16_logits_are_summed_in_float32():
     logits = jnp.zeros((64, 64, 3), jnp.bfloat16)
     loss = cross_entropy(logits, jnp.zeros((64, 64), jnp.uint8))
     assert loss.dtype == jnp.float32
-    np.testing.assert_allclose(loss, np.log(3), rtol=1e-6)
+    # 4096 terms: float32 may be off by 2e-5 in the order of some versions of XLA; bfloat16 is by far more than 1e-3.
+    np.testing.assert_allclose(loss, np.log(3), rtol=1e-4)
 
 
 def test_a_label_of_no_class_makes_the_loss_nan():

@@ -81,7 +81,7 @@ def adjacency(regions: np.ndarray) -> np.ndarray:
 
 def at_border(regions: np.ndarray) -> np.ndarray:
     """Which regions touch the image's border: bool [N]."""
-    found = np.zeros(int(regions.max()) + 1, bool)
+    touching = np.zeros(int(regions.max()) + 1, bool)
     for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
-        found[edge] = True
-    return found
+        touching[edge] = True
+    return touching

@@ -123,8 +123,8 @@ def crop_subset(
     row_index, column_index = (jnp.floor(axis + 0.5).astype(jnp.int32) for axis in (y, x))
     nearest = flat_index(row_index, column_index, height, width, canvas)
     target = jnp.where(label == IGNORE, jnp.uint8(IGNORE), figure.astype(jnp.uint8))
-    kept = {name: value for name, value in row.items() if name not in ("height", "width")}
-    return kept | {
+    fields = {name: value for name, value in row.items() if name not in ("height", "width")}
+    return fields | {
         "image": normalise(sample_bilinear(image, y, x, height, width)),
         "label": rearrange(target, "h w -> (h w)")[nearest],
         "subset": subset,

@@ -226,8 +226,8 @@ def _position_filter(values: jax.Array, sigma: float) -> jax.Array:
         apart = jnp.arange(length)[:, None] - jnp.arange(length)
         kernel = jnp.exp(-0.5 * (apart / sigma) ** 2)
         flat = rearrange(values, "b h w k -> b h (w k)")
-        found = jnp.einsum("ij,bjn->bin", kernel, flat, precision=jax.lax.Precision.HIGHEST)
-        return found.reshape(values.shape).swapaxes(1, 2)
+        filtered = jnp.einsum("ij,bjn->bin", kernel, flat, precision=jax.lax.Precision.HIGHEST)
+        return filtered.reshape(values.shape).swapaxes(1, 2)
 
     return along(along(values, values.shape[1]), values.shape[2])
 

@@ -96,9 +96,9 @@ def neighbours(at: Corners, extents: tuple[float, ...], size: int) -> jax.Array:
     key = at.key[:size]
     moves = _moves(_packing(extents)[0])
     sought = key + jnp.stack([moves, -moves], 1)[:, :, None]
-    found = jnp.searchsorted(key, sought).astype(jnp.int32)
-    hit = (key.at[found].get(mode="clip") == sought) & (key != NOWHERE)
-    return jnp.where(hit, found, size)
+    vertex = jnp.searchsorted(key, sought).astype(jnp.int32)
+    hit = (key.at[vertex].get(mode="clip") == sought) & (key != NOWHERE)
+    return jnp.where(hit, vertex, size)
 
 
 def lattice_filter(values: jax.Array, at: Corners, near: jax.Array) -> jax.Array:

@@ -11,6 +11,8 @@ import pytest
 from scarce_jax.report.page import page
 from tests.report.names import CLASSES, EVIL
 
+pytestmark = pytest.mark.browser
+
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )

@@ -8,12 +8,15 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import runs
 from scarce_jax.data.records import Records
 from scarce_jax.training.infer import load_mean
 from tests import tiny
+
+pytestmark = pytest.mark.processes
 
 CONFIG = tiny.detailer_config(steps=4, eval_every=2)
 

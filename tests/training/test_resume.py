@@ -16,6 +16,8 @@ import pytest
 from scarce_jax.data.records import Records
 from tests import tiny
 
+pytestmark = pytest.mark.processes
+
 STEPS, EVERY = 16, 4
 STAGES = ("detailer", "classifier")
 
