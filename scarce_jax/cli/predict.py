@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 from scarce_jax.cli.common import Folder, Name, RunFolder, Scales, Switch, Window, parse, views_from
-from scarce_jax.data.images import SUFFIXES
+from scarce_jax.data.files import SUFFIXES
 from scarce_jax.errors import InputError
 
 

@@ -12,14 +12,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from scarce_jax.data.records import replacing
+from scarce_jax.data.files import write_atomically
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-"""Image files that a folder is searched for; compared in lower case."""
-
 _WHITE = (255, 255, 255, 255)
 
 
@@ -119,7 +116,7 @@ def encode_png(array: np.ndarray) -> bytes:
 def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
     """Writes uint8 [H, W] or [H, W, 3] RGB as PNG; the file appears whole or not at all."""
     data = encode_png(array)
-    with replacing(pathlib.Path(path)) as aside:
+    with write_atomically(path) as aside:
         aside.write_bytes(data)
 
 

@@ -10,7 +10,7 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from scarce_jax.data.records import replacing
+from scarce_jax.data.files import write_atomically
 from scarce_jax.errors import InputError
 
 ROLES = ("fine", "coarse", "tags", "unlabelled")
@@ -65,7 +65,7 @@ class Manifest:
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes JSON; the file appears whole or not at all."""
-        with replacing(pathlib.Path(path)) as aside:
+        with write_atomically(path) as aside:
             told = {"fine_per_class": dict(self.fine_per_class)} if self.fine_per_class else {}
             content = {"format": FORMAT, **told, **self._content(), "hash": self.hash}
             aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

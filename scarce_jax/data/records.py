@@ -6,17 +6,17 @@ order. Ids stand apart from the entries so that a damaged entry can still be nam
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 import pathlib
 import re
 import zlib
-from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Iterable, KeysView, Mapping, Sequence
 
 import numpy as np
 
+from scarce_jax.data.files import ASIDE, write_atomically
 from scarce_jax.errors import InputError
 
 PART = 64
@@ -24,33 +24,7 @@ PART = 64
 
 _NAME = "part-{:05d}.arrayrecord"
 _NAME_PATTERN = re.compile(r"part-(\d{5,})\.arrayrecord")
-_ASIDE = ".aside"
 _CRC_BYTES = 4
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a path beside `path` to write to; when the block ends well, that file takes `path`'s place.
-
-    A reader, also one after a crash or a power cut, finds the old file or the whole new one.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}{_ASIDE}")
-    try:
-        yield aside
-        _sync(aside)
-        aside.replace(path)
-        # The rename is an entry of the folder, which has to reach the disk too.
-        _sync(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _sync(path: pathlib.Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def encode(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -100,7 +74,7 @@ def write_part(
         raise ValueError(f"a part holds 1 to {PART} entries, got {len(entries)}")
     path = pathlib.Path(folder) / _NAME.format(index)
     ids = [example_id for example_id, _ in entries]
-    with replacing(path) as aside:
+    with write_atomically(path) as aside:
         # group_size 1: one entry is read without decompressing its neighbours.
         writer = ArrayRecordWriter(str(aside), "group_size:1")
         try:
@@ -120,7 +94,7 @@ def parts_done(folder: str | os.PathLike) -> set[int]:
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         return set()
-    for path in folder.glob(f".part-*{_ASIDE}"):
+    for path in folder.glob(f".part-*{ASIDE}"):
         path.unlink(missing_ok=True)
     return {index for index, _ in _parts(folder)}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import pathlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +13,11 @@ import cv2
 import grain
 import numpy as np
 
-from scarce_jax.data.builders.prepared import load_prepared
+from scarce_jax.data.builders.files import wxh
+from scarce_jax.data.builders.prepared import load_prepared, prepare_command
 from scarce_jax.data.images import resize_image, resize_label
-from scarce_jax.data.schema import IGNORE, LABEL_FIELDS, OPTIONAL
+from scarce_jax.data.index import Index, index_path
+from scarce_jax.data.schema import IGNORE, LABEL_FIELDS
 from scarce_jax.errors import InputError
 
 Row = dict[str, np.ndarray]
@@ -24,13 +28,19 @@ ENCODED = ("image", *LABEL_FIELDS)
 class Reader:
     """Random access to the examples of one split of a prepared dataset, without TensorFlow.
 
+    Opening it reads the split's index and no record.
+
     Attributes:
       info: the dataset's facts.
       version: of the prepared dataset.
-      lacking: for each of `schema.OPTIONAL` the ids of the examples that do not have it.
+      ids: example ids, in the order of the records.
+      tags: uint8 [N, K] multi-hot.
+      sizes: int32 [N, 2], height and width of every image.
+      has: for each of `schema.OPTIONAL`, bool [N]: which examples have the field.
 
     Raises:
-      InputError: the dataset is not prepared (with the command that prepares it), or lacks the split.
+      InputError: the dataset is not prepared (with the command that prepares it), lacks the split, or its index is
+        missing or damaged.
     """
 
     def __init__(self, dataset: str, split: str, data_dir: str | None):
@@ -44,74 +54,93 @@ class Reader:
                 f"dataset {dataset}: no split {split!r}; it was prepared with {sorted(self.info.splits)}, so name one "
                 f"of these, or prepare it again from a source that holds {split!r}"
             )
-        lacking = prepared.lacking.get(split, {})
-        self.lacking = {field: lacking.get(field, frozenset()) for field in OPTIONAL}
+        self._again = f"prepare the dataset again: {prepare_command(dataset, data_dir, again=True)}"
+        index = self._read_index(index_path(prepared.directory, split))
+        self.ids, self.tags, self.sizes, self.has = index.ids, index.tags, index.sizes, index.has
         decoders = {key: tfds.decode.SkipDecoding() for key in ENCODED}
         self._records = tfds.builder_from_directory(prepared.directory).as_data_source(split, decoders=decoders)
 
+    def _read_index(self, path: pathlib.Path) -> Index:
+        where = f"dataset {self.dataset}, split {self.split}: {path}"
+        try:
+            index = Index.read(path)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{where}: no index of the examples, which every dataset has now; {self._again}"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise InputError(f"{where}: the index of the examples cannot be read ({error}); {self._again}") from error
+        expected = self.info.splits[self.split], len(self.info.classes)
+        if index.tags.shape != expected:
+            raise InputError(
+                f"{where}: the index has {index.tags.shape[0]} examples and {index.tags.shape[1]} classes, the dataset "
+                f"{expected[0]} and {expected[1]}; {self._again}"
+            )
+        return index
+
     def __len__(self) -> int:
-        return len(self._records)
-
-    @functools.cached_property
-    def _ids_and_tags(self) -> tuple[tuple[str, ...], np.ndarray]:
-        facts = [self._record(i) for i in range(len(self))]
-        return tuple(f["id"].decode() for f in facts), np.stack([f["tags"] for f in facts])
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return self._ids_and_tags[0]
-
-    @property
-    def tags(self) -> np.ndarray:
-        """uint8 [N, K] multi-hot."""
-        return self._ids_and_tags[1]
+        return len(self.ids)
 
     @functools.cached_property
     def index(self) -> dict[str, int]:
-        return {name: i for i, name in enumerate(self.ids)}
+        """Id -> position."""
+        return {example_id: i for i, example_id in enumerate(self.ids)}
+
+    @functools.cached_property
+    def lacking(self) -> dict[str, frozenset[str]]:
+        """For each of `schema.OPTIONAL` the ids of the examples that do not have it."""
+        return {field: frozenset(itertools.compress(self.ids, ~has)) for field, has in self.has.items()}
 
     def read(self, i: int) -> Example:
-        """Example i; raises InputError, which names it, where it or what is asked of it cannot be decoded."""
-        record = self._record(i)
-        where = f"dataset {self.dataset}, split {self.split}: example {record['id'].decode()}"
-        return Example(record, where, self.lacking)
+        """Example i.
 
-    def _record(self, i: int) -> dict[str, Any]:
+        Raises:
+          InputError: it cannot be read, or is not the example that the index says. Decoding raises it too, where the
+            field is asked for.
+        """
+        where = f"dataset {self.dataset}, split {self.split}: example {self.ids[i]}"
         try:
-            return self._records[i]
+            record = self._records[i]
         except Exception as error:
-            raise InputError(
-                f"dataset {self.dataset}, split {self.split}: example number {i} cannot be read "
-                f"({type(error).__name__}: {error}); prepare the dataset again"
-            ) from error
+            raise InputError(f"{where} cannot be read ({type(error).__name__}: {error}); {self._again}") from error
+        if record["id"].decode() != self.ids[i]:
+            raise InputError(f"{where}: the record is of {record['id'].decode()!r}; {self._again}")
+        absent = frozenset(field for field, has in self.has.items() if not has[i])
+        return Example(record, tuple(self.sizes[i].tolist()), absent, where, self._again)
 
 
 class Example(Mapping[str, Any]):
     """A prepared example: image uint8 [H, W, 3] RGB, fine and coarse uint8 [H, W], tags uint8 [K], id text.
 
-    What of `schema.OPTIONAL` it lacks is None. Images and masks are decoded when they are asked for, each time: it is
-    nearly all that reading costs.
+    A field of `schema.OPTIONAL` that it lacks is None. Images and masks are decoded each time they are asked for:
+    decoding is nearly all that reading costs.
     """
 
-    def __init__(self, record: Mapping[str, Any], where: str, lacking: Mapping[str, Container[str]]):
-        self._record, self._where, self._lacking = record, where, lacking
-        self._id = record["id"].decode()
+    def __init__(
+        self, record: Mapping[str, Any], size: tuple[int, int], absent: Container[str], where: str, again: str
+    ):
+        self._record, self._size, self._absent, self._where, self._again = record, size, absent, where, again
 
     def __getitem__(self, key: str) -> Any:
-        if key == "id":
-            return self._id
         value = self._record[key]
-        if key in self._lacking and self._id in self._lacking[key]:
+        if key == "id":
+            return value.decode()
+        if key in self._absent:
             return None
         if key not in ENCODED:
             return value
         try:
             decoded = cv2.imdecode(np.frombuffer(value, np.uint8), cv2.IMREAD_UNCHANGED)
-            return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if key == "image" else decoded.reshape(decoded.shape[:2])
+            array = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if key == "image" else decoded.reshape(decoded.shape[:2])
         except Exception as error:
             raise InputError(
-                f"{self._where}: its {key} cannot be decoded ({type(error).__name__}); prepare the dataset again"
+                f"{self._where}: its {key} cannot be decoded ({type(error).__name__}); {self._again}"
             ) from error
+        if array.shape[:2] != self._size:
+            raise InputError(
+                f"{self._where}: its {key} is {wxh(array.shape)} pixels, {wxh(self._size)} by the index; {self._again}"
+            )
+        return array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._record)
@@ -184,8 +213,7 @@ class Rows:
     def canvas(self) -> tuple[int, int]:
         if self.size is not None:
             return self.size
-        shapes = np.array([self.reader.read(i)["image"].shape[:2] for i in self.indices])
-        return tuple(int(x) for x in shapes.max(axis=0))
+        return tuple(self.reader.sizes[list(self.indices)].max(axis=0).tolist())
 
     def example(self, k: int) -> dict[str, Any]:
         """Row k's example as it was prepared, with `label` and record fields joined, nothing resized.

@@ -8,7 +8,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from scarce_jax.data.images import SUFFIXES
+from scarce_jax.data.files import SUFFIXES
 from scarce_jax.doctor.look import Item
 from scarce_jax.doctor.report import Findings, printable
 from scarce_jax.errors import InputError

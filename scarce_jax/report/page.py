@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from scarce_jax.data.records import replacing
+from scarce_jax.data.files import write_atomically
 
 SCRIPTS = ("elements.js", "charts.js", "gallery.js", "report.js")
 """In the order in which they need each other."""
@@ -21,7 +21,7 @@ SCRIPTS = ("elements.js", "charts.js", "gallery.js", "report.js")
 def write_page(path: pathlib.Path, content: Mapping[str, Any]) -> int:
     """Writes the file, whole or not at all, and gives its size in bytes."""
     text = page(content)
-    with replacing(path) as aside:
+    with write_atomically(path) as aside:
         aside.write_text(text, encoding="utf-8")
     return os.path.getsize(path)
 

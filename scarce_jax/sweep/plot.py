@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scarce_jax.data.records import replacing
+from scarce_jax.data.files import write_atomically
 from scarce_jax.sweep.axes import text
 from scarce_jax.sweep.table import main_figure
 
@@ -77,7 +77,7 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
     if handles:
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as aside:
+    with write_atomically(path) as aside:
         figure.savefig(aside, format="png", dpi=150)
 
 

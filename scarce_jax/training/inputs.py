@@ -86,7 +86,7 @@ class Inputs:
             ids = ids[: source.take]
         if not ids:
             reader = self.reader(source.dataset, source.split)
-            if source.ids in CALLED and len(reader.lacking[source.ids]) == len(reader):
+            if source.ids in CALLED and not reader.has[source.ids].any():
                 raise InputError(
                     f"{where}: none of its {len(reader)} images has a {CALLED[source.ids]}, and a stage reads those "
                     f"that have; add some to the source and prepare it with --again"
@@ -235,8 +235,8 @@ def fits(rows: Rows, mesh: Mesh) -> bool:
     """Whether a source should be resident: its canvases fit, and are not mostly padding."""
     height, width = rows.canvas
     if rows.size is None:
-        areas = [np.prod(rows.reader.read(i)["image"].shape[:2]) for i in rows.indices[:64]]
-        if height * width > CANVAS_WASTE * np.mean(areas):
+        areas = rows.reader.sizes[list(rows.indices)].prod(axis=1, dtype=np.int64)
+        if height * width > CANVAS_WASTE * areas.mean():
             return False
     masks = len(rows.fields) + bool(rows.labels)
     needed = len(rows) * height * width * (3 + masks)

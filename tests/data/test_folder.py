@@ -8,13 +8,14 @@ import pathlib
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import dataset_dir, is_prepared, load_info, load_prepared, prepare
 from scarce_jax.data.builders.folder import read_classes
 from scarce_jax.data.builders.folder_files import default_palette
-from scarce_jax.data.source import Example, Reader
+from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
 from scarce_jax.methods import detailer
 from scarce_jax.recipe import Artifact, Infer, Recipe, Source
@@ -58,8 +59,9 @@ def test_examples_have_what_their_files_give(source, tmp_path):
         else:
             assert example["coarse"] is None
     # What is stored keeps the schema.
-    stored = Example(reader._record(3), "", {})
-    assert stored["fine"].shape == stored["coarse"].shape == folders.SIZE
+    directory = dataset_dir("folder/pets", tmp_path / "data")
+    stored = tfds.builder_from_directory(directory).as_data_source("train")[3]
+    assert stored["fine"].shape == stored["coarse"].shape == (*folders.SIZE, 1)
     assert (stored["fine"] == 255).all() and (stored["coarse"] == 255).all() and not stored["tags"].any()
 
 

@@ -122,7 +122,9 @@ def test_animals_without_masks_go_by_their_tags(tmp_path):
     source = write_voc(tmp_path / "VOC2012", SHOWN)
     save_list(source, "train_aug", (*TRAIN, *GROWN))
     found = prepare("voc/animals", tmp_path / "data", source)
-    assert found.info.splits == {"train": 2, "val": 1} and found.lacking["train"]["fine"] == {"2008_000004"}
+    assert found.info.splits == {"train": 2, "val": 1} and found.info.lacking["train"]["fine"] == 1
+    lacking = Reader("voc/animals", "train", str(tmp_path / "data")).lacking
+    assert lacking["fine"] == {"2008_000004"}
 
 
 def _no_images(root):

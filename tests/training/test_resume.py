@@ -67,15 +67,15 @@ IN_PARTS = """
 import os, pathlib, signal, sys
 from tests import tiny
 from scarce_jax.cli import main
-from scarce_jax.data import records
+from scarce_jax.data import files
 from scarce_jax.training import infer
 
-def sync(path, sync=records._sync):
+def sync(path, sync=files._sync):
     if "part-00002" in path.name and ARMED:
         os.kill(os.getpid(), signal.SIGKILL)
     sync(path)
 
-infer.PART, records._sync = 4, sync
+infer.PART, files._sync = 4, sync
 tiny.install()
 sys.exit(main(sys.argv[1:]))
 """

@@ -1,8 +1,8 @@
 """What the builders of all datasets share: writing examples as ArrayRecord files with tfds, without TensorFlow.
 
 A prepared dataset is a folder `<data_dir>/<name>/<version>` that says everything about itself: `metadata.json` holds
-the facts of `schema.DatasetInfo`, where tags and coarse masks came from, which examples lack them, how often each class
-occurs, and how good the coarse masks are.
+the facts of `schema.DatasetInfo`, where tags and coarse masks came from, how often each class occurs, and how good the
+coarse masks are; `index-<split>.npz` holds what is known of every example without reading its record.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tqdm import tqdm
 from scarce_jax.data.builders.files import Example, encode_mask
 from scarce_jax.data.builders.tally import Tally
 from scarce_jax.data.coarse import CoarseSettings, example_rng, simulate_coarse
+from scarce_jax.data.index import index_path
 from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.errors import InputError
 
@@ -120,6 +121,9 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         splits = self._split_generators(dl_manager)
         written = {name: self._write_split(name, examples) for name, examples in splits.items()}
         infos = [info for info, _ in written.values()]
+        indices = {name: tally.index() for name, (_, tally) in written.items()}
+        for name, index in indices.items():
+            index.write(index_path(pathlib.Path(self.data_dir), name))
         content = hashlib.sha256(repr(self.facts).encode())
         for name, (_, tally) in written.items():
             content.update(name.encode() + tally.content)
@@ -134,7 +138,11 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             tags_from=self.tags_from,
             coarse_from=self.coarse_from,
             coarse={name: dataclasses.asdict(tally.quality()) for name, (_, tally) in written.items()},
-            counted={name: tally.facts() for name, (_, tally) in written.items()},
+            counted={
+                name: {"images": tally.images.tolist(), "pixels": tally.pixels.tolist()}
+                for name, (_, tally) in written.items()
+            },
+            lacking={name: index.lacking() for name, index in indices.items()},
             files={path.name: path.stat().st_size for path in sorted(pathlib.Path(self.data_dir).iterdir())},
         )
         return infos
@@ -143,15 +151,13 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         folder = pathlib.Path(self.data_dir)
         serializer = example_serializer.ExampleSerializer(self.info.features.get_serialized_info())
         tally = Tally(len(self.facts.classes))
-        ids: set[str] = set()
         lengths: list[int] = []
         sizes: list[int] = []
         with contextlib.ExitStack() as stack:
             # disable=None: a progress bar on a terminal alone.
             for example in tqdm(examples, f"{self.facts.name} {split}", unit=" images", leave=False, disable=None):
-                if example.id in ids:
+                if example.id in tally:
                     raise InputError(f"{self.source or self.name}: id {example.id!r} is twice in split {split!r}")
-                ids.add(example.id)
                 fields = self.info.features.encode_example(self._fields(example, tally))
                 record = serializer.serialize_example(fields)
                 if not sizes or sizes[-1] + len(record) > self.SHARD_BYTES:
@@ -164,7 +170,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
                 writer.write(record)
                 lengths[-1] += 1
                 sizes[-1] += len(record)
-        if not ids:
+        if not len(tally):
             raise InputError(f"{self.source or self.name}: split {split!r} has no images")
         template = self._get_filename_template(split)
         for i in range(len(sizes)):
@@ -183,15 +189,13 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             tags = (np.bincount(fine[fine != IGNORE], minlength=classes) > 0).astype(np.uint8)
             if self.facts.background is not None:
                 tags[self.facts.background] = 0
-        tally.add(example.id, example.image, fine, coarse, tags)
-        masks = {"fine": fine, "coarse": coarse}
-        if fine is None or coarse is None:
-            width, height = Image.open(io.BytesIO(example.image)).size
-            absent = np.full((height, width), IGNORE, np.uint8)
-            masks = {name: absent if mask is None else mask for name, mask in masks.items()}
+        width, height = Image.open(io.BytesIO(example.image)).size
+        tally.add(example.id, example.image, (height, width), fine, coarse, tags)
+        absent = np.full((height, width), IGNORE, np.uint8)
         return {
             "image": example.image,
-            **{name: encode_mask(mask) for name, mask in masks.items()},
+            "fine": encode_mask(absent if fine is None else fine),
+            "coarse": encode_mask(absent if coarse is None else coarse),
             "tags": np.zeros(len(self.facts.classes), np.uint8) if tags is None else tags,
             "id": example.id,
         }

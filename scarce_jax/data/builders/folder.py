@@ -14,11 +14,11 @@ import tensorflow_datasets as tfds
 from scarce_jax.data.builders.base import SIMULATED, SegmentationBuilder
 from scarce_jax.data.builders.files import Example, read_files
 from scarce_jax.data.builders.folder_files import Classes, read_classes, read_tags
-from scarce_jax.data.images import SUFFIXES
+from scarce_jax.data.files import list_images
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 
-__all__ = ["Classes", "Folder", "find_splits", "list_images", "read_classes"]
+__all__ = ["Classes", "Folder", "find_splits", "read_classes"]
 
 CLASSES, TAGS, IMAGES = "classes.json", "tags.csv", "images"
 MASKS = {"fine": "masks", "coarse": "coarse"}
@@ -140,26 +140,6 @@ def find_tags(
             where = source / both[0].partition("/")[0] / TAGS
             raise InputError(f"{path}: {both[0]!r} is in {where} too; expected one line an image")
         found |= whole
-    return found
-
-
-def list_images(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Stem -> image file, sorted; subfolders are searched and part of the stem, hidden files are left out.
-
-    Raises:
-      InputError: two files have one stem, or a file is no image.
-    """
-    found: dict[str, pathlib.Path] = {}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if any(part.startswith(".") for part in inside.parts) or path.is_dir():
-            continue
-        if path.suffix.lower() not in SUFFIXES:
-            raise InputError(f"{path}: not an image file; expected files ending in {', '.join(SUFFIXES)}")
-        stem = inside.with_suffix("").as_posix()
-        if stem in found:
-            raise InputError(f"{found[stem]} and {path}: equal stems are one example; rename or remove one of them")
-        found[stem] = path
     return found
 
 

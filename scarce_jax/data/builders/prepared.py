@@ -36,9 +36,8 @@ class Prepared:
       tags_from: where the image tags came from.
       coarse_from: where the coarse masks came from.
       coarse: split -> how good they are.
-      lacking: split -> field of `schema.OPTIONAL` -> ids of the examples that do not have it.
       occurs: split -> (images, pixels), each with one number per class: images that show it by their fine mask or
-        tags, and pixels in fine masks. Empty for what an older release prepared.
+        tags, and pixels in fine masks.
     """
 
     info: DatasetInfo
@@ -48,7 +47,6 @@ class Prepared:
     tags_from: str
     coarse_from: str
     coarse: Mapping[str, CoarseQuality]
-    lacking: Mapping[str, Mapping[str, frozenset[str]]]
     occurs: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
     def __str__(self) -> str:
@@ -82,8 +80,6 @@ class Prepared:
 
     def _occurrence(self) -> list[str]:
         """A row per class, a column per split."""
-        if not self.occurs:
-            return []
         columns = [["", *self.info.classes]]
         for split, (images, pixels) in self.occurs.items():
             shares = [f"{100 * count / max(sum(pixels), 1):.1f}%" for count in pixels]
@@ -177,9 +173,12 @@ def load_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
         raise InputError(
             f"dataset {name} is not prepared in {data_root(data_dir)}; run: {prepare_command(name, data_dir)}"
         )
+    if "lacking" not in metadata:
+        raise InputError(
+            f"{directory}: dataset {name} was prepared without an index of its examples; run: "
+            f"{prepare_command(name, data_dir, again=True)}"
+        )
     native_ids = metadata["native_ids"]
-    counted = metadata.get("counted", {})
-    lacking = {split: found["lacking"] for split, found in counted.items()}
     return Prepared(
         info=DatasetInfo(
             name=name,
@@ -188,7 +187,7 @@ def load_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
             background=metadata["background"],
             splits=metadata["splits"],
             native_ids=None if native_ids is None else tuple(native_ids),
-            lacking={s: {field: len(ids) for field, ids in by.items()} for s, by in lacking.items() if by},
+            lacking={split: counts for split, counts in metadata["lacking"].items() if counts},
         ),
         version=metadata["version"],
         directory=directory,
@@ -196,8 +195,9 @@ def load_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
         tags_from=metadata["tags_from"],
         coarse_from=metadata["coarse_from"],
         coarse={split: CoarseQuality(**quality) for split, quality in metadata["coarse"].items()},
-        lacking={s: {field: frozenset(ids) for field, ids in by.items()} for s, by in lacking.items()},
-        occurs={split: (tuple(found["images"]), tuple(found["pixels"])) for split, found in counted.items()},
+        occurs={
+            split: (tuple(counts["images"]), tuple(counts["pixels"])) for split, counts in metadata["counted"].items()
+        },
     )
 
 

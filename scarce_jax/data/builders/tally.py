@@ -1,45 +1,56 @@
-"""What a builder counts of a split while it writes it."""
+"""What a builder notes of a split's examples while it writes them."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 
 from scarce_jax.data.coarse import CoarseMeter, CoarseQuality
+from scarce_jax.data.index import Index
 from scarce_jax.data.schema import IGNORE, OPTIONAL
 
 
 class Tally:
-    """Counts the examples of one split.
+    """Indexes and counts the examples of one split.
 
     Attributes:
-      lacking: for each of `schema.OPTIONAL` the ids that do not have it, in order.
       images: int64 [K], images that show a class, by their fine mask or their tags.
       pixels: int64 [K], pixels of a class in fine masks.
     """
 
     def __init__(self, num_classes: int):
-        self.lacking: dict[str, list[str]] = {field: [] for field in OPTIONAL}
         self.images = np.zeros(num_classes, np.int64)
         self.pixels = np.zeros(num_classes, np.int64)
+        self._ids: dict[str, None] = {}
+        self._tags: list[np.ndarray] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._has: dict[str, list[bool]] = {field: [] for field in OPTIONAL}
         self._meter = CoarseMeter(num_classes)
         self._content = hashlib.sha256()
+
+    def __contains__(self, example_id: str) -> bool:
+        return example_id in self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
 
     def add(
         self,
         example_id: str,
         image: bytes,
+        size: tuple[int, int],
         fine: np.ndarray | None,
         coarse: np.ndarray | None,
         tags: np.ndarray | None,
     ) -> None:
-        """Adds one example: masks uint8 [H, W], tags uint8 [K], None for what it lacks."""
+        """Adds one example: size (H, W) of the image, masks uint8 [H, W], tags uint8 [K], None for what it lacks."""
         labels = {"fine": fine, "coarse": coarse, "tags": tags}
+        self._ids[example_id] = None
+        self._tags.append(np.zeros(len(self.images), np.uint8) if tags is None else tags)
+        self._sizes.append(size)
         for field, value in labels.items():
-            if value is None:
-                self.lacking[field].append(example_id)
+            self._has[field].append(value is not None)
         shown = np.zeros(len(self.images), bool) if tags is None else tags > 0
         if fine is not None:
             counts = np.bincount(fine[fine != IGNORE], minlength=len(self.pixels))
@@ -61,10 +72,10 @@ class Tally:
         """How good the coarse masks are where there is a fine one too."""
         return self._meter.quality()
 
-    def facts(self) -> dict[str, Any]:
-        """JSON values for metadata.json."""
-        return {
-            "lacking": {field: ids for field, ids in self.lacking.items() if ids},
-            "images": self.images.tolist(),
-            "pixels": self.pixels.tolist(),
-        }
+    def index(self) -> Index:
+        return Index(
+            ids=tuple(self._ids),
+            tags=np.stack(self._tags),
+            sizes=np.array(self._sizes, np.int32),
+            has={field: np.array(has) for field, has in self._has.items()},
+        )

@@ -1,0 +1,120 @@
+"""Times the start of a run, up to its first step, on 100 and on 100,000 tiny images.
+
+    python benchmarks/startup.py [--counts 100 100000] [--repeats N] [--resident] [--out FILE]
+
+Every start is a process of its own, in a new run folder, with the step compiled before. `seconds` counts from the call
+of `scarce_jax.train` until the first step is logged: opening the dataset, drawing the label budget, writing config and
+manifest, initial values, loading the compiled step. Median of the repeats. With --resident all images are decoded
+before the first step; without, images stream, as they do when they are too many to be held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import numpy as np
+import tensorflow_datasets as tfds
+from common import RESULTS, ROOT, append
+
+from scarce_jax.data.builders import SegmentationBuilder, prepare
+from scarce_jax.data.builders.files import Example
+from scarce_jax.data.images import encode_png
+from scarce_jax.data.schema import SCENES, DatasetInfo
+
+SIDE = 16
+DATASET = "startup:TinyImages"
+
+
+class TinyImages(SegmentationBuilder):
+    """Images of 16 x 16 with one class each before the background; the builder's `COUNT` says how many."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    COUNT = 100
+
+    def describe(self) -> DatasetInfo:
+        return dataclasses.replace(SCENES, name="tiny_images", splits={})
+
+    def split_examples(self):
+        return {"train": self._draw("train", self.COUNT), "val": self._draw("val", 4)}
+
+    def _draw(self, split: str, count: int):
+        rng = np.random.default_rng(0)
+        image = encode_png(rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+        for k in range(count):
+            fine = np.zeros((SIDE, SIDE), np.uint8)
+            fine[4:12, 4:12] = 1 + k % (len(SCENES.classes) - 1)
+            yield Example(id=f"{split}_{k:06d}", image=image, fine=fine, simulate=False)
+
+
+def start(data: str, workdir: pathlib.Path, resident: bool) -> float:
+    """Seconds until the first step of a run is logged."""
+    import scarce_jax
+    from scarce_jax.cli.common import load_config
+    from scarce_jax.ops.augment import Augment
+
+    config = load_config(ROOT / "configs" / "supervised_scenes.py")
+    segmenter = dataclasses.replace(
+        config.segmenter, steps=1, batch=2, size=(32, 32), augment=Augment(crop=(32, 32)), eval_every=0
+    )
+    runtime = dataclasses.replace(config.runtime, log_every=1, workers=1, resident=resident)
+    config = dataclasses.replace(config, dataset=DATASET, segmenter=segmenter, runtime=runtime)
+    ended: list[float] = []
+
+    def watch() -> None:
+        log = workdir / "metrics.jsonl"
+        while not (log.exists() and '"train"' in log.read_text()):
+            time.sleep(0.005)
+        ended.append(time.perf_counter())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    began = time.perf_counter()
+    scarce_jax.train(config, workdir, data_dir=data)
+    watcher.join(timeout=10)
+    return ended[0] - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--counts", type=int, nargs="+", default=[100, 100_000])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--resident", action="store_true")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "startup.jsonl")
+    parser.add_argument("--start", nargs=2, metavar=("DATA", "WORKDIR"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.start:
+        data, workdir = options.start
+        print(json.dumps(start(data, pathlib.Path(workdir), options.resident)))
+        return
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        for count in options.counts:
+            TinyImages.COUNT = count
+            sys.modules["startup"] = sys.modules["__main__"]
+            prepare(DATASET, root / str(count))
+            command = [sys.executable, __file__, *(["--resident"] if options.resident else []), "--start"]
+            times = []
+            # The first start compiles.
+            for repeat in range(options.repeats + 1):
+                words = [*command, str(root / str(count)), str(root / f"run_{count}_{repeat}")]
+                run = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+                times.append(json.loads(run.stdout.splitlines()[-1]))
+            seconds[str(count)] = round(statistics.median(times[1:]), 2)
+    from common import header
+
+    line = {"benchmark": "startup", **header(), "size": [SIDE, SIDE], "resident": options.resident, "seconds": seconds}
+    append(options.out, line)
+
+
+if __name__ == "__main__":
+    main()
