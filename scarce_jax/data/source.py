@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
 import grain
 import numpy as np
+from PIL import Image
 
 from scarce_jax.data.builders.prepared import load_prepared
 from scarce_jax.data.images import resize_image, resize_label
@@ -65,6 +67,21 @@ class Reader:
     def tags(self) -> np.ndarray:
         """uint8 [N, K] multi-hot."""
         return self._ids_and_tags[1]
+
+    @functools.cached_property
+    def sizes(self) -> np.ndarray:
+        """int32 [N, 2]: height and width of every image, read from its header."""
+        return np.array([self._size(self._record(i)) for i in range(len(self))], np.int32)
+
+    def _size(self, record: Mapping[str, Any]) -> tuple[int, int]:
+        try:
+            width, height = Image.open(io.BytesIO(record["image"])).size
+        except OSError as error:
+            raise InputError(
+                f"dataset {self.dataset}, split {self.split}: example {record['id'].decode()}: its image cannot be "
+                f"decoded ({type(error).__name__}); prepare the dataset again"
+            ) from error
+        return height, width
 
     @functools.cached_property
     def index(self) -> dict[str, int]:
