@@ -22,7 +22,7 @@ ALLOWED = {
     "methods": {*VOCABULARY, *LOWER},
     "training": {"memory", "mesh", *VOCABULARY, *LOWER},
     "recipe": {"optim", *LOWER},
-    "evaluation": {"mesh", "models", "losses", "ops", "cpu", "data"},
+    "evaluation": {"mesh", "recipe", "models", "losses", "ops", "cpu", "data"},
     "models": {"losses", "ops", "data.schema"},
     "losses": {"ops", "data.schema"},
     "ops": {"data.schema"},

@@ -19,11 +19,9 @@ from scarce_jax.evaluation import passes
 from scarce_jax.evaluation.confusion import confusion
 from scarce_jax.evaluation.views import (
     NATIVE,
-    PLAIN,
     SIZES,
     Predict,
     Scorer,
-    Views,
     merge,
     native_canvas,
     native_row,
@@ -31,6 +29,7 @@ from scarce_jax.evaluation.views import (
     resized,
     view_rows,
 )
+from scarce_jax.recipe import PLAIN, Views
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,8 @@ from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation import passes
 from scarce_jax.evaluation.evaluate import choose_labels, place
-from scarce_jax.evaluation.views import PLAIN, Scorer, Views, native_canvas, native_row, native_scores, view_rows
+from scarce_jax.evaluation.views import Scorer, native_canvas, native_row, native_scores, view_rows
+from scarce_jax.recipe import PLAIN, Views
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,11 @@ import pytest
 from scarce_jax.data.source import Rows
 from scarce_jax.evaluation.confusion import summarise
 from scarce_jax.evaluation.evaluate import MaskEvaluation, choose_labels
-from scarce_jax.evaluation.views import PLAIN, Views, native_canvas
+from scarce_jax.evaluation.views import native_canvas
 from scarce_jax.mesh import make_mesh
 from scarce_jax.ops.augment import normalise
 from scarce_jax.ops.crf import CRF, dense_crf
+from scarce_jax.recipe import PLAIN, Views
 
 CLASSES = 4
 SHAPES = [(30, 40), (130, 20), (33, 40), (1, 1), (40, 30), (64, 64), (30, 40), (140, 9), (57, 3)]
