@@ -21,7 +21,7 @@ from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.recipe import Eval, NetState, Train
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.checkpoint import Checkpoints, load, replicated_like, save_async
+from scarce_jax.training.checkpoint import Checkpoints, load_net, replicated_like, save_nets
 from scarce_jax.training.dispatch import at_once, dispatches
 from scarce_jax.training.inputs import TrainInput
 from scarce_jax.training.log import MetricsLog, Progress, write_json
@@ -50,18 +50,6 @@ class Best:
             write_json(self.folder / "best.json", {"metric": metric, "step": step})
             if before not in (None, step):
                 shutil.rmtree(self.folder / str(before), ignore_errors=True)
-
-
-def save_nets(folder: pathlib.Path, nets: Mapping[str, NetState]) -> None:
-    """One Orbax item `{"params", "batch_stats"}` per net."""
-    for saving in [save_async(folder / role, net.variables) for role, net in nets.items()]:
-        saving.result()
-
-
-def load_net(path: pathlib.Path, like: NetState, mesh: jax.sharding.Mesh) -> NetState:
-    """A net that `save_nets` saved, replicated over the mesh; raises DamagedCheckpoint."""
-    variables = load(path, replicated_like(like.variables, mesh))
-    return NetState(params=variables["params"], stats=variables["batch_stats"])
 
 
 def train(

@@ -23,10 +23,9 @@ from scarce_jax.evaluation.tags import TagEvaluation, summarise_tags
 from scarce_jax.recipe import Artifact, Epochs, Eval, FromRun, Infer, Net, NetState, Pretrained, Recipe, Stage, Train
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.checkpoint import DamagedCheckpoint
+from scarce_jax.training.checkpoint import DamagedCheckpoint, load_net
 from scarce_jax.training.infer import load_mean
 from scarce_jax.training.inputs import Inputs
-from scarce_jax.training.loop import load_net
 from scarce_jax.training.start import Taken, take
 
 UNCOMPILED = ("name", "nets", "groups", "maps", "every", "keep_best", "consts")
