@@ -18,10 +18,9 @@ from scarce_jax.data.builders import is_generated, is_prepared, load_info, prepa
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.predict import Predictor
-from scarce_jax.evaluation.views import Views
 from scarce_jax.ops.augment import MEAN, STD
 from scarce_jax.provenance import git_revision, versions
-from scarce_jax.recipe import Eval, NetState, Recipe, reads
+from scarce_jax.recipe import Eval, NetState, Recipe, Views, reads
 from scarce_jax.runtime import Runtime
 from scarce_jax.training.folder import read_json
 from scarce_jax.training.run import run

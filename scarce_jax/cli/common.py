@@ -100,8 +100,8 @@ def views_from(options: Any) -> Any:
     flip, scales, window, crf = options.flip, options.scales, options.window, options.crf
     if not flip and scales is None and window is None and crf is None:
         return None
-    from scarce_jax.evaluation.views import Views
     from scarce_jax.ops.crf import PARAMETERS
+    from scarce_jax.recipe import Views
 
     wanted: dict[str, Any] = {"flip": flip}
     if scales is not None:

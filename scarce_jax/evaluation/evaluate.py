@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,15 +14,14 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.data.source import RecordField, Rows, stream
+from scarce_jax.data.source import RecordField, Rows
+from scarce_jax.evaluation import passes
 from scarce_jax.evaluation.confusion import confusion
 from scarce_jax.evaluation.views import (
     NATIVE,
-    PLAIN,
     SIZES,
     Predict,
     Scorer,
-    Views,
     merge,
     native_canvas,
     native_row,
@@ -30,10 +29,11 @@ from scarce_jax.evaluation.views import (
     resized,
     view_rows,
 )
+from scarce_jax.recipe import PLAIN, Views
 
 
 @dataclasses.dataclass(frozen=True)
-class MeasureRows:
+class MaskRows:
     """What one image is predicted from and measured against.
 
     A row holds, for each scale k of the views, `k/image`, `k/height`, `k/width` and `k/<field>`; `label`, `height`,
@@ -50,8 +50,9 @@ class MeasureRows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def canvas_of(self, k: int) -> tuple[int, int]:
-        return native_canvas(*self.rows.example(k)["image"].shape[:2])
+    def groups(self) -> dict[tuple[int, int], list[int]]:
+        """Row numbers by native canvas."""
+        return passes.by_canvas(self.rows.reader.sizes[list(self.rows.indices)])
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         example = self.rows.example(k)
@@ -59,9 +60,9 @@ class MeasureRows:
         canvas = native_canvas(height, width)
         size = self.rows.size or (height, width)
         overlay = example["coarse"] if self.composite else self.given and self.given.get(example["id"])
-        kept = {"label": example["label"]} | ({} if overlay is None else {"coarse": overlay})
+        masks = {"label": example["label"]} | ({} if overlay is None else {"coarse": overlay})
         inputs = {key: value for key, value in example.items() if key != "label"}
-        row = self.rows.sized(kept, size, self.rows.size or canvas)
+        row = self.rows.sized(masks, size, self.rows.size or canvas)
         row |= view_rows(self.views, size, self.rows.size is not None, functools.partial(self.rows.sized, inputs))
         row |= {"truth": place(example["label"], canvas)} | native_row(example["image"], self.views)
         if overlay is not None:
@@ -88,7 +89,7 @@ def choose_labels(scores: jax.Array | None, overlay: jax.Array | None, shape: tu
     return labels if overlay is None else jnp.where(overlay != IGNORE, overlay, labels)
 
 
-class Measurement:
+class MaskEvaluation:
     """One evaluation, compiled once and reusable: a callable `(nets, consts) -> confusion`.
 
     The nets are one program where the source has a size; what brings their scores to native size and counts is a small
@@ -118,11 +119,10 @@ class Measurement:
         views: Views = PLAIN,
         given: RecordField | None = None,
     ):
-        self._rows = MeasureRows(rows, composite, views, given)
+        self._rows = MaskRows(rows, composite, views, given)
         self._composite = composite or given is not None
         self._classes, self._batch, self._mesh, self._threads = classes, batch, mesh, threads
         self._axis = mesh.axis_names[0]
-        self._groups: dict[tuple[int, int], list[int]] | None = None
         self.scorer = Scorer(predict, transform, views, mesh) if predict else None
         specs = (P(self._axis), P(self._axis))
 
@@ -137,8 +137,8 @@ class Measurement:
     ) -> tuple[jax.Array, jax.Array]:
         """Confusion at native size and at the source's."""
 
-        def labels(found: jax.Array | None, truth: jax.Array, overlay: str) -> jax.Array:
-            return choose_labels(found, rows[overlay] if self._composite else None, truth.shape)
+        def labels(scores: jax.Array | None, truth: jax.Array, overlay: str) -> jax.Array:
+            return choose_labels(scores, rows[overlay] if self._composite else None, truth.shape)
 
         native = sized = None
         if scores:
@@ -148,57 +148,23 @@ class Measurement:
             refined = views.crf is not None
             sized = resized(native, rows, NATIVE, SIZES, size) if refined else merge(scores, rows, size, SIZES)
         native, sized = labels(native, rows["truth"], "overlay"), labels(sized, rows["label"], "coarse")
-        counts = rows["counts"]
-        found = self._confusion(native, rows["truth"], counts), self._confusion(sized, rows["label"], counts)
-        return jax.lax.psum(found, self._axis)
+        masks = (native, rows["truth"]), (sized, rows["label"])
+        matrices = tuple(self._confusion(*pair, rows["counts"]) for pair in masks)
+        return jax.lax.psum(matrices, self._axis)
 
     def _confusion(self, labels: jax.Array, truth: jax.Array, counts: jax.Array) -> jax.Array:
         return confusion(labels, jnp.where(counts[:, None, None], truth, IGNORE), self._classes)
-
-    def batches(self) -> Iterator[tuple[tuple[int, int], dict[str, jax.Array]]]:
-        """Global batches with their canvas; `counts` is False for the rows that only fill the last one."""
-        if self._groups is None:
-            self._groups = group_by_canvas(self._rows)
-        shape = jax.process_index(), jax.process_count()
-        for canvas, members in self._groups.items():
-            total = self._batch * self._mesh.size
-            padded = -(-len(members) // total) * total
-            source = padded_rows(self._rows.__getitem__, members)
-            for rows in stream(source, padded, total, shard=shape, threads=self._threads):
-                yield canvas, shard_rows(self._mesh, rows)
 
     def __call__(self, nets: Any, consts: Any) -> np.ndarray:
         """int64 [2, K, K + 1]: the exact confusion matrix over the split at native size, and at the source's size."""
         counts = np.zeros((2, self._classes, self._classes + 1), np.int64)
         pending = None
-        for canvas, rows in self.batches():
+        groups = self._rows.groups()
+        load = self._rows.__getitem__
+        for canvas, _, rows in passes.batches(load, groups, batch=self._batch, mesh=self._mesh, threads=self._threads):
             scores = self.scorer(nets, rows, consts) if self.scorer else None
-            found = self.counter(scores, rows, canvas=canvas)
+            matrices = self.counter(scores, rows, canvas=canvas)
             if pending is not None:
                 counts += np.asarray(pending)
-            pending = found
+            pending = matrices
         return counts + np.asarray(pending)
-
-
-def group_by_canvas(rows: MeasureRows) -> dict[tuple[int, int], list[int]]:
-    """Row numbers by native canvas, in order."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for k in range(len(rows)):
-        groups.setdefault(rows.canvas_of(k), []).append(k)
-    return groups
-
-
-def padded_rows(load: Callable[[int], dict], members: Sequence[int]) -> Callable[[int], dict[str, np.ndarray]]:
-    """Position -> row, with `counts` saying whether it is one of the members or a repeat that fills the tail."""
-
-    def get(position: int) -> dict[str, np.ndarray]:
-        row = load(members[min(position, len(members) - 1)])
-        return {**row, "counts": np.bool_(position < len(members))}
-
-    return get
-
-
-def shard_rows(mesh: Mesh, rows: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process's rows as global arrays, split over the mesh."""
-    sharding = jax.sharding.NamedSharding(mesh, P(mesh.axis_names[0]))
-    return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in rows.items()}

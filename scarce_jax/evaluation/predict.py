@@ -13,10 +13,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from scarce_jax.data.source import Rows, stream
+from scarce_jax import mesh as mesh_lib
+from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError
-from scarce_jax.evaluation.evaluate import choose_labels, padded_rows, place, shard_rows
-from scarce_jax.evaluation.views import PLAIN, Scorer, Views, native_canvas, native_row, native_scores, view_rows
+from scarce_jax.evaluation import passes
+from scarce_jax.evaluation.evaluate import choose_labels, place
+from scarce_jax.evaluation.views import Scorer, native_canvas, native_row, native_scores, view_rows
+from scarce_jax.recipe import PLAIN, Views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +96,9 @@ class Predictor:
 
         return run
 
-    def _run(self, program: Callable, rows: Mapping[str, np.ndarray], canvas: tuple[int, int]) -> Any:
-        given = shard_rows(self._mesh, rows)
-        scores = self.scorer(self._nets, given, self._consts) if self.scorer else None
-        return program(scores, given, canvas=canvas)
+    def _run(self, program: Callable, rows: Mapping[str, jax.Array], canvas: tuple[int, int]) -> Any:
+        scores = self.scorer(self._nets, rows, self._consts) if self.scorer else None
+        return program(scores, rows, canvas=canvas)
 
     def _normalised(self, scores: jax.Array) -> jax.Array:
         return jax.nn.softmax(scores) if self._views.plain else scores
@@ -112,8 +114,10 @@ class Predictor:
         one_hot = jax.nn.one_hot(rows["overlay"], len(self.classes)) if self._composite else None
         if scores is None:
             return one_hot
-        found = self._normalised(scores)
-        return found if one_hot is None else jnp.where((rows["overlay"] != 255)[..., None], one_hot, found)
+        probabilities = self._normalised(scores)
+        if one_hot is None:
+            return probabilities
+        return jnp.where((rows["overlay"] != 255)[..., None], one_hot, probabilities)
 
     def dispatch(self, rows: Mapping[str, np.ndarray], canvas: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
         """Class ids and confidences uint8 [B, *canvas], as in Prediction; does not wait for the device.
@@ -122,7 +126,7 @@ class Predictor:
           rows: what `row` makes, stacked; their number divides over the devices.
           canvas: `native_canvas` of the images.
         """
-        return self._run(self._labels, rows, canvas)
+        return self._run(self._labels, mesh_lib.shard(self._mesh, dict(rows)), canvas)
 
     def check(self, coarse_given: bool) -> None:
         """Raises InputError where the result needs a coarse mask and none is given."""
@@ -143,42 +147,37 @@ class Predictor:
         self.check(coarse is not None)
         height, width = image.shape[:2]
         canvas = native_canvas(height, width)
-        given = {"image": image}
+        inputs = {"image": image}
         row = native_row(image, self._views)
         if self.needs_coarse:
             if coarse.shape != (height, width) or coarse.dtype != np.uint8:
-                found = f"{coarse.dtype} {list(coarse.shape)}"
-                raise InputError(f"coarse mask: found {found}, expected uint8 {[height, width]} as the image")
+                raise InputError(
+                    f"coarse mask: found {coarse.dtype} {list(coarse.shape)}, expected uint8 {[height, width]} as the "
+                    f"image"
+                )
             unknown = sorted(set(np.unique(coarse)) - set(range(len(self.classes))) - {255})
             if unknown:
                 last = len(self.classes) - 1
                 raise InputError(f"coarse mask: id {unknown[0]} is no class; expected 0..{last}, or 255 for unlabelled")
-            given["coarse"] = coarse
+            inputs["coarse"] = coarse
             row["overlay"] = place(coarse, canvas)
         size = self._size or (height, width)
-        return row | view_rows(self._views, size, self._size is not None, functools.partial(Rows.sized, given))
+        return row | view_rows(self._views, size, self._size is not None, functools.partial(Rows.sized, inputs))
 
     def stream(self, load: Callable[[int], dict], sizes: Sequence[tuple[int, int]], threads: int) -> Iterator:
         """(k, Prediction) for rows `load(k)` of images with these (height, width), batched over all devices."""
-        groups: dict[tuple[int, int], list[int]] = {}
-        for k, (height, width) in enumerate(sizes):
-            groups.setdefault(native_canvas(height, width), []).append(k)
-        total = self._batch * self._mesh.size
-        for canvas, members in groups.items():
-            padded = -(-len(members) // total) * total
-            batches = stream(padded_rows(load, members), padded, total, threads=threads)
-            for number, rows in enumerate(batches):
-                found = self._run(self._labels, rows, canvas)
-                labels, confidence = (np.asarray(x) for x in found)
-                for j, k in enumerate(members[number * total : (number + 1) * total]):
-                    height, width = sizes[k]
-                    yield k, Prediction(labels[j, :height, :width], confidence[j, :height, :width])
+        groups = passes.by_canvas(sizes)
+        for canvas, numbers, rows in passes.batches(load, groups, batch=self._batch, mesh=self._mesh, threads=threads):
+            labels, confidence = (np.asarray(x) for x in self._run(self._labels, rows, canvas))
+            for j, k in enumerate(numbers):
+                height, width = sizes[k]
+                yield k, Prediction(labels[j, :height, :width], confidence[j, :height, :width])
 
     def _single(self, image: np.ndarray, coarse: np.ndarray | None, program: Callable) -> Any:
         row = self.row(image, coarse)
         # Every device works on a copy: one program serves whatever the number of devices.
         rows = {key: np.stack([value] * self._mesh.size) for key, value in row.items()}
-        return self._run(program, rows, native_canvas(*image.shape[:2]))
+        return self._run(program, mesh_lib.shard(self._mesh, rows), native_canvas(*image.shape[:2]))
 
     def predict(self, image: np.ndarray, coarse: np.ndarray | None = None) -> np.ndarray:
         """Class ids of one image.
@@ -201,5 +200,5 @@ class Predictor:
 
         They sum to 1, except where a coarse mask alone predicts and has no label: there all are 0.
         """
-        found = self._single(image, coarse, self._probabilities)
-        return np.asarray(found)[0, : image.shape[0], : image.shape[1]]
+        probabilities = self._single(image, coarse, self._probabilities)
+        return np.asarray(probabilities)[0, : image.shape[0], : image.shape[1]]

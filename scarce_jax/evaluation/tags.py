@@ -10,11 +10,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from scarce_jax.data.source import Rows, stream
-from scarce_jax.evaluation.evaluate import padded_rows, shard_rows
+from scarce_jax.data.source import Rows
+from scarce_jax.evaluation import passes
 
 
-class TagMeasurement:
+class TagEvaluation:
     """One evaluation, compiled once and reusable: a callable `(nets, consts) -> (scores, tags)` over the whole split.
 
     Every device runs the same program on `batch` images; what fills the last batch is cut off.
@@ -41,12 +41,14 @@ class TagMeasurement:
 
     def __call__(self, nets: Any, consts: Any) -> tuple[np.ndarray, np.ndarray]:
         """Logits float32 [N, K or K - 1] and tags uint8 [N, K], in the order of the rows."""
-        total, count = self._batch * self._mesh.size, len(self._rows)
-        get = padded_rows(self._rows.__getitem__, range(count))
-        shard = jax.process_index(), jax.process_count()
-        batches = stream(get, -(-count // total) * total, total, shard=shard, threads=self._threads)
-        found = [self.compiled(nets, shard_rows(self._mesh, rows), consts) for rows in batches]
-        logits, tags = (np.concatenate([np.asarray(x) for x in part])[:count] for part in zip(*found, strict=True))
+        groups = {None: range(len(self._rows))}
+        batches = passes.batches(
+            self._rows.__getitem__, groups, batch=self._batch, mesh=self._mesh, threads=self._threads
+        )
+        outputs = [(len(numbers), self.compiled(nets, rows, consts)) for _, numbers, rows in batches]
+        logits, tags = (
+            np.concatenate([np.asarray(arrays[which])[:count] for count, arrays in outputs]) for which in range(2)
+        )
         return logits, tags
 
 

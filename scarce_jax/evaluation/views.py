@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,9 +12,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.errors import InputError
-from scarce_jax.ops.crf import CRF, dense_crf
+from scarce_jax.ops.crf import dense_crf
 from scarce_jax.ops.resize import resize_dynamic
+from scarce_jax.recipe.views import Views
 
 STRIDE = 2 / 3
 """Of a window, from one to the next, as PSPNet's authors test."""
@@ -25,38 +24,6 @@ NATIVE = ("native_height", "native_width")
 CANVAS_STEP = 128
 
 Predict = Callable[[Any, dict, Mapping], jax.Array]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Views:
-    """The views whose class probabilities are averaged, and what refines them; the default is the image as it is.
-
-    Attributes:
-      flip: also the image mirrored left to right.
-      scales: factors of the size at which masks are predicted; the image is brought to each from its native size.
-      window: (height, width) of windows that slide by two thirds of themselves over the image at each scale; where
-        they overlap, their probabilities are averaged. None predicts whole images.
-      crf: refines the averaged probabilities at native size by the colours of the image (see `ops.crf`).
-    """
-
-    flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    window: tuple[int, int] | None = None
-    crf: CRF | None = None
-
-    def __post_init__(self):
-        if not self.scales or any(not 0 < s < 16 for s in self.scales) or len(set(self.scales)) != len(self.scales):
-            raise InputError(f"scales: found {list(self.scales)}, expected different factors between 0 and 16")
-        if self.window is not None and (len(self.window) != 2 or min(self.window) < 1):
-            raise InputError(f"window: found {list(self.window)}, expected a height and a width of 1 or more")
-
-    @property
-    def plain(self) -> bool:
-        """Whether the image is predicted as it is."""
-        return self == PLAIN
-
-
-PLAIN = Views()
 
 
 def native_canvas(height: int, width: int) -> tuple[int, int]:

@@ -21,8 +21,10 @@ from scarce_jax.recipe.stages import (
     reads,
     sources,
 )
+from scarce_jax.recipe.views import PLAIN, Views
 
 __all__ = [
+    "PLAIN",
     "Artifact",
     "Confident",
     "Epochs",
@@ -43,6 +45,7 @@ __all__ = [
     "Table",
     "Train",
     "Turn",
+    "Views",
     "id_parts",
     "parse_origin",
     "reads",

@@ -17,10 +17,10 @@ import numpy as np
 
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.confusion import group_figure
-from scarce_jax.evaluation.views import PLAIN, Views
 from scarce_jax.optim import Optimizer
 from scarce_jax.recipe.origins import FromRun, Pretrained
 from scarce_jax.recipe.sources import Artifact, Confident, Source, id_parts
+from scarce_jax.recipe.views import PLAIN, Views
 
 PyTree = Any
 

@@ -19,9 +19,9 @@ from jax.sharding import PartitionSpec as P
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.cpu.workers import map_ordered
 from scarce_jax.data.records import PART, Records, parts_done, write_part
-from scarce_jax.data.source import Rows, stream
+from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError, Interrupted
-from scarce_jax.evaluation.evaluate import padded_rows, shard_rows
+from scarce_jax.evaluation import passes
 from scarce_jax.recipe import Infer, Mean
 from scarce_jax.runtime import Runtime
 from scarce_jax.training.signals import StopSignal
@@ -52,21 +52,14 @@ def _predictions(
     threads: int,
 ) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
     """Per batch the members that this process predicted, in order, none perhaps, and their arrays [n, ...]."""
-    total = stage.source.batch * mesh.size
-    padded = -(-len(members) // total) * total
-    shard = jax.process_index(), jax.process_count()
-    block = mesh_lib.local_rows(total)
-    batches = stream(padded_rows(rows.__getitem__, members), padded, total, shard=shard, threads=threads)
-    for k, batch in enumerate(batches):
-        found = predict(nets, shard_rows(mesh, batch), consts)
-        mine = members[k * total + block.start : k * total + block.stop]
-        yield mine, {name: _local(value)[: len(mine)] for name, value in found.items()}
-
-
-def _local(array: jax.Array) -> np.ndarray:
-    """This process's rows of an array split over the devices."""
-    shards = sorted(array.addressable_shards, key=lambda s: s.index[0].start or 0)
-    return np.concatenate([np.asarray(s.data) for s in shards])
+    block = mesh_lib.local_rows(stage.source.batch * mesh.size)
+    groups = {None: members}
+    for _, numbers, batch in passes.batches(
+        rows.__getitem__, groups, batch=stage.source.batch, mesh=mesh, threads=threads
+    ):
+        fields = predict(nets, batch, consts)
+        local = numbers[block]
+        yield local, {name: passes.local(value)[: len(local)] for name, value in fields.items()}
 
 
 def infer(

@@ -18,8 +18,8 @@ from scarce_jax.data.budget import Manifest
 from scarce_jax.data.order import Order
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.confusion import group_means, summarise
-from scarce_jax.evaluation.evaluate import Measurement
-from scarce_jax.evaluation.tags import TagMeasurement, summarise_tags
+from scarce_jax.evaluation.evaluate import MaskEvaluation
+from scarce_jax.evaluation.tags import TagEvaluation, summarise_tags
 from scarce_jax.recipe import Artifact, Epochs, Eval, FromRun, Infer, Net, NetState, Pretrained, Recipe, Stage, Train
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
@@ -47,7 +47,7 @@ class Session:
 
     def __post_init__(self):
         self.inputs = Inputs(self.data_dir, self.run_dir, self.manifest, self.recipe)
-        self._measurements: dict[Any, Measurement | TagMeasurement] = {}
+        self._measurements: dict[Any, MaskEvaluation | TagEvaluation] = {}
         self.load = functools.lru_cache(maxsize=8)(self._load)
 
     def net(self, role: str, net: Net) -> NetState:
@@ -105,7 +105,7 @@ class Session:
             "miou_at_size": summarise(at_size, self.classes)["miou"],
         }
 
-    def measurement(self, item: Eval) -> Measurement | TagMeasurement:
+    def measurement(self, item: Eval) -> MaskEvaluation | TagEvaluation:
         """The compiled measurement, kept for the next time one is asked for that differs in its nets alone."""
         key = tuple(getattr(item, x.name) for x in dataclasses.fields(item) if x.name not in UNCOMPILED)
         if key not in self._measurements:
@@ -118,10 +118,10 @@ class Session:
                 "threads": self.runtime.workers,
             }
             if item.metrics == "tags":
-                self._measurements[key] = TagMeasurement(rows, **shared)
+                self._measurements[key] = TagEvaluation(rows, **shared)
             else:
                 given = None if item.given is None else self.inputs.field(item.given)
-                self._measurements[key] = Measurement(
+                self._measurements[key] = MaskEvaluation(
                     rows,
                     composite=item.composite,
                     given=given,

@@ -1,5 +1,6 @@
 """Measuring images of several sizes, each counted once, against a slow reference."""
 
+import dataclasses
 import types
 
 import jax
@@ -9,11 +10,12 @@ import pytest
 
 from scarce_jax.data.source import Rows
 from scarce_jax.evaluation.confusion import summarise
-from scarce_jax.evaluation.evaluate import Measurement, choose_labels
-from scarce_jax.evaluation.views import PLAIN, Views, native_canvas
+from scarce_jax.evaluation.evaluate import MaskEvaluation, choose_labels
+from scarce_jax.evaluation.views import native_canvas
 from scarce_jax.mesh import make_mesh
 from scarce_jax.ops.augment import normalise
 from scarce_jax.ops.crf import CRF, dense_crf
+from scarce_jax.recipe import PLAIN, Views
 
 CLASSES = 4
 SHAPES = [(30, 40), (130, 20), (33, 40), (1, 1), (40, 30), (64, 64), (30, 40), (140, 9), (57, 3)]
@@ -31,7 +33,8 @@ def fake_rows(shapes, size=SIZE, seed=0):
         fine[draw.random(shapes[k]) < 0.1] = 255
         return {"image": image, "fine": fine, "coarse": coarse.astype(np.uint8), "id": str(k)}
 
-    reader = types.SimpleNamespace(read=example, ids=[str(k) for k in range(len(shapes))], dataset="fake")
+    ids, sizes = [str(k) for k in range(len(shapes))], np.array(shapes, np.int32)
+    reader = types.SimpleNamespace(read=example, ids=ids, sizes=sizes, dataset="fake")
     return Rows(reader=reader, indices=range(len(shapes)), fields=("coarse",), labels=("fine",), size=size)
 
 
@@ -50,7 +53,7 @@ def transform(row, key, consts):
 
 def measurement(rows, *, predict=scores, composite=False, batch=2, devices=8, views=PLAIN):
     mesh = make_mesh(jax.devices()[:devices])
-    return Measurement(
+    return MaskEvaluation(
         rows, predict=predict, transform=transform, composite=composite, classes=CLASSES, batch=batch, mesh=mesh,
         threads=2, views=views,
     )  # fmt: skip
@@ -149,7 +152,7 @@ def test_the_toy_of_the_coarse_mask_scores_a_half():
         read=lambda k: {
             "image": np.zeros((1, 4, 3), np.uint8), "fine": np.array([[0, 0, 1, 1]], np.uint8),
             "coarse": np.array([[0, 255, 1, 255]], np.uint8), "id": "toy",
-        }, ids=["toy"], dataset="fake",
+        }, ids=["toy"], sizes=np.array([[1, 4]]), dataset="fake",
     )  # fmt: skip
     rows = Rows(reader=shape, indices=[0], fields=("coarse",), labels=("fine",), size=None)
     native, _ = measurement(rows, predict=None, composite=True)({}, {})
@@ -211,11 +214,9 @@ def test_an_image_alone_and_among_others_gives_the_same_counts():
     rows = fake_rows(SHAPES)
     together, _ = measurement(rows)(NETS, {})
     alone = 0
-    single = measurement(rows, devices=1, batch=1)
     for k in range(len(SHAPES)):
-        # The same program measures one image after the other, each without neighbours.
-        single._groups = {native_canvas(*SHAPES[k]): [k]}
-        alone = alone + single(NETS, {})[0]
+        single = dataclasses.replace(rows, indices=[k])
+        alone = alone + measurement(single, devices=1, batch=1)(NETS, {})[0]
     np.testing.assert_array_equal(together, alone)
 
 

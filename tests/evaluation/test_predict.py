@@ -7,10 +7,10 @@ import pytest
 
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.predict import Predictor
-from scarce_jax.evaluation.views import PLAIN, Views
 from scarce_jax.mesh import make_mesh
 from scarce_jax.ops.augment import normalise
 from scarce_jax.ops.crf import CRF, dense_crf
+from scarce_jax.recipe import PLAIN, Views
 
 CLASSES = ("sky", "road", "tree")
 SHAPES = [(30, 40), (130, 20), (33, 41), (1, 1), (40, 30), (140, 9), (57, 3)]

@@ -15,13 +15,12 @@ from scarce_jax.cli import main
 from scarce_jax.data.schema import SCENES
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.tags import average_precision, summarise_tags
-from scarce_jax.evaluation.views import Views
 from scarce_jax.models import weights
 from scarce_jax.models.pspnet import PSPNet
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.optim import Optimizer
-from scarce_jax.recipe import Net, parse_origin
+from scarce_jax.recipe import Net, Views, parse_origin
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.start import take
 from tests import tiny

@@ -8,7 +8,7 @@ import pytest
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import runs
-from scarce_jax.evaluation.views import Views
+from scarce_jax.recipe import Views
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.inputs import TrainInput
 from scarce_jax.training.step import make_step
