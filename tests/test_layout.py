@@ -14,7 +14,7 @@ JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 # What a layer may import of this package, beside itself and `errors`; a dot where it is a part of a layer only. `cli`,
 # `runs`, the tools beside it and the package itself stand above all and may import anything but configs.
-TOOLS = {"benchmark", "config_files", "doctor", "dry_run", "provenance", "report", "sweep"}
+TOOLS = {"benchmark", "config_files", "doctor", "dry_run", "provenance", "report", "sweep", "synthetic"}
 LOWER = {"cpu", "data", "evaluation", "losses", "models", "ops"}
 VOCABULARY = {"optim", "recipe", "runtime"}
 ALLOWED = {
