@@ -83,11 +83,8 @@ def _run(argv: list[str]) -> int:
 
 def _usage() -> str:
     lines = [f"  {name:10s} {what}" for name, what in COMMANDS.items()]
-    return (
-        "usage: scarce-jax COMMAND ...\n\n"
-        + "\n".join(lines)
-        + "\n\nscarce-jax COMMAND --help lists the flags of a command."
-    )
+    lines += ["", "scarce-jax COMMAND --help lists the flags of a command."]
+    return "\n".join(["usage: scarce-jax COMMAND ...", "", *lines])
 
 
 def _quiet() -> None:

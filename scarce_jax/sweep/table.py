@@ -36,8 +36,8 @@ def make_table(
       "results"}; a result {"miou", "mean_accuracy", "pixel_accuracy", "paper"}, with "miou_<group>"
       where the method has groups of classes, or of image tags {"map", "mean_f1", "paper"}; each figure is {"mean",
       "half_range", "std", "n", "values"} with one value per run of the row, null where it has none.
-      `std` is the sample standard deviation, null for fewer than two values. `paper` is the paper's mIoU, null where the
-      paper has none for just these settings.
+      `std` is the sample standard deviation, null for fewer than two values. `paper` is the paper's mIoU, null where
+      the paper has none for just these settings.
     """
     rows: list[dict[str, Any]] = []
     grouped: dict[str, list[Combination]] = {}

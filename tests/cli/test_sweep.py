@@ -17,6 +17,7 @@ from tests import tiny
 from tests.cli.conftest import CONFIGS, Finished, shrunk
 
 CONFIG = CONFIGS / "supervised_scenes.py"
+NAME = "budget.fine={},detailer.steps={},classifier.steps={}"
 
 
 def words(folder, data, *flags, steps=2):
@@ -50,7 +51,7 @@ def test_a_dry_run_prints_the_product_of_axes_and_writes_nothing(command, tmp_pa
     assert found.status == 0 and list(tmp_path.iterdir()) == []
     students = {"detail": None, "student_detailed": 7, "student_coarse": 7}
     assert {run["run"]: {s["name"]: s["steps"] for s in run["stages"]} for run in found.json["runs"]} == {
-        f"budget.fine={fine},detailer.steps={steps},classifier.steps={steps},seed={seed}": {
+        f"{NAME.format(fine, steps)},seed={seed}": {
             "detailer": steps,
             "classifier": steps,
             **students,
@@ -59,7 +60,7 @@ def test_a_dry_run_prints_the_product_of_axes_and_writes_nothing(command, tmp_pa
         for seed in (0, 1)
     }
     assert re.search(
-        r"^budget.fine=500,detailer.steps=90000,classifier.steps=90000,seed=1 +90,000 +90,000 +7 +7$",
+        rf"^{NAME.format(500, 90000)},seed=1 +90,000 +90,000 +7 +7$",
         command(*argv).out,
         re.M,
     )
