@@ -17,7 +17,7 @@ from tests import tiny
 from tests.cli.conftest import CONFIGS, Finished, shrunk
 
 CONFIG = CONFIGS / "supervised_scenes.py"
-NAME = "budget.fine={},detailer.steps={},classifier.steps={}"
+NAME = "budget.fine={0},detailer.steps={1},classifier.steps={1}"
 
 
 def words(folder, data, *flags, steps=2):
