@@ -44,7 +44,7 @@ config = Config(
         "all_labels": 0.696,
         "adversarial": 0.657,
         "table_6": {
-            "fine": [0.125, 0.25, 0.5],
+            "budget.fine": [0.125, 0.25, 0.5],
             "semi": [0.607, 0.655, 0.677],
             "labelled_only": [0.568, 0.630, 0.661],
             "adversarial": [0.588, 0.623, 0.657],

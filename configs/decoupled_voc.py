@@ -62,8 +62,8 @@ config = Config(
         "strong_only": 0.417,
         "deconvnet": 0.215,
         "table_1": {
-            "per_class": [*STEPS, None],
-            "steps": [*STEPS.values(), FULL],
+            "budget.per_class": [*STEPS, None],
+            "decoupled.steps+deconvnet.steps": [*STEPS.values(), FULL],
             "decoupled.optim.schedule.boundaries": [[4_000], [10_000], [10_000], [10_000]],
             "decoupled": [0.531, 0.574, 0.621, 0.675],
             "strong_only": [0.327, 0.417, 0.503, 0.675],

@@ -47,8 +47,8 @@ config = Config(
         "student_detailed": 0.3785,
         "student_coarse": 0.3461,
         "table_1": {
-            "fine": list(STEPS),
-            "steps": list(STEPS.values()),
+            "budget.fine": list(STEPS),
+            "detailer.steps+classifier.steps": list(STEPS.values()),
             "detailer": [0.4425, 0.5134, 0.5326, 0.5661, 0.5995, 0.6045, 0.6494],
             "classifier": [0.2354, 0.3549, 0.3854, 0.4275, 0.4750, 0.4578, 0.6411],
         },

@@ -55,3 +55,17 @@ def from_json(method: str, values: dict[str, Any]) -> Any:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise InputError(f"config field {field}: {first['msg']}, found {first['input']!r}") from error
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Every value of nested settings by its dotted path; a list is one value unless it holds more than plain ones."""
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
+        inner = enumerate(value)
+    else:
+        return {path: value}
+    flat: dict[str, Any] = {}
+    for key, part in inner:
+        flat |= leaves(part, f"{path}.{key}" if path else str(key))
+    return flat

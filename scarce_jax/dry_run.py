@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import os
@@ -18,6 +17,7 @@ from scarce_jax.config_files import from_json, resolve, to_json, use_compilation
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import is_prepared, load_info
 from scarce_jax.data.schema import KNOWN, DatasetInfo
+from scarce_jax.optim import assign_groups
 from scarce_jax.recipe import Artifact, Epochs, Net, Recipe, Source, Stage, Train, id_parts, sources
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.fingerprint import plain
@@ -47,82 +47,93 @@ def dry_run(config: Any, data_dir: str | os.PathLike | None = None, *, compile: 
         use_compilation_cache()
         mesh = mesh_lib.make_mesh()
         described |= {"backend": jax.default_backend(), "devices": [d.device_kind for d in mesh.devices.flat]}
-        for stage, found in zip(recipe.stages, described["stages"], strict=True):
-            found["peak_bytes"] = _memory(stage, recipe, config, info, mesh)
+        for stage, description in zip(recipe.stages, described["stages"], strict=True):
+            description["peak_bytes"] = _memory(stage, recipe, config, info, mesh)
     return described
 
 
 def _memory(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo, mesh: Mesh) -> int | None:
-    from scarce_jax.benchmark.roofline import peak_bytes
-    from scarce_jax.benchmark.synthetic import lower, resident_bytes
+    """Bytes of one device that a stage takes, resident sources included; None where the backend reports none."""
+    # Only here: lowering imports the training step, which takes a second.
+    from scarce_jax.synthetic import lower, peak_bytes, resident_bytes
 
-    given = sources(stage)
-    if isinstance(stage, Train):
-        for source in given.values():
-            mesh_lib.check_batch(mesh, {stage.name: source.batch})
-    images = {
+    if not isinstance(stage, Train):
+        return peak_bytes(lower(stage, recipe, info, mesh).compile())
+    for source in stage.sources.values():
+        mesh_lib.check_batch(mesh, {stage.name: source.batch})
+    program = peak_bytes(lower(stage, recipe, info, mesh).compile())
+    if program is None:
+        return None
+    for source in stage.sources.values():
         # Where the budget alone does not tell, a source may hold the whole split.
-        name: number_of_images(source, recipe, config.budget, info) or info.splits.get(source.split, source.batch)
-        for name, source in given.items()
-    }
-    found = peak_bytes(lower(stage, recipe, info, mesh).compile())
-    if found is None or not isinstance(stage, Train):
-        return found
-    return found + sum(
-        resident_bytes(source, recipe, info, images[name], config.runtime, mesh) for name, source in given.items()
-    )
+        images = number_of_images(source, recipe, config.budget, info) or info.splits.get(source.split, source.batch)
+        program += resident_bytes(source, recipe, info, images, config.runtime, mesh)
+    return program
 
 
 @functools.lru_cache(maxsize=64)
-def _count_parameters(module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> int:
-    """Several stages have the same net, and tracing a deep one takes seconds."""
-    return sum(x.size for x in jax.tree.leaves(state_lib.abstract_net(Net(module=module, inputs=inputs)).params))
+def _leaf_sizes(module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> Any:
+    """The net's parameters as a tree of their sizes; cached, since tracing a deep net takes seconds."""
+    return jax.tree.map(lambda x: x.size, state_lib.abstract_net(Net(module=module, inputs=inputs)).params)
+
+
+def count_parameters(net: Net) -> tuple[int, int]:
+    """How many parameters a net has, and how many of them its optimizer moves: none of a frozen net or group."""
+    sizes = _leaf_sizes(net.module, net.inputs)
+    total = sum(jax.tree.leaves(sizes))
+    if net.optim is None:
+        return total, 0
+    groups = net.optim.groups
+    indices = jax.tree.leaves(assign_groups(groups, sizes))
+    moved = (size for size, i in zip(jax.tree.leaves(sizes), indices, strict=True) if groups[i].lr != 0)
+    return total, sum(moved)
 
 
 def number_of_images(source: Source, recipe: Recipe, budget: Budget, info: DatasetInfo) -> int | None:
     """How many images a source reads, as far as the config and the size of the split tell."""
-    parts = id_parts(source)
-    if len(parts) > 1:
-        # Roles that are given together are disjoint.
-        counts = [
-            number_of_images(dataclasses.replace(source, ids=part, take=None), recipe, budget, info) for part in parts
-        ]
-        return None if None in counts else source.take or sum(counts)
-    if isinstance(parts[0], Artifact):
-        return source.take or number_of_images(recipe.stage(parts[0].stage).source, recipe, budget, info)
-    total = info.splits.get(source.split)
-    if budget.per_class is not None or total is None:
-        fine = None
-    elif isinstance(budget.fine, str):
-        fine = info.having(source.split, "fine") if budget.fine == "all" else None
-    else:
-        fine = round(budget.fine * info.having(source.split, "fine")) if isinstance(budget.fine, float) else budget.fine
-    if budget.strong_categories or source.weight is not None:
+    if source.weight is not None:
         return None
-    known = {"fine": fine, "unlabelled": None if fine is None else total - fine}
-    known |= {role: info.having(source.split, role) for role in ("coarse", "tags")}
-    return source.take if source.take is not None else known.get(source.ids, total)
+    if source.take is not None:
+        return source.take
+    # Roles that stand together are disjoint.
+    counts = [
+        number_of_images(recipe.stage(part.stage).source, recipe, budget, info)
+        if isinstance(part, Artifact)
+        else _role_size(part, source.split, budget, info)
+        for part in id_parts(source)
+    ]
+    return None if None in counts else sum(counts)
+
+
+def _role_size(role: str, split: str, budget: Budget, info: DatasetInfo) -> int | None:
+    """How many images of a split have a role of the budget; None where only the data can say."""
+    total = info.splits.get(split)
+    if total is None or budget.strong_categories:
+        return None
+    if role not in ("fine", "unlabelled"):
+        return total if role == "all" else info.having(split, role)
+    if budget.per_class is not None or (isinstance(budget.fine, str) and budget.fine != "all"):
+        return None
+    fine = budget.fine
+    if not isinstance(fine, int):
+        fine = round((1.0 if fine == "all" else fine) * info.having(split, "fine"))
+    return fine if role == "fine" else total - fine
 
 
 def _describe_stage(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo) -> dict[str, Any]:
     nets = {}
     for role, net in stage.nets.items():
-        count = _count_parameters(net.module, net.inputs)
-        init = None if net.init_from is None else str(net.init_from)
-        trainable = count if net.optim else 0
-        nets[role] = {"parameters": count, "trainable": trainable, "init_from": init}
-    given = sources(stage)
+        parameters, trainable = count_parameters(net)
+        origin = None if net.init_from is None else str(net.init_from)
+        nets[role] = {"parameters": parameters, "trainable": trainable, "init_from": origin}
     reads = [
         {
             "source": name,
             "dataset": source.dataset,
             "split": source.split,
-            "ids": plain(source.ids),
-            "fields": plain(source.fields),
-            "labels": plain(source.labels),
-            "size": plain(source.size),
+            **{key: plain(getattr(source, key)) for key in ("ids", "fields", "labels", "size")},
         }
-        for name, source in given.items()
+        for name, source in sources(stage).items()
     ]
     steps = None
     if isinstance(stage, Train):
@@ -136,7 +147,7 @@ def _describe_stage(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo
         "name": stage.name,
         "kind": type(stage).__name__.lower(),
         "steps": steps,
-        "batch": {name: source.batch for name, source in given.items()},
+        "batch": {name: source.batch for name, source in sources(stage).items()},
         "nets": nets,
         "reads": reads,
         "peak_bytes": None,

@@ -26,13 +26,13 @@ VERSIONED = (
 
 def versions() -> dict[str, str]:
     """Python's and every library's version that may change a result."""
-    found = {"python": sys.version.split()[0], "scarce-jax": __version__}
+    library_versions = {"python": sys.version.split()[0], "scarce-jax": __version__}
     for name in VERSIONED:
         try:
-            found[name] = importlib.metadata.version(name)
+            library_versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            library_versions[name] = "not installed"
+    return library_versions
 
 
 def git_revision() -> str | None:
@@ -41,5 +41,5 @@ def git_revision() -> str | None:
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    described = subprocess.run(command, capture_output=True, text=True, check=False)
+    return described.stdout.strip() or None

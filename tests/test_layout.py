@@ -23,7 +23,7 @@ ROWS = (
     {"training"},
     {"methods"},
     {"configs"},
-    {"benchmark", "config_files", "doctor", "dry_run", "provenance", "report", "runs", "sweep"},
+    {"benchmark", "config_files", "doctor", "dry_run", "provenance", "report", "runs", "sweep", "synthetic"},
     {"cli", "__init__", "__main__"},
 )
 ROW = {layer: number for number, row in enumerate(ROWS) for layer in row}

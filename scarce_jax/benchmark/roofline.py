@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from scarce_jax.synthetic import peak_bytes
+
 
 @dataclasses.dataclass(frozen=True)
 class Peak:
@@ -62,15 +64,6 @@ def work(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled, devices: in
         "bytes": after.get("bytes accessed"),
         "peak_bytes": peak_bytes(compiled),
     }
-
-
-def peak_bytes(compiled: jax.stages.Compiled) -> int | None:
-    """Memory of one device that a compiled program takes: arguments, results, temporary values and its code."""
-    found = compiled.memory_analysis()
-    if found is None:
-        return None
-    kept = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    return int(kept + found.temp_size_in_bytes + found.generated_code_size_in_bytes)
 
 
 def reached(done: dict[str, Any], seconds: float, device: jax.Device, dtype: str) -> dict[str, Any]:

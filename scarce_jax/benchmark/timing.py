@@ -1,9 +1,8 @@
-"""How steps are timed, and what every timed program is given."""
+"""Times of consecutive steps, the rates they come to, and running out of memory as one message."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,60 +10,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from scarce_jax import mesh as mesh_lib
-from scarce_jax.benchmark.synthetic import abstract_consts
-from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
-from scarce_jax.recipe import Artifact, Eval, Recipe, Train
-from scarce_jax.training.session import Session
 
 WARM_UP = 3
 
 
-@dataclasses.dataclass
-class Measured:
-    """What both modes are given."""
-
-    session: Session
-    info: DatasetInfo
-    config: Any
-    prepared: bool
-    stage: str | None
-    steps: int
-    batch: int | None
-    native: tuple[int, int] | None
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.session.recipe
-
-    def stage_called(self, name: str) -> Train:
-        known = [stage.name for stage in self.recipe.stages if isinstance(stage, Train)]
-        if name not in known:
-            raise InputError(f"stage {name!r}: no training stage of this recipe; it has {', '.join(known)}")
-        return self.recipe.stage(name)
-
-    def consts(self, item: Train | Eval) -> dict[str, Any]:
-        """The constants; ones for what an earlier stage would leave."""
-        made = {
-            name: np.ones(spec.shape, spec.dtype) if isinstance(item.consts[name], Artifact) else item.consts[name]
-            for name, spec in abstract_consts(item, self.recipe, self.info).items()
-        }
-        return mesh_lib.replicate(self.session.mesh, made)
-
-
 def pace(step: Callable[[], Any], steps: int) -> list[float]:
-    """Seconds between the ends of consecutive steps, each dispatched before the one before it has ended.
+    """Seconds between the ends of consecutive steps; the first `WARM_UP` steps are left out.
 
-    That is how training dispatches; `WARM_UP` steps before the measured ones are left out.
+    Each step is dispatched before the one before it has ended, as in training.
     """
     ends, pending = [], None
     for _ in range(WARM_UP + steps + 1):
-        made = step()
+        result = step()
         if pending is not None:
             jax.block_until_ready(pending)
             ends.append(time.perf_counter())
-        pending = made
+        pending = result
     jax.block_until_ready(pending)
     return np.diff(ends)[-steps:].tolist()
 

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from scarce_jax.errors import InputError, Interrupted
+from scarce_jax.errors import InputError, Interrupted, nearest
 
 COMMANDS = {
     "check": "find what is wrong with images and masks",
@@ -72,11 +72,7 @@ def _run(argv: list[str]) -> int:
         print(f"scarce-jax {__version__}")
         return DONE
     if argv[0] not in COMMANDS:
-        import difflib
-
-        near = difflib.get_close_matches(argv[0], COMMANDS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"scarce-jax: no command {argv[0]!r}{hint}\n\n{_usage()}", file=sys.stderr)
+        print(f"scarce-jax: no command {argv[0]!r}{nearest(argv[0], COMMANDS)}\n\n{_usage()}", file=sys.stderr)
         return USAGE
     _quiet()
     # As `python -m` has it, so that users' own methods and datasets can be imported; last, so that it hides nothing.
@@ -87,7 +83,8 @@ def _run(argv: list[str]) -> int:
 
 def _usage() -> str:
     lines = [f"  {name:10s} {what}" for name, what in COMMANDS.items()]
-    return "usage: scarce-jax COMMAND ...\n\n" + "\n".join(lines) + "\n\nscarce-jax COMMAND --help tells the rest."
+    lines += ["", "scarce-jax COMMAND --help lists the flags of a command."]
+    return "\n".join(["usage: scarce-jax COMMAND ...", "", *lines])
 
 
 def _quiet() -> None:

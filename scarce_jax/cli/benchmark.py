@@ -18,8 +18,8 @@ class Options:
     Attributes:
       stage: which training stage; default the first. With --mode infer, the one whose net predicts.
       mode: train times the training step; infer times masks at native size.
-      batch: examples per step of every source, over all devices; default the config's. With --mode infer, examples per
-        device; default the best, found by doubling.
+      batch: examples per step of every source, over all devices; with --mode infer, images per device. Default the
+        config's.
       steps: steps to measure, after those that compile and warm up.
       native: height and width of the images of --mode infer; default those of the dataset, or of the config's size.
       data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     path, options, config = parse_with_config(Options, argv, "benchmark", ABOUT)
     from scarce_jax.benchmark import benchmark
 
-    found = benchmark(
+    record = benchmark(
         config,
         stage=options.stage,
         mode=options.mode,
@@ -53,45 +53,44 @@ def main(argv: Sequence[str]) -> int:
         data_dir=options.data_dir,
         name=path.stem,
     )
-    print(_show(found))
+    print(_show(record))
     if options.json:
-        print_json(found)
+        print_json(record)
     return 0
 
 
-def _show(found: dict[str, Any]) -> str:
-    what = f"{found['stage']} of {found['config']}, {found['dtype']}, on {found['devices']} x {found['device']}"
-    rows = [_timed("random images" if found["benchmark"] == "train" else f"batch {found['best_batch']}", found)]
-    if found["benchmark"] == "infer":
-        rows = [_timed(f"batch {line['batch']} per device", line) for line in found["batches"]]
-    elif found["real"] is not None:
-        rows.append(_timed("the dataset's images", found["real"]))
-    shown = table(rows, ["", "steps", "median ms", "p90 ms", "images/s", "images/s/device", "data wait"])
-    lines = [what, shown, *(f"{key}: {value}" for key, value in _facts(found))]
+def _show(record: dict[str, Any]) -> str:
+    what = f"{record['stage']} of {record['config']}, {record['dtype']}, on {record['devices']} x {record['device']}"
+    training = record["benchmark"] == "train"
+    rows = [_times("random images" if training else f"batch {record['global_batch']}", record)]
+    if training and record["real"] is not None:
+        rows.append(_times("the dataset's images", record["real"]))
+    times = table(rows, ["", "steps", "median ms", "p90 ms", "images/s", "images/s/device", "data wait"])
+    lines = [what, times, *(f"{key}: {value}" for key, value in _facts(record))]
     return "\n".join(lines)
 
 
-def _timed(name: str, line: dict[str, Any]) -> list[Any]:
+def _times(name: str, times: dict[str, Any]) -> list[Any]:
     keys = ("steps", "median_step_ms", "p90_step_ms", "images_per_second", "images_per_second_per_device")
-    return [name, *(line[key] for key in keys), line.get("data_wait")]
+    return [name, *(times[key] for key in keys), times.get("data_wait")]
 
 
-def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(record: dict[str, Any]) -> list[tuple[str, str]]:
     facts = []
-    if found["benchmark"] == "train":
-        facts.append(("compiled in", f"{found['lower_seconds']:.1f} + {found['compile_seconds']:.1f} s (trace, XLA)"))
-        if found["peak_bytes"] is not None:
-            facts.append(("memory per device", f"{found['peak_bytes'] / 2**20:.0f} MiB"))
-        if found["real"] is None:
-            facts.append(("real images", f"not measured: {found['real_missing']}"))
+    if record["benchmark"] == "train":
+        facts.append(("compiled in", f"{record['lower_seconds']:.1f} + {record['compile_seconds']:.1f} s (trace, XLA)"))
+        if record["peak_bytes"] is not None:
+            facts.append(("memory per device", f"{record['peak_bytes'] / 2**20:.0f} MiB"))
+        if record["real"] is None:
+            facts.append(("real images", f"not measured: {record['real_missing']}"))
         else:
-            facts.append(("the loader alone", f"{found['real']['loader_images_per_second']:.1f} images/s"))
+            facts.append(("the loader alone", f"{record['real']['loader_images_per_second']:.1f} images/s"))
     else:
-        facts.append(("one image, host work included", f"{found['latency']['median_step_ms']:.1f} ms"))
-    if found["flops_per_second"] is not None:
-        share = "" if found["share_of_peak"] is None else f", {found['share_of_peak']:.1%} of the peak"
-        facts.append(("per device", f"{found['flops_per_second'] / 1e12:.3f} TFLOP/s{share}"))
-    if found["bytes_per_second"] is not None:
-        share = "" if found["share_of_bandwidth"] is None else f", {found['share_of_bandwidth']:.1%} of the peak"
-        facts.append(("memory traffic", f"{found['bytes_per_second'] / 1e9:.1f} GB/s{share}"))
+        facts.append(("one image, host work included", f"{record['latency']['median_step_ms']:.1f} ms"))
+    if record["flops_per_second"] is not None:
+        share = "" if record["share_of_peak"] is None else f", {record['share_of_peak']:.1%} of the peak"
+        facts.append(("per device", f"{record['flops_per_second'] / 1e12:.3f} TFLOP/s{share}"))
+    if record["bytes_per_second"] is not None:
+        share = "" if record["share_of_bandwidth"] is None else f", {record['share_of_bandwidth']:.1%} of the peak"
+        facts.append(("memory traffic", f"{record['bytes_per_second'] / 1e9:.1f} GB/s{share}"))
     return facts

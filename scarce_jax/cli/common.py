@@ -67,28 +67,28 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
 
     Returns:
       The config's path, the options, and the config with the given fields replaced, and without the paper's figures
-      where they are of other data (see `sweep.axes.without_foreign_figures`).
+      where they are of other data (see `sweep.paper.own_figures`).
     """
     rest = list(argv)
     flags = ("options", Annotated[options, Flat])
     if not rest or rest[0].startswith("-"):
-        told = (
+        description = (
             f"{about}\n\nEvery field of the config is a flag too, such as --seed 1 or --budget.fine 25; "
             f"`scarce-jax {command} CONFIG --help` lists them."
         )
         without = dataclasses.make_dataclass(command, [("config", ConfigFile), flags], kw_only=True)
-        path = parse(without, rest, command, told).config
+        path = parse(without, rest, command, description).config
         rest.remove(path)
     else:
         path = rest.pop(0)
     config = load_config(pathlib.Path(path))
     fields = [flags, ("config", Annotated[type(config), Flat], dataclasses.field(default=config))]
-    told = f"{about} Every field of the config is a flag; the defaults here are the file's."
-    made = dataclasses.make_dataclass(command, fields, kw_only=True)
-    found = parse(made, rest, f"{command} {path}", told, compact=True)
-    from scarce_jax.sweep.axes import without_foreign_figures
+    description = f"{about} Every field of the config is a flag; the defaults here are the file's."
+    flags_and_fields = dataclasses.make_dataclass(command, fields, kw_only=True)
+    parsed = parse(flags_and_fields, rest, f"{command} {path}", description, compact=True)
+    from scarce_jax.sweep.paper import own_figures
 
-    return pathlib.Path(path), found.options, without_foreign_figures(found.config, config)
+    return pathlib.Path(path), parsed.options, own_figures(parsed.config, config)
 
 
 def views_from(options: Any) -> Any:

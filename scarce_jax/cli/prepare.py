@@ -34,9 +34,9 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, "prepare", "Builds a dataset; leaves nothing half-built.")
     from scarce_jax.data.builders import is_prepared, prepare, prepare_command
 
-    found = not options.again and is_prepared(options.dataset, options.data_dir)
+    prepared_before = not options.again and is_prepared(options.dataset, options.data_dir)
     print(prepare(options.dataset, options.data_dir, options.source, again=options.again))
-    if found:
+    if prepared_before:
         again = prepare_command(options.dataset, options.data_dir, again=True)
         print(f"\nIt was prepared before, and nothing was read now; to build it anew: {again}")
     return 0

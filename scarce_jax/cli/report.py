@@ -43,9 +43,9 @@ def main(argv: Sequence[str]) -> int:
         return 2
     from scarce_jax.report import report
 
-    found = report(options.runs, options.out, images=options.images, split=options.split, data_dir=options.data_dir)
-    for line in found["left_out"]:
+    written = report(options.runs, options.out, images=options.images, split=options.split, data_dir=options.data_dir)
+    for line in written["left_out"]:
         print(f"left out: {line}")
     runs = "1 run" if len(options.runs) == 1 else f"{len(options.runs)} runs"
-    print(f"{found['report']}: {runs}, {found['images']} images, {found['bytes'] / 1e6:.1f} MB")
+    print(f"{written['report']}: {runs}, {written['images']} images, {written['bytes'] / 1e6:.1f} MB")
     return 0

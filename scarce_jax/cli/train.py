@@ -56,8 +56,8 @@ def main(argv: Sequence[str]) -> int:
     if options.compile and not options.dry_run:
         raise InputError("--compile: belongs to --dry-run, which is not given; leave it out to train")
     if options.dry_run:
-        found = dry_run(config, options.data_dir, compile=options.compile)
-        print_json(found) if options.json else print(_describe(found))
+        plan = dry_run(config, options.data_dir, compile=options.compile)
+        print_json(plan) if options.json else print(_describe(plan))
         return 0
     mesh.initialize(options.coordinator, options.processes, options.process)
     workdir = options.workdir or default_workdir(config, path.stem)
@@ -85,17 +85,17 @@ def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
 
     tables = []
     results = summary["results"]
-    groups = dict.fromkeys(key for found in results.values() for key in found if is_group_figure(key))
+    groups = dict.fromkeys(key for measured in results.values() for key in measured if is_group_figure(key))
     for figures in FIGURES:
         rows = []
         main, *others = figures
         columns = [main, *(groups if main == "miou" else ()), *others]
-        for name, found in results.items():
-            if main not in found:
+        for name, measured in results.items():
+            if main not in measured:
                 continue
             cited = paper.get(name)
             cited = [cited if isinstance(cited, float) else None] if paper else []
-            rows.append([name, *(found.get(key) for key in columns), found["images"], *cited])
+            rows.append([name, *(measured.get(key) for key in columns), measured["images"], *cited])
         named = [figures.get(key) or key.replace("miou_", "mIoU ") for key in columns]
         header = ["result", *named, "images", *([f"paper's {figures[main]}"] if paper else [])]
         if rows:
@@ -106,33 +106,33 @@ def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
 def _tables(summary: dict[str, Any]) -> str:
     """The recipe's own tables, as far as a terminal is wide enough; the report shows all."""
     shown = ""
-    for name, made in summary["tables"].items():
-        text = table(made["rows"], made["columns"])
+    for name, content in summary["tables"].items():
+        text = table(content["rows"], content["columns"])
         if max(map(len, text.splitlines())) > WIDE:
             text = "(too wide for a terminal; in summary.json and the report)"
-        further = [f"{key}: {_told(value)}" for key, value in made.items() if key not in ("columns", "rows")]
+        further = [f"{key}: {_text(value)}" for key, value in content.items() if key not in ("columns", "rows")]
         shown += "\n".join([f"\n\n{name}", text, *further])
     return shown
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_told(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _describe(found: dict[str, Any]) -> str:
+def _describe(plan: dict[str, Any]) -> str:
     rows = []
-    for stage in found["stages"]:
+    for stage in plan["stages"]:
         batch = ", ".join(str(b) for b in stage["batch"].values())
         reads = "; ".join(f"{r['dataset']}/{r['split']} {_ids(r['ids'])} at {_size(r['size'])}" for r in stage["reads"])
         # A stage that only counts has no net.
         for role, net in (stage["nets"] or {None: None}).items():
             sizes = (net["parameters"], net["trainable"]) if net else (None, None)
             origin = (net["init_from"] or "drawn") if net else None
-            memory = [] if "backend" not in found else [_mebibytes(stage["peak_bytes"])]
+            memory = [] if "backend" not in plan else [_mebibytes(stage["peak_bytes"])]
             rows.append([stage["name"], stage["kind"], stage["steps"], batch, role, *sizes, *memory, origin, reads])
-    memory = [f"MiB ({found['backend']})"] if "backend" in found else []
+    memory = [f"MiB ({plan['backend']})"] if "backend" in plan else []
     header = ["stage", "kind", "steps", "batch", "net", "parameters", "trainable", *memory, "starts from", "reads"]
     return table(rows, header)
 

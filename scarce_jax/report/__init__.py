@@ -28,7 +28,7 @@ def report(
 
     The main result of each run is predicted once for every image of the split, for the confusion matrix and to choose
     the images that are shown. Masks that its stages inferred of training images, and that results measure, are shown
-    too. Where that cannot be done the file is made without, and says why.
+    too. Where that cannot be done the file does without, and says why.
 
     Args:
       runs: run folders.
@@ -45,7 +45,7 @@ def report(
     """
     folders = [pathlib.Path(run) for run in runs]
     _check(folders, images)
-    found = [read_run(folder) for folder in folders]
+    described = [read_run(folder) for folder in folders]
     path = (
         pathlib.Path(out) if out is not None else (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
     )
@@ -54,7 +54,7 @@ def report(
         raise InputError(f"--out {path}: {fault}; expected the name of an HTML file in a folder that exists")
     galleries: list[Gallery] = []
     left_out = []
-    for number, (folder, run) in enumerate(zip(folders, found, strict=True)):
+    for number, (folder, run) in enumerate(zip(folders, described, strict=True)):
         run["name"] = folder.name if [f.name for f in folders].count(folder.name) == 1 else str(folder)
         try:
             run["measured"] = measure(folder, number, galleries, images=images, data_dir=data_dir, split=split)
@@ -69,7 +69,7 @@ def report(
         if unfinished:
             left_out.append(f"{run['name']}: not finished ({', '.join(unfinished)}); the report says what is done")
     shown = [gallery.content() for gallery in galleries if images]
-    content = {"runs": found, **compare(found), "galleries": shown, "left_out": left_out}
+    content = {"runs": described, **compare(described), "galleries": shown, "left_out": left_out}
     size = write_page(path, content)
     return {
         "report": str(path),

@@ -43,7 +43,7 @@ def compare(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     values = {key: [group.get(key) for group in settings] for key in keys}
     return {
         "groups": groups,
-        "differences": {key: found for key, found in values.items() if any(v != found[0] for v in found)},
+        "differences": {key: column for key, column in values.items() if any(v != column[0] for v in column)},
     }
 
 
@@ -62,8 +62,8 @@ def _over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, lis
             for key, value in {**figures, **per_class}.items():
                 if isinstance(value, int | float):
                     values.setdefault(name, {}).setdefault(key, []).append(value)
-    found = {name: {key: spread(v) for key, v in figures.items()} for name, figures in values.items()}
+    spreads = {name: {key: spread(v) for key, v in figures.items()} for name, figures in values.items()}
     return {
         name: {key: [of["mean"], of["half_range"], of["n"]] for key, of in figures.items()}
-        for name, figures in found.items()
+        for name, figures in spreads.items()
     }

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scarce_jax.config_files import leaves
 from scarce_jax.data.budget import Manifest
 from scarce_jax.runs import read_facts
 from scarce_jax.training.folder import read_json
@@ -45,7 +46,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "git_revision": facts["git_revision"],
         "written": datetime.datetime.fromtimestamp(written, datetime.UTC).isoformat(" ", "minutes"),
         "command": facts["command"],
-        "settings": flatten(config),
+        "settings": leaves(config),
         "classes": facts["classes"],
         "palette": facts["palette"],
         "finished": finished.exists(),
@@ -56,20 +57,6 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "tables": summary["tables"],
         "paper": config["paper"],
     }
-
-
-def flatten(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name; a list stays one value unless it holds more than plain values."""
-    if isinstance(value, Mapping):
-        inner = value.items()
-    elif isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
-        inner = enumerate(value)
-    else:
-        return {name: value}
-    found: dict[str, Any] = {}
-    for key, item in inner:
-        found |= flatten(item, f"{name}.{key}" if name else str(key))
-    return found
 
 
 def _config_name(command: Sequence[str], folder: pathlib.Path) -> str:
@@ -85,7 +72,7 @@ def _stages(
     begun = sorted(folder.glob("*/stage.json"), key=lambda path: path.stat().st_mtime)
     known = [stage["name"] for stage in summary.get("stages", ())]
     names = list(dict.fromkeys([*known, *(path.parent.name for path in begun), *facts["steps"]]))
-    found = []
+    stages = []
     for name in names:
         path = folder / name / "DONE"
         done = read_json(path) if path.exists() else None
@@ -103,8 +90,8 @@ def _stages(
         }
         for key in ("seconds", "compile_seconds", "examples", "kept_step", "read"):
             stage[key] = done.get(key) if done else None
-        found.append(stage)
-    return found
+        stages.append(stage)
+    return stages
 
 
 def _statistic(function: Any, values: Sequence[float]) -> float | None:
@@ -128,5 +115,5 @@ def _curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[list
 def _thinned(curve: Sequence[tuple[int, float]]) -> list[list[float]]:
     """At most about `POINTS` of the points, evenly taken, the last one among them; values to 6 figures."""
     stride = -(-len(curve) // POINTS)
-    kept = curve[(len(curve) - 1) % stride :: stride]
-    return [[step for step, _ in kept], [float(f"{value:.6g}") for _, value in kept]]
+    points = curve[(len(curve) - 1) % stride :: stride]
+    return [[step for step, _ in points], [float(f"{value:.6g}") for _, value in points]]

@@ -18,7 +18,7 @@ from scarce_jax.errors import InputError
 from scarce_jax.runs import set_xla_flags, train
 from scarce_jax.sweep.axes import Axis, Combination, combine
 from scarce_jax.sweep.plot import draw
-from scarce_jax.sweep.table import make_table, paper_figures
+from scarce_jax.sweep.table import make_table
 from scarce_jax.training.log import write_json
 
 log = logging.getLogger("scarce_jax")
@@ -42,14 +42,13 @@ def sweep(
       config: a method's Config.
       over: what is swept, and its values. `{"budget.fine": [10, 25], "seed": [0, 1]}` is the product of two axes;
         `{"budget.fine+detailer.steps": [(10, 1000), (500, 9000)]}` changes two fields together; `{"paper.table_1":
-        None}` takes every row of that table of `config.paper`, and `[10, 25]` those that begin so: its columns that
-        are fields of the config are set, such as the paper's number of steps by size. Runs that differ in the axis
-        with `seed` alone are repeats, whose mean and spread the table has.
+        None}` takes every row of that table of `config.paper`, and `[10, 25]` those that begin so (`sweep.paper`). Runs
+        that differ in the axis with `seed` alone are repeats, whose mean and spread the table has.
       workdir: the folder of the sweep.
       data_dir: as in `train`.
 
     Returns:
-      The content of table.json, see `sweep_table.make_table`; "failed" names the runs that failed, and why.
+      The content of table.json, see `sweep.table.make_table`; "failed" names the runs that failed, and why.
 
     Raises:
       InputError: before anything starts: an axis or a combination is wrong, or a dataset is not prepared.
@@ -61,7 +60,6 @@ def sweep(
     for dataset in {run.config.dataset for run in runs}:
         if not is_generated(dataset):
             load_info(dataset, None if data_dir is None else os.fspath(data_dir))
-    _tell_differences(config, axes, runs)
     summaries: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}
     table = {}
@@ -100,10 +98,3 @@ def plan(
         except InputError as error:
             raise InputError(f"{run.name}: {error}") from error
     return axes, runs, described
-
-
-def _tell_differences(config: Any, axes: Sequence[Axis], runs: Sequence[Combination]) -> None:
-    """Says before hours of training that a combination is not the one whose figure the paper reports."""
-    for shown in {str(run.row): run for run in runs}.values():
-        for field, value in paper_figures(config, axes, shown)[1].items():
-            log.warning("%s: the paper has %s %s, here %s", shown.name, field, value["paper"], value["here"])

@@ -37,7 +37,7 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
     looks = itertools.cycle(zip(COLOURS, itertools.cycle(MARKERS), strict=False))
     style = dict(zip(results, looks, strict=False))
     numeric = next(((axis, i) for axis in axes for i in range(len(axis["fields"])) if _is_scale(axis, i)), None)
-    across = list((numeric[0] if numeric else axes[0])["fields"]) if axes else []
+    across = (numeric[0] if numeric else axes[0])["fields"] if axes else []
     if numeric:
         draw_panel = functools.partial(_curves, along=across[numeric[1]])
     else:
@@ -58,7 +58,7 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
         title, members = panel
         draw_panel(axis, members, style)
         axis.set_title(title, fontsize=10, loc="left")
-        axis.set_xlabel(_heading(numeric, across))
+        axis.set_xlabel(across[numeric[1]] if numeric else ", ".join(across))
         axis.tick_params(labelbottom=True)
         axis.grid(axis="y", color="0.9")
         axis.set_axisbelow(True)
@@ -67,12 +67,12 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
             axis.set_ylabel(f"{heading} on {table['dataset']}/{table['split']}")
     handles = [
         Line2D([], [], color=colour, marker=marker, label=name, linestyle="-" if numeric else "")
-        for name, (colour, marker) in sorted(style.items(), key=lambda item: -_last(rows, item[0]))
+        for name, (colour, marker) in sorted(style.items(), key=lambda style: -_last(rows, style[0]))
     ]
-    if any(found["paper"] is not None for row in rows for found in row["results"].values()):
+    if any(result["paper"] is not None for row in rows for result in row["results"].values()):
         dashed = "--" if numeric else ""
         handles.append(Line2D([], [], color="0.4", marker="o", mfc="white", linestyle=dashed, label="paper"))
-    if numeric and any(found["figure"]["n"] > 1 for row in rows for found in row["results"].values()):
+    if numeric and any(result["figure"]["n"] > 1 for row in rows for result in row["results"].values()):
         handles.append(Patch(color="0.4", alpha=0.2, lw=0, label="range over repeats"))
     if handles:
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
@@ -105,14 +105,14 @@ def _curves(axis: Any, rows: Sequence[Mapping], style: Mapping[str, tuple[str, s
     rows = sorted(rows, key=lambda row: row["values"][along])
     swept = sorted({row["values"][along] for row in rows})
     for name, (colour, marker) in style.items():
-        found = [(row["values"][along], row["results"][name]) for row in rows if name in row["results"]]
-        ours = [(x, result["figure"]) for x, result in found if result["figure"]["n"]]
+        points = [(row["values"][along], row["results"][name]) for row in rows if name in row["results"]]
+        ours = [(x, result["figure"]) for x, result in points if result["figure"]["n"]]
         xs = [x for x, _ in ours]
         axis.plot(xs, [y["mean"] for _, y in ours], color=colour, marker=marker, markersize=5)
         if any(y["n"] > 1 for _, y in ours):
             known = [[value for value in y["values"] if value is not None] for _, y in ours]
             axis.fill_between(xs, *([end(v) for v in known] for end in (min, max)), color=colour, alpha=0.2, lw=0)
-        cited = [(x, result["paper"]) for x, result in found if result["paper"] is not None]
+        cited = [(x, result["paper"]) for x, result in points if result["paper"] is not None]
         axis.plot([x for x, _ in cited], [y for _, y in cited], "--", color=colour, marker=marker, mfc="white", lw=1)
     if swept[0] > 0 and swept[-1] > 10 * swept[0]:
         axis.set_xscale("log")
@@ -128,13 +128,13 @@ def _groups(axis: Any, rows: Sequence[Mapping], style: Mapping[str, tuple[str, s
             if name not in row["results"]:
                 continue
             x = group + (place - (len(style) - 1) / 2) * pitch
-            found = row["results"][name]
-            known = [value for value in found["figure"]["values"] if value is not None]
+            result = row["results"][name]
+            known = [value for value in result["figure"]["values"] if value is not None]
             axis.plot([x] * len(known), known, color=colour, marker=marker, markersize=5, linestyle="", alpha=0.7)
             if len(known) > 1:
-                axis.hlines(found["figure"]["mean"], x - pitch / 3, x + pitch / 3, color=colour)
-            if found["paper"] is not None:
-                axis.plot(x, found["paper"], color=colour, marker=marker, markersize=7, mfc="white", linestyle="")
+                axis.hlines(result["figure"]["mean"], x - pitch / 3, x + pitch / 3, color=colour)
+            if result["paper"] is not None:
+                axis.plot(x, result["paper"], color=colour, marker=marker, markersize=7, mfc="white", linestyle="")
     shown = ["\n".join(text(row["values"][label]) for label in across) for row in rows]
     axis.set_xticks(range(len(rows)) if across else [], shown if across else [])
     axis.set_xlim(-0.5, len(rows) - 0.5)
@@ -151,11 +151,3 @@ def _is_scale(axis: Mapping[str, Any], label: int) -> bool:
     values = [point[label] for point in axis["values"]]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return numbers and len(set(values)) == len(values)
-
-
-def _heading(numeric: tuple[Mapping[str, Any], int] | None, across: Sequence[str]) -> str:
-    if numeric is None:
-        return ", ".join(across)
-    axis, label = numeric
-    fields = axis["fields"][across[label]]
-    return fields[0] if len(fields) == 1 else across[label]

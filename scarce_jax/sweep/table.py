@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scarce_jax import methods
-from scarce_jax.config_files import to_json
 from scarce_jax.evaluation.confusion import is_group_figure
-from scarce_jax.sweep.axes import Axis, Combination, coordinates, leaves, paper_tables
+from scarce_jax.sweep.axes import Axis, Combination
+from scarce_jax.sweep.paper import figures as paper_figures
 
 FORMAT = 1
 MASKS = ("miou", "mean_accuracy", "pixel_accuracy")
@@ -33,12 +33,11 @@ def make_table(
 
     Returns:
       {"format", "method", "dataset", "split", "axes", "rows", "failed", "missing"}. A row is {"values", "runs",
-      "results", "paper_differs"}; a result {"miou", "mean_accuracy", "pixel_accuracy", "paper"}, with "miou_<group>"
+      "results"}; a result {"miou", "mean_accuracy", "pixel_accuracy", "paper"}, with "miou_<group>"
       where the method has groups of classes, or of image tags {"map", "mean_f1", "paper"}; each figure is {"mean",
       "half_range", "std", "n", "values"} with one value per run of the row, null where it has none.
-      `std` is the sample standard deviation, null for fewer than two values. `paper` is the paper's mIoU or null;
-      `paper_differs` holds the settings that the paper states for the row and that are others here: field ->
-      {"paper", "here"}.
+      `std` is the sample standard deviation, null for fewer than two values. `paper` is the paper's mIoU, null where
+      the paper has none for just these settings.
     """
     rows: list[dict[str, Any]] = []
     grouped: dict[str, list[Combination]] = {}
@@ -46,21 +45,19 @@ def make_table(
         grouped.setdefault(str(dict(run.row)), []).append(run)
     for repeats in grouped.values():
         names = [run.name for run in repeats]
-        cited, differs = paper_figures(config, axes, repeats[0])
-        found = [summaries.get(name, {}).get("results", {}) for name in names]
+        cited = paper_figures(repeats[0].config, config)
+        measured = [summaries.get(name, {}).get("results", {}) for name in names]
         results = {
             result: {
                 **{
-                    figure: spread([results.get(result, {}).get(figure) for results in found])
-                    for figure in _figures(found, result)
+                    figure: spread([results.get(result, {}).get(figure) for results in measured])
+                    for figure in _figures(measured, result)
                 },
                 "paper": cited.get(result),
             }
-            for result in dict.fromkeys(result for results in found for result in results)
+            for result in dict.fromkeys(result for results in measured for result in results)
         }
-        rows.append(
-            {"values": dict(repeats[0].row), "runs": names, "results": results, "paper_differs": differs},
-        )
+        rows.append({"values": dict(repeats[0].row), "runs": names, "results": results})
     return {
         "format": FORMAT,
         "method": methods.name_of(config),
@@ -68,7 +65,7 @@ def make_table(
         "split": config.eval_split,
         "axes": [
             {
-                "fields": {label: list(fields) for label, fields in axis.fields.items()},
+                "fields": list(axis.fields),
                 "values": [list(point) for point in axis.values],
                 "repeats": axis.repeats,
             }
@@ -85,9 +82,9 @@ def main_figure(result: Mapping[str, Any]) -> str:
     return TAGS[0] if TAGS[0] in result else MASKS[0]
 
 
-def _figures(found: Sequence[Mapping[str, Any]], result: str) -> tuple[str, ...]:
+def _figures(measured: Sequence[Mapping[str, Any]], result: str) -> tuple[str, ...]:
     """The result's figures, those over groups of classes too."""
-    figures = dict.fromkeys(figure for results in found for figure in results.get(result, {}))
+    figures = dict.fromkeys(figure for results in measured for figure in results.get(result, {}))
     return TAGS if TAGS[0] in figures else (*MASKS, *filter(is_group_figure, figures))
 
 
@@ -101,38 +98,3 @@ def spread(values: Sequence[float | None]) -> dict[str, Any]:
         "n": len(known),
         "values": list(values),
     }
-
-
-def paper_figures(
-    config: Any, axes: Sequence[Axis], run: Combination
-) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
-    """What the paper reports for a combination: result -> mIoU, and the settings in which its row of a table differs.
-
-    A table's row is the one whose first setting is the combination's; its other settings are compared. A swept field
-    that the table does not state must be as in `config`. The figures that stand outside any table are those of
-    `config` itself, unless its tables say otherwise.
-    """
-    base, here = to_json(config), leaves(to_json(run.config))
-    swept = [field for axis in axes if not axis.repeats for fields in axis.fields.values() for field in fields]
-    changed = {field for field in swept if here[field] != leaves(base)[field]}
-    alone = {name: value for name, value in base["paper"].items() if isinstance(value, float)}
-    figures, differs, holds = {}, {}, not changed
-    for table in paper_tables(base).values():
-        fields = coordinates(base, table)
-        if not fields:
-            continue
-        (first, keyed), *others = fields.items()
-        matching = [i for i, value in enumerate(table[first]) if all(here[field] == value for field in keyed)]
-        stated = {field for targets in fields.values() for field in targets}
-        if not matching or changed - stated:
-            holds = False
-            continue
-        row = {column: entries[matching[0]] for column, entries in table.items()}
-        cited = {column: value for column, value in row.items() if column not in fields}
-        holds = holds and all(alone.get(column, value) == value for column, value in cited.items())
-        figures |= cited
-        for column, targets in others:
-            for field in targets:
-                if here[field] != row[column]:
-                    differs[field] = {"paper": row[column], "here": here[field]}
-    return ({**alone, **figures} if holds else figures), differs

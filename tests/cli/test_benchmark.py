@@ -12,13 +12,16 @@ import pytest
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import methods
-from scarce_jax.benchmark import roofline, training
-from scarce_jax.benchmark.synthetic import SyntheticRows, abstract_consts, inferred
+from scarce_jax.benchmark import benchmark, roofline
 from scarce_jax.benchmark.timing import enough_memory, loader_rate, pace, rates
+from scarce_jax.benchmark.training import CompiledStep, loader_share, time_real_images, train_input
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.schema import SCENES
+from scarce_jax.dry_run import count_parameters
 from scarce_jax.errors import InputError
-from scarce_jax.recipe import Artifact, Mean
+from scarce_jax.optim import Group, Optimizer
+from scarce_jax.recipe import Artifact, Mean, Net
+from scarce_jax.synthetic import SyntheticRows, abstract_consts, inferred
 from scarce_jax.training.inputs import Inputs
 from scarce_jax.training.session import Session
 from tests import tiny
@@ -37,12 +40,25 @@ def words(config, *stages):
     return ["benchmark", CONFIGS / config, *shrunk(*stages), "--budget.fine", 8, "--steps", 2, "--json"]
 
 
-def test_the_record_of_a_training_step(tiny_data, command, monkeypatch):
-    compiled, make_step = [], training.make_step
-    monkeypatch.setattr(training, "make_step", lambda *args: compiled.append(args) or make_step(*args))
-    found = command(*words("supervised_scenes.py", "segmenter"), "--data-dir", tiny_data)
-    assert found.status == 0, found.err
-    record = found.json
+@pytest.mark.parametrize("size", [(32, 32), (40, 48)])
+def test_real_images_go_through_the_program_of_the_random_ones(tiny_data, tiny_nets, size):
+    config = tiny.replaced(tiny.supervised_config(), "segmenter", size=size)
+    opened = session(config, tiny_data)
+    (stage,) = opened.recipe.stages
+    inputs = train_input(
+        opened, stage, "labelled", SyntheticRows(stage.sources["labelled"], opened.recipe, SCENES, 9), True
+    )
+    step = CompiledStep(opened, SCENES, stage)
+    step.time({"labelled": inputs}, 1)
+    program, work = step.program, step.work
+    time_real_images(opened, SCENES, stage, step, 1, config.budget, "train")
+    assert step.program is program and step.work is work
+
+
+def test_the_record_of_a_training_step(tiny_data, command):
+    done = command(*words("supervised_scenes.py", "segmenter"), "--data-dir", tiny_data)
+    assert done.status == 0, done.err
+    record = done.json
     assert (record["config"], record["stage"], record["dtype"]) == ("supervised_scenes", "segmenter", "float32")
     assert (record["device"], record["devices"]) == ("cpu", DEVICES) and record["versions"]["jax"] == jax.__version__
     assert record["global_batch"] == {"labelled": 8} and record["crop"] == {"labelled": [32, 32]}
@@ -50,49 +66,41 @@ def test_the_record_of_a_training_step(tiny_data, command, monkeypatch):
         assert line["steps"] == 2 and line["loss_is_finite"] and 0 < line["median_step_ms"] <= line["p90_step_ms"]
         assert line["images_per_second"] == pytest.approx(DEVICES * line["images_per_second_per_device"], rel=1e-3)
         assert 0 <= line["data_wait"] <= 1
-    assert record["lower_seconds"] > 0 and record["compile_seconds"] > 0 and record["peak_bytes"] > 0
+    # Rounded to milliseconds, in which a program that was compiled before is there.
+    assert record["lower_seconds"] >= 0 and record["compile_seconds"] >= 0 and record["peak_bytes"] > 0
     seconds = 8 / record["images_per_second"]
     assert record["flops_per_second"] == pytest.approx(record["flops"] / seconds) and record["flops"] > 0
     assert record["share_of_peak"] is None and record["real"]["loader_images_per_second"] > 0
-    # As many images of the same shapes: the real images go through the program that the random ones went through.
-    assert len(compiled) == 1
-    assert "random images" in found.out and "the dataset's images" in found.out
+    assert "random images" in done.out and "the dataset's images" in done.out
 
 
 def test_the_record_of_predictions(command, tmp_path):
     argv = [*words("detailer_scenes.py", "detailer", "classifier"), "--data-dir", tmp_path, "--mode", "infer"]
-    found = command(*argv, "--native", 40, 50, "--batch", 2)
-    assert found.status == 0, found.err
-    record = found.json
+    done = command(*argv, "--native", 40, 50, "--batch", 2)
+    assert done.status == 0, done.err
+    record = done.json
     assert (record["stage"], record["result"], record["native_size"]) == ("detailer", "detailer", [40, 50])
-    assert [line["batch"] for line in record["batches"]] == [1, 2] and record["best_batch"] in (1, 2)
-    assert record["global_batch"] == DEVICES * record["best_batch"] and record["latency"]["median_step_ms"] > 0
-    assert record["flops"] > 0 and all(line["first_call_seconds"] > 0 for line in record["batches"])
+    assert record["global_batch"] == 2 * DEVICES and record["latency"]["median_step_ms"] > 0
+    assert record["images_per_second"] > 0 and record["flops"] > 0 and record["first_call_seconds"] > 0
+    assert f"batch {2 * DEVICES}" in done.out
 
 
 @pytest.mark.parametrize("ratio", [1.0, 2.0])
-def test_a_slow_loader_is_named(tiny_data, tiny_nets, monkeypatch, caplog, ratio):
-    config = tiny.supervised_config()
-    line = {"images_per_second": 80.0}
-    monkeypatch.setattr(training.Training, "_time", lambda self, inputs: (dict(line), {}))
-    monkeypatch.setattr(training, "loader_rate", lambda streams, steps: ratio * 10)
+def test_a_slow_loader_is_named(monkeypatch, caplog, ratio):
     monkeypatch.setattr(logging.getLogger("scarce_jax"), "propagate", True)
-    measured = training.Training(session(config, tiny_data), SCENES, config, True, None, 2, None, None)
-    measured.choose()
-    real, missing = measured.real()
-    assert (real["loader_to_step"], real["loader_images_per_second"], missing) == (ratio, 80 * ratio, None)
-    assert ("the loader gives 80.0 images/s" in caplog.text) == (ratio < 1.3)
+    share = loader_share(80 * ratio, 80.0, workers=2)
+    assert share == {"loader_images_per_second": 80 * ratio, "loader_to_step": ratio}
+    assert (f"the loader gives {80 * ratio} images/s" in caplog.text) == (ratio < 1.3)
 
 
-def test_a_stage_that_reads_what_only_a_run_has_is_timed_on_random_images_alone(tiny_data, tiny_nets):
+def test_a_stage_that_reads_what_only_a_run_has_is_timed_on_random_images_alone(tiny_data, tiny_nets, tmp_path):
     config = tiny.detailer_config(compare=True, student=True)
-    for stage, prepared, reason in (
-        ("student_detailed", True, "reads detail/mask, which only a run has"),
-        ("student_detailed", False, "dataset scenes is not prepared"),
+    for data_dir, reason in (
+        (tiny_data, "reads detail/mask, which only a run has"),
+        (tmp_path, "dataset scenes is not prepared"),
     ):
-        measured = training.Training(session(config, tiny_data), SCENES, config, prepared, stage, 2, None, None)
-        measured.choose()
-        assert measured.real() == (None, reason)
+        record = benchmark(config, stage="student_detailed", steps=1, data_dir=data_dir)
+        assert (record["real"], record["real_missing"]) == (None, reason) and record["images_per_second"] > 0
 
 
 WRONG = {
@@ -224,3 +232,15 @@ def test_running_out_of_memory_is_one_message():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes")
     with pytest.raises(jax.errors.JaxRuntimeError), enough_memory("batch 64"):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+def test_what_no_optimizer_moves_is_not_trainable():
+    inputs = (jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32),)
+    net = Net(module=tiny.TinyNet(classes=3), inputs=inputs, optim=Optimizer(lr=0.1))
+    total, trainable = count_parameters(net)
+    assert total == trainable > 0
+    kernel = 3 * 3 * 3 * 8
+    groups = (Group(pattern="^conv/", lr=0.0), Group())
+    partly = dataclasses.replace(net, optim=Optimizer(lr=0.1, groups=groups))
+    assert count_parameters(partly) == (total, total - kernel)
+    assert count_parameters(dataclasses.replace(net, optim=None)) == (total, 0)

@@ -107,6 +107,7 @@ def seen(content, tmp_path):
     return frames
 
 
+@pytest.mark.browser
 def test_the_page_works_and_shows_the_figures_at_every_width(seen):
     for width, found in seen.items():
         assert found["problems"] == [] and found["fetched"] == [] and found["broken"] == 0, width

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.errors import InputError
-from scarce_jax.recipe import Artifact, Infer, Mean, Net, NetState, Recipe, Source, Stage, Train
+from scarce_jax.recipe import Artifact, Eval, Infer, Mean, Net, NetState, Recipe, Source, Stage, Train
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.infer import compile_predict
@@ -90,8 +90,8 @@ def row_spec(
     spec |= {name: jax.ShapeDtypeStruct((), jnp.int32) for name in ("height", "width")}
     for field in source.fields:
         if isinstance(field, Artifact):
-            found = inferred(recipe, info, field, native)
-            spec[field.name] = mask if found.dtype == jnp.uint8 and len(found.shape) == 2 else found
+            entry = inferred(recipe, info, field, native)
+            spec[field.name] = mask if entry.dtype == jnp.uint8 and len(entry.shape) == 2 else entry
         else:
             spec[field] = jax.ShapeDtypeStruct((len(info.classes),), jnp.uint8) if field == "tags" else mask
     if source.labels:
@@ -115,9 +115,9 @@ def inferred(
         return stage.predict(nets, batch, consts)
 
     rows = _stacked(row_spec(stage.source, recipe, info, native), 1)
-    found = jax.eval_shape(predict, abstract_nets(stage.nets), rows, abstract_consts(stage, recipe, info))
-    one = found[artifact.name]
-    return jax.ShapeDtypeStruct(one.shape[1:], jnp.float32 if isinstance(stage.write, Mean) else one.dtype)
+    fields = jax.eval_shape(predict, abstract_nets(stage.nets), rows, abstract_consts(stage, recipe, info))
+    values = fields[artifact.name]
+    return jax.ShapeDtypeStruct(values.shape[1:], jnp.float32 if isinstance(stage.write, Mean) else values.dtype)
 
 
 def abstract_nets(nets: Mapping[str, Net]) -> dict[str, NetState]:
@@ -125,15 +125,24 @@ def abstract_nets(nets: Mapping[str, Net]) -> dict[str, NetState]:
     return {role: state_lib.abstract_net(net) for role, net in nets.items()}
 
 
-def abstract_consts(stage: Stage, recipe: Recipe, info: DatasetInfo) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_consts(stage: Stage | Eval, recipe: Recipe, info: DatasetInfo) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a stage's constants."""
-    found = {}
-    for name, value in stage.consts.items():
-        if isinstance(value, Artifact):
-            found[name] = inferred(recipe, info, value)
-        else:
-            found[name] = jax.ShapeDtypeStruct(np.shape(value), np.asarray(value).dtype)
-    return found
+    return {
+        name: inferred(recipe, info, value)
+        if isinstance(value, Artifact)
+        else jax.ShapeDtypeStruct(np.shape(value), np.asarray(value).dtype)
+        for name, value in stage.consts.items()
+    }
+
+
+def ones_for_artifacts(stage: Stage | Eval, recipe: Recipe, info: DatasetInfo, mesh: Mesh) -> dict[str, jax.Array]:
+    """A stage's constants, replicated; ones in place of what an earlier stage would leave."""
+    specs = abstract_consts(stage, recipe, info)
+    values = {
+        name: np.ones(specs[name].shape, specs[name].dtype) if isinstance(value, Artifact) else value
+        for name, value in stage.consts.items()
+    }
+    return mesh_lib.replicate(mesh, values)
 
 
 def _stacked(spec: Any, *leading: int) -> Any:
@@ -177,8 +186,8 @@ def lower(
 def resident_bytes(source: Source, recipe: Recipe, info: DatasetInfo, count: int, runtime: Runtime, mesh: Mesh) -> int:
     """What so many decoded examples of a source take on each device, 0 where it streams."""
     rows = SyntheticRows(source, recipe, info, count)
-    wanted = runtime.resident if source.resident is None else source.resident
-    if not (fits(rows, mesh) if wanted is None else wanted):
+    resident = runtime.resident if source.resident is None else source.resident
+    if not (fits(rows, mesh) if resident is None else resident):
         return 0
     return count * sum(math.prod(x.shape) * x.dtype.itemsize for x in rows.spec.values())
 
@@ -186,3 +195,12 @@ def resident_bytes(source: Source, recipe: Recipe, info: DatasetInfo, count: int
 def number_of_steps(stage: Train) -> int:
     """Steps for the learning rate's schedule, which no program's cost depends on."""
     return stage.steps if isinstance(stage.steps, int) else 1000
+
+
+def peak_bytes(compiled: jax.stages.Compiled) -> int | None:
+    """Memory of one device that a compiled program takes: arguments, results, temporary values and its code."""
+    stats = compiled.memory_analysis()
+    if stats is None:
+        return None
+    buffers = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+    return int(buffers + stats.temp_size_in_bytes + stats.generated_code_size_in_bytes)
