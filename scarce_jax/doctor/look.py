@@ -226,8 +226,8 @@ def _read_ids(path: pathlib.Path, facts: Facts) -> np.ndarray | None:
                     file=path,
                     found=f"a {form} file",
                     expected="class ids in an 8-bit grey or palette PNG",
-                    advice="export the masks again as PNG from where they were drawn; lossy compression changes ids along "
-                    "every border, and only a WebP saved without loss can be converted",
+                    advice="export the masks again as PNG from where they were drawn; lossy compression changes ids "
+                    "along every border, and only a WebP saved without loss can be converted",
                 )
             )
             return None
