@@ -65,15 +65,15 @@ def main(argv: Sequence[str]) -> int:
 def _usage_fault(options: Options) -> str:
     """What is missing or too much among the flags, in words; empty where nothing is."""
     ways = {"DATASET": options.dataset, "--source": options.source, "--images": options.images}
-    given = [name for name, value in ways.items() if value is not None]
-    if len(given) != 1:
-        got = " and ".join(given) or "none"
-        return f"expected one of DATASET, --source DIR, or --images DIR --masks DIR; got {got}"
+    used = [name for name, value in ways.items() if value is not None]
+    if len(used) != 1:
+        names = " and ".join(used) or "none"
+        return f"expected one of DATASET, --source DIR, or --images DIR --masks DIR; got {names}"
     loose = {"--masks": options.masks, "--coarse": options.coarse, "--classes": options.classes}
     loose["--ignore"] = options.ignore if options.ignore != 255 else None
     extra = [name for name, value in loose.items() if value is not None]
-    if given == ["--images"]:
+    if used == ["--images"]:
         return "" if options.masks is not None else "--images needs --masks DIR, the folder of their masks"
     if extra:
-        return f"{', '.join(extra)}: for --images only; {given[0]} knows its masks and classes"
-    return f"--data-dir is for DATASET only, not for {given[0]}" if given == ["--source"] and options.data_dir else ""
+        return f"{', '.join(extra)}: for --images only; {used[0]} knows its masks and classes"
+    return f"--data-dir is for DATASET only, not for {used[0]}" if used == ["--source"] and options.data_dir else ""

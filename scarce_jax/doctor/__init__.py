@@ -134,14 +134,14 @@ def _checked(
     facts = list(_read_all(items, read))
     for fault in (fault for f in facts for fault in f.faults):
         findings.add(**dataclasses.asdict(fault))
-    check_colours(facts, expected, findings)
+    check_colours(facts, findings)
     notes = check_ids(facts, expected, findings)
     check_empty(facts, expected, places, findings)
     check_coarse(facts, expected, findings)
     check_tags(facts, expected, findings)
     check_copies(facts, findings)
     found = findings.all()
-    held = [{"image": f.picture, "mask": f.fine, "coarse": f.coarse} for f in facts]
+    held = [{"image": f.digest, "mask": f.fine, "coarse": f.coarse} for f in facts]
     files = {
         key: sum(getattr(f.item, key) is not None or kept[key] is not None for f, kept in zip(facts, held, strict=True))
         for key in ("image", "mask", "coarse")

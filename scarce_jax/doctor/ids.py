@@ -1,4 +1,4 @@
-"""Rules about ids over all masks: range, the code of void, interpolation, classes without a pixel."""
+"""Rules about ids over all masks: range, the code of void, classes without a pixel."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ class Expected:
     @property
     def void(self) -> frozenset[int]:
         return frozenset({*self.ignore, IGNORE})
+
+    def declare(self, value: int | str) -> str:
+        """How to say that an id is void, without a change of the masks."""
+        return f"give --ignore {value}" if self.settable else f'write "ignore": {value} in classes.json'
 
     @property
     def ids(self) -> str:
@@ -78,18 +82,6 @@ def check_ids(facts: Sequence[Facts], expected: Expected, findings: Findings) ->
             advice="void seems to be 255 here: leave --ignore out",
             certain=False,
         )
-    for mask in masks:
-        if mask.blended:
-            findings.add(
-                "interpolated-mask",
-                mask.file,
-                f"{mask.blended:.0%} of the border pixels have an id between those of their two neighbours, "
-                f"{plural(len(mask.counts), 'id')} in all",
-                expected="one id up to a border and another one from there on",
-                advice="masks must be resized by nearest neighbour: make them again from the originals; blended ids "
-                "are classes that were never drawn",
-                certain=False,
-            )
     if expected.names is None:
         return [f"ids {ranges(used)} are in the masks; --classes N or a file of names also checks their range"]
     return []
@@ -127,32 +119,21 @@ def _check_range(masks: Sequence[MaskFacts], expected: Expected, findings: Findi
     bad = {id(mask): [v for v in mask.counts if v not in allowed] for mask in masks}
     values = {v for found in bad.values() for v in found}
     beyond = len(expected.names)
-    holders = _holding(masks, beyond)[1]
-    lines = sum(mask.outlines.get(beyond, False) for mask in masks)
-    if values == {beyond} and (holders > len(masks) / 2 or lines):
-        why = "runs along the borders of the others" if lines else f"is in {holders:,} of {plural(len(masks), 'mask')}"
-        how = f"give --ignore {beyond}" if expected.settable else f"write 255 in place of {beyond}"
-        advice = (
-            f"{beyond} is one beyond the classes and {why}, so it is probably void: {how}; if it is a class, there are "
-            f"{beyond + 1} classes"
-        )
+    if values == {beyond}:
+        advice = _beyond_advice(masks, beyond, expected)
         kind = "void-code"
     else:
         kind = "id-out-of-range"
-        if any(mask.blended for mask in masks if bad[id(mask)]):
-            advice = (
-                "these masks were resized or compressed with blending (see interpolated-mask): make them again by "
-                "nearest neighbour"
-            )
-        elif max(values, default=0) >= 1000:
+        if max(values, default=0) >= 1000:
             advice = (
                 "ids in the thousands are instance ids (in Cityscapes class * 1000 + number): use the files of "
                 "class ids"
             )
         else:
             advice = (
-                "recode these ids, as void (255) or as the class that is meant; if they are classes, the list of "
-                "classes is too short; a palette or grey picture made from colours has no class ids at all"
+                "if they are classes, the list of classes is too short; if they are void, say so "
+                f"({expected.declare('ID')}); many different ones come from resizing with blending, or from a grey "
+                "picture made of colours: make the masks again from the originals"
             )
     for mask in masks:
         if bad[id(mask)]:
@@ -165,6 +146,20 @@ def _check_range(masks: Sequence[MaskFacts], expected: Expected, findings: Findi
                 expected=f"ids {expected.ids}",
                 advice=advice,
             )
+
+
+def _beyond_advice(masks: Sequence[MaskFacts], beyond: int, expected: Expected) -> str:
+    """What to do about the id after the last class. It may be a class, so the advice never is to erase it."""
+    if not any(0 in mask.counts for mask in masks):
+        return "0 is in no mask, so the ids start at 1: subtract 1 from each, and leave 255 as it is"
+    void = f"if {beyond} is void, {expected.declare(beyond)}"
+    if any(mask.outlines.get(beyond) for mask in masks):
+        return f"{beyond} runs along the borders of the others, as void does: {void}; if it is a class, name it"
+    return (
+        f"the ids 0..{beyond} are one more than the names of classes: if 0 is a "
+        f"class without a name, such as the background, put its name first; if 0 is void, save void as 255 and every "
+        f"class one lower; {void}"
+    )
 
 
 def _check_unknown_range(masks: Sequence[MaskFacts], used: list[int], expected: Expected, findings: Findings) -> None:
@@ -216,7 +211,7 @@ def _report_shifted(masks: Sequence[MaskFacts], expected: Expected, findings: Fi
                 mask.file,
                 f"0 along the borders, and ids up to {max(v for v in mask.counts if v != IGNORE)}",
                 expected=f"ids {expected.ids}",
-                advice="the ids are one too high, with 0 as void: subtract 1 from each and write 255 in place of 0",
+                advice="the ids are one too high, with 0 as void: save every class one lower, and void as 255",
             )
 
 
@@ -226,7 +221,8 @@ def _check_outlines(masks: Sequence[MaskFacts], expected: Expected, findings: Fi
         if expected.names is not None and value >= len(expected.names):
             continue
         for mask in _outlining(masks, value):
-            how = f"give --ignore {value}" if expected.settable else "write 255 in place of it"
+            inside = expected.names is not None and not expected.settable
+            how = "take it off the list of classes and save void as 255" if inside else expected.declare(value)
             findings.add(
                 "void-code",
                 mask.file,
@@ -264,7 +260,7 @@ def _check_void_names(expected: Expected, mask: MaskFacts, findings: Findings) -
                 mask.file,
                 f"class {expected.name(index)} is in the list of classes",
                 expected="classes to be learned alone; void pixels are 255",
-                advice="take it off the list and write 255 in its place, unless it is to be predicted",
+                advice="unless it is to be predicted, take it off the list and save void as 255",
                 certain=False,
             )
 

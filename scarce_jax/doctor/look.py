@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from scarce_jax.data.builders.files import mask_ids, wxh
 from scarce_jax.data.images import read_image
-from scarce_jax.doctor.pixels import Picture, blended, outline, picture
+from scarce_jax.doctor.pixels import digest, outline
 from scarce_jax.errors import InputError
 
 ID_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
@@ -61,14 +61,12 @@ class MaskFacts:
       file: its name in messages.
       counts: id -> pixels.
       outlines: for 0 and the highest id, whether it runs along the borders of the others (see `outline`).
-      blended: the share of border pixels whose id lies strictly between their neighbours', where it is suspicious.
       bits: 16 or 32 where the file has more than 8.
     """
 
     file: object
     counts: dict[int, int]
     outlines: dict[int, bool]
-    blended: float = 0.0
     bits: int = 8
 
 
@@ -84,7 +82,7 @@ class Facts:
 
     item: Item
     faults: list[Fault]
-    picture: Picture | None = None
+    digest: bytes | None = None
     fine: MaskFacts | None = None
     coarse: MaskFacts | None = None
     colours: dict[pathlib.Path, Colours] = dataclasses.field(default_factory=dict)
@@ -133,7 +131,7 @@ def examine(
       files: what "fine" and "coarse" are called in messages.
     """
     if image is not None:
-        facts.picture = picture(image)
+        facts.digest = digest(image)
         first = image[0, 0]
         # A few pixels tell it for nearly all images, at once.
         if (image[::16, ::16] == first).all() and (image == first).all():
@@ -185,7 +183,7 @@ def mask_facts(file: object, ids: np.ndarray, void: frozenset[int], deep: bool) 
     outlines = {}
     if deep and bits == 8 and len(counts) > 2:
         outlines = {v: outline(small, v) for v in {0, max(classes, default=0)} & set(counts)}
-    return MaskFacts(file=file, counts=counts, outlines=outlines, blended=blended(small), bits=bits)
+    return MaskFacts(file=file, counts=counts, outlines=outlines, bits=bits)
 
 
 def unreadable(path: pathlib.Path, what: str, error: Exception) -> Fault:
@@ -228,8 +226,8 @@ def _read_ids(path: pathlib.Path, facts: Facts) -> np.ndarray | None:
                     file=path,
                     found=f"a {form} file",
                     expected="class ids in an 8-bit grey or palette PNG",
-                    advice="export the masks again as PNG from where they were drawn; this compression has changed ids "
-                    "along every border, and converting the file does not bring them back",
+                    advice="export the masks again as PNG from where they were drawn; lossy compression changes ids "
+                    "along every border, and only a WebP saved without loss can be converted",
                 )
             )
             return None

@@ -1,8 +1,7 @@
-"""Measures of single arrays: what an id looks like in a mask, and what an image is known again by."""
+"""Measures of single arrays: a hash of an image, and whether an id of a mask is drawn as a line."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator
 
@@ -10,27 +9,11 @@ import cv2
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Picture:
-    """What is kept of an image: a hash of its pixels, and a thumbnail with its gradient signs to find its like."""
-
-    digest: bytes
-    signs: np.ndarray  # uint64 [4]
-    thumb: np.ndarray  # uint8 [32, 32] grey
-
-
-def picture(image: np.ndarray) -> Picture:
-    """The facts of uint8 [H, W, 3]."""
-    image = np.ascontiguousarray(image)
-    digest = hashlib.blake2b(image, digest_size=16)
-    digest.update(str(image.shape).encode())
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    steps = cv2.resize(grey, (17, 16), interpolation=cv2.INTER_AREA)
-    return Picture(
-        digest=digest.digest(),
-        signs=np.packbits(steps[:, 1:] > steps[:, :-1]).view(np.uint64),
-        thumb=cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA),
-    )
+def digest(image: np.ndarray) -> bytes:
+    """A hash of the pixels and the size of uint8 [H, W, 3]: equal for equal pictures alone."""
+    state = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16)
+    state.update(str(image.shape).encode())
+    return state.digest()
 
 
 def outline(mask: np.ndarray, value: int) -> bool:
@@ -59,30 +42,6 @@ def outline(mask: np.ndarray, value: int) -> bool:
         borders += np.count_nonzero(border)
         inside += np.count_nonzero(border & (here[near] | here[far]))
     return borders > 0 and inside / borders >= 0.8
-
-
-def blended(mask: np.ndarray) -> float:
-    """The share of border pixels that an interpolation made, 0 where nothing points to one.
-
-    Interpolating ids leaves pixels whose id is strictly between their two neighbours'; in CamVid, VOC and Cityscapes
-    at most 0.02 of the border pixels are so, resized bilinearly at least 0.13.
-
-    Args:
-      mask: uint8 [H, W].
-    """
-    borders = between = beyond = 0
-    values: set[int] = set()
-    for axis in (0, 1):
-        low, middle, high = (np.moveaxis(mask, axis, 0)[s] for s in (np.s_[:-2], np.s_[1:-1], np.s_[2:]))
-        border = low != high
-        rising = (low < middle) & (middle < high)
-        inside = rising | ((low > middle) & (middle > high))
-        borders += np.count_nonzero(border)
-        between += np.count_nonzero(inside)
-        beyond += np.count_nonzero(border & (middle != low) & (middle != high) & ~inside)
-        values |= set(np.unique(middle[inside]).tolist())
-    suspicious = borders >= 50 and between >= 0.08 * borders and between > 1.5 * beyond and len(values) >= 3
-    return between / borders if suspicious else 0.0
 
 
 def _neighbours() -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from typing import Any
 
 SHOWN = 3
-"""Files named for each finding; the others are counted."""
+"""Files of a finding that the JSON names; the others are counted."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -42,14 +41,10 @@ class Finding:
         }
 
     def __str__(self) -> str:
-        lines = [f"{'PROBLEM' if self.certain else 'WARNING'} {self.kind}, {plural(self.count, 'case')}"]
-        for file, found in self.examples:
-            lines += _hanging(f"{file}: ", found)
-        if len(self.examples) == SHOWN < self.count:
-            lines.append(f"  ... and {self.count - len(self.examples):,} more")
-        lines += _hanging("expected: ", self.expected)
-        lines += _hanging("do:       ", self.advice)
-        return "\n".join(lines)
+        file, found = self.examples[0]
+        where = f"in {file}" if self.count == 1 else f"in {self.count:,} places, first {file}"
+        level = "PROBLEM" if self.certain else "WARNING"
+        return f"{level} {self.kind} {where}: {found}; expected {self.expected}. To do: {self.advice}."
 
 
 class Findings:
@@ -132,7 +127,7 @@ class Report:
         for note in self.notes:
             blocks[0] += f"\nNote: {note}"
         blocks += [str(finding) for finding in (*self.problems, *self.warnings)]
-        return "\n\n".join(blocks)
+        return "\n".join(blocks)
 
 
 def plural(count: int, what: str) -> str:
@@ -145,15 +140,3 @@ def printable(text: object) -> str:
     """Text that any terminal and JSON take: bytes of a name that are no UTF-8, and control characters, escaped."""
     clean = str(text).encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in clean)
-
-
-def _hanging(head: str, text: str) -> list[str]:
-    indent = "    " if len(head) > 12 else " " * (2 + len(head))
-    return textwrap.wrap(
-        f"{head}{text}",
-        width=112,
-        initial_indent="  ",
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -8,11 +8,12 @@ import pathlib
 
 from scarce_jax.data.builders.folder import CLASSES, IMAGES, MASKS, Folder, find_splits, find_tags
 from scarce_jax.data.builders.folder_files import Classes, read_classes
+from scarce_jax.data.images import SUFFIXES
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.doctor.ids import Expected
 from scarce_jax.doctor.layouts import pair_folders
 from scarce_jax.doctor.look import Item
-from scarce_jax.doctor.report import Findings
+from scarce_jax.doctor.report import Findings, plural
 from scarce_jax.errors import InputError
 
 
@@ -59,6 +60,7 @@ def source_items(source: pathlib.Path, findings: Findings) -> tuple[list[Item], 
         masks, coarse = (folder if folder.is_dir() else None for folder in folders)
         items += pair_folders(source / split / IMAGES, masks, coarse, split, findings)
         places[split] = masks or source / split
+        _find_unread(source / split, findings)
     images: dict[str, dict[str, pathlib.Path]] = {split: {} for split in places}
     for item in items:
         images[item.split][item.name] = item.image
@@ -72,6 +74,22 @@ def source_items(source: pathlib.Path, findings: Findings) -> tuple[list[Item], 
     classes_of = {name: frozenset(row.nonzero()[0].tolist()) for name, row in tags.items()}
     items = [dataclasses.replace(item, tags=classes_of.get(f"{item.split}/{item.name}")) for item in items]
     return items, _expected(classes), places
+
+
+def _find_unread(split: pathlib.Path, findings: Findings) -> None:
+    """Folders of images that no command reads: masks in `labels` would leave every image unlabelled."""
+    read = (IMAGES, *MASKS.values())
+    for folder in sorted(path for path in split.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        count = sum(path.suffix.lower() in SUFFIXES for path in folder.rglob("*")) if folder.name not in read else 0
+        if count:
+            findings.add(
+                "folder-not-read",
+                folder,
+                f"{plural(count, 'image file')} in a folder that is not read",
+                expected=f"masks in a folder {MASKS['fine']}, coarse masks in a folder {MASKS['coarse']}",
+                advice=f"rename it to {MASKS['fine']} if these are masks, or move it out of the split",
+                certain=not (split / MASKS["fine"]).is_dir(),
+            )
 
 
 def _expected(classes: Classes) -> Expected:

@@ -18,19 +18,19 @@ def loose(tmp_path):
 
 
 def test_a_clean_folder_exits_0(loose, command):
-    found = command("check", *loose, "--classes", 2, "--json")
-    assert found.status == 0 and found.err == ""
-    assert found.out.startswith("Checked 6 files of ")
-    assert found.json["checked"] == 6 and found.json["problems"] == found.json["warnings"] == []
+    finished = command("check", *loose, "--classes", 2, "--json")
+    assert finished.status == 0 and finished.err == ""
+    assert finished.out.startswith("Checked 6 files of ")
+    assert finished.json["checked"] == 6 and finished.json["problems"] == finished.json["warnings"] == []
 
 
 def test_a_fault_exits_1_and_is_in_the_json(loose, command):
     path = loose[3] / "1.png"
     path.write_bytes(b"")
-    found = command("check", *loose, "--classes", 2, "--json")
-    assert found.status == 1
-    assert "PROBLEM empty-file, 1 case" in found.out and str(path) in found.out
-    (problem,) = found.json["problems"]
+    finished = command("check", *loose, "--classes", 2, "--json")
+    assert finished.status == 1
+    assert f"PROBLEM empty-file in {path}: 0 bytes; expected " in finished.out
+    (problem,) = finished.json["problems"]
     assert {key: problem[key] for key in ("kind", "file", "found", "count")} == {
         "kind": "empty-file", "file": str(path), "found": "0 bytes", "count": 1,
     }  # fmt: skip
@@ -39,13 +39,13 @@ def test_a_fault_exits_1_and_is_in_the_json(loose, command):
 
 def test_a_warning_alone_exits_0(loose, command):
     Image.new("RGB", (30, 20), (9, 9, 9)).save(loose[1] / "1.png")
-    found = command("check", *loose, "--classes", 2)
-    assert found.status == 0 and "0 problems, 1 warning" in found.out and "WARNING constant-image" in found.out
+    finished = command("check", *loose, "--classes", 2)
+    assert finished.status == 0 and "0 problems, 1 warning" in finished.out and "WARNING constant-image" in finished.out
 
 
 def test_a_prepared_dataset_is_checked(command, tiny_data):
-    found = command("check", "scenes", "--data-dir", tiny_data)
-    assert found.status == 0 and "Checked 57 files of dataset scenes" in found.out
+    finished = command("check", "scenes", "--data-dir", tiny_data)
+    assert finished.status == 0 and "Checked 57 files of dataset scenes" in finished.out
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_a_prepared_dataset_is_checked(command, tiny_data):
     ],
 )
 def test_flags_that_do_not_go_together_are_usage_errors(flags, holds, command):
-    found = command("check", *flags)
-    assert found.status == 2 and holds in found.err and found.out == ""
+    finished = command("check", *flags)
+    assert finished.status == 2 and holds in finished.err and finished.out == ""
 
 
 def test_wrong_input_is_one_message(loose, refused, tiny_data, tmp_path):
