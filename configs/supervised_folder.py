@@ -12,7 +12,8 @@
      scarce-jax predict runs/mine MORE_PHOTOS --out overlays
 
 The sizes are for one GPU and no figure was measured with them. On a CPU: --segmenter.net.depth 18
---segmenter.net.width 32 --segmenter.size 192 192 --segmenter.augment.crop 128 128 --segmenter.batch 4 --segmenter.steps 600.
+--segmenter.net.width 32 --segmenter.size 192 192 --segmenter.augment.crop 128 128 --segmenter.batch 4
+--segmenter.steps 600.
 """
 
 from scarce_jax.data.budget import Budget

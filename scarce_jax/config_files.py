@@ -31,13 +31,19 @@ def resolve(config: Any) -> Any:
     return config
 
 
-WITHOUT_EFFECT = ("runtime", "compare", "paper")
-"""Settings that change no result."""
+WITHOUT_EFFECT = ("runtime", "compare", "paper", "eval_batch")
+"""Fields, at any level, that change no result."""
 
 
 def default_workdir(config: Any, stem: str | None = None) -> pathlib.Path:
-    """`runs/<stem>-<8 hex of the config>`; `runtime`, `compare` and `paper`, which change no result, are left out."""
-    values = {k: v for k, v in to_json(config).items() if k not in WITHOUT_EFFECT}
+    """`runs/<stem>-<8 hex of the config>`, without the fields that change no result (`WITHOUT_EFFECT`)."""
+
+    def deciding(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: deciding(part) for key, part in value.items() if key not in WITHOUT_EFFECT}
+
+    values = deciding(to_json(config))
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     return pathlib.Path("runs") / f"{stem or methods.name_of(config)}-{digest}"
 

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jax.sharding import Mesh
+
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import methods
 from scarce_jax.config_files import default_workdir, from_json, resolve, to_json, use_compilation_cache
@@ -37,6 +39,7 @@ def train(
     redo: str | None = None,
     reuse: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
     stem: str | None = None,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Runs a config's recipe in a run folder, from where an earlier call stopped.
 
@@ -47,6 +50,7 @@ def train(
       redo: a stage to do again, with all that read from it.
       reuse: another run folder, or several, whose equal finished stages are taken over.
       stem: names the default run folder.
+      mesh: devices to run on; all of them by default.
 
     Returns:
       The content of summary.json.
@@ -87,6 +91,7 @@ def train(
         budget=config.budget,
         train_split=config.train_split,
         runtime=config.runtime,
+        mesh=mesh,
         redo=redo,
         reuse=[pathlib.Path(other) for other in others],
     )
@@ -113,7 +118,9 @@ def read_facts(run_dir: pathlib.Path) -> dict[str, Any]:
     return facts
 
 
-def open_run(run_dir: str | os.PathLike, data_dir: str | os.PathLike | None = None) -> tuple[Session, DatasetInfo, Any]:
+def open_run(
+    run_dir: str | os.PathLike, data_dir: str | os.PathLike | None = None, mesh: Mesh | None = None
+) -> tuple[Session, DatasetInfo, Any]:
     """A finished run's recipe on the devices at hand, its dataset's facts and its config.
 
     Raises:
@@ -136,7 +143,8 @@ def open_run(run_dir: str | os.PathLike, data_dir: str | os.PathLike | None = No
         classes=info.classes,
         run_dir=run_dir,
         data_dir=None if data_dir is None else os.fspath(data_dir),
-        mesh=mesh_lib.make_mesh(),
+        mesh=mesh or mesh_lib.make_mesh(),
+        config=facts["config"],
         runtime=Runtime(workers=os.cpu_count() or 1),
         seed=config.seed,
         manifest=Manifest.read(run_dir / "manifest.json"),
@@ -165,13 +173,14 @@ def open_result(
     *,
     split: str | None = None,
     data_dir: str | os.PathLike | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Session, str, Eval]:
     """A finished run, and one of its results on a split of the dataset that it was trained on.
 
     Raises:
       InputError: no such run, result, split or dataset.
     """
-    session, info, _ = open_run(run_dir, data_dir)
+    session, info, _ = open_run(run_dir, data_dir, mesh)
     name, item = choose_result(session.recipe, session.run_dir, result)
     if split is not None and item.given is not None:
         raise InputError(f"result {name}: is masks inferred on {item.source.split}; leave out --split")
@@ -193,6 +202,7 @@ def evaluate(
     split: str | None = None,
     views: Views | None = None,
     data_dir: str | os.PathLike | None = None,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Restores what a result needs, on whatever devices are here, and measures it.
 
@@ -200,6 +210,7 @@ def evaluate(
       result: its name; default the recipe's first.
       split: default the split that the config measures on.
       views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
+      mesh: devices to run on; all of them by default.
 
     Returns:
       {"run", "result", "dataset", "split", "images", "miou", "mean_accuracy", "pixel_accuracy", "per_class",
@@ -211,7 +222,7 @@ def evaluate(
     Raises:
       InputError: no such run, result, split or dataset, or a damaged checkpoint.
     """
-    session, name, item = open_result(run_dir, result, split=split, data_dir=data_dir)
+    session, name, item = open_result(run_dir, result, split=split, data_dir=data_dir, mesh=mesh)
     item = with_views(name, item, views)
     figures = session.measure(item, session.nets(item))
     return {
@@ -236,17 +247,24 @@ def with_views(name: str, item: Eval, views: Views | None) -> Eval:
     return dataclasses.replace(item, views=views)
 
 
-def load(run_dir: str | os.PathLike, result: str | None = None, *, views: Views | None = None) -> Predictor:
+def load(
+    run_dir: str | os.PathLike,
+    result: str | None = None,
+    *,
+    views: Views | None = None,
+    mesh: Mesh | None = None,
+) -> Predictor:
     """A predictor from a run folder alone; see `Predictor`.
 
     Args:
       result: its name; default the recipe's first.
       views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
+      mesh: devices to run on; all of them by default.
 
     Raises:
       InputError: no such run or result, or a damaged checkpoint.
     """
-    session, info, config = open_run(run_dir)
+    session, info, config = open_run(run_dir, mesh=mesh)
     name, item = choose_result(session.recipe, session.run_dir, result)
     item = with_views(name, item, views)
     return predictor(session, info, config, name, item, session.nets(item))

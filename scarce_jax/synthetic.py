@@ -169,9 +169,11 @@ def lower(
         rows["counts"] = jax.ShapeDtypeStruct((), jnp.bool_)
         batch = _placed(_stacked(rows, stage.source.batch * mesh.size), split)
         return compile_predict(stage, mesh).lower(_placed(nets, everywhere), batch, consts)
-    txs = state_lib.transformations(stage.nets, number_of_steps(stage))
-    for role, tx in txs.items():
-        nets[role] = nets[role].replace(opt=jax.eval_shape(tx.init, nets[role].params))
+    steps = number_of_steps(stage)
+    for role, net in stage.nets.items():
+        if net.optim:
+            opt = jax.eval_shape(state_lib.transformation(net, steps).init, nets[role].params)
+            nets[role] = nets[role].replace(opt=opt)
     state = state_lib.State(step=jax.ShapeDtypeStruct((), jnp.int32), nets=nets)
     key = jax.eval_shape(lambda: jax.random.key(0))
     draws = {}
@@ -180,7 +182,7 @@ def lower(
         draws[name] = _placed(_stacked(drawn, source.batch), split)
     keys = dict.fromkeys((*stage.sources, "loss"), key)
     state, keys = (_placed(x, everywhere) for x in (state, keys))
-    return make_step(stage, txs, stage.sources, mesh).lower(state, draws, keys, consts)
+    return make_step(stage, steps, stage.sources, mesh).lower(state, draws, keys, consts)
 
 
 def resident_bytes(source: Source, recipe: Recipe, info: DatasetInfo, count: int, runtime: Runtime, mesh: Mesh) -> int:

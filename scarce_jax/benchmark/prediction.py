@@ -38,7 +38,7 @@ def time_prediction(
       native: (height, width) of the images.
     """
     mesh = session.mesh
-    nets = state_lib.init_state(result.nets, {}, session.seed, name, {}, mesh).nets
+    nets = state_lib.init_state(result.nets, 0, session.seed, name, {}, mesh).nets
     # A session whose stages have left nothing has no constants of theirs.
     consts = jax.device_get(ones_for_artifacts(result, session.recipe, info, mesh))
     result = dataclasses.replace(result, consts=consts)

@@ -96,8 +96,8 @@ class CompiledStep:
         """Rates of so many steps, the share of the time spent waiting for batches, and whether the loss is finite."""
         stage, session = self.stage, self.session
         drawn_as = stage.keys_as or stage.name
-        txs = state_lib.transformations(stage.nets, number_of_steps(stage))
-        state = state_lib.init_state(stage.nets, txs, session.seed, drawn_as, {}, session.mesh)
+        length = number_of_steps(stage)
+        state = state_lib.init_state(stage.nets, length, session.seed, drawn_as, {}, session.mesh)
         keys = step_keys(inputs, session.seed, drawn_as, session.mesh)
         count = at_once(session.runtime, inputs, session.mesh)
         # More batches than steps, so that a loader never runs dry and prefetches to the end.
@@ -107,7 +107,7 @@ class CompiledStep:
         shapes = str(jax.tree.map(lambda x: (x.shape, str(x.dtype)), draws))
         if shapes != self.shapes:
             began = time.perf_counter()
-            lowered = make_step(stage, txs, inputs, session.mesh, count).lower(state, draws, keys, self.consts)
+            lowered = make_step(stage, length, inputs, session.mesh, count).lower(state, draws, keys, self.consts)
             middle = time.perf_counter()
             self.program, self.shapes = lowered.compile(), shapes
             program_work = work(lowered, self.program, session.mesh.size)

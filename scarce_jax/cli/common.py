@@ -81,14 +81,17 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
         rest.remove(path)
     else:
         path = rest.pop(0)
-    config = load_config(pathlib.Path(path))
+    from scarce_jax.cli.kinds import choose_kinds
+
+    original = load_config(pathlib.Path(path))
+    config, rest = choose_kinds(original, rest)
     fields = [flags, ("config", Annotated[type(config), Flat], dataclasses.field(default=config))]
     description = f"{about} Every field of the config is a flag; the defaults here are the file's."
     flags_and_fields = dataclasses.make_dataclass(command, fields, kw_only=True)
     parsed = parse(flags_and_fields, rest, f"{command} {path}", description, compact=True)
     from scarce_jax.sweep.paper import own_figures
 
-    return pathlib.Path(path), parsed.options, own_figures(parsed.config, config)
+    return pathlib.Path(path), parsed.options, own_figures(parsed.config, original)
 
 
 def views_from(options: Any) -> Any:

@@ -8,7 +8,7 @@ import pathlib
 
 from scarce_jax.data.builders.folder import CLASSES, IMAGES, MASKS, Folder, find_splits, find_tags
 from scarce_jax.data.builders.folder_files import Classes, read_classes
-from scarce_jax.data.images import SUFFIXES
+from scarce_jax.data.files import SUFFIXES
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.doctor.ids import Expected
 from scarce_jax.doctor.layouts import pair_folders

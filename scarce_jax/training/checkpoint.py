@@ -215,15 +215,3 @@ def replicated_like(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     """The abstract tree to load into: shapes and dtypes of `tree`, replicated over the mesh."""
     sharding = mesh_lib.replicated(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-
-
-def save_nets(folder: pathlib.Path, nets: Mapping[str, NetState]) -> None:
-    """One Orbax item `{"params", "batch_stats"}` per net."""
-    for saving in [save_async(folder / role, net.variables) for role, net in nets.items()]:
-        saving.result()
-
-
-def load_net(path: pathlib.Path, like: NetState, mesh: jax.sharding.Mesh) -> NetState:
-    """A net that `save_nets` saved, replicated over the mesh; raises DamagedCheckpoint."""
-    variables = load(path, replicated_like(like.variables, mesh))
-    return NetState(params=variables["params"], stats=variables["batch_stats"])

@@ -97,7 +97,7 @@ def run(
             for source in stage.sources.values():
                 # Each part of an accumulated batch is split over all devices.
                 mesh_lib.check_batch(mesh, {stage.name: source.batch // stage.accumulate})
-    session = Session(recipe, info.classes, run_dir, data_dir, mesh, runtime, seed)
+    session = Session(recipe, info.classes, run_dir, data_dir, mesh, runtime, seed, config=header.get("config", {}))
     measured = [result.source for result in recipe.results.values()]
     manifest = draw(budget, info.name, train_split, measured, session.inputs)
     session = dataclasses.replace(session, manifest=manifest)
@@ -213,16 +213,19 @@ def _inputs(session: Session, stage: Train, opened: Mapping[str, Rows]) -> dict[
 
 
 def _infer(session: Session, stage: Infer, rows: Rows, stop: StopSignal) -> dict[str, Any]:
-    return infer(
-        stage,
-        rows=rows,
-        nets=session.nets(stage),
-        consts=session.consts(stage),
-        runtime=session.runtime,
-        mesh=session.mesh,
-        run_dir=session.run_dir,
-        stop=stop,
-    )
+    source = stage.source
+    lower = memory.evaluation_flag(session.config, source.batch)
+    with memory.advice(what=f"stage {stage.name}", batch=source.batch, size=source.size, lower=lower):
+        return infer(
+            stage,
+            rows=rows,
+            nets=session.nets(stage),
+            consts=session.consts(stage),
+            runtime=session.runtime,
+            mesh=session.mesh,
+            run_dir=session.run_dir,
+            stop=stop,
+        )
 
 
 def _log_source(stage: Stage, name: str, source: Source, count: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
 
+from scarce_jax import memory
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.order import Order
@@ -28,13 +29,17 @@ from scarce_jax.training.infer import load_mean
 from scarce_jax.training.inputs import Inputs
 from scarce_jax.training.start import ImportedArrays, take
 
-UNCOMPILED = ("name", "nets", "groups", "maps", "every", "keep_best", "consts")
+UNCOMPILED = ("name", "nets", "groups", "maps", "every", "keep_best", "patience", "consts")
 """Fields of an `Eval` that its measurement does not depend on, or is given with each call."""
 
 
 @dataclasses.dataclass
 class Session:
-    """Opens sources, restores nets and measures; `manifest` is needed where a source reads a role of the budget."""
+    """Opens sources, restores nets and measures.
+
+    `manifest` is needed where a source reads a role of the budget; `config`, the method's as in config.json, names
+    flags in messages.
+    """
 
     recipe: Recipe
     classes: tuple[str, ...]
@@ -44,6 +49,7 @@ class Session:
     runtime: Runtime = Runtime()
     seed: int = 0
     manifest: Manifest | None = None
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         self.inputs = Inputs(self.data_dir, self.run_dir, self.manifest, self.recipe)
@@ -90,7 +96,18 @@ class Session:
         return mesh_lib.replicate(self.mesh, values)
 
     def measure(self, item: Eval, nets: Mapping[str, NetState]) -> dict[str, Any]:
-        """Every figure of one measurement (`summarise`, or `summarise_tags`), and the number of images."""
+        """Every figure of one measurement (`summarise`, or `summarise_tags`), and the number of images.
+
+        Raises:
+          InputError: it takes more memory than a device has.
+        """
+        source = item.source
+        lower = memory.evaluation_flag(self.config, source.batch)
+        what = f"measuring {item.name} on {source.dataset}/{source.split}"
+        with memory.advice(what=what, batch=source.batch, size=source.size, lower=lower):
+            return self._measure(item, nets)
+
+    def _measure(self, item: Eval, nets: Mapping[str, NetState]) -> dict[str, Any]:
         measurement = self.measurement(item)
         if item.metrics == "tags":
             logits, tags = measurement(nets, self.consts(item))
@@ -134,7 +151,7 @@ class Session:
     def result(self, name: str) -> dict[str, Any]:
         """Restores what a result needs and measures it."""
         item = self.recipe.results[name]
-        return self.measure(item, {role: bare(net) for role, net in self.nets(item).items()})
+        return self.measure(item, self.nets(item))
 
     def steps(self, stage: Stage) -> int | None:
         """The resolved number of optimizer steps."""
@@ -149,8 +166,3 @@ class Session:
         weights = source.weight(reader.tags[[reader.index[i] for i in ids]]) if source.weight else None
         length = Order(len(ids), 0, weights).epoch_length
         return max(1, math.ceil(stage.steps.count * length / source.batch))
-
-
-def bare(net: NetState) -> NetState:
-    """A net without optimizer state, so that the same program measures it in training and afterwards."""
-    return NetState(params=net.params, stats=net.stats)

@@ -96,8 +96,8 @@ def _gradient(
     """A turn's loss, what it returns beside it, and the gradient by its net's parameters.
 
     With `accumulate`, `shared` and the `share` of what is returned have a first axis of that length: a part of the
-    batch reads what earlier turns shared of the same part. The loss, the metrics and the gradient are means over the parts,
-    weighed by `Out.weight`; batch statistics go from part to part.
+    batch reads what earlier turns shared of the same part. The loss, the metrics and the gradient are means over the
+    parts, weighed by `Out.weight`; batch statistics go from part to part.
     """
     differentiate = jax.value_and_grad(turn.loss, has_aux=True)
     if accumulate == 1:
