@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from scarce_jax.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RareClassSampling:
@@ -32,9 +34,11 @@ class RareClassSampling:
 
     def __post_init__(self):
         if self.power < 0:
-            raise ValueError(f"power is {self.power}, expected 0 or more")
+            raise InputError(f"rare-class sampling: power is {self.power}, expected 0 or more")
         if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold is {self.threshold}, expected a share of the examples: above 0, at most 1")
+            raise InputError(
+                f"rare-class sampling: threshold is {self.threshold}, expected a share of the examples: above 0, at most 1"
+            )
 
     def __call__(self, tags: np.ndarray) -> np.ndarray:
         shown = np.asarray(tags) > 0  # [N, K]

@@ -92,10 +92,8 @@ def train_adversarial(
     """The stage `adversarial`: labelled images of the budget in one source, all the others in a second."""
     discriminator = Discriminator(classes=classes, width=stage.discriminator_width, dtype=compute_dtype(config))
 
-    def source(ids: str, labels: tuple[str, ...]) -> Source:
-        return common.training_source(
-            config, batch=stage.batch, size=stage.size, augment=stage.augment, ids=ids, labels=labels
-        )
+    def source(**fields: Any) -> Source:
+        return common.training_source(config, batch=stage.batch, size=stage.size, augment=stage.augment, **fields)
 
     maps = jax.ShapeDtypeStruct((1, *stage.size, classes), jnp.float32)
     segmenter_loss = SegmenterLoss(
@@ -119,7 +117,10 @@ def train_adversarial(
             Turn(net=SEGMENTER, loss=segmenter_loss),
             Turn(net=DISCRIMINATOR, loss=DiscriminatorLoss(discriminator, classes)),
         ),
-        sources={"labelled": source("fine", ("fine",)), "unlabelled": source("unlabelled", ())},
+        sources={
+            "labelled": source(weight=common.draws(stage)),
+            "unlabelled": source(ids="unlabelled", labels=()),
+        },
         steps=common.resolve_length(stage, "adversarial"),
         accumulate=stage.accumulate,
         evals=common.during_training(config, stage, SegmentationLogits(module), evaluation),

@@ -13,6 +13,7 @@ import pydantic
 import tyro
 
 from scarce_jax.data.budget import Budget
+from scarce_jax.data.sampling import RareClassSampling
 from scarce_jax.errors import InputError
 from scarce_jax.losses import class_counts
 from scarce_jax.models.pspnet import PSPNetConfig
@@ -106,6 +107,8 @@ class SegmenterStage(TrainStage):
       aux_weight: weight of the loss of an auxiliary head (PSPNet has one, on layer3).
       class_weighting: c of the class weights 1 / ln(c + p) in every cross-entropy (Paszke et al., ENet, 2016; 1.02
         there), p being the share of the labelled images' pixels in a class; None weighs all pixels alike.
+      rare_class_sampling: power with which images of rare classes are drawn more often (`data.sampling`); 0.5 is usual,
+        None draws all images alike.
     """
 
     net: Segmenter = PSPNetConfig()
@@ -113,11 +116,18 @@ class SegmenterStage(TrainStage):
     augment: Augment
     aux_weight: float = 0.4
     class_weighting: float | None = None
+    rare_class_sampling: float | None = None
 
     def __post_init__(self):
         super().__post_init__()
+        draws(self)
         if self.class_weighting is not None and self.class_weighting <= 1:
             raise InputError(f"class_weighting is {self.class_weighting}; expected above 1, or none")
+
+
+def draws(stage: SegmenterStage) -> RareClassSampling | None:
+    """How often a stage draws each image in an epoch: the `weight` of its source of labelled images."""
+    return None if stage.rare_class_sampling is None else RareClassSampling(power=stage.rare_class_sampling)
 
 
 def compute_dtype(config: Experiment) -> jnp.dtype:

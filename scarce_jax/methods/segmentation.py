@@ -132,6 +132,7 @@ def train_segmenter(
         fields=fields[1:],
         having=having,
         labels=labels,
+        weight=common.draws(stage),
     )
     loss = SegmentationLoss(
         module=module, fields=fields, aux_weight=stage.aux_weight, class_weighting=stage.class_weighting

@@ -55,7 +55,14 @@ def train_classifier(
 ) -> Train:
     """A stage that trains a classifier of image tags on all training images that have them."""
     source = common.training_source(
-        config, batch=stage.batch, size=stage.size, augment=stage.augment, ids="tags", fields=("tags",), labels=()
+        config,
+        batch=stage.batch,
+        size=stage.size,
+        augment=stage.augment,
+        ids="tags",
+        fields=("tags",),
+        labels=(),
+        weight=common.draws(stage) if isinstance(stage, common.SegmenterStage) else None,
     )
     evaluations = common.during_training(config, stage, TagLogits(module), _evaluation_source(config, stage), "tags")
     return Train(

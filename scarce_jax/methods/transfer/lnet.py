@@ -37,7 +37,9 @@ def train_lnet(config: common.Experiment, stage: SegmenterStage, module: nn.Modu
     common.check_unmeasured(stage, "lnet", "the L-Net predicts no class")
     if stage.class_weighting is not None:
         raise InputError(f"lnet.class_weighting is {stage.class_weighting}; expected none, the L-Net has no classes")
-    source = common.training_source(config, batch=stage.batch, size=stage.size, augment=stage.augment)
+    source = common.training_source(
+        config, batch=stage.batch, size=stage.size, augment=stage.augment, weight=common.draws(stage)
+    )
     return Train(
         name="lnet",
         nets={LNET: common.trained(stage, module, (common.image_input(stage.size),))},
