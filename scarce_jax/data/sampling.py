@@ -36,9 +36,7 @@ class RareClassSampling:
         if self.power < 0:
             raise InputError(f"rare-class sampling: power is {self.power}, expected 0 or more")
         if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise InputError(
-                f"rare-class sampling: threshold is {self.threshold}, expected a share of the examples: above 0, at most 1"
-            )
+            raise InputError(f"rare-class sampling: threshold is {self.threshold}, expected a share above 0, at most 1")
 
     def __call__(self, tags: np.ndarray) -> np.ndarray:
         shown = np.asarray(tags) > 0  # [N, K]

@@ -1,0 +1,191 @@
+"""What any training stage can be asked for: accumulation, averaged parameters, the best measurement, class balance."""
+
+import dataclasses
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scarce_jax import mesh as mesh_lib
+from scarce_jax import optim, runs
+from scarce_jax.errors import InputError
+from scarce_jax.losses import cross_entropy
+from scarce_jax.methods.segmentation import SegmentationLoss
+from scarce_jax.optim import Optimizer, Schedule
+from scarce_jax.recipe import Net, Out, Source, Train, Turn
+from scarce_jax.training import state as state_lib
+from scarce_jax.training.inputs import TrainInput
+from scarce_jax.training.step import make_step
+from tests import tiny
+
+SIZE, CLASSES = 8, 3
+CONSTANT = Optimizer(kind="adam", lr=0.01, schedule=Schedule(kind="constant"))
+
+
+class PlainNet(nn.Module):
+    """Logits and auxiliary logits without batch statistics or dropout."""
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        x = nn.tanh(nn.Conv(4, (3, 3), name="conv")(image))
+        return nn.Conv(CLASSES, (1, 1), name="classifier")(x), nn.Conv(CLASSES, (1, 1), name="aux_classifier")(x)
+
+
+class NormalisedNet(nn.Module):
+    """With batch statistics."""
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.5, name="bn")(image)
+        return nn.Conv(CLASSES, (1, 1), name="classifier")(x), None
+
+
+def second_loss(params, nets, batch, shared, key):
+    """Reads what the first turn shared of the same rows."""
+    labels = batch["labelled"]["label"]
+    logits, _ = PlainNet().apply({"params": params}, batch["labelled"]["image"])
+    loss = cross_entropy(logits - jax.nn.softmax(shared["logits"]), labels)
+    return loss, Out(metrics={"step": shared["step"] * 1.0}, weight=jnp.sum(labels != 255).astype(jnp.float32))
+
+
+class Rows:
+    """Images whose number of labelled pixels differs much from row to row."""
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, k):
+        random = np.random.default_rng(k)
+        label = random.integers(0, CLASSES, (SIZE, SIZE)).astype(np.uint8)
+        label[: k % SIZE] = 255
+        return {"image": random.normal(size=(SIZE, SIZE, 3)).astype(np.float32), "label": label}
+
+
+def as_it_is(row, key, consts):
+    return row
+
+
+def stepped(module, accumulate, devices=1, steps=3, optimizer=CONSTANT, two_turns=False):
+    """The state after some steps of a stage, and the last step's metrics."""
+    loss = SegmentationLoss(module=module, aux_weight=0.0)
+    image = (jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32),)
+    nets, turns = {"segmenter": Net(module=module, inputs=image, optim=optimizer)}, [Turn(net="segmenter", loss=loss)]
+    if two_turns:
+        nets["second"] = Net(module=PlainNet(), inputs=image, optim=optimizer)
+        turns.append(Turn(net="second", loss=second_loss))
+    source = Source(dataset="rows", split="train", batch=8, transform=as_it_is)
+    stage = Train(
+        name="stage",
+        nets=nets,
+        turns=tuple(turns),
+        sources={"labelled": source},
+        steps=steps,
+        accumulate=accumulate,
+    )
+    mesh = mesh_lib.make_mesh(jax.devices()[:devices])
+    inputs = {"labelled": TrainInput(source, Rows(), 0, "stage/labelled", mesh, 1, True)}
+    keys = {"labelled": inputs["labelled"].key, "loss": state_lib.named_key(0, "stage", "loss")}
+    keys = jax.device_put(keys, mesh_lib.replicated(mesh))
+    state = state_lib.init_state(stage.nets, steps, 0, "stage", {}, mesh)
+    step = make_step(stage, steps, inputs, mesh)
+    trail = []
+    for draw in inputs["labelled"].batches(0, steps):
+        state, metrics = step(state, {"labelled": draw}, keys, {})
+        trail.append(jax.device_get(state.nets["segmenter"].params))
+    return jax.device_get(state), {name: float(value) for name, value in metrics.items()}, trail
+
+
+@pytest.mark.parametrize(("accumulate", "devices"), [(2, 1), (8, 1), (4, 2)])
+def test_a_batch_in_parts_trains_as_the_whole_batch(accumulate, devices):
+    whole, metrics, _ = stepped(PlainNet(), 1, two_turns=True)
+    parts, metrics_of_parts, _ = stepped(PlainNet(), accumulate, devices, two_turns=True)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+    jax.tree.map(close, parts.nets, whole.nets)
+    assert metrics == pytest.approx(metrics_of_parts, rel=1e-4, abs=1e-6) and metrics["second/step"] == 2
+
+
+def test_parts_count_by_their_labelled_pixels():
+    """Row 8 of a batch has as many labelled pixels as row 0; a mean of the parts' means would be another gradient."""
+    whole, _, _ = stepped(PlainNet(), 1, steps=1)
+    parts, _, _ = stepped(PlainNet(), 8, steps=1)
+    counts = [int((Rows()[k]["label"] != 255).sum()) for k in range(16)]
+    assert min(counts) == SIZE and max(counts) == SIZE * SIZE
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), parts.nets, whole.nets)
+
+
+def test_batch_statistics_are_those_of_the_parts_whatever_the_devices():
+    one, _, _ = stepped(NormalisedNet(), 2, 1)
+    two, _, _ = stepped(NormalisedNet(), 2, 2)
+    whole, _, _ = stepped(NormalisedNet(), 1, 1)
+    stats = [state.nets["segmenter"].stats["bn"]["mean"] for state in (one, two, whole)]
+    np.testing.assert_allclose(stats[0], stats[1], rtol=1e-5, atol=1e-6)
+    # Two updates a step instead of one.
+    assert np.abs(stats[0] - stats[2]).max() > 1e-4
+
+
+@pytest.mark.parametrize("accumulate", [0, 3])
+def test_a_batch_that_does_not_divide_into_the_parts_is_refused(accumulate):
+    with pytest.raises(InputError, match=f"stage.accumulate is {accumulate}; expected a divisor .* 8"):
+        stepped(PlainNet(), accumulate)
+
+
+def test_averaged_parameters_are_measured_and_stored(tiny_data, tmp_path):
+    decay = 0.5
+    state, _, trail = stepped(PlainNet(), 1, optimizer=dataclasses.replace(CONSTANT, ema=decay))
+    net = state.nets["segmenter"]
+    weights = decay ** np.arange(len(trail))[::-1]
+    expected = jax.tree.map(lambda *p: sum(w * x for w, x in zip(weights, p, strict=True)) / weights.sum(), *trail)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, optim.averaged(net.opt, net.params), expected)
+    jax.tree.map(close, state_lib.averaged(state.nets)["segmenter"].params, expected)
+
+    mesh = mesh_lib.make_mesh(jax.devices()[:1])
+    rate = Optimizer(lr=0.05, weight_decay=1e-4)
+    plain = tiny.supervised_config(optim=rate)
+    averaged = tiny.supervised_config(optim=dataclasses.replace(rate, ema=0.9), eval_every=3)
+    runs.train(plain, tmp_path / "plain", data_dir=tiny_data, mesh=mesh)
+    summary = runs.train(averaged, tmp_path / "averaged", data_dir=tiny_data, mesh=mesh)
+    stored, other = (tiny.stored(tmp_path / name) for name in ("averaged", "plain"))
+    kernels = [path for path in stored if path.endswith("kernel")]
+    assert kernels and all((stored[path] != other[path]).any() for path in kernels)
+    # What was measured after the last step is what is stored, and what a result measures again.
+    last = json.loads((tmp_path / "averaged/segmenter/DONE").read_text())["metrics"]["val"]["miou"]
+    assert last == summary["results"]["segmenter"]["miou"]
+
+
+def test_training_stops_when_nothing_gets_better(tiny_data, tmp_path):
+    """At a rate of almost nothing no measurement is better than the first."""
+    mesh = mesh_lib.make_mesh(jax.devices()[:1])
+    slow = Optimizer(lr=1e-30, schedule=Schedule(kind="constant"))
+    config = tiny.supervised_config(steps=40, optim=slow, eval_every=2, keep_best="pixel_accuracy", patience=3)
+    # Batch statistics move and with them the figures, so the best one may come later than the first.
+    summary = runs.train(config, tmp_path / "run", data_dir=tiny_data, mesh=mesh)
+    (stage,) = summary["stages"]
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    measured = {line["step"]: line["pixel_accuracy"] for line in lines if line["kind"] == "eval"}
+    best = max(measured, key=lambda step: (measured[step], -step))
+    assert stage["kept_step"] == best
+    assert stage["steps"] == min(best + 6, 40) == max(measured)
+    assert summary["results"]["segmenter"]["pixel_accuracy"] == measured[best]
+
+
+def test_class_weights_and_rare_class_sampling_serve_any_stage(tiny_data, tmp_path):
+    config = tiny.detailer_config(compare=True, steps=2, class_weighting=1.02, rare_class_sampling=0.5)
+    summary = runs.train(config, tmp_path / "run", data_dir=tiny_data, mesh=mesh_lib.make_mesh(jax.devices()[:1]))
+    assert [stage["name"] for stage in summary["stages"]][:2] == ["frequencies", "detailer"]
+    plain = runs.train(
+        tiny.detailer_config(compare=True, steps=2),
+        tmp_path / "plain",
+        data_dir=tiny_data,
+        mesh=mesh_lib.make_mesh(jax.devices()[:1]),
+    )
+    assert "frequencies" not in [stage["name"] for stage in plain["stages"]]
+    weighed, alike = (tiny.stored(tmp_path / name) for name in ("run", "plain"))
+    path = "detailer/segmenter/params/classifier/bias"
+    assert (weighed[path] != alike[path]).any()
+    for name, value in {"class_weighting": 1.0, "rare_class_sampling": -1.0}.items():
+        with pytest.raises(InputError, match=name.replace("rare_class_sampling", "rare-class sampling")):
+            tiny.detailer_config(**{name: value})
