@@ -49,13 +49,13 @@ def parse_origin(text: str) -> FromRun | Pretrained:
         return Pretrained(source=text)
     if text.endswith(SUFFIXES):
         return Pretrained(source=text)
-    found = re.fullmatch(r"(.+?):([^/:#]+)/([^/:#]+)(?:#(.*))?", text)
-    if not found:
+    match = re.fullmatch(r"(.+?):([^/:#]+)/([^/:#]+)(?:#(.*))?", text)
+    if not match:
         raise InputError(
             f"init_from {text!r}: expected RUN:STAGE/NET, RUN:STAGE/NET#PATTERN, a file ending in "
             f"{' or '.join(SUFFIXES)}, or {HUB}OWNER/NAME"
         )
-    run, stage, net, pattern = found.groups()
+    run, stage, net, pattern = match.groups()
     try:
         re.compile(pattern or "")
     except re.error as error:

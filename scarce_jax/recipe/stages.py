@@ -30,7 +30,7 @@ class Net:
     """One network of a stage.
 
     Attributes:
-      module: Flax module called as `module(*inputs, train=...)`; its repr must be made of plain values.
+      module: Flax module called as `module(*inputs, train=...)`, whose fields are plain values or modules.
       inputs: abstract inputs that initialise it (batch 1 is enough).
       optim: its optimizer; None freezes the net, which then has no optimizer state. A frozen net of an earlier stage is
         not stored again.

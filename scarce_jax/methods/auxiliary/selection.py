@@ -37,9 +37,9 @@ def selection_histograms(
     highest = probabilities.max(-1)
     # 1 - p from the other classes: near 1 the difference itself is all rounding.
     rest = jnp.where(jnp.arange(classes) == probabilities.argmax(-1)[..., None], 0.0, probabilities).sum(-1)
-    found = probabilities.argmax(-1)
+    predictions = probabilities.argmax(-1)
     valid = labels < classes
-    pairs = jnp.where(valid, labels.astype(jnp.int32) * classes + found, classes**2)
+    pairs = jnp.where(valid, labels.astype(jnp.int32) * classes + predictions, classes**2)
     pixels = labels.shape[1] * labels.shape[2]
 
     def count(index: jax.Array, length: int) -> jax.Array:
@@ -53,13 +53,13 @@ def selection_histograms(
         return jnp.minimum(position.astype(jnp.int32), BINS - 1)
 
     trust = jax.nn.sigmoid(confidence)
-    kept = [count(jnp.where(trust >= t, pairs, classes**2), classes**2) for t in thresholds]
-    right = jnp.where(valid, bins(confidence) * 2 + (found == labels), 2 * BINS)
+    confusions = [count(jnp.where(trust >= t, pairs, classes**2), classes**2) for t in thresholds]
+    right = jnp.where(valid, bins(confidence) * 2 + (predictions == labels), 2 * BINS)
     by_softmax = bins(jnp.log(highest) - jnp.log(jnp.maximum(rest, 1e-30))) * classes**2 + pairs
     by_softmax = jnp.where(valid, by_softmax, BINS * classes**2)
     shape = (labels.shape[0], BINS)
     return {
-        "kept": jnp.stack(kept, 1).reshape(-1, len(thresholds), classes, classes),
+        "kept": jnp.stack(confusions, 1).reshape(-1, len(thresholds), classes, classes),
         "auxiliary": count(right, 2 * BINS).reshape(*shape, 2),
         "softmax": count(by_softmax, BINS * classes**2).reshape(*shape, classes, classes),
     }
@@ -96,15 +96,15 @@ def selection_table(
     # From the most confident bin down.
     cumulated = softmax[::-1].cumsum(0)
     coverage = cumulated.sum((1, 2)) / all_pixels.sum()
-    for threshold, kept in zip(thresholds, np.asarray(values["kept"], np.float64), strict=True):
-        selected = kept.sum() / all_pixels.sum()
+    for threshold, confusion in zip(thresholds, np.asarray(values["kept"], np.float64), strict=True):
+        selected = confusion.sum() / all_pixels.sum()
         # Nothing kept is a row of its own: the nearest bin would keep something.
-        equal = cumulated[np.abs(coverage - selected).argmin()] if selected > 0 else np.zeros_like(kept)
+        equal = cumulated[np.abs(coverage - selected).argmin()] if selected > 0 else np.zeros_like(confusion)
         rows.append(
             [
                 threshold,
-                _miou(kept, classes),
-                _mean_ratio(kept, all_pixels),
+                _miou(confusion, classes),
+                _mean_ratio(confusion, all_pixels),
                 float(selected),
                 _miou(equal, classes),
                 _mean_ratio(equal, all_pixels),
@@ -125,10 +125,10 @@ def class_table(values: Mapping[str, np.ndarray], thresholds: Sequence[float], c
     """Per class and threshold "IoU" and "ratio" (class semi ratio) of the kept pixels."""
     all_pixels = np.asarray(values["softmax"], np.float64).sum(0)
     columns, cells = ["class"], []
-    for threshold, kept in zip(thresholds, np.asarray(values["kept"], np.float64), strict=True):
+    for threshold, confusion in zip(thresholds, np.asarray(values["kept"], np.float64), strict=True):
         columns += [f"IoU at {threshold:g}", f"ratio at {threshold:g}"]
-        ious = _figures(kept, classes)["per_class"]
-        cells += [[ious[name] for name in classes], _ratios(kept, all_pixels)]
+        ious = _figures(confusion, classes)["per_class"]
+        cells += [[ious[name] for name in classes], _ratios(confusion, all_pixels)]
     return {"columns": columns, "rows": [[name, *row] for name, *row in zip(classes, *cells, strict=True)]}
 
 
@@ -157,10 +157,10 @@ def _miou(confusion: np.ndarray, classes: Sequence[str]) -> float | None:
     return _figures(confusion, classes)["miou"] if confusion.sum() > 0 else None
 
 
-def _ratios(kept: np.ndarray, all_pixels: np.ndarray) -> list[float | None]:
+def _ratios(confusion: np.ndarray, all_pixels: np.ndarray) -> list[float | None]:
     totals = all_pixels.sum(1)
-    return [float(k / t) if t > 0 else None for k, t in zip(kept.sum(1), totals, strict=True)]
+    return [float(k / t) if t > 0 else None for k, t in zip(confusion.sum(1), totals, strict=True)]
 
 
-def _mean_ratio(kept: np.ndarray, all_pixels: np.ndarray) -> float:
-    return float(np.mean([ratio for ratio in _ratios(kept, all_pixels) if ratio is not None]))
+def _mean_ratio(confusion: np.ndarray, all_pixels: np.ndarray) -> float:
+    return float(np.mean([ratio for ratio in _ratios(confusion, all_pixels) if ratio is not None]))

@@ -38,7 +38,7 @@ class PNetStage(TrainStage):
       width: channels of its first convolution (16 in table 1); every layer scales with it.
       side: it sees images and masks resized to side x side; None is the segmenter's crop. The paper does not say
         which: with the crop (321) it has 53 million parameters, at the segmentation's own 41 x 41 it has 1.2 million.
-        Of crops of 64 x 64 (configs/transfer_scenes.py) it told 99% of the masks right at 64, 95% at 32, 89% at 16.
+        Of crops of 64 x 64 (configs/transfer_scenes.py) it had 99% of the masks right at 64, 95% at 32, 89% at 16.
       categories: samples per image: so many of its categories, the largest; of one with fewer, all.
     """
 

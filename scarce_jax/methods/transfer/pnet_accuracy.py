@@ -16,7 +16,7 @@ from scarce_jax.methods.common import SEGMENTER, SegmenterStage
 from scarce_jax.methods.transfer.pnet import PNET, Judge, PNetStage
 from scarce_jax.recipe import Artifact, Infer, Mean, NetState, Table
 
-COLUMNS = ("real told", "predicted told", "told", "real above predicted")
+COLUMNS = ("real right", "predicted right", "right", "real above predicted")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ def infer_judgement(
 def judgement_table() -> Table:
     """Table `pnet`: shares of masks of held-out strong images that P-Net tells right, the mean over images.
 
-    By chance each is 0.5, or the first two together. "told" is the mean of the first two; the last is the share of
+    By chance each is 0.5, or the first two together. "right" is the mean of the first two; the last is the share of
     pairs in which the true mask is judged the likelier one.
     """
 
@@ -88,8 +88,8 @@ def judgement_table() -> Table:
         real, predicted, ranked = (
             float(values[name]) / images if images else None for name in ("real", "predicted", "ranked")
         )
-        told = None if not images else (real + predicted) / 2
-        return {"columns": list(COLUMNS), "rows": [[real, predicted, told, ranked]], "share of images": images}
+        right = None if not images else (real + predicted) / 2
+        return {"columns": list(COLUMNS), "rows": [[real, predicted, right, ranked]], "share of images": images}
 
     names = ("images", "real", "predicted", "ranked")
     return Table(reads={name: Artifact(stage="judgement", name=name) for name in names}, make=make)
