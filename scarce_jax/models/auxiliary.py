@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.blocks import ConvUnit, Upsampler, check_classes
+from scarce_jax.models.layers import ConvUnit, Upsampler, check_classes
 
 RATES = (1, 2, 4, 8, 16)
 """Dilations of the ASPP's branches."""

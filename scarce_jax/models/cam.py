@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.resnet import convolution
+from scarce_jax.models.layers import convolution
+from scarce_jax.models.tags import AveragedFeatures
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk
 
 GEOMETRIES = {
@@ -23,7 +24,7 @@ HEAD_PATTERN = r"^(conv6|classifier)/"
 """Finds the layers that VGG-16 has not, for a higher rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
 
 
-class CamClassifier(nn.Module):
+class CamClassifier(AveragedFeatures):
     """Image -> logits of its tags, and the maps that they are the means of.
 
     The VGG-16 without pool5, a 3x3 convolution of 1024 channels with ReLU, the average over the image and one linear
@@ -59,30 +60,7 @@ class CamClassifier(nn.Module):
         self.feature_dropout = nn.Dropout(self.dropout)
         self.classifier = nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.01))
 
-    def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
-        """Classifies images.
-
-        Args:
-          image: float [B, H, W, 3], normalised RGB; H and W at least `stride`.
-          train: whether batch statistics are used and updated, and features dropped (rng "dropout").
-
-        Returns:
-          float32 logits [B, classes].
-        """
-        features = self._features(image, train=train).mean((1, 2))
-        return self.classifier(self.feature_dropout(features, deterministic=not train))
-
-    def maps(self, image: jax.Array) -> jax.Array:
-        """Class activation maps (section 2): `module.apply(variables, image, method="maps")`.
-
-        Returns:
-          float32 [B, H // stride, W // stride, classes]; the mean over a map, plus the class's bias, is the logit. Any
-          sign: no ReLU, no normalisation.
-        """
-        kernel = self.classifier.variables["params"]["kernel"]
-        return jnp.einsum("bhwc,ck->bhwk", self._features(image, train=False), kernel, precision="highest")
-
-    def _features(self, image: jax.Array, *, train: bool) -> jax.Array:
-        """float32 [B, h, w, 16 * width], not negative."""
+    def features(self, image: jax.Array, *, train: bool) -> jax.Array:
+        """float32 [B, H // stride, W // stride, 16 * width], not negative; H and W are at least `stride`."""
         x, _ = self.backbone(image, train=train)
         return nn.relu(self.conv6(x)).astype(jnp.float32)

@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.errors import InputError
-from scarce_jax.models.blocks import TransposedConv
 from scarce_jax.models.cam import CamClassifier
 from scarce_jax.models.fields import KIND, check_vgg, check_width
-from scarce_jax.models.resnet import batch_norm
+from scarce_jax.models.layers import TransposedConv, batch_norm
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk, check_convolutions
 from scarce_jax.ops.pool import unpool
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from scarce_jax.errors import InputError
 from scarce_jax.models.deconvolution import POOLS, Deconvolution, FullyConnected, score_layer
 from scarce_jax.models.fields import check_rate, check_vgg, check_width
-from scarce_jax.models.resnet import MOMENTUM, batch_norm, convolution
+from scarce_jax.models.layers import MOMENTUM, batch_norm, convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, VGG16Trunk
 
 HEAD_PATTERN = r"^score/"

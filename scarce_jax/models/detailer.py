@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from scarce_jax.errors import InputError
 from scarce_jax.models.fields import KIND, check_choice, check_rate, check_width
-from scarce_jax.models.pspnet import Embedding, Parts, PSPNet, uniform_fan_in
+from scarce_jax.models.layers import uniform_fan_in
+from scarce_jax.models.pspnet import Embedding, Parts, PSPNet
 from scarce_jax.models.resnet import BLOCKS
 from scarce_jax.ops.resize import class_fractions
 

@@ -8,8 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.blocks import check_classes
-from scarce_jax.models.pspnet import uniform_fan_in
+from scarce_jax.models.layers import check_classes, uniform_fan_in
 from scarce_jax.ops.resize import resize_bilinear
 
 

@@ -18,13 +18,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.blocks import ConvUnit, Upsampler
 from scarce_jax.models.fields import KIND, check_width
+from scarce_jax.models.layers import ConvUnit, Upsampler
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.resize import resize_bilinear
 
 UNITS = (3, 3, 6, 3)
-"""Units of Block 1 (non-bottleneck) and Blocks 2 to 4 (bottleneck)."""
+"""Units of the four blocks."""
 
 
 def average_pool_2x2(x: jax.Array) -> jax.Array:
@@ -74,10 +74,12 @@ class DSNetEncoder(nn.Module):
 
     Attributes:
       width: channels of the stem, and the growth rate; all others are in proportion. The paper's is 32.
+      units: of Block 1 (non-bottleneck) and Blocks 2 to 4 (bottleneck).
       dtype: of the computation and the outputs; parameters and batch statistics are float32.
     """
 
     width: int = 32
+    units: tuple[int, int, int, int] = UNITS
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -102,7 +104,7 @@ class DSNetEncoder(nn.Module):
         x = TwoBranch(width // 2, 3 * width // 2, dtype=self.dtype, name="initial")(x, train=train)
         x = average_pool_2x2(x)
         outputs = {}
-        for block, units in enumerate(UNITS, start=1):
+        for block, units in enumerate(self.units, start=1):
             if block > 1:
                 name = f"transition{block - 1}"
                 x = ConvUnit(x.shape[-1], 1, dtype=self.dtype, name=name)(x, train=train)
@@ -128,11 +130,13 @@ class DSNet(nn.Module):
     Attributes:
       classes: K.
       width: see DSNetEncoder; a multiple of 4. The paper's is 32.
+      units: see DSNetEncoder.
       dtype: of the computation up to the deconvolution, which like parameters and batch statistics is float32.
     """
 
     classes: int
     width: int = 32
+    units: tuple[int, int, int, int] = UNITS
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -151,7 +155,7 @@ class DSNet(nn.Module):
         """
         if self.width < 4 or self.width % 4:
             raise ValueError(f"width of a DSNet is {self.width}; expected a multiple of 4, for the decoder's channels")
-        blocks = DSNetEncoder(self.width, dtype=self.dtype, name="backbone")(image, train=train)
+        blocks = DSNetEncoder(self.width, self.units, dtype=self.dtype, name="backbone")(image, train=train)
         quarter = blocks["block1"].shape[1:3]
         channels = (3 * self.width // 4, self.width, self.width // 2, 3 * self.width // 4)
         merged = []

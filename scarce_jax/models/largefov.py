@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from scarce_jax.models.cam import CamClassifier
 from scarce_jax.models.fields import KIND, check_rate, check_vgg, check_width
-from scarce_jax.models.resnet import convolution
+from scarce_jax.models.layers import convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk
 
 POOLS = (Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 1, 1), Pool(3, 1, 1))

@@ -16,12 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from scarce_jax.models.fields import KIND, check_choice, check_rate, check_width
-from scarce_jax.models.resnet import BLOCKS, ResNet, batch_norm, he_normal_fan_out
+from scarce_jax.models.layers import batch_norm, he_normal_fan_out, uniform_fan_in
+from scarce_jax.models.resnet import BLOCKS, ResNet
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.resize import adaptive_average_pool, resize_bilinear
-
-# torch's default. He-normal with fan-out would start the logits of 19 classes with a deviation of about 5.
-uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Embedding(NamedTuple):
@@ -196,6 +194,7 @@ class PSPNet(nn.Module):
 
 
 def _classifier(classes: int) -> PartsConv:
+    # He-normal with fan-out would start the logits of 19 classes with a deviation of about 5.
     return PartsConv(classes, 1, use_bias=True, kernel_init=uniform_fan_in)
 
 

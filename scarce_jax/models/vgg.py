@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models import resnet
+from scarce_jax.models.layers import batch_norm, convolution, max_pool
 from scarce_jax.ops.pool import max_pool_with_switches
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
@@ -40,7 +40,7 @@ class Pool:
         """(pooled [B, H', W', C], switches uint8 [B, H', W', C] or None), as `ops.pool.max_pool_with_switches`."""
         if self.switches:
             return max_pool_with_switches(x, self.window)
-        return resnet.max_pool(x, self.window, self.stride, ((self.padding, self.padding),) * 2), None
+        return max_pool(x, self.window, self.stride, ((self.padding, self.padding),) * 2), None
 
 
 POOLS: tuple[Pool | None, ...] = (Pool(2, 2),) * 5
@@ -101,9 +101,9 @@ class VGG16Trunk(nn.Module):
             options = {"dilation": self.dilation if group == 5 else 1, "use_bias": True, "dtype": self.dtype}
             features = self.width * min(2 ** (group - 1), 8)
             for index in range(1, count + 1):
-                x = resnet.convolution(features, 3, **options, name=f"conv{group}_{index}")(x)
+                x = convolution(features, 3, **options, name=f"conv{group}_{index}")(x)
                 if self.batch_norm:
-                    x = resnet.batch_norm(train=train, dtype=self.dtype, name=f"bn{group}_{index}")(x)
+                    x = batch_norm(train=train, dtype=self.dtype, name=f"bn{group}_{index}")(x)
                 x = nn.relu(x)
             found = None
             if pool is not None:

@@ -1,23 +1,24 @@
 """What tests of networks share: shapes without computing, and variables without compiling their initialisation."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-
-def abstract(module, *shapes, train=False):
-    """(outputs, variables) as shapes, for float32 inputs of these shapes."""
-    inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return jax.eval_shape(lambda key, *x: module.init_with_output(key, *x, train=train), jax.random.key(0), *inputs)
+UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""Compiler options for what runs once or twice: compiling takes longer than running."""
 
 
-def parameters(module, *shapes):
-    return sum(x.size for x in jax.tree.leaves(abstract(module, *shapes)[1]["params"]))
+def abstract(module, *inputs, train=False):
+    """(outputs, variables) as shapes; an input is an array, its ShapeDtypeStruct, or the shape of a float32 one."""
+    structs = [jax.ShapeDtypeStruct(x, jnp.float32) if isinstance(x, tuple) else x for x in inputs]
+    return jax.eval_shape(lambda key, *x: module.init_with_output(key, *x, train=train), jax.random.key(0), *structs)
 
 
-def random_variables(module, *shapes):
+def count(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def random_variables(module, *inputs):
     """Values of sensible sizes without hundreds of random generators to compile."""
     rng = np.random.default_rng(0)
 
@@ -27,33 +28,19 @@ def random_variables(module, *shapes):
         deviation = np.prod(leaf.shape[:-1]) ** -0.5 if path[-1].key == "kernel" else 0.1
         return jnp.asarray(rng.normal(size=leaf.shape) * deviation, jnp.float32)
 
-    return jax.tree.map_with_path(draw, abstract(module, *shapes)[1])
+    return jax.tree.map_with_path(draw, abstract(module, *inputs)[1])
 
 
 def random_image(*shape):
     return jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
 
 
-def gradients_reach_every_parameter(module, x):
-    """Fails on a parameter without influence on the training output, or statistics that training leaves alone."""
-    variables = random_variables(module, x.shape)
+def integers(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.uint8)
 
-    # Run once, so compiling is what takes long.
-    @functools.partial(
-        jax.jit,
-        compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-    )
-    def step(variables, x):
-        def loss(params):
-            y, new = module.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
-            y = y[0] if isinstance(y, tuple) else y
-            return jnp.mean(y * jnp.cos(jnp.arange(y.size).reshape(y.shape))), new
 
-        return jax.grad(loss, has_aux=True)(variables["params"])
-
-    gradient, new = step(variables, x)
-    for path, value in jax.tree.leaves_with_path(gradient):
-        assert np.isfinite(value).all() and np.abs(value).max() > 0, jax.tree_util.keystr(path)
-    old = variables.get("batch_stats", {})
-    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), new.get("batch_stats", {}), old)
-    assert all(jax.tree.leaves(changed))
+def segmentation_inputs(width, side, batch=2):
+    """Those of the decoupled method's segmentation net for square images: pool5, its saliency, five switches."""
+    channels = (width, 2 * width, 4 * width, 8 * width, 8 * width)
+    switches = [(batch, side >> i, side >> i, c) for i, c in enumerate(channels, start=1)]
+    return [switches[-1], switches[-1], *(integers(*shape) for shape in switches)]

@@ -1,4 +1,4 @@
-"""The CAM classifier: size, maps whose means are the logits, strides."""
+"""The CAM classifier: maps whose means are the logits, strides."""
 
 import jax
 import jax.numpy as jnp
@@ -9,22 +9,14 @@ from scarce_jax.models.cam import HEAD_PATTERN, CamClassifier
 from scarce_jax.optim import Group, assign_groups, parameter_paths
 from tests.models import vgg_nets
 from tests.models.golden import recipe
-from tests.models.shapes import abstract, gradients_reach_every_parameter, parameters, random_image
-
-
-def test_parameter_count():
-    # VGG-16's, a 3x3 convolution of 512 -> 1024 channels, and the linear layer.
-    assert (
-        parameters(CamClassifier(20), (1, 224, 224, 3)) == 14_714_688 + (9 * 512 + 1) * 1024 + 1025 * 20 == 19_454_804
-    )
+from tests.models.shapes import abstract, random_image
 
 
 @pytest.mark.parametrize(("stride", "sides"), [(16, {224: 14, 321: 20}), (8, {224: 28, 321: 40})])
 def test_maps_are_at_the_stride(stride, sides):
     module = CamClassifier(20, stride=stride)
     for side, expected in sides.items():
-        logits, variables = abstract(module, (2, side, side, 3))
-        assert logits.shape == (2, 20) and logits.dtype == jnp.float32
+        _, variables = abstract(module, (2, side, side, 3))
         image = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
         maps = jax.eval_shape(lambda v, x: module.apply(v, x, method="maps"), variables, image)
         assert maps.shape == (2, expected, expected, 20) and maps.dtype == jnp.float32
@@ -44,12 +36,6 @@ def test_logits_and_maps_are_those_of_pytorch_and_means_are_logits(case, stride,
     np.testing.assert_allclose(maps.mean((1, 2)) + bias, logits, atol=1e-5)
 
 
-def test_training_reaches_everything():
-    gradients_reach_every_parameter(
-        CamClassifier(2, 2, batch_norm=True, dropout=0.0, convolutions=(1,) * 5), random_image(2, 33, 32, 3)
-    )
-
-
 def test_dropout_is_of_averaged_features():
     # All but the last layer is as in inference, so with all features dropped the bias is left.
     module = CamClassifier(3, 2, dropout=1.0)
@@ -67,13 +53,6 @@ def test_pattern_finds_the_layers_that_vgg_has_not():
     indices = jax.tree.leaves(assign_groups((Group(pattern=HEAD_PATTERN, lr=10), Group()), params))
     found = {path for path, i in zip(parameter_paths(params), indices, strict=True) if i == 0}
     assert found == {f"{layer}/{leaf}" for layer in ("conv6", "classifier") for leaf in ("kernel", "bias")}
-
-
-def test_bfloat16_computes_float32_logits_from_float32_variables():
-    logits, variables = abstract(CamClassifier(5, 4, batch_norm=True, dtype=jnp.bfloat16), (1, 32, 32, 3))
-    assert logits.dtype == jnp.float32
-    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
-    assert "0x" not in repr(CamClassifier(5, dtype=jnp.bfloat16))
 
 
 def test_an_unknown_stride_is_an_error():

@@ -9,67 +9,44 @@ import pytest
 
 from scarce_jax.models.deconvolution import DeconvNet
 from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet, class_saliency
-from tests.models.shapes import abstract, parameters, random_image, random_variables
+from tests.models.shapes import UNOPTIMISED, abstract, count, random_image, random_variables, segmentation_inputs
 
 SMALL = {"width": 2, "hidden": 6, "fc6_kernel": 3}
 
 
-def segmentation_shapes(width, size):
-    """Of pool5, its saliency, and the switches, for square images."""
-    channels = (width, 2 * width, 4 * width, 8 * width, 8 * width)
-    switches = [(2, size >> i, size >> i, c) for i, c in enumerate(channels, start=1)]
-    return [switches[-1], switches[-1], *switches]
-
-
-def count(tree):
-    return sum(x.size for x in jax.tree.leaves(tree))
-
-
-def shapes_inside(module, *inputs):
+def shapes_inside(module, inputs):
     """Module path -> shape of its output."""
-    inputs = [jax.ShapeDtypeStruct(shape, jnp.uint8 if i > 1 else jnp.float32) for i, shape in enumerate(inputs)]
+    inputs = [jax.ShapeDtypeStruct(x, jnp.float32) if isinstance(x, tuple) else x for x in inputs]
 
     def run(key, *x):
         variables = module.init(key, *x, train=False)
         return module.apply(variables, *x, train=False, capture_intermediates=True)[1]["intermediates"]
 
-    found = jax.eval_shape(run, jax.random.key(0), *inputs)
+    outputs = jax.eval_shape(run, jax.random.key(0), *inputs)
     return {
         jax.tree_util.keystr(path[:-2], simple=True, separator="/"): x.shape
-        for path, x in jax.tree.leaves_with_path(found)
+        for path, x in jax.tree.leaves_with_path(outputs)
     }
 
 
-def abstract_segmentation(module, shapes, **options):
-    inputs = [jax.ShapeDtypeStruct(shape, jnp.uint8 if i > 1 else jnp.float32) for i, shape in enumerate(shapes)]
-    return jax.eval_shape(lambda key, *x: module.init_with_output(key, *x, **options), jax.random.key(0), *inputs)
-
-
-def test_parameter_counts_of_the_paper():
-    classifier = parameters(DecoupledClassifier(20), (1, 224, 224, 3))
-    params = abstract_segmentation(SegmentationNet(), segmentation_shapes(64, 320), train=False)[1]["params"]
-    assert classifier == 134_342_484
-    assert count(params) == 173_107_906 == 307_450_390 - classifier
-    assert {name: count(params[name]) for name in ("bn_pool5", "bn_saliency")} == {
-        "bn_pool5": 1024,
-        "bn_saliency": 1024,
-    }
+def test_parameter_counts_of_the_papers_bridge():
+    params = abstract(SegmentationNet(), *segmentation_inputs(64, 320))[1]["params"]
+    assert count(params["bn_pool5"]) == count(params["bn_saliency"]) == 1024
     expected = {"fc6": 102_762_496, "fc7": 4_196_352, "fc6_deconv": 51_380_736}
     assert {name: count(params["bridge"][name]) for name in expected} == expected
-    assert parameters(DeconvNet(21), (1, 224, 224, 3)) == 251_805_653
 
 
 def test_shapes_at_the_papers_size():
     module = DecoupledClassifier(20)
     image = jax.ShapeDtypeStruct((2, 320, 320, 3), jnp.float32)
     variables = abstract(module, image.shape)[1]
-    found = jax.eval_shape(lambda v, x: module.apply(v, x, method="classify"), variables, image)
+    classified = jax.eval_shape(lambda v, x: module.apply(v, x, method="classify"), variables, image)
     sizes, channels = (160, 80, 40, 20, 10), (64, 128, 256, 512, 512)
-    assert [(x.shape, x.dtype) for x in found.switches] == [
+    assert [(x.shape, x.dtype) for x in classified.switches] == [
         ((2, s, s, c), jnp.uint8) for s, c in zip(sizes, channels, strict=True)
     ]
-    assert found.pool5.shape == (2, 10, 10, 512) and found.scores.shape == (2, 4, 4, 20)
-    inside = shapes_inside(SegmentationNet(), *segmentation_shapes(64, 320))
+    assert classified.pool5.shape == (2, 10, 10, 512) and classified.scores.shape == (2, 4, 4, 20)
+    inside = shapes_inside(SegmentationNet(), segmentation_inputs(64, 320))
     expected = {
         "bridge/fc6": (4, 2048), "bridge/fc7": (4, 2048), "bridge/fc6_deconv": (10, 512),
         "deconvolution/deconv5_1": (20, 512), "deconvolution/deconv5_3": (20, 512),
@@ -83,9 +60,9 @@ def test_shapes_at_the_papers_size():
 
 def test_fewer_convolutions_keep_the_channels_between_groups():
     fewer = SegmentationNet(width=4, hidden=6, fc6_kernel=1, convolutions=(1, 2, 1, 3, 1))
-    inside = shapes_inside(fewer, *segmentation_shapes(4, 64))
-    found = {name: shape[1:] for name, shape in inside.items() if "/deconv" in name}
-    assert found == {
+    inside = shapes_inside(fewer, segmentation_inputs(4, 64))
+    shapes = {name: shape[1:] for name, shape in inside.items() if "/deconv" in name}
+    assert shapes == {
         "deconvolution/deconv5_1": (4, 4, 32), "deconvolution/deconv4_1": (8, 8, 32),
         "deconvolution/deconv4_2": (8, 8, 32), "deconvolution/deconv4_3": (8, 8, 16),
         "deconvolution/deconv3_1": (16, 16, 8), "deconvolution/deconv2_1": (32, 32, 8),
@@ -99,32 +76,16 @@ def test_fewer_convolutions_keep_the_channels_between_groups():
         ]  # fmt: skip
 
 
-def test_other_sizes_widths_and_dtypes():
-    # One place of fc6's window, and images that are not square.
-    assert abstract(DecoupledClassifier(20), (2, 224, 224, 3))[0].shape == (2, 20)
-    (logits, aux_logits), variables = abstract(DeconvNet(5, **SMALL, dtype=jnp.bfloat16), (1, 96, 160, 3))
-    assert logits.shape == (1, 96, 160, 5) and logits.dtype == jnp.float32 and aux_logits is None
-    kinds = {x.dtype for x in jax.tree.leaves(variables)}
-    module = DecoupledClassifier(4, width=2, fc6_kernel=3, batch_norm=True, dtype=jnp.bfloat16)
-    logits, variables = abstract(module, (1, 128, 128, 3))
-    assert logits.dtype == jnp.float32 and variables["params"]["fc6"]["kernel"].shape == (3, 3, 16, 128)
-    assert "bn5_3" in variables["params"]["backbone"]
-    kinds |= {x.dtype for x in jax.tree.leaves(variables)}
-    narrow = SegmentationNet(width=2, fc6_kernel=3, dtype=jnp.bfloat16)
-    logits, variables = abstract_segmentation(narrow, segmentation_shapes(2, 96), train=False)
-    assert logits.shape == (2, 96, 96, 2) and logits.dtype == jnp.float32
-    assert variables["params"]["bridge"]["fc6"]["kernel"].shape == (3, 3, 32, 64)
+def test_the_segmentation_net_maps_over_label_vectors():
+    module, (pool5, _, *switches) = SegmentationNet(width=2, fc6_kernel=3), segmentation_inputs(2, 96)
+    variables = abstract(module, pool5, pool5, *switches)[1]
 
     def each_label(variables, pool5, saliency, *switches):
-        segment = lambda s: narrow.apply(variables, pool5, s, *switches, train=False)
+        segment = lambda s: module.apply(variables, pool5, s, *switches, train=False)
         return jax.vmap(segment, in_axes=1, out_axes=1)(saliency)
 
-    pool5, _, *switches = segmentation_shapes(2, 96)
-    inputs = [jax.ShapeDtypeStruct(s, jnp.float32) for s in (pool5, (2, 7, *pool5[1:]))]
-    inputs += [jax.ShapeDtypeStruct(s, jnp.uint8) for s in switches]
-    assert jax.eval_shape(each_label, variables, *inputs).shape == (2, 7, 96, 96, 2)
-    assert kinds | {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
-    assert all("0x" not in repr(m) for m in (module, narrow, DeconvNet(5)))
+    floats = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (pool5, (2, 7, *pool5[1:]))]
+    assert jax.eval_shape(each_label, variables, *floats, *switches).shape == (2, 7, 96, 96, 2)
 
 
 @functools.cache
@@ -140,8 +101,8 @@ def test_saliency_equals_the_transposed_layers_chained_by_hand():
     module, variables, pool5, saliency = head()
     one_each = np.broadcast_to(np.eye(4, dtype=np.float32), (2, 4, 4)).copy()
     one_each[0, 3], one_each[1, 0] = [0, 1, 0, 1], 1
-    found = saliency(variables, pool5, one_each)
-    assert found.shape == (2, 4, 5, 6, 16)
+    maps = saliency(variables, pool5, one_each)
+    assert maps.shape == (2, 4, 5, 6, 16)
 
     weights = {name: variables["params"][name] for name in ("fc6", "fc7", "score")}
     windows = np.stack([[pool5[:, i : i + 3, j : j + 3] for j in range(4)] for i in range(3)])  # [3, 4, B, 3, 3, C]
@@ -159,7 +120,7 @@ def test_saliency_equals_the_transposed_layers_chained_by_hand():
         for i, j in np.ndindex(3, 4):
             expected[i : i + 3, j : j + 3] += np.einsum("f,klcf->klc", back[i, j], weights["fc6"]["kernel"])
         assert np.abs(expected).max() > 1e-4
-        np.testing.assert_allclose(found[b, l], expected, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(maps[b, l], expected, rtol=1e-4, atol=1e-7)
 
 
 def test_saliency_is_linear_in_the_seed_and_the_seed_is_a_sigmoid():
@@ -175,17 +136,17 @@ def test_saliency_is_linear_in_the_seed_and_the_seed_is_a_sigmoid():
     largest = np.asarray(scores).max((1, 2))[1]
     params = variables["params"]
     moved = {**params, "score": {**params["score"], "bias": params["score"]["bias"] + 2 - largest}}
-    found = saliency({"params": moved}, pool5, labels)
-    np.testing.assert_allclose(found[1], 0.880797 * ones[1], atol=1e-5)
-    assert not np.allclose(found[0], 0.880797 * ones[0], atol=1e-4)
+    maps = saliency({"params": moved}, pool5, labels)
+    np.testing.assert_allclose(maps[1], 0.880797 * ones[1], atol=1e-5)
+    assert not np.allclose(maps[0], 0.880797 * ones[0], atol=1e-4)
 
 
 def test_only_the_first_place_of_equal_scores_gives_the_saliency():
     _, variables, pool5, saliency = head()
     constant = np.broadcast_to(pool5[:, :1, :1], pool5.shape)
-    found = np.asarray(saliency(variables, constant, np.ones((2, 4, 4), np.float32)))
-    assert np.abs(found[:, :, :3, :3]).max((2, 3, 4)).all()
-    assert not found[:, :, 3:].any() and not found[:, :, :, 3:].any()
+    maps = np.asarray(saliency(variables, constant, np.ones((2, 4, 4), np.float32)))
+    assert np.abs(maps[:, :, :3, :3]).max((2, 3, 4)).all()
+    assert not maps[:, :, 3:].any() and not maps[:, :, :, 3:].any()
 
 
 def test_averages_and_maxima_are_over_the_places():
@@ -193,33 +154,32 @@ def test_averages_and_maxima_are_over_the_places():
     variables = random_variables(module, (1, 96, 96, 3))
     image = random_image(2, 96, 128, 3)
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
     def both(v, x):
-        found = module.apply(v, x, method="classify")
-        return found, found.average, found.maximum, module.apply(v, x, train=False)
+        classified = module.apply(v, x, method="classify")
+        return classified, classified.average, classified.maximum, module.apply(v, x, train=False)
 
-    found, average, maximum, logits = both(variables, image)
-    assert found.scores.shape == (2, 1, 2, 3)
-    np.testing.assert_allclose(average, np.asarray(found.scores).mean((1, 2)), rtol=1e-6)
-    np.testing.assert_array_equal(maximum, np.asarray(found.scores).max((1, 2)))
+    classified, average, maximum, logits = both(variables, image)
+    assert classified.scores.shape == (2, 1, 2, 3)
+    np.testing.assert_allclose(average, np.asarray(classified.scores).mean((1, 2)), rtol=1e-6)
+    np.testing.assert_array_equal(maximum, np.asarray(classified.scores).max((1, 2)))
     np.testing.assert_allclose(logits, average, rtol=1e-5)
 
 
 def test_segmentation_net_learns_everything_and_reads_everything():
     # 3 x 3 places of pool5 and a window of 2: fc6 has 2 x 2 places, enough for its batch normalisation.
     module = SegmentationNet(width=1, hidden=6, fc6_kernel=2)
-    shapes = segmentation_shapes(1, 96)
+    inputs = segmentation_inputs(1, 96)
     rng = np.random.default_rng(0)
-    abstracts = abstract_segmentation(module, shapes, train=False)[1]
+    abstracts = abstract(module, *inputs)[1]
     variables = jax.tree.map_with_path(
         lambda path, x: jnp.asarray(rng.uniform(0.5, 1.5, x.shape) if path[-1].key in ("scale", "var") else
                                     rng.normal(size=x.shape), jnp.float32), abstracts)  # fmt: skip
-    pool5 = jax.nn.relu(random_image(*shapes[0]))
-    saliency = jnp.asarray(rng.normal(size=shapes[1]), jnp.float32)
-    switches = [jnp.asarray(rng.integers(0, 4, shape), jnp.uint8) for shape in shapes[2:]]
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    pool5 = jax.nn.relu(random_image(*inputs[0]))
+    saliency = jnp.asarray(rng.normal(size=inputs[1]), jnp.float32)
+    switches = [jnp.asarray(rng.integers(0, 4, x.shape), jnp.uint8) for x in inputs[2:]]
 
-    @functools.partial(jax.jit, compiler_options=options)
+    @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
     def step(variables, saliency, switches):
         def loss(params):
             state = {**variables, "params": params}
@@ -255,8 +215,8 @@ def test_what_does_not_fit_is_an_error():
         abstract(module, (1, 100, 128, 3))
     with pytest.raises(ValueError, match="input of fc6 is 2 x 2, smaller than its window, 3 x 3"):
         abstract(DeconvNet(3, **SMALL), (1, 64, 64, 3))
-    net, shapes = SegmentationNet(**SMALL), segmentation_shapes(2, 96)
+    net, inputs = SegmentationNet(**SMALL), segmentation_inputs(2, 96)
     with pytest.raises(ValueError, match="expected equal ones"):
-        abstract_segmentation(net, [shapes[0], (2, 3, 3, 8), *shapes[2:]], train=False)
+        abstract(net, inputs[0], (2, 3, 3, 8), *inputs[2:])
     with pytest.raises(ValueError, match="switches of 4 pools; expected 5"):
-        abstract_segmentation(net, shapes[:-1], train=False)
+        abstract(net, *inputs[:-1])

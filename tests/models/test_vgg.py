@@ -1,4 +1,4 @@
-"""VGG-16: size, names, pools and dilations."""
+"""VGG-16: names, pools and dilations."""
 
 import re
 
@@ -8,48 +8,18 @@ import numpy as np
 import pytest
 
 from scarce_jax.models.vgg import POOLS, Pool, VGG16Trunk
-from tests.models.shapes import abstract, gradients_reach_every_parameter, random_image
+from tests.models.shapes import abstract, random_image
 
 NAMES = {f"{group}_{index}" for group, count in enumerate((2, 2, 3, 3, 3), 1) for index in range(1, count + 1)}
 
 
-def count(tree):
-    return sum(x.size for x in jax.tree.leaves(tree))
-
-
-@pytest.mark.parametrize(("batch_norm", "parameters"), [(False, 14_714_688), (True, 14_723_136)])
-def test_parameter_count_and_names(batch_norm, parameters):
-    (features, switches), variables = abstract(VGG16Trunk(batch_norm=batch_norm), (1, 224, 224, 3))
-    assert count(variables["params"]) == parameters
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_parameter_names(batch_norm):
+    _, variables = abstract(VGG16Trunk(4, batch_norm), (1, 32, 32, 3))
     kinds = ("conv", "bn") if batch_norm else ("conv",)
     assert set(variables["params"]) == {f"{kind}{name}" for kind in kinds for name in NAMES}
     assert all(set(variables["params"][f"conv{name}"]) == {"kernel", "bias"} for name in NAMES)
     assert set(variables.get("batch_stats", ())) == ({f"bn{name}" for name in NAMES} if batch_norm else set())
-    assert features.shape == (1, 7, 7, 512)
-    assert switches == (None,) * 5
-
-
-@pytest.mark.parametrize(
-    ("pools", "side", "expected"),
-    [
-        (POOLS, 321, 10),
-        ((*POOLS[:4], None), 321, 20),
-        # The trunk of online attention accumulation (Jiang et al., 2019).
-        ((*POOLS[:3], Pool(3, 1, 1), None), 352, 44),
-        ((Pool(3, 2, 1),) * 3 + (Pool(3, 1, 1),) * 2, 321, 41),
-        ((None,) * 5, 17, 17),
-    ],
-)
-def test_pools_give_the_stride(pools, side, expected):
-    (features, _), _ = abstract(VGG16Trunk(width=4, pools=pools, dilation=2), (1, side, side, 3))
-    assert features.shape == (1, expected, expected, 32)
-
-
-def test_width_scales_every_layer():
-    params = abstract(VGG16Trunk(width=4), (1, 32, 32, 3))[1]["params"]
-    channels = {4: 2, 8: 2, 16: 3, 32: 6}
-    found = [x["kernel"].shape[-1] for x in params.values()]
-    assert {c: found.count(c) for c in set(found)} == channels
 
 
 def test_only_conv5_is_dilated_and_padded_by_as_much():
@@ -104,18 +74,6 @@ def test_switches_are_those_of_the_pools_that_keep_them():
     ]
 
 
-def test_training_reaches_everything():
-    gradients_reach_every_parameter(
-        VGG16Trunk(2, True, (*POOLS[:3], None, None), (1, 1, 1, 1, 2)), random_image(2, 19, 16, 3)
-    )
-
-
-def test_bfloat16_computes_from_float32_variables():
-    (features, _), variables = abstract(VGG16Trunk(4, True, dtype=jnp.bfloat16), (1, 32, 32, 3), train=True)
-    assert features.dtype == jnp.bfloat16
-    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
-
-
 def test_unfit_pools_and_images_are_errors():
     with pytest.raises(ValueError, match="pools of a VGG-16 are 4; expected 5"):
         abstract(VGG16Trunk(4, pools=POOLS[:4]), (1, 32, 32, 3))
@@ -123,10 +81,6 @@ def test_unfit_pools_and_images_are_errors():
         Pool(3, 2, 1, switches=True)
     with pytest.raises(ValueError, match=r"image of 40 x 31 is too small .* after conv5 finds 2 x 1; give a larger"):
         abstract(VGG16Trunk(4), (1, 40, 31, 3))
-
-
-def test_description_is_the_same_in_every_process():
-    assert "0x" not in repr(VGG16Trunk(4, dtype=jnp.bfloat16))
 
 
 @pytest.mark.parametrize("numbers", [(1, 1, 1, 1), (2, 2, 3, 3, 0)])

@@ -21,7 +21,7 @@ from scarce_jax.methods.common import SEGMENTER, TrainStage
 from scarce_jax.methods.segmentation import total_weight
 from scarce_jax.methods.tagging import CLASSIFIER
 from scarce_jax.models.decoupled import Classified, DecoupledClassifier, SegmentationNet, class_saliency
-from scarce_jax.models.resnet import MOMENTUM
+from scarce_jax.models.layers import MOMENTUM
 from scarce_jax.ops.combinatorial import Combinatorial, SubsetDraws, crop_subset
 from scarce_jax.recipe import Artifact, Infer, Mean, Net, NetState, Out, Source, Train, Turn
 

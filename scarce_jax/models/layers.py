@@ -2,14 +2,80 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.resnet import batch_norm, convolution
 from scarce_jax.ops.conv import transposed_convolution
+
+he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""torchvision's initial values of a convolution that batch normalisation follows."""
+
+uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""torch's initial values of a convolution: of classifiers and of networks without batch normalisation."""
+
+MOMENTUM = 0.9
+"""Share of the old value in a running average of batch statistics."""
+
+
+def convolution(
+    features: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    use_bias: bool = False,
+    dtype: Any = jnp.float32,
+    name: str | None = None,
+) -> nn.Conv:
+    """Square convolution, by default without bias, padded by dilation * (kernel - 1) / 2 on every side as in torch.
+
+    Linen's "SAME" pads a strided convolution of an even size on the far side only, which would shift what
+    torchvision's weights see.
+    """
+    pad = dilation * (kernel - 1) // 2
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        kernel_dilation=(dilation, dilation),
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=he_normal_fan_out,
+        name=name,
+    )
+
+
+def batch_norm(*, train: bool, dtype: Any = jnp.float32, name: str | None = None) -> nn.BatchNorm:
+    """Batch normalisation with torch's defaults; statistics and parameters in float32, result in `dtype`.
+
+    Under `jit` the mean over a sharded batch is global, so there is no axis name. The running variance is
+    the biased one (torch keeps the unbiased one: a factor n / (n - 1) with n = B*H*W values).
+    """
+    return nn.BatchNorm(use_running_average=not train, momentum=MOMENTUM, epsilon=1e-5, dtype=dtype, name=name)
+
+
+def max_pool(x: jax.Array, window: int, stride: int, padding: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:
+    """Maximum over square windows: [B, H, W, C] -> [B, (H + before + after - window) // stride + 1, .., C].
+
+    `padding` is ((before, after) of the rows, (before, after) of the columns), with -inf.
+
+    Maxima of shifted slices instead of `lax.reduce_window`: the gradient is then elementwise, where that of
+    a window reduction is a select-and-scatter (7 times slower on XLA's CPU backend). Equal entries share
+    the gradient; after a ReLU the only likely ties are zeros, through which no gradient passes anyway.
+    """
+    if any(map(any, padding)):
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+    for axis in (1, 2):
+        reach = x.shape[axis] - window
+        reach += 1 - reach % stride
+        slices = (jax.lax.slice_in_dim(x, offset, offset + reach, stride, axis) for offset in range(window))
+        x = functools.reduce(jnp.maximum, slices)
+    return x
 
 
 class ConvUnit(nn.Module):

@@ -1,0 +1,279 @@
+"""What holds for every net: the papers' sizes, output shapes, dtypes, widths, and a gradient for every parameter."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scarce_jax.models.auxiliary import AuxiliaryNet
+from scarce_jax.models.cam import CamClassifier
+from scarce_jax.models.deconvolution import DeconvNet
+from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet
+from scarce_jax.models.deeplab import DeepLabV2
+from scarce_jax.models.detailer import Detailer
+from scarce_jax.models.discriminator import Discriminator
+from scarce_jax.models.dsnet import DSNet, DSNetEncoder
+from scarce_jax.models.largefov import LargeFOV
+from scarce_jax.models.pnet import PNet
+from scarce_jax.models.pspnet import PSPNet
+from scarce_jax.models.resnet import ResNet
+from scarce_jax.models.tags import TagClassifier
+from scarce_jax.models.tiny import TinyEncoder, TinyNet
+from scarce_jax.models.vgg import POOLS, Pool, VGG16Trunk
+from tests.models.shapes import UNOPTIMISED, abstract, count, integers, random_variables, segmentation_inputs
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "parameters"),
+    [
+        # torchvision's counts less the classifier's.
+        (ResNet(18), [(1, 33, 33, 3)], 11_176_512),
+        (ResNet(34), [(1, 33, 33, 3)], 21_284_672),
+        (ResNet(50), [(1, 33, 33, 3)], 23_508_032),
+        (ResNet(50, deep_stem=True), [(1, 33, 33, 3)], 23_631_808),
+        (ResNet(101), [(1, 33, 33, 3)], 42_500_160),
+        (VGG16Trunk(), [(1, 32, 32, 3)], 14_714_688),
+        (VGG16Trunk(batch_norm=True), [(1, 32, 32, 3)], 14_723_136),
+        (PSPNet(19, aux=False), [(1, 33, 33, 3)], 65_583_699),
+        (PSPNet(19), [(1, 33, 33, 3)], 67_948_390),
+        (PSPNet(19, deep_stem=True), [(1, 33, 33, 3)], 68_072_166),
+        (Detailer(19, inject="before_pool"), [(1, 33, 33, 3), integers(1, 33, 33)], 73_289_190),
+        (Detailer(19, inject="after_pool"), [(1, 33, 33, 3), integers(1, 33, 33)], 71_650_790),
+        (Detailer(19, inject="after_final"), [(1, 33, 33, 3), integers(1, 33, 33)], 67_979_590),
+        (Detailer(19, deep_stem=True, aux=False), [(1, 33, 33, 3), integers(1, 33, 33)], 69_409_875),
+        (DeepLabV2(19), [(1, 33, 33, 3)], 43_901_068),
+        (DeepLabV2(21), [(1, 33, 33, 3)], 44_048_532),
+        (DSNet(19), [(1, 64, 64, 3)], 2_107_027),
+        (DSNet(11), [(1, 64, 64, 3)], 2_057_867),
+        (LargeFOV(21), [(1, 33, 33, 3)], 20_505_429),
+        (LargeFOV(1), [(1, 33, 33, 3)], 20_484_929),
+        (LargeFOV(2), [(1, 33, 33, 3)], 20_485_954),
+        # VGG-16's, a 3x3 convolution of 512 -> 1024 channels, and the linear layer.
+        (CamClassifier(20), [(1, 32, 32, 3)], 14_714_688 + (9 * 512 + 1) * 1024 + 1025 * 20),
+        (DecoupledClassifier(20), [(1, 224, 224, 3)], 134_342_484),
+        # The paper's total of both nets.
+        (SegmentationNet(), segmentation_inputs(64, 320), 307_450_390 - 134_342_484),
+        (DeconvNet(21), [(1, 224, 224, 3)], 251_805_653),
+        (AuxiliaryNet(19), [(1, 64, 64, 19)], 1_363_041),
+        (AuxiliaryNet(11), [(1, 64, 64, 11)], 1_360_737),
+        (Discriminator(19), [(1, 64, 64, 19)], 2_781_121),
+        (Discriminator(21), [(1, 64, 64, 21)], 2_783_169),
+        (PNet(), [(1, 321, 321, 3)], 52_843_105),
+        (PNet(), [(1, 224, 224, 3)], 26_104_417),
+        (PNet(), [(1, 41, 41, 3)], 1_233_505),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, nn.Module) else "",
+)
+def test_parameter_counts_of_the_papers(module, inputs, parameters):
+    assert count(abstract(module, *inputs)[1]["params"]) == parameters
+
+
+def two_heads(*shape):
+    return shape, shape
+
+
+def one_head(*shape):
+    return shape, None
+
+
+def layers(shape, channels, strides=(4, 8, 8, 8), names="layer"):
+    """Of an encoder's four layers, sizes rounded up."""
+    batch, *size, _ = shape
+    return {
+        f"{names}{i}": (batch, *(-(-side // stride) for side in size), c)
+        for i, (c, stride) in enumerate(zip(channels, strides, strict=True), start=1)
+    }
+
+
+FINE, ODD, ONE = (1, 340, 340, 3), (1, 33, 47, 3), (1, 1, 2, 3)
+CITYSCAPES, CAMVID, VOC = (1, 512, 1024, 3), (1, 360, 480, 3), (1, 321, 321, 3)
+UNDILATED = {"strides": (1, 2, 2, 2), "dilations": (1, 1, 1, 1)}
+HALVED = (4, 8, 16, 32)
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "expected"),
+    [
+        (ResNet(50), [FINE], layers(FINE, (256, 512, 1024, 2048))),
+        (ResNet(50, width=4), [(1, 850, 713, 3)], layers((1, 850, 713, 3), (16, 32, 64, 128))),
+        (ResNet(18, width=8), [ODD], layers(ODD, (8, 16, 32, 64))),
+        (ResNet(50, 4, **UNDILATED), [(1, 224, 224, 3)], layers((1, 224, 224, 3), (16, 32, 64, 128), HALVED)),
+        (VGG16Trunk(), [(1, 224, 224, 3)], ((1, 7, 7, 512), (None,) * 5)),
+        (VGG16Trunk(4, pools=POOLS, dilation=2), [VOC], ((1, 10, 10, 32), (None,) * 5)),
+        (VGG16Trunk(4, pools=(*POOLS[:4], None)), [VOC], ((1, 20, 20, 32), (None,) * 5)),
+        # The trunk of online attention accumulation (Jiang et al., 2019).
+        (VGG16Trunk(4, pools=(*POOLS[:3], Pool(3, 1, 1), None)), [(1, 352, 352, 3)], ((1, 44, 44, 32), (None,) * 5)),
+        (
+            VGG16Trunk(4, pools=(Pool(3, 2, 1),) * 3 + (Pool(3, 1, 1),) * 2, dilation=2),
+            [VOC],
+            ((1, 41, 41, 32), (None,) * 5),
+        ),
+        (VGG16Trunk(4, pools=(None,) * 5), [(1, 17, 17, 3)], ((1, 17, 17, 32), (None,) * 5)),
+        (PSPNet(19, 18), [(2, 340, 340, 3)], two_heads(2, 340, 340, 19)),
+        (PSPNet(19, 18), [(2, 850, 850, 3)], two_heads(2, 850, 850, 19)),
+        (PSPNet(19, 18, aux=False), [ODD], one_head(1, 33, 47, 19)),
+        (Detailer(19), [FINE, integers(1, 340, 340)], two_heads(1, 340, 340, 19)),
+        (DeepLabV2(21), [VOC], one_head(1, 321, 321, 21)),
+        (DeepLabV2(21, 18), [CITYSCAPES], one_head(1, 512, 1024, 21)),
+        (DSNet(19), [CITYSCAPES], one_head(1, 512, 1024, 19)),
+        (DSNet(11, 4), [CAMVID], one_head(1, 360, 480, 11)),
+        (DSNet(11, 4), [ODD], one_head(1, 33, 47, 11)),
+        (DSNet(11, 4), [ONE], one_head(1, 1, 2, 11)),
+        (DSNetEncoder(), [CITYSCAPES], layers(CITYSCAPES, (128, 224, 416, 512), HALVED, "block")),
+        (DSNetEncoder(4), [CAMVID], layers(CAMVID, (16, 28, 52, 64), HALVED, "block")),
+        (DSNetEncoder(4), [ODD], layers(ODD, (16, 28, 52, 64), HALVED, "block")),
+        (DSNetEncoder(4), [ONE], layers(ONE, (16, 28, 52, 64), HALVED, "block")),
+        (LargeFOV(21), [(2, 321, 321, 3)], one_head(2, 41, 41, 21)),
+        (LargeFOV(21, 4), [(2, 513, 513, 3)], one_head(2, 65, 65, 21)),
+        (LargeFOV(21, 4), [(2, 128, 128, 3)], one_head(2, 16, 16, 21)),
+        (LargeFOV(21, 4), [(2, 1, 9, 3)], one_head(2, 1, 2, 21)),
+        (CamClassifier(20), [(2, 224, 224, 3)], (2, 20)),
+        (CamClassifier(20, 4, stride=8), [(2, 321, 321, 3)], (2, 20)),
+        (DecoupledClassifier(20), [(2, 224, 224, 3)], (2, 20)),
+        (SegmentationNet(2, fc6_kernel=3), segmentation_inputs(2, 96), (2, 96, 96, 2)),
+        (DeconvNet(5, 2, hidden=6, fc6_kernel=3), [(1, 96, 160, 3)], one_head(1, 96, 160, 5)),
+        (AuxiliaryNet(19), [(1, 512, 1024, 19)], (1, 512, 1024)),
+        (AuxiliaryNet(11, 2), [(2, 360, 480, 11)], (2, 360, 480)),
+        (AuxiliaryNet(11, 2), [(2, 33, 47, 11)], (2, 33, 47)),
+        (AuxiliaryNet(11, 2), [(2, 1, 2, 11)], (2, 1, 2)),
+        (PNet(), [(5, 41, 41, 3)], (5,)),
+        (TinyNet(5), [ODD, integers(1, 33, 47)], two_heads(1, 33, 47, 5)),
+        (TagClassifier(TinyEncoder(2), 7), [(2, 33, 47, 3)], (2, 7)),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, nn.Module) else "",
+)
+def test_output_shapes(module, inputs, expected):
+    outputs, _ = abstract(module, *inputs, train=True)
+    assert jax.tree.map(lambda x: x.shape, outputs) == expected
+    assert {x.dtype for x in jax.tree.leaves(outputs)} == {jnp.dtype(jnp.float32)}
+
+
+SMALL = {
+    "resnet": (lambda width, **o: ResNet(18, width, **o), [(2, 33, 41, 3)]),
+    "vgg16": (
+        lambda width, **o: VGG16Trunk(width, True, (*POOLS[:3], None, None), (1, 1, 1, 1, 2), **o),
+        [(2, 19, 16, 3)],
+    ),
+    "pspnet": (lambda width, **o: PSPNet(5, 18, width, dropout=0.0, **o), [(2, 33, 41, 3)]),
+    "detailer": (
+        lambda width, **o: Detailer(5, 18, width, dropout=0.0, embedding=2 * width, **o),
+        [(2, 33, 41, 3), integers(2, 33, 41)],
+    ),
+    "deeplabv2": (lambda width, **o: DeepLabV2(5, 18, width, **o), [(2, 33, 41, 3)]),
+    "dsnet": (lambda width, **o: DSNet(5, width, units=(1, 1, 1, 1), **o), [(2, 17, 19, 3)]),
+    "largefov": (lambda width, **o: LargeFOV(5, width, True, 0.0, (1,) * 5, **o), [(2, 17, 25, 3)]),
+    "cam": (lambda width, **o: CamClassifier(5, width, True, 0.0, (1,) * 5, **o), [(2, 33, 32, 3)]),
+    "decoupled classifier": (
+        lambda width, **o: DecoupledClassifier(5, width, 8 * width, 2, True, 0.0, (1,) * 5, **o),
+        [(2, 96, 64, 3)],
+    ),
+    "segmentation net": (
+        lambda width, **o: SegmentationNet(width, 8 * width, 2, (1,) * 5, **o),
+        lambda width: segmentation_inputs(width, 96),
+    ),
+    "deconvnet": (lambda width, **o: DeconvNet(5, width, 8 * width, 2, (1,) * 5, **o), [(2, 96, 96, 3)]),
+    "auxiliary": (lambda width, **o: AuxiliaryNet(5, width, **o), [(2, 21, 18, 5)]),
+    "discriminator": (lambda width, **o: Discriminator(5, width, **o), [(2, 64, 33, 5)]),
+    "pnet": (lambda width, **o: PNet(width, **o), [(2, 17, 16, 3)]),
+    "tiny": (lambda width, **o: TinyNet(5, width, dropout=0.0, **o), [(2, 17, 16, 3)]),
+    "tags": (lambda width, **o: TagClassifier(TinyEncoder(width, **o), 5), [(2, 17, 16, 3)]),
+}
+"""Name -> a narrow net without dropout (width, dtype=...), and its inputs: two images each."""
+
+ENCODERS = ("resnet", "vgg16")
+"""What computes features in its dtype, where all others give float32 logits."""
+
+
+def small(name, width=4, **options):
+    """(module, specifications of its inputs)"""
+    build, inputs = SMALL[name]
+    return build(width, **options), inputs(width) if callable(inputs) else inputs
+
+
+def random_inputs(inputs):
+    rng = np.random.default_rng(1)
+    draw = lambda x: rng.normal(size=x).astype(np.float32) if isinstance(x, tuple) else rng.integers(0, 4, x.shape)
+    return [jnp.asarray(draw(x), jnp.float32 if isinstance(x, tuple) else jnp.uint8) for x in inputs]
+
+
+@functools.cache
+def inference(name):
+    """(compiled function of variables and inputs -> outputs with float32 and with bfloat16, variables, inputs)."""
+    module, inputs = small(name)
+    half, _ = small(name, dtype=jnp.bfloat16)
+
+    def run(variables, *inputs):
+        return [jax.tree.leaves(net.apply(variables, *inputs, train=False)) for net in (module, half)]
+
+    return jax.jit(run, compiler_options=UNOPTIMISED), random_variables(module, *inputs), random_inputs(inputs)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bfloat16_keeps_float32_variables_and_gives_close_outputs(name):
+    module, inputs = small(name, dtype=jnp.bfloat16)
+    outputs, variables = abstract(module, *inputs, train=True)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    expected = jnp.bfloat16 if name in ENCODERS else jnp.float32
+    assert {x.dtype for x in jax.tree.leaves(outputs)} == {jnp.dtype(expected)}
+    run, variables, inputs = inference(name)
+    for full, half in zip(*run(variables, *inputs), strict=True):
+        difference = np.asarray(full) - np.asarray(half, np.float32)
+        assert 0 < np.abs(difference).mean() < 0.05 * max(0.1, np.std(full))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_inference_treats_images_alone(name):
+    run, variables, inputs = inference(name)
+    outputs, _ = run(variables, *inputs)
+    others, _ = run(variables, *(x.at[0].set(0) for x in inputs))
+    for output, other in zip(outputs, others, strict=True):
+        np.testing.assert_allclose(other[1], output[1], atol=1e-5)
+        assert np.abs(output[0] - other[0]).max() > 0.05 * np.abs(output).max()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_description_is_the_same_in_every_process(name):
+    assert "0x" not in repr(small(name, dtype=jnp.bfloat16)[0])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_width_scales_every_layer(name):
+    narrow, wide = (abstract(module, *inputs)[1]["params"] for module, inputs in (small(name, 4), small(name, 16)))
+
+    def compare(path, a, b):
+        assert a.shape[:-2] == b.shape[:-2], path
+        for few, many in zip(a.shape[-2:], b.shape[-2:], strict=True):
+            # Images, the classes (5), foreground or not, one score: all other channels are in proportion.
+            assert many == 4 * few or (many == few and few in (3, 5, 2, 1)), path
+
+    jax.tree.map_with_path(compare, narrow, wide)
+
+
+@pytest.mark.parametrize(
+    "name",
+    # The detailer is a PSPNet on a ResNet; the segmentation net has a test of its own, of what it reads.
+    [name for name in SMALL if name not in ("resnet", "pspnet", "segmentation net")],
+)
+def test_training_reaches_every_parameter_and_all_statistics(name):
+    module, inputs = small(name, width=4 if name == "dsnet" else 2)
+    variables, inputs = random_variables(module, *inputs), random_inputs(inputs)
+
+    @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
+    def step(variables, *inputs):
+        def loss(params):
+            state = {**variables, "params": params}
+            outputs, new = module.apply(state, *inputs, train=True, mutable=["batch_stats"])
+            weighted = [(y * jnp.cos(jnp.arange(y.size).reshape(y.shape))).mean() for y in jax.tree.leaves(outputs)]
+            return sum(weighted), new
+
+        return jax.grad(loss, has_aux=True)(variables["params"])
+
+    gradient, new = step(variables, *inputs)
+    for path, value in jax.tree.leaves_with_path(gradient):
+        assert np.isfinite(value).all() and np.abs(value).max() > 0, jax.tree_util.keystr(path)
+    old = variables.get("batch_stats", {})
+    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), new.get("batch_stats", {}), old)
+    assert all(jax.tree.leaves(changed))
