@@ -9,38 +9,26 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from flax import traverse_util
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from scarce_jax.errors import InputError
 from scarce_jax.models import vgg_weights
 from scarce_jax.models.resnet import BLOCKS
 
-TRUNKS = ("backbone", "encoder")
-"""Names under which nets hold the part that is pretrained; a net has one of them."""
+TRUNK = "backbone"
+"""Name under which nets hold the part that is pretrained."""
 
 HUB = "hf:"
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
-_DTYPES = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
 _LEAVES = {
     "weight": ("params", "scale"),
     "bias": ("params", "bias"),
@@ -88,7 +76,7 @@ def file_hash(path: pathlib.Path) -> str:
 
 
 def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Every array of a .safetensors (mapped from disk) or .pth file, by PyTorch's key, in PyTorch's layout.
+    """Every array of a .safetensors or .pth file, by PyTorch's key, in PyTorch's layout.
 
     Raises:
       InputError: the file is damaged or of another kind, or it is .pth and PyTorch is not installed.
@@ -99,27 +87,10 @@ def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise InputError(f"{path}: {size} bytes are no whole .safetensors file; fetch it again")
-        text = file.read(length)
-    data = np.memmap(path, np.uint8, "r") if size else None
-    tensors = {}
     try:
-        for key, entry in json.loads(text).items():
-            if key == "__metadata__":
-                continue
-            begin, end = (8 + length + offset for offset in entry["data_offsets"])
-            if end > size:
-                raise InputError(f"{path}: cut short, {key} ends at byte {end} of {size}; fetch it again")
-            tensors[key] = data[begin:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not a .safetensors file of plain arrays ({type(error).__name__}: {error}); fetch it again"
-        ) from error
-    return tensors
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged, or not a .safetensors file ({error}); fetch it again") from error
 
 
 def _read_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -150,10 +121,10 @@ def translate(key: str) -> tuple[str, str] | None:
     if found := re.fullmatch(r"(?:layer([1-4])\.(\d+)\.)?((?:conv|bn)\d|downsample\.[01])", owner):
         layer, block, name = found.groups()
         name = {"downsample.0": "downsample_conv", "downsample.1": "downsample_bn"}.get(name, name)
-        where = f"backbone/{name}" if layer is None else f"backbone/layer{layer}_block{block}/{name}"
+        where = f"{TRUNK}/{name}" if layer is None else f"{TRUNK}/layer{layer}_block{block}/{name}"
     elif found := re.fullmatch(r"layer0\.([013467])", owner):
         index, kind = divmod(int(found[1]), 3)
-        where = f"backbone/{('conv', 'bn')[kind]}{index + 1}"
+        where = f"{TRUNK}/{('conv', 'bn')[kind]}{index + 1}"
     elif found := re.fullmatch(r"ppm\.features\.([0-3])\.([12])", owner):
         where = f"ppm/bin{_BINS[int(found[1])]}/{'conv' if found[2] == '1' else 'bn'}"
     elif found := re.fullmatch(r"(cls|aux)\.([014])", owner):
@@ -193,19 +164,18 @@ def import_weights(path: pathlib.Path, net: Mapping[str, tuple[int, ...]]) -> Im
       InputError: the file is damaged, or its trunk is not the net's: depth, stem, batch normalisation,
         width, keys or shapes differ.
     """
-    trunk = trunk_of(net)
     tensors = read_tensors(path)
-    if f"params/{trunk}/conv1_1/kernel" in net:
-        found, unused = vgg_weights.arrange(path, tensors, trunk, net)
+    if f"params/{TRUNK}/conv1_1/kernel" in net:
+        found, unused = vgg_weights.arrange(path, tensors, TRUNK, net)
         check = _check_vgg
     else:
-        found, unused = _arrange_resnet(path, tensors, trunk)
+        found, unused = _arrange_resnet(path, tensors)
         check = _check_resnet
     shapes = {name: value.shape for name, (_, value) in found.items()}
     theirs, ours = (
-        {name: shape for name, shape in arrays.items() if name.split("/")[1] == trunk} for arrays in (shapes, net)
+        {name: shape for name, shape in arrays.items() if name.split("/")[1] == TRUNK} for arrays in (shapes, net)
     )
-    check(path, trunk, theirs, ours)
+    check(path, theirs, ours)
     _check_arrays(path, theirs, ours)
     values = {}
     for name, (key, value) in found.items():
@@ -218,20 +188,8 @@ def import_weights(path: pathlib.Path, net: Mapping[str, tuple[int, ...]]) -> Im
     return Imported(values, tuple(unused))
 
 
-def trunk_of(paths: Iterable[str]) -> str | None:
-    """Which of TRUNKS the net with these arrays has."""
-    names = {path.split("/")[1] for path in paths}
-    return next((name for name in TRUNKS if name in names), None)
-
-
-def rename_trunk(path: str, trunk: str | None) -> str:
-    """A path with the trunk's own name in place of the other that it may have had."""
-    first, slash, rest = path.partition("/")
-    return f"{trunk}{slash}{rest}" if trunk and first in TRUNKS else path
-
-
 def _arrange_resnet(
-    path: pathlib.Path, tensors: Mapping[str, np.ndarray], trunk: str | None
+    path: pathlib.Path, tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, tuple[str, np.ndarray]], list[str]]:
     """As `vgg_weights.arrange`, of a ResNet or PSPNet."""
     found, unused = {}, []
@@ -246,16 +204,16 @@ def _arrange_resnet(
         collection, where = target
         # PyTorch's convolutions are [out, in, height, width].
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-        found[f"{collection}/{rename_trunk(where, trunk)}"] = (key, value)
+        found[f"{collection}/{where}"] = (key, value)
     return found, unused
 
 
-def _check_resnet(path: pathlib.Path, trunk: str | None, theirs: _Shapes, ours: _Shapes) -> None:
+def _check_resnet(path: pathlib.Path, theirs: _Shapes, ours: _Shapes) -> None:
     if _blocks(ours) == (0, 0, 0, 0):
         raise InputError(f"{path}: holds a ResNet's weights, and the net has no ResNet to fill with them")
     if _blocks(theirs) == (0, 0, 0, 0):
         raise InputError(f"{path}: found no ResNet in torchvision's layout in it; expected keys such as layer1.0.conv1")
-    stem = f"params/{trunk}/conv1/kernel"
+    stem = f"params/{TRUNK}/conv1/kernel"
     facts = (
         (_depth, "set the stage's depth to the file's, or name another file"),
         (_stem, "name a file with the net's stem"),
@@ -265,8 +223,8 @@ def _check_resnet(path: pathlib.Path, trunk: str | None, theirs: _Shapes, ours: 
         _check_facts(path, facts, theirs, ours)
 
 
-def _check_vgg(path: pathlib.Path, trunk: str, theirs: _Shapes, ours: _Shapes) -> None:
-    first = f"params/{trunk}/conv1_1/kernel"
+def _check_vgg(path: pathlib.Path, theirs: _Shapes, ours: _Shapes) -> None:
+    first = f"params/{TRUNK}/conv1_1/kernel"
     if first not in theirs:
         raise InputError(
             f"{path}: found no VGG-16 in torchvision's layout in it; expected keys such as features.0.weight"

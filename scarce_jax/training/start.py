@@ -104,23 +104,18 @@ def _from_run(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Arrays by our path, and the other net's paths that were not used."""
     saved = _saved(origin)
-    trunk = weights.trunk_of(shapes)
-    theirs = {}
-    for path in saved:
-        collection, _, rest = path.partition("/")
-        theirs[f"{collection}/{weights.rename_trunk(rest, trunk)}"] = path
-    fits = {name for name in shapes if name in theirs and tuple(saved[theirs[name]][1]) == shapes[name]}
+    fits = {name for name in shapes if name in saved and tuple(saved[name][1]) == shapes[name]}
     if origin.pattern is not None:
         wanted = [name for name in shapes if re.search(origin.pattern, name.partition("/")[2])]
         wrong = [name for name in wanted if name not in fits]
         if wrong:
-            shown = "; ".join(f"{n} is {_shape(saved, theirs, n)}, expected {list(shapes[n])}" for n in wrong[:3])
+            shown = "; ".join(f"{n} is {_shape(saved, n)}, expected {list(shapes[n])}" for n in wrong[:3])
             raise InputError(f"init_from {origin}: {len(wrong)} of {len(wanted)} arrays do not fit: {shown}")
         fits = set(wanted)
     if not fits:
         raise InputError(
             f"init_from {origin}: no array of the net is in it with the same path and shape; ours are such as "
-            f"{sorted(shapes)[:3]}, its {sorted(theirs)[:3]}"
+            f"{sorted(shapes)[:3]}, its {sorted(saved)[:3]}"
         )
     like = {path: jax.ShapeDtypeStruct(shape, dtype) for path, (_, shape, dtype) in saved.items()}
     tree = {"params": {}, "batch_stats": {}, **traverse_util.unflatten_dict(like, sep="/")}
@@ -129,12 +124,11 @@ def _from_run(
     except checkpoint.DamagedCheckpoint as error:
         raise InputError(f"init_from {origin}: {error}; train it again, or choose another net") from error
     flat = traverse_util.flatten_dict(loaded, sep="/")
-    used = {theirs[name] for name in fits}
-    return {name: flat[theirs[name]] for name in sorted(fits)}, _shorten([p for p in saved if p not in used], saved)
+    return {name: flat[name] for name in sorted(fits)}, _shorten([path for path in saved if path not in fits], saved)
 
 
-def _shape(saved: Mapping[str, list], theirs: Mapping[str, str], name: str) -> str:
-    return str(saved[theirs[name]][1]) if name in theirs else "absent"
+def _shape(saved: Mapping[str, list], name: str) -> str:
+    return str(saved[name][1]) if name in saved else "absent"
 
 
 def _shorten(paths: Sequence[str], among: Mapping[str, Any]) -> tuple[str, ...]:
