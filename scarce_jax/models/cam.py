@@ -18,14 +18,14 @@ GEOMETRIES = {
     16: {"pools": (Pool(2, 2),) * 4 + (None,)},
     8: {"pools": (Pool(2, 2),) * 3 + (Pool(3, 1, 1), None), "dilation": 2},
 }
-"""Stride of the maps -> pools of the trunk, and the dilation of its conv5. 16 is the paper's: pool5 removed."""
+"""Stride of the maps -> pools of the trunk and dilation of its conv5. The paper's is 16, VGG-16 without pool5."""
 
 HEAD_PATTERN = r"^(conv6|classifier)/"
-"""Finds the layers that VGG-16 has not, for a higher rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
+"""Matches the layers that are not VGG-16's, for a higher learning rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
 
 
 class CamClassifier(AveragedFeatures):
-    """Image -> logits of its tags, and the maps that they are the means of.
+    """Image -> logits of its tags, which are the means of class activation maps, plus a bias.
 
     The VGG-16 without pool5, a 3x3 convolution of 1024 channels with ReLU, the average over the image and one linear
     layer. 19,454,804 parameters with 20 classes. (The authors' convolution has two groups and their linear layer no

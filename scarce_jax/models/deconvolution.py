@@ -1,4 +1,4 @@
-"""Deconvolution networks with unpooling: what the decoupled method's segmentation net ends with, and its baseline.
+"""Deconvolution networks with unpooling: the last part of the decoupled method's segmentation net, and its baseline.
 
 Noh, Hong and Han, "Learning Deconvolution Network for Semantic Segmentation". Layers and sizes are those of the
 authors' published Caffe definitions, where the paper gives none.
@@ -24,8 +24,9 @@ POOLS = (Pool(2, 2, 0, switches=True),) * 5
 """Of the encoders: each halves the image and keeps its switches."""
 
 GROUPS = {5: (8, 8), 4: (8, 4), 3: (4, 2), 2: (2, 1), 1: (1, 1)}
-"""Channels in widths of the deconvolutions of group g, which reads what is unpooled by the switches of pool g: of all
-but its last one, and of its last."""
+"""Group g of deconvolutions -> channels, in widths, of all but its last one and of its last one.
+
+Group g reads features that are unpooled with the switches of pool g."""
 
 
 class DeconvNet(nn.Module):
@@ -146,7 +147,7 @@ def _convolution(features: int, kernel: int, padding: Any, width: int, dtype: An
 
 
 def score_layer(classes: int, name: str) -> nn.Conv:
-    """The last 1x1 convolution. float32, whatever it is given, since its results are logits.
+    """The last 1x1 convolution, in float32 whatever its input is, since its results are logits.
 
     No normalisation follows it. With initial values as small as the authors' N(0, 0.01) narrow nets ended without an
     active channel on the foreground, where there is no gradient then: in trials on scenes/coloured, at an eighth of the

@@ -21,11 +21,11 @@ from scarce_jax.models.layers import MOMENTUM, batch_norm, convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, VGG16Trunk
 
 HEAD_PATTERN = r"^score/"
-"""Finds the classifier's layer that VGG-16 has not, for a higher rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
+"""Matches the layer that is not VGG-16's, for a higher learning rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
 
 
 class Classified(NamedTuple):
-    """What the classification net makes of images.
+    """Outputs of the classification net.
 
     Attributes:
       pool5: [B, H/32, W/32, 8 * width], in the computation's dtype.
@@ -164,7 +164,7 @@ def class_saliency(
     labels: jax.Array,
     probabilities: jax.Array | None = None,
 ) -> jax.Array:
-    """Class-specific saliency maps (section 4.1): what raises the scores of these classes, by the gradient at pool5.
+    """Class-specific saliency maps (section 4.1): the gradient of the scores of these classes at pool5.
 
     One `jax.vjp` of the classifier's head. Its cotangent has, for every class of a label vector, the class's
     probability at the place of the map of scores where that class's score is largest, and zeros elsewhere: the map is

@@ -23,12 +23,12 @@ RATES = (6, 12, 18, 24)
 """Dilations of the ASPP's branches. (The loop of Hung et al.'s code returns after the first two.)"""
 
 AFFINE_PATTERN = r"bn\d?/(scale|bias)$"
-"""Finds scale and bias of every batch normalisation, which Hung et al. freeze: `Group(pattern=AFFINE_PATTERN, lr=0)`.
+"""Matches scale and bias of every batch normalisation, which Hung et al. freeze: `Group(pattern=AFFINE_PATTERN, lr=0)`.
 
 They train with the statistics of each batch nevertheless, as `train=True` does here."""
 
 HEAD_PATTERN = r"^aspp_"
-"""Finds the classifiers, whose rate is ten times the backbone's: `Group(pattern=HEAD_PATTERN, lr=10)`."""
+"""Matches the classifiers, whose learning rate is ten times the backbone's: `Group(pattern=HEAD_PATTERN, lr=10)`."""
 
 
 class DeepLabV2(nn.Module):

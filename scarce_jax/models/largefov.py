@@ -23,10 +23,10 @@ POOLS = (Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 1, 1), Pool(3, 1, 
 """Three that halve the image, rounded up, and two that keep its size."""
 
 HEAD_PATTERN = r"^fc8"
-"""Finds the classifier, whose rate is ten times the others': `Group(pattern=HEAD_PATTERN, lr=10)`."""
+"""Matches the classifier, whose learning rate is ten times the others': `Group(pattern=HEAD_PATTERN, lr=10)`."""
 
 BIAS_PATTERN = r"/bias$"
-"""Finds biases, which have twice the rate and no decay; HEAD_PATTERN + BIAS_PATTERN finds the classifier's alone."""
+"""Matches biases, which have twice the learning rate and no weight decay; HEAD_PATTERN + BIAS_PATTERN matches fc8's."""
 
 
 class LargeFOV(nn.Module):

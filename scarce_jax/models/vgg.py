@@ -105,13 +105,13 @@ class VGG16Trunk(nn.Module):
                 if self.batch_norm:
                     x = batch_norm(train=train, dtype=self.dtype, name=f"bn{group}_{index}")(x)
                 x = nn.relu(x)
-            found = None
+            places = None
             if pool is not None:
                 if min(x.shape[1:3]) + 2 * pool.padding < pool.window:
                     raise ValueError(
                         f"image of {image.shape[1]} x {image.shape[2]} is too small for this VGG-16: {pool} after "
                         f"conv{group} finds {x.shape[1]} x {x.shape[2]}; give a larger one"
                     )
-                x, found = pool(x)
-            switches.append(found)
+                x, places = pool(x)
+            switches.append(places)
         return x, tuple(switches)

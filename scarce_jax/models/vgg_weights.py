@@ -1,7 +1,7 @@
-"""How a VGG-16 lies in files of PyTorch: torchvision's `vgg16` and `vgg16_bn`, and timm's files of the same.
+"""The layout of VGG-16 in PyTorch's files: torchvision's `vgg16` and `vgg16_bn`, and timm's files of the same nets.
 
-Both have the convolutions under `features.N`. The first two fully connected layers are `classifier.0` and `.3` in the
-one, `pre_logits.fc1` and `.fc2` in the other; the third, the 1000 classes of ImageNet, has no place in any net here.
+Both have the convolutions under `features.N`. The first two fully connected layers are `classifier.0` and `.3` in
+torchvision's files, `pre_logits.fc1` and `.fc2` in timm's. No net here uses the third, ImageNet's 1000 classes.
 """
 
 from __future__ import annotations
@@ -40,12 +40,11 @@ def layers(batch_norm: bool) -> dict[int, str]:
 def arrange(
     path: pathlib.Path, tensors: Mapping[str, np.ndarray], trunk: str, net: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, tuple[str, np.ndarray]], list[str]]:
-    """Where the arrays of a file belong in a net.
+    """Maps the arrays of a file to parameter paths of a net.
 
-    fc6 and fc7 are given to a net that has them as convolutions: whole as 7x7 and 1x1, or to a LargeFOV thinned out,
-    since its authors subsample VGG's fc6 to 3x3 (Chen et al., 2015): the first, middle and last rows and columns of the
-    7x7, which at stride 32 are 96 pixels apart, as those of a 3x3 dilated by 12 are at stride 8. Fewer channels than
-    the file's are every so many of them.
+    A net that has fc6 and fc7 as convolutions takes them whole, as 7x7 and 1x1. A LargeFOV takes a part, as its authors
+    do (Chen et al., 2015): the first, middle and last rows and columns of the 7x7, which at stride 32 are 96 pixels
+    apart, as those of a 3x3 dilated by 12 are at stride 8. A net with 1/n of the file's channels takes every n-th.
 
     Args:
       path: the file, for messages.
@@ -54,13 +53,13 @@ def arrange(
       net: "params/backbone/conv1_1/kernel" -> shape, of every array of the net.
 
     Returns:
-      "params/backbone/conv1_1/kernel" -> (key, array in our layout), and the keys that have no place.
+      "params/backbone/conv1_1/kernel" -> (key, array in Flax's layout), and the keys that the net does not use.
 
     Raises:
       InputError: a key under `features` is of another network.
     """
     names = layers(any(re.fullmatch(r"features\.\d+\.running_mean", key) for key in tensors))
-    found = {}
+    arrays = {}
     for key, value in tensors.items():
         owner, _, leaf = key.rpartition(".")
         index = re.fullmatch(r"features\.(\d+)", owner)
@@ -71,19 +70,19 @@ def arrange(
                 f"{path}: {key} is of no VGG-16 in torchvision's layout; expected a file of `vgg16` or `vgg16_bn`"
             )
         if leaf.startswith("running_"):
-            found[f"batch_stats/{trunk}/{name}/{leaf.removeprefix('running_')}"] = key, value
+            arrays[f"batch_stats/{trunk}/{name}/{leaf.removeprefix('running_')}"] = key, value
         else:
-            ours = leaf if leaf == "bias" else "scale" if name.startswith("bn") else "kernel"
+            ending = leaf if leaf == "bias" else "scale" if name.startswith("bn") else "kernel"
             # PyTorch's convolutions are [out, in, height, width].
             value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-            found[f"params/{trunk}/{name}/{ours}"] = key, value
+            arrays[f"params/{trunk}/{name}/{ending}"] = key, value
     for layer in FC:
         fitted = _fit(layer, tensors, net)
         if not fitted:
             break  # Whatever takes fc6's place, fc7 was not trained on it.
-        found |= fitted
-    used = {key for key, _ in found.values()}
-    return found, [key for key in tensors if key not in used and not key.endswith("num_batches_tracked")]
+        arrays |= fitted
+    used = {key for key, _ in arrays.values()}
+    return arrays, [key for key in tensors if key not in used and not key.endswith("num_batches_tracked")]
 
 
 def describe(shapes: Iterable[str]) -> str:
@@ -95,7 +94,7 @@ def describe(shapes: Iterable[str]) -> str:
 def _fit(
     layer: str, tensors: Mapping[str, np.ndarray], net: Mapping[str, tuple[int, ...]]
 ) -> dict[str, tuple[str, np.ndarray]]:
-    """A fully connected layer as the net's convolution of that name has it; nothing where it cannot."""
+    """The kernel and bias of a fully connected layer as the net's convolution of that name; empty if unfit."""
     shape = net.get(f"params/{layer}/kernel", ())
     owner = next((name for name in FC[layer] if f"{name}.weight" in tensors), None)
     if len(shape) != 4 or owner is None:

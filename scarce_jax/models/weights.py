@@ -1,6 +1,6 @@
-"""Trained weights from files of PyTorch: ResNets and VGG-16 in torchvision's layout, PSPNets in that of hszhao/semseg.
+"""Trained weights from PyTorch's files: ResNets and VGG-16 in torchvision's layout, PSPNets in that of hszhao/semseg.
 
-A file's keys are translated to our parameter paths, and refused unless they are exactly what the net's trunk needs:
+Each key of a file is translated to a parameter path here; a file whose trunk differs from the net's is refused.
 `layer3.0.conv2.weight` is `layer3_block0/conv2/kernel`, semseg's `layer0.3.weight` the deep stem's `conv2/kernel`,
 and `features.5.weight` VGG-16's `conv2_1/kernel` (see `vgg_weights`).
 """
@@ -102,10 +102,10 @@ def _read_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"installed: safetensors.torch.save_file(torch.load(PATH, weights_only=True), 'weights.safetensors')"
         ) from error
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        found = found.get("state_dict", found)
-        return {key: np.asarray(value.float()) for key, value in found.items()}
-    except Exception as error:  # Unpickling raises whatever the bytes lead to.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        return {key: np.asarray(value.float()) for key, value in state.items()}
+    except Exception as error:  # Unpickling damaged bytes may raise anything.
         raise InputError(
             f"{path}: PyTorch reads no state dict from it ({type(error).__name__}); expected what "
             f"torch.save(net.state_dict(), path) writes"
@@ -117,33 +117,33 @@ def translate(key: str) -> tuple[str, str] | None:
     owner, _, leaf = key.rpartition(".")
     if leaf not in _LEAVES:
         return None
-    where = None
-    if found := re.fullmatch(r"(?:layer([1-4])\.(\d+)\.)?((?:conv|bn)\d|downsample\.[01])", owner):
-        layer, block, name = found.groups()
+    target = None
+    if match := re.fullmatch(r"(?:layer([1-4])\.(\d+)\.)?((?:conv|bn)\d|downsample\.[01])", owner):
+        layer, block, name = match.groups()
         name = {"downsample.0": "downsample_conv", "downsample.1": "downsample_bn"}.get(name, name)
-        where = f"{TRUNK}/{name}" if layer is None else f"{TRUNK}/layer{layer}_block{block}/{name}"
-    elif found := re.fullmatch(r"layer0\.([013467])", owner):
-        index, kind = divmod(int(found[1]), 3)
-        where = f"{TRUNK}/{('conv', 'bn')[kind]}{index + 1}"
-    elif found := re.fullmatch(r"ppm\.features\.([0-3])\.([12])", owner):
-        where = f"ppm/bin{_BINS[int(found[1])]}/{'conv' if found[2] == '1' else 'bn'}"
-    elif found := re.fullmatch(r"(cls|aux)\.([014])", owner):
-        block, classifier = _HEADS[found[1]]
-        where = {"0": f"{block}/conv", "1": f"{block}/bn", "4": classifier}[found[2]]
-    if where is None:
+        target = f"{TRUNK}/{name}" if layer is None else f"{TRUNK}/layer{layer}_block{block}/{name}"
+    elif match := re.fullmatch(r"layer0\.([013467])", owner):
+        index, kind = divmod(int(match[1]), 3)
+        target = f"{TRUNK}/{('conv', 'bn')[kind]}{index + 1}"
+    elif match := re.fullmatch(r"ppm\.features\.([0-3])\.([12])", owner):
+        target = f"ppm/bin{_BINS[int(match[1])]}/{'conv' if match[2] == '1' else 'bn'}"
+    elif match := re.fullmatch(r"(cls|aux)\.([014])", owner):
+        block, classifier = _HEADS[match[1]]
+        target = {"0": f"{block}/conv", "1": f"{block}/bn", "4": classifier}[match[2]]
+    if target is None:
         return None
     collection, name = _LEAVES[leaf]
-    if name == "scale" and not where.rpartition("/")[2].startswith(("bn", "downsample_bn")):
+    if name == "scale" and not target.rpartition("/")[2].startswith(("bn", "downsample_bn")):
         name = "kernel"
-    return collection, f"{where}/{name}"
+    return collection, f"{target}/{name}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """What a file gives a net.
+    """The arrays of a file that a net takes over.
 
     Attributes:
-      values: "params/backbone/conv1/kernel" -> float32 array in our layout.
+      values: "params/backbone/conv1/kernel" -> float32 array in Flax's layout.
       unused: keys of the file that the net has no place for.
     """
 
@@ -152,10 +152,10 @@ class Imported:
 
 
 def import_weights(path: pathlib.Path, net: Mapping[str, tuple[int, ...]]) -> Imported:
-    """The weights and batch statistics of a file for a net.
+    """Reads the weights and batch statistics of a file for a net.
 
-    The trunk must be there whole. Of a semseg PSPNet, everything else that has the net's shape is taken too; of a
-    VGG-16, fc6 and fc7 where the net has them as convolutions.
+    The file must hold the whole trunk. Other arrays of a semseg PSPNet are taken where their shapes are the net's; fc6
+    and fc7 of a VGG-16 are taken where the net has them as convolutions.
 
     Args:
       net: "params/backbone/conv1/kernel" -> shape, of every array of the net.
@@ -166,19 +166,19 @@ def import_weights(path: pathlib.Path, net: Mapping[str, tuple[int, ...]]) -> Im
     """
     tensors = read_tensors(path)
     if f"params/{TRUNK}/conv1_1/kernel" in net:
-        found, unused = vgg_weights.arrange(path, tensors, TRUNK, net)
+        arrays, unused = vgg_weights.arrange(path, tensors, TRUNK, net)
         check = _check_vgg
     else:
-        found, unused = _arrange_resnet(path, tensors)
+        arrays, unused = _arrange_resnet(path, tensors)
         check = _check_resnet
-    shapes = {name: value.shape for name, (_, value) in found.items()}
+    shapes = {name: value.shape for name, (_, value) in arrays.items()}
     theirs, ours = (
-        {name: shape for name, shape in arrays.items() if name.split("/")[1] == TRUNK} for arrays in (shapes, net)
+        {name: shape for name, shape in table.items() if name.split("/")[1] == TRUNK} for table in (shapes, net)
     )
     check(path, theirs, ours)
     _check_arrays(path, theirs, ours)
     values = {}
-    for name, (key, value) in found.items():
+    for name, (key, value) in arrays.items():
         if net.get(name) != value.shape:
             unused.append(key)
             continue
@@ -192,7 +192,7 @@ def _arrange_resnet(
     path: pathlib.Path, tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, tuple[str, np.ndarray]], list[str]]:
     """As `vgg_weights.arrange`, of a ResNet or PSPNet."""
-    found, unused = {}, []
+    arrays, unused = {}, []
     for key, value in tensors.items():
         target = translate(key)
         if target is None:
@@ -201,11 +201,11 @@ def _arrange_resnet(
             if not key.endswith("num_batches_tracked"):
                 unused.append(key)
             continue
-        collection, where = target
+        collection, name = target
         # PyTorch's convolutions are [out, in, height, width].
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-        found[f"{collection}/{where}"] = (key, value)
-    return found, unused
+        arrays[f"{collection}/{name}"] = (key, value)
+    return arrays, unused
 
 
 def _check_resnet(path: pathlib.Path, theirs: _Shapes, ours: _Shapes) -> None:
@@ -257,7 +257,7 @@ def _check_arrays(path: pathlib.Path, theirs: _Shapes, ours: _Shapes) -> None:
 
 
 def _blocks(shapes: Iterable[str]) -> tuple[int, ...]:
-    blocks = {found[0] for name in shapes if (found := re.search(r"layer\d_block\d+", name))}
+    blocks = {match[0] for name in shapes if (match := re.search(r"layer\d_block\d+", name))}
     return tuple(sum(block.startswith(f"layer{layer}_") for block in blocks) for layer in (1, 2, 3, 4))
 
 

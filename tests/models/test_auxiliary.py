@@ -15,8 +15,8 @@ def test_sizes_of_table_1():
     logits, state = jax.eval_shape(
         lambda v, x: module.apply(v, x, train=False, capture_intermediates=True), variables, x
     )
-    found = {name: value["__call__"][0].shape[1:] for name, value in state["intermediates"].items() if "conv" in name}
-    assert found == {
+    shapes = {name: value["__call__"][0].shape[1:] for name, value in state["intermediates"].items() if "conv" in name}
+    assert shapes == {
         "conv1": (256, 512, 32),
         "conv2": (256, 512, 64),
         "conv3": (128, 256, 128),

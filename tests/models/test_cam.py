@@ -43,16 +43,16 @@ def test_dropout_is_of_averaged_features():
     variables = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), variables)
     run = vgg_nets.compiled(lambda v, x: [module.apply(v, x, train=t, rngs={"dropout": key}) for t in (True, False)])
     key = jax.random.key(0)
-    dropped, kept = run(variables, random_image(1, 16, 16, 3))
+    dropped, whole = run(variables, random_image(1, 16, 16, 3))
     np.testing.assert_array_equal(dropped, np.ones((1, 3)))
-    assert np.abs(kept - 1).min() > 1
+    assert np.abs(whole - 1).min() > 1
 
 
 def test_pattern_finds_the_layers_that_vgg_has_not():
     params = abstract(CamClassifier(20), (1, 32, 32, 3))[1]["params"]
     indices = jax.tree.leaves(assign_groups((Group(pattern=HEAD_PATTERN, lr=10), Group()), params))
-    found = {path for path, i in zip(parameter_paths(params), indices, strict=True) if i == 0}
-    assert found == {f"{layer}/{leaf}" for layer in ("conv6", "classifier") for leaf in ("kernel", "bias")}
+    head = {path for path, i in zip(parameter_paths(params), indices, strict=True) if i == 0}
+    assert head == {f"{layer}/{leaf}" for layer in ("conv6", "classifier") for leaf in ("kernel", "bias")}
 
 
 def test_an_unknown_stride_is_an_error():

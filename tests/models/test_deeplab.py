@@ -55,9 +55,9 @@ def test_logits_are_the_sum_of_four_branches():
     names = [f"aspp_rate{rate}" for rate in (6, 12, 18, 24)]
     apply = jax.jit(lambda variables: module.apply(variables, x, train=False)[0])
     alone = []
-    for kept in names:
+    for branch in names:
         zeroed = {
-            name: jax.tree.map(lambda v, keep=name == kept or name == "backbone": v * keep, tree)
+            name: jax.tree.map(lambda v, keep=name == branch or name == "backbone": v * keep, tree)
             for name, tree in variables["params"].items()
         }
         alone.append(apply({**variables, "params": zeroed}))

@@ -55,9 +55,9 @@ def test_patterns_find_the_classifier_and_the_biases():
         Group(),
     )
     indices = jax.tree.leaves(assign_groups(groups, params))
-    found = dict(zip(parameter_paths(params), indices, strict=True))
-    assert [path for path, i in found.items() if i == 0] == ["fc8/bias"]
-    assert [path for path, i in found.items() if i == 1] == ["fc8/kernel"]
+    group_of = dict(zip(parameter_paths(params), indices, strict=True))
+    assert [path for path, i in group_of.items() if i == 0] == ["fc8/bias"]
+    assert [path for path, i in group_of.items() if i == 1] == ["fc8/kernel"]
     assert sum(i == 2 for i in indices) == sum(i == 3 for i in indices) == 15
 
 

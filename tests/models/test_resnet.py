@@ -24,14 +24,14 @@ def test_every_3x3_convolution_of_layer3_and_layer4_is_dilated(depth, counts):
     _, variables = abstract(module, (1, 33, 33, 3))
     image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.float32)
     text = str(jax.make_jaxpr(lambda v, x: module.apply(v, x, train=False))(variables, image))
-    found = {}
+    dilations = {}
     for match in re.finditer(r"conv_general_dilated\[(.*?)\n\s*\]", text, re.DOTALL):
         padding = re.search(r"padding=\(\((\d+), (\d+)\), \((\d+), (\d+)\)\)", match[1]).groups()
         dilation = int(re.search(r"rhs_dilation=\((\d+), \d+\)", match[1])[1])
         if padding not in {("0",) * 4, ("3",) * 4}:  # neither 1x1 nor the stem
             assert padding == (str(dilation),) * 4
-            found[dilation] = found.get(dilation, 0) + 1
-    assert found == counts
+            dilations[dilation] = dilations.get(dilation, 0) + 1
+    assert dilations == counts
 
 
 def test_parameter_names_follow_torchvision():
@@ -57,8 +57,8 @@ def test_parameter_names_follow_torchvision():
 
 def test_basic_blocks_have_a_downsample_only_where_channels_change():
     _, variables = abstract(ResNet(34), (1, 33, 33, 3))
-    found = {name.split("/")[0] for name in paths(variables["params"]) if "downsample_conv" in name}
-    assert found == {"layer2_block0", "layer3_block0", "layer4_block0"}
+    blocks = {name.split("/")[0] for name in paths(variables["params"]) if "downsample_conv" in name}
+    assert blocks == {"layer2_block0", "layer3_block0", "layer4_block0"}
 
 
 def test_stride_of_a_bottleneck_is_on_its_3x3():

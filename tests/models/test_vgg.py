@@ -27,12 +27,12 @@ def test_only_conv5_is_dilated_and_padded_by_as_much():
     _, variables = abstract(module, (1, 32, 32, 3))
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     text = str(jax.make_jaxpr(lambda v, x: module.apply(v, x, train=False))(variables, image))
-    found = []
+    dilations = []
     for match in re.finditer(r"conv_general_dilated\[(.*?)\n\s*\]", text, re.DOTALL):
         padding = re.search(r"padding=\(\((\d+), (\d+)\), \((\d+), (\d+)\)\)", match[1]).groups()
-        found.append(int(re.search(r"rhs_dilation=\((\d+), \d+\)", match[1])[1]))
-        assert padding == (str(found[-1]),) * 4
-    assert found == [1] * 10 + [2] * 3
+        dilations.append(int(re.search(r"rhs_dilation=\((\d+), \d+\)", match[1])[1]))
+        assert padding == (str(dilations[-1]),) * 4
+    assert dilations == [1] * 10 + [2] * 3
 
 
 @pytest.mark.parametrize("pool", [Pool(2, 2), Pool(3, 2, 1), Pool(3, 1, 1)])

@@ -70,13 +70,13 @@ def test_forward_pass_is_that_of_pytorch(case, tmp_path):
     net = NETS[case]
     options = {"train": False} if case == "pspnet" else {}
     expected = shapes(net, **options)
-    found = weights.import_weights(torch_files.save(tmp_path / "w.safetensors", tensors(case)), expected)
-    assert found.values.keys() == expected.keys()
-    assert set(found.unused) == (set() if case == "pspnet" else {"fc.weight", "fc.bias"})
+    imported = weights.import_weights(torch_files.save(tmp_path / "w.safetensors", tensors(case)), expected)
+    assert imported.values.keys() == expected.keys()
+    assert set(imported.unused) == (set() if case == "pspnet" else {"fc.weight", "fc.bias"})
     method = {"method": "evaluate"} if case == "pspnet" else {}
     # Compiled without optimisation: that takes a third of the time.
     run = jax.jit(functools.partial(net.apply, **method), compiler_options={"xla_backend_optimization_level": 0})
-    results = run(weights.overlay({}, found.values), recipe.image())
+    results = run(weights.overlay({}, imported.values), recipe.image())
     assert len(results) == (2 if case == "pspnet" else 4)
     for index, result in enumerate(results):
         stored = GOLDEN[f"{case}/{index}"]
@@ -89,8 +89,8 @@ def basic(tmp_path):
     """Writes the small ResNet-18 with some arrays changed (None: left out), and imports it for a net."""
 
     def run(net=NETS["basic"], name="w.safetensors", **changes):
-        made = {**tensors("basic"), **{key.replace("__", "."): value for key, value in changes.items()}}
-        path = torch_files.save(tmp_path / name, {key: value for key, value in made.items() if value is not None})
+        arrays = {**tensors("basic"), **{key.replace("__", "."): value for key, value in changes.items()}}
+        path = torch_files.save(tmp_path / name, {key: value for key, value in arrays.items() if value is not None})
         return weights.import_weights(path, net if isinstance(net, dict) else shapes(net))
 
     return run
@@ -174,10 +174,10 @@ CLASSIFIER = {f"classifier.{index}.{leaf}" for index in (0, 3, 6) for leaf in ("
 def test_vgg_forward_pass_is_that_of_pytorch(case, tmp_path):
     net = OnVGG(recipe.WIDTH[case], case == "vgg16_bn")
     expected = vgg_shapes(batch_norm=net.batch_norm)
-    found = weights.import_weights(torch_files.save(tmp_path / "w.safetensors", vgg_nets.tensors(case)), expected)
-    assert found.values.keys() == expected.keys()
-    assert set(found.unused) == CLASSIFIER
-    features = vgg_nets.compiled(net.apply)(weights.overlay({}, found.values), recipe.image())
+    imported = weights.import_weights(torch_files.save(tmp_path / "w.safetensors", vgg_nets.tensors(case)), expected)
+    assert imported.values.keys() == expected.keys()
+    assert set(imported.unused) == CLASSIFIER
+    features = vgg_nets.compiled(net.apply)(weights.overlay({}, imported.values), recipe.image())
     vgg_nets.assert_golden(features, case)
 
 
@@ -186,9 +186,9 @@ def vgg(tmp_path):
     """Writes a narrow VGG-16 with some arrays changed (None: left out), and imports it for a net of these shapes."""
 
     def run(net=None, case="vgg16", **changes):
-        made = {**vgg_nets.tensors(case), **{key.replace("__", "."): value for key, value in changes.items()}}
-        kept = {key: value for key, value in made.items() if value is not None}
-        return weights.import_weights(torch_files.save(tmp_path / "w.safetensors", kept), net or vgg_shapes())
+        arrays = {**vgg_nets.tensors(case), **{key.replace("__", "."): value for key, value in changes.items()}}
+        present = {key: value for key, value in arrays.items() if value is not None}
+        return weights.import_weights(torch_files.save(tmp_path / "w.safetensors", present), net or vgg_shapes())
 
     return run
 
@@ -217,66 +217,66 @@ def test_another_vgg_is_refused_by_name(vgg, basic):
 
 @pytest.mark.parametrize("names", [("classifier.0", "classifier.3"), ("pre_logits.fc1", "pre_logits.fc2")])
 def test_fully_connected_layers_become_convolutions(names, tmp_path):
-    given = vgg_nets.tensors("vgg16")
-    weight, bias = given["classifier.0.weight"], given["classifier.0.bias"]
+    arrays = vgg_nets.tensors("vgg16")
+    weight, bias = arrays["classifier.0.weight"], arrays["classifier.0.bias"]
     x = recipe.uniform("pool5", (2, 7, 7, weight.shape[1] // 49), -1, 1)
     fc6 = x.transpose(0, 3, 1, 2).reshape(2, -1) @ weight.T + bias
-    fc7 = fc6 @ given["classifier.3.weight"].T + given["classifier.3.bias"]
+    fc7 = fc6 @ arrays["classifier.3.weight"].T + arrays["classifier.3.bias"]
     # timm's files have them as convolutions already.
     if names[0] != "classifier.0":
         for old, new, side in zip(("classifier.0", "classifier.3"), names, (7, 1), strict=True):
-            value = given.pop(f"{old}.weight")
-            given[f"{new}.weight"] = value.reshape(len(value), -1, side, side)
-            given[f"{new}.bias"] = given.pop(f"{old}.bias")
+            value = arrays.pop(f"{old}.weight")
+            arrays[f"{new}.weight"] = value.reshape(len(value), -1, side, side)
+            arrays[f"{new}.bias"] = arrays.pop(f"{old}.bias")
     expected = vgg_shapes(hidden=len(weight))
-    found = weights.import_weights(torch_files.save(tmp_path / "w.safetensors", given), expected)
-    assert found.values.keys() == expected.keys()
-    assert set(found.unused) == {"classifier.6.weight", "classifier.6.bias"}
-    values = {name.removeprefix("params/"): value for name, value in found.values.items()}
+    imported = weights.import_weights(torch_files.save(tmp_path / "w.safetensors", arrays), expected)
+    assert imported.values.keys() == expected.keys()
+    assert set(imported.unused) == {"classifier.6.weight", "classifier.6.bias"}
+    values = {name.removeprefix("params/"): value for name, value in imported.values.items()}
     y = np.einsum("bijc,ijcf->bf", x, values["fc6/kernel"]) + values["fc6/bias"]
     np.testing.assert_allclose(y, fc6, atol=1e-4)
     np.testing.assert_allclose(y @ values["fc7/kernel"][0, 0] + values["fc7/bias"], fc7, atol=1e-4)
 
 
 def test_large_field_of_view_gets_every_third_row_and_fourth_channel(vgg):
-    given = vgg_nets.tensors("vgg16")
-    weight = given["classifier.0.weight"]
+    arrays = vgg_nets.tensors("vgg16")
+    weight = arrays["classifier.0.weight"]
     hidden = len(weight) // 4
-    found = vgg(vgg_shapes(hidden=hidden, fc6=3))
-    assert set(found.unused) == {"classifier.6.weight", "classifier.6.bias"}
+    imported = vgg(vgg_shapes(hidden=hidden, fc6=3))
+    assert set(imported.unused) == {"classifier.6.weight", "classifier.6.bias"}
     square = weight.reshape(len(weight), -1, 7, 7)
-    kernel = found.values["params/fc6/kernel"]
+    kernel = imported.values["params/fc6/kernel"]
     assert kernel.shape == (3, 3, square.shape[1], hidden)
     for place in ((0, 0, 5, 1), (2, 1, 0, hidden - 1), (1, 2, 63, 0)):
         i, j, c, f = place
         assert kernel[place] == square[4 * f, c, 3 * i, 3 * j]
-    np.testing.assert_array_equal(found.values["params/fc6/bias"], given["classifier.0.bias"][::4])
-    np.testing.assert_array_equal(found.values["params/fc7/kernel"][0, 0], given["classifier.3.weight"][::4, ::4].T)
-    np.testing.assert_array_equal(found.values["params/fc7/bias"], given["classifier.3.bias"][::4])
+    np.testing.assert_array_equal(imported.values["params/fc6/bias"], arrays["classifier.0.bias"][::4])
+    np.testing.assert_array_equal(imported.values["params/fc7/kernel"][0, 0], arrays["classifier.3.weight"][::4, ::4].T)
+    np.testing.assert_array_equal(imported.values["params/fc7/bias"], arrays["classifier.3.bias"][::4])
 
 
 @pytest.mark.parametrize("fields", [{"fc6": 5, "hidden": 128}, {"hidden": 100}, {"hidden": 256}])
 def test_fully_connected_layers_that_do_not_fit_stay_as_they_are(vgg, fields):
-    found = vgg(vgg_shapes(**fields))
-    assert set(found.unused) == CLASSIFIER
-    assert {name.split("/")[1] for name in found.values} == {"backbone"}
+    imported = vgg(vgg_shapes(**fields))
+    assert set(imported.unused) == CLASSIFIER
+    assert {name.split("/")[1] for name in imported.values} == {"backbone"}
 
 
 def test_half_precision_is_widened(basic):
     values = np.linspace(-1, 1, 16)
     for dtype in (np.float16, ml_dtypes.bfloat16):
-        found = basic(bn1__bias=values.astype(dtype)).values["params/backbone/bn1/bias"]
-        assert found.dtype == np.float32
-        np.testing.assert_array_equal(found, values.astype(dtype).astype(np.float32))
+        bias = basic(bn1__bias=values.astype(dtype)).values["params/backbone/bn1/bias"]
+        assert bias.dtype == np.float32
+        np.testing.assert_array_equal(bias, values.astype(dtype).astype(np.float32))
 
 
 def test_heads_of_other_classes_stay_as_they_are(tmp_path):
     path = torch_files.save(tmp_path / "w.safetensors", tensors("pspnet"))
     net = PSPNet(recipe.CLASSES + 2, 50, recipe.WIDTH["pspnet"], deep_stem=True)
     expected = shapes(net, train=False)
-    found = weights.import_weights(path, expected)
-    assert set(found.unused) == {f"{head}.4.{leaf}" for head in ("cls", "aux") for leaf in ("weight", "bias")}
-    assert {name.split("/")[1] for name in set(expected) - set(found.values)} == {"classifier", "aux_classifier"}
+    imported = weights.import_weights(path, expected)
+    assert set(imported.unused) == {f"{head}.4.{leaf}" for head in ("cls", "aux") for leaf in ("weight", "bias")}
+    assert {name.split("/")[1] for name in set(expected) - set(imported.values)} == {"classifier", "aux_classifier"}
 
 
 @pytest.mark.parametrize(
@@ -321,16 +321,16 @@ def test_pth_is_read_with_weights_only(tmp_path, monkeypatch):
     path = tmp_path / "w.pth"
     path.write_bytes(b"x")
     wrapped = {"epoch": 3, "state_dict": {f"module.{key}": Tensor(value) for key, value in tensors("basic").items()}}
-    given = {}
+    arguments = {}
 
-    def load(found, **options):
-        given.update(options, path=found)
+    def load(source, **options):
+        arguments.update(options, path=source)
         return wrapped
 
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
-    found = weights.import_weights(path, shapes(NETS["basic"]))
-    assert given == {"path": path, "map_location": "cpu", "weights_only": True}
-    np.testing.assert_array_equal(found.values["params/backbone/bn1/bias"], recipe.weight("bn1.bias", (16,)))
+    imported = weights.import_weights(path, shapes(NETS["basic"]))
+    assert arguments == {"path": path, "map_location": "cpu", "weights_only": True}
+    np.testing.assert_array_equal(imported.values["params/backbone/bn1/bias"], recipe.weight("bn1.bias", (16,)))
     wrapped = [1, 2]
     with pytest.raises(InputError, match="w.pth: PyTorch reads no state dict from it"):
         weights.read_tensors(path)

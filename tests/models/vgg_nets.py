@@ -24,10 +24,10 @@ def tensors(case):
 def variables(module, case, folder, shape=recipe.SIZE):
     """Those of a case: the trunk as `import_weights` takes it from a file, other layers by their names."""
     expected = weights.flat_shapes(abstract(module, shape)[1])
-    given, values = tensors(case), {}
-    if "features.0.weight" in given:
-        values |= weights.import_weights(torch_files.save(folder / "w.safetensors", given), expected).values
-    for key, value in given.items():
+    arrays, values = tensors(case), {}
+    if "features.0.weight" in arrays:
+        values |= weights.import_weights(torch_files.save(folder / "w.safetensors", arrays), expected).values
+    for key, value in arrays.items():
         layer, _, leaf = key.rpartition(".")
         name = f"params/{layer}/{'kernel' if leaf == 'weight' else leaf}"
         if name in expected:
@@ -48,8 +48,8 @@ def forward(module, method=None):
     return compiled(functools.partial(module.apply, **options))
 
 
-def assert_golden(found, case, index=0):
+def assert_golden(output, case, index=0):
     stored = GOLDEN[f"{case}/{index}"]
     assert stored.std() > 0.1
     tolerance = 1e-5 * max(1, np.abs(stored).max())
-    np.testing.assert_allclose(recipe.sample(np.asarray(found)), stored, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(recipe.sample(np.asarray(output)), stored, rtol=0, atol=tolerance)

@@ -58,12 +58,12 @@ class ResNet(nn.Module):
             setattr(self, f"bn{index}", nn.BatchNorm2d(features))
             channels = features
         for layer, blocks in enumerate(BLOCKS[depth]):
-            made = []
+            residual = []
             for index in range(blocks):
                 planes, stride = width * 2**layer, strides[layer] if index == 0 else 1
-                made.append(Block(channels, planes, stride, dilations[layer], depth >= 50))
+                residual.append(Block(channels, planes, stride, dilations[layer], depth >= 50))
                 channels = planes * (4 if depth >= 50 else 1)
-            setattr(self, f"layer{layer + 1}", nn.Sequential(*made))
+            setattr(self, f"layer{layer + 1}", nn.Sequential(*residual))
         self.fc = nn.Linear(channels, 10)
 
     def forward(self, x):
@@ -136,10 +136,10 @@ def main():
         shapes = {key: list(value.shape) for key, value in state.items()}
         net.load_state_dict({key: torch.from_numpy(recipe.weight(key, shape)) for key, shape in shapes.items()})
         with torch.no_grad():
-            found = [x.permute(0, 2, 3, 1).numpy() for x in net.eval()(image)]
-        print(name, [(x.shape, float(np.abs(x).max().round(2)), float(x.std().round(3))) for x in found])
+            results = [x.permute(0, 2, 3, 1).numpy() for x in net.eval()(image)]
+        print(name, [(x.shape, float(np.abs(x).max().round(2)), float(x.std().round(3))) for x in results])
         stored[f"{name}/shapes"] = np.frombuffer(json.dumps(shapes).encode(), np.uint8)
-        stored |= {f"{name}/{index}": recipe.sample(x) for index, x in enumerate(found)}
+        stored |= {f"{name}/{index}": recipe.sample(x) for index, x in enumerate(results)}
     path = pathlib.Path(__file__).with_name("resnet.npz")
     np.savez_compressed(path, **stored)
     print(path, path.stat().st_size, "bytes")

@@ -117,10 +117,10 @@ def main():
         values = {key: recipe.weight(key, shape, recipe.gain_of(name)) for key, shape in shapes.items()}
         net.load_state_dict({key: torch.from_numpy(value) for key, value in values.items()})
         with torch.no_grad():
-            found = [x.permute(0, 2, 3, 1).numpy() for x in net.eval()(image)]
-        print(name, [(x.shape, float(np.abs(x).max().round(2)), float(x.std().round(3))) for x in found])
+            results = [x.permute(0, 2, 3, 1).numpy() for x in net.eval()(image)]
+        print(name, [(x.shape, float(np.abs(x).max().round(2)), float(x.std().round(3))) for x in results])
         stored[f"{name}/shapes"] = np.frombuffer(json.dumps(shapes).encode(), np.uint8)
-        stored |= {f"{name}/{index}": recipe.sample(x) for index, x in enumerate(found)}
+        stored |= {f"{name}/{index}": recipe.sample(x) for index, x in enumerate(results)}
     path = pathlib.Path(__file__).with_name("vgg.npz")
     np.savez_compressed(path, **stored)
     print(path, path.stat().st_size, "bytes")
