@@ -54,5 +54,5 @@ class AuxiliaryNet(nn.Module):
             ConvUnit(self.width, 3, dilation=rate, dtype=self.dtype, name=f"aspp_rate{rate}")(x, train=train)
             for rate in RATES
         ]
-        x = jnp.concatenate(branches, -1)
+        x = jnp.concatenate(branches, -1)  # [B, H/4, W/4, 5 * width]
         return Upsampler(1, name="classifier")(x, probabilities.shape[1:3])[..., 0]

@@ -195,6 +195,7 @@ def class_saliency(
     if probabilities is None:
         probabilities = jax.nn.sigmoid(places.max(1))
     seeds = (labels * probabilities[:, None])[:, :, None]  # [B, L, 1, K]
+    # [B, L, P, K] -> [B, L, h, w, K], the shape of the scores
     cotangents = jnp.where(largest[:, None], seeds, 0.0).reshape(*labels.shape[:2], *scores.shape[1:])
     (saliency,) = jax.vmap(pull, in_axes=1, out_axes=1)(cotangents.astype(scores.dtype))
     return saliency
@@ -247,7 +248,7 @@ class SegmentationNet(nn.Module):
         specific = nn.BatchNorm(
             use_running_average=not train, momentum=MOMENTUM, epsilon=1e-9, dtype=self.dtype, name="bn_saliency"
         )(saliency)
-        x = jnp.concatenate([spatial, specific], -1)
+        x = jnp.concatenate([spatial, specific], -1)  # [B, h, w, 16 * width]
         hidden = 32 * self.width if self.hidden is None else self.hidden
         fully = FullyConnected(hidden, self.width, self.fc6_kernel, self.dtype, name="bridge")
         x = fully(x, train=train)

@@ -61,7 +61,7 @@ class DeepLabV2(nn.Module):
           head.
         """
         backbone = ResNet(self.depth, width=self.width, caffe=self.caffe, dtype=self.dtype, name="backbone")
-        x = backbone(image, train=train)["layer4"].astype(jnp.float32)
+        x = backbone(image, train=train)["layer4"].astype(jnp.float32)  # [B, h, w, C]
         branches = [
             nn.Conv(
                 self.classes,
@@ -73,6 +73,7 @@ class DeepLabV2(nn.Module):
             )(x)
             for rate in RATES
         ]
+        # [B, h, w, K] -> [B, H, W, K]
         return resize_bilinear(sum(branches), image.shape[1:3], align_corners=True), None
 
 

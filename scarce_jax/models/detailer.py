@@ -94,6 +94,7 @@ class Detailer(PSPNet):
             return (*parts, self.coarse_embedding(one_hot))
 
         logits, aux_logits = self._segment(image, inject, train=train)
+        # [B, H, W, K]
         identity = coarse[..., None] == jnp.arange(self.classes, dtype=coarse.dtype)
         return logits + identity.astype(logits.dtype), aux_logits
 

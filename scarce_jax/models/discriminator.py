@@ -49,7 +49,7 @@ class Discriminator(nn.Module):
         x = probabilities.astype(self.dtype)
         for index in range(1, 5):
             x = nn.leaky_relu(_convolution(self.width << (index - 1), self.dtype, f"conv{index}")(x), 0.2)
-        x = _convolution(1, jnp.float32, "classifier")(x)
+        x = _convolution(1, jnp.float32, "classifier")(x)  # [B, H/32, W/32, 1]
         return resize_bilinear(x, size, align_corners=True)[..., 0]
 
 

@@ -161,7 +161,7 @@ class DSNet(nn.Module):
         merged = []
         for index, (x, features) in enumerate(zip(blocks.values(), channels, strict=True)):
             x = ConvUnit(features, 3, dtype=self.dtype, name=f"decoder{index + 1}")(x, train=train)
-            size = (x.shape[1] << index, x.shape[2] << index)
+            size = (x.shape[1] << index, x.shape[2] << index)  # [B, h, w, C] -> [B, H/4, W/4, C]
             merged.append(resize_bilinear(x, size, align_corners=False)[:, : quarter[0], : quarter[1]])
         return Upsampler(self.classes, name="classifier")(jnp.concatenate(merged, -1), image.shape[1:3]), None
 

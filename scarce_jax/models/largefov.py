@@ -69,7 +69,7 @@ class LargeFOV(nn.Module):
         """
         options = {"dilation": 2, "dtype": self.dtype, "name": "backbone"}
         trunk = VGG16Trunk(self.width, self.batch_norm, POOLS, self.convolutions, **options)
-        x, _ = trunk(image, train=train)
+        x, _ = trunk(image, train=train)  # [B, H/8, W/8, 8 * width]
         x = nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=True)
         for name, kernel, dilation in (("fc6", 3, 12), ("fc7", 1, 1)):
             options = {"dilation": dilation, "use_bias": True, "dtype": self.dtype}

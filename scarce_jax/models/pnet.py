@@ -55,7 +55,7 @@ class PNet(nn.Module):
                 name = f"conv{group}_{index}"
                 x = nn.relu(convolution(factor * self.width, 3, use_bias=True, dtype=self.dtype, name=name)(x))
             x = max_pool(x, 2, 2, ((0, 0), (0, 0)))
-        x = x.reshape(x.shape[0], -1)
+        x = x.reshape(x.shape[0], -1)  # [B, H/8, W/8, C] -> [B, H/8 * W/8 * C]
         x = nn.tanh(nn.Dense(16 * self.width, dtype=self.dtype, name="fc4")(x))
         x = nn.tanh(nn.Dense(32 * self.width, dtype=self.dtype, name="fc5")(x))
         return nn.Dense(1, name="fc6")(x.astype(jnp.float32))[..., 0]

@@ -178,11 +178,11 @@ class PSPNet(nn.Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         """The whole network; `inject(place, parts)` may add a part at each of the detailer's three places."""
         size = image.shape[1:3]
-        layers = self.backbone(image, train=train)
+        layers = self.backbone(image, train=train)  # [B, h, w, C3 or C4], h = H / 8
         parts = self.ppm(inject("before_pool", (layers["layer4"],)), train=train)
         x = self.final_block(inject("after_pool", parts), train=train)
         x = self.final_dropout(x, deterministic=not train)
-        logits = self.classifier(inject("after_final", (x,)))
+        logits = self.classifier(inject("after_final", (x,)))  # [B, h, w, K]
         logits = resize_bilinear(logits, size, align_corners=True)
         # Initialising creates the auxiliary head's parameters whatever `train` is.
         if not self.aux or not (train or self.is_initializing()):
