@@ -23,7 +23,7 @@ import numpy as np
 from common import RESULTS, append, header, seconds_each
 from input_pipeline import natural
 
-from scarce_jax.cpu.diffusion import Diffusion, Status, self_diffuse
+from scarce_jax.cpu.diffusion import Diffusion, Status
 from scarce_jax.cpu.superpixels import cielab, superpixels
 from scarce_jax.cpu.workers import map_ordered
 from scarce_jax.data.images import read_image, resize_image
@@ -41,7 +41,7 @@ def blob(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def example(rng: np.random.Generator, image: np.ndarray) -> dict[str, np.ndarray]:
-    """The fields that `self_diffuse` takes, with 21 classes."""
+    """The fields that a `Diffusion` takes, with 21 classes."""
     tags = np.zeros(21, np.uint8)
     tags[[8, 12]] = 1
     cam = np.zeros((20, 20, 20), np.float16)
@@ -53,8 +53,8 @@ def example(rng: np.random.Generator, image: np.ndarray) -> dict[str, np.ndarray
 def timed(example_id: str, fields: dict, *, settings: Diffusion) -> tuple[int, float]:
     """Status of one image, and the seconds of processor time that it took."""
     began = time.process_time()
-    found = self_diffuse(example_id, fields, settings=settings)
-    return int(found["status"]), time.process_time() - began
+    status = settings(example_id, fields)["status"]
+    return int(status), time.process_time() - began
 
 
 def throughput(examples: list[dict], settings: Diffusion, workers: int, seconds: float) -> tuple[dict, list[int]]:
@@ -110,7 +110,7 @@ def main() -> None:
 
     def everything(calls: int) -> None:
         for k in range(calls):
-            self_diffuse("", examples[k % len(examples)], settings=settings)
+            settings("", examples[k % len(examples)])
 
     for name, work in (("superpixels", segment), ("everything", everything)):
         line[f"{name}_ms"] = round(1e3 * seconds_each(work, shortest=2.0 if options.full else 0.2), 1)

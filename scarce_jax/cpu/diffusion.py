@@ -1,10 +1,10 @@
 """Self-diffusion: class activation maps spread over superpixels to a label map.
 
-"Transferable Semi-supervised Semantic Segmentation", section L-Net, equation 2. With nothing but the seeds of one class
-held, as the equation is printed, its only minimiser on a connected graph is 1 everywhere. So the label that a
-superpixel gets is that of the multi-label random walker (Grady, "Random walks for image segmentation"): the seeds of
-all present classes and of the background are held, each label's probability minimises equation 2 with its own seeds at
-1 and all other seeds at 0, and the probabilities of all labels sum to 1.
+"Transferable Semi-supervised Semantic Segmentation", section L-Net, equation 2. As printed, the equation holds the
+seeds of one class alone, and its only minimiser on a connected graph is 1 everywhere. A superpixel's label is therefore
+that of the multi-label random walker (Grady, "Random walks for image segmentation"): the seeds of all present classes
+and of the background are held, each label's probability minimises equation 2 with its own seeds at 1 and all other
+seeds at 0, and the probabilities of all labels sum to 1.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 
 FREE = -1
-"""Seed value of a node that is none."""
+"""Value in `seeds` of a node that is not a seed."""
 
 BACKGROUND = 0
-"""Seed value, and column, of the background; the present classes follow it in their order."""
+"""Value in `seeds`, and column of the probabilities, of the background. The present classes follow in their order."""
 
 _FAINTEST = 1e-12
-"""No affinity is less, so that the graph stays connected in floating point too."""
+"""The least affinity. It keeps the graph connected in floating point."""
 
 
 class Status(enum.IntEnum):
-    """How an image's label map came about; the first three are solved, the others have a fixed result.
+    """How an image's label map came about. The first three statuses are solved; the others have a fixed result.
 
     Attributes:
       SOLVED: foreground and background had seeds.
@@ -56,7 +56,9 @@ class Status(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diffusion:
-    """Settings of `self_diffuse`. The paper states the features and the affinity, and none of these values.
+    """Self-diffusion with these settings, the `finish` of an `Infer` stage: label maps of images with known classes.
+
+    The paper states the features and the affinity, and none of these values.
 
     Attributes:
       background: class id of the background; None where the dataset has none (it becomes 255 then).
@@ -98,81 +100,78 @@ class Diffusion:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"diffusion.{name} is {getattr(self, name)}; expected 0..1")
 
+    def __call__(self, example_id: str, fields: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray]:
+        """The label map of one image. The same input gives the same bytes.
 
-def self_diffuse(
-    example_id: str, fields: Mapping[str, np.ndarray | None], *, settings: Diffusion
-) -> dict[str, np.ndarray]:
-    """The label map of one image with known classes: the `finish` of an `Infer` stage, `settings` bound beforehand.
+        Args:
+          example_id: for messages.
+          fields:
+            image: uint8 [H, W, 3] RGB, without padding.
+            tags: uint8 [K], 1 where the dataset's class is present; the background's does not count.
+            cam: floating [h, w, C], class activation maps of the C classes other than the background, in the order of
+              `tags`. Values below 0 and the maps of absent classes count as 0. The cells tile the image, as those of
+              a VGG-16 do.
+            objectness: floating [h', w'] in 0..1, the L-Net's probability of foreground. Without it, or with None,
+              superpixels are compared by colour alone and background seeds follow from the class maps. The centres of
+              its corner cells are the corner pixels, as in LargeFOV, whose poolings are padded.
 
-    The same input gives the same bytes.
+        Returns:
+          label: uint8 [H, W], class ids, and 255 where undecided (see `Status`).
+          status: uint8 [], a `Status`.
 
-    Args:
-      example_id: for messages.
-      fields:
-        image: uint8 [H, W, 3] RGB, without padding.
-        tags: uint8 [K], 1 where the dataset's class is present; the background's does not count.
-        cam: floating [h, w, C], class activation maps of the C classes other than the background, in the order of
-          `tags`; what is below 0, and maps of absent classes, count as 0. Their cells tile the image, as those of
-          a VGG-16 do.
-        objectness: floating [h', w'] in 0..1, the L-Net's probability of foreground. Without it, or with None,
-          superpixels are compared by colour alone and background seeds follow from the class maps. The centres of
-          its corner cells are the corner pixels, as in LargeFOV, whose poolings are padded.
+        Raises:
+          InputError: maps or objectness are not finite.
+          ValueError: the number of maps is not that of the tags without the background.
+        """
+        image, tags, cam = fields["image"], np.asarray(fields["tags"]), np.asarray(fields["cam"])
+        classes = np.array([k for k in range(tags.size) if k != self.background], np.intp)
+        if cam.ndim != 3 or cam.shape[-1] != classes.size:
+            raise ValueError(
+                f"{example_id}: cam {list(cam.shape)}; expected [h, w, {classes.size}] for {tags.size} tags and "
+                f"background {self.background}"
+            )
+        background = IGNORE if self.background is None else self.background
+        present = tags[classes] > 0
+        if not present.any():
+            return _uniform(image, background, Status.NO_TAGS)
+        maps = np.maximum(_finite(example_id, "cam", cam[..., present]), 0)
+        maps = at_pixels(maps, image, align_corners=False)  # [H, W, present]
+        lab = cielab(image)
+        regions = superpixels(lab, segments=self.segments, compactness=self.compactness, iterations=self.iterations)
+        if regions.max() == 0:
+            return _uniform(image, IGNORE, Status.ONE_SUPERPIXEL)
+        objectness = _region_objectness(example_id, fields.get("objectness"), image, regions)  # [N, 1] or None
+        strength = self._strength(maps, objectness, regions)  # [N, present]
+        features = normalised(region_means(lab, regions))  # [N, 3]
+        if objectness is not None:
+            features = np.concatenate([features, objectness], 1)  # [N, 4]
+            objectness = objectness[:, 0]
+        seeds, status = find_seeds(strength, objectness, at_border(regions), self)
+        if status is Status.NO_FOREGROUND:
+            return _uniform(image, IGNORE, status)
+        edges = adjacency(regions)
+        weights = affinities(features, edges, self.sigma2)
+        columns = decide(random_walker(edges, weights, seeds, 1 + strength.shape[1]), self.decision)  # [N]
+        class_ids = np.concatenate([[background], classes[present]]).astype(np.uint8)
+        return {"label": class_ids[columns][regions], "status": np.uint8(status)}
 
-    Returns:
-      label: uint8 [H, W], class ids, and 255 where undecided (see `Status`).
-      status: uint8 [], a `Status`.
-
-    Raises:
-      InputError: maps or objectness are not finite.
-    """
-    image, tags, cam = fields["image"], np.asarray(fields["tags"]), np.asarray(fields["cam"])
-    objectness = fields.get("objectness")
-    classes = np.array([k for k in range(tags.size) if k != settings.background], np.intp)
-    if cam.ndim != 3 or cam.shape[-1] != classes.size:
-        raise ValueError(
-            f"{example_id}: cam {list(cam.shape)}; expected [h, w, {classes.size}] for {tags.size} tags and "
-            f"background {settings.background}"
-        )
-    background = IGNORE if settings.background is None else settings.background
-    present = tags[classes] > 0
-    if not present.any():
-        return _uniform(image, background, Status.NO_TAGS)
-    maps = np.maximum(_finite(example_id, "cam", cam[..., present]), 0)
-    maps = at_pixels(maps, image, align_corners=False)  # [H, W, present]
-    lab = cielab(image)
-    regions = superpixels(
-        lab, segments=settings.segments, compactness=settings.compactness, iterations=settings.iterations
-    )
-    if regions.max() == 0:
-        return _uniform(image, IGNORE, Status.ONE_SUPERPIXEL)
-    tiny = np.finfo(np.float32).tiny
-    strength = region_means(maps, regions) / np.maximum(maps.max((0, 1)), tiny)  # [N, present]
-    features, likely = normalised(region_means(lab, regions)), None
-    if objectness is not None:
-        likely = _finite(example_id, "objectness", np.asarray(objectness)[..., None])
-        likely = region_means(at_pixels(likely, image, align_corners=True), regions)  # [N, 1]
-        features = np.concatenate([features, likely], 1)
-        if settings.seed_objectness:
-            strength = strength * (1 - settings.seed_objectness + settings.seed_objectness * likely)
+    def _strength(self, maps: np.ndarray, objectness: np.ndarray | None, regions: np.ndarray) -> np.ndarray:
+        """Means of class maps over regions as a share of each map's largest value: [H, W, C] -> [N, C]."""
+        tiny = np.finfo(np.float32).tiny
+        strength = region_means(maps, regions) / np.maximum(maps.max((0, 1)), tiny)
+        if objectness is not None and self.seed_objectness:
+            strength = strength * (1 - self.seed_objectness + self.seed_objectness * objectness)
             strength = strength / np.maximum(strength.max(0), tiny)
-        likely = likely[:, 0]
-    seeds, status = find_seeds(strength, likely, at_border(regions), settings)
-    if status is Status.NO_FOREGROUND:
-        return _uniform(image, IGNORE, status)
-    edges = adjacency(regions)
-    chances = random_walker(edges, affinities(features, edges, settings.sigma2), seeds, 1 + strength.shape[1])
-    label = decide(chances, settings.decision)
-    table = np.concatenate([[background], classes[present]]).astype(np.uint8)
-    return {"label": table[label][regions], "status": np.uint8(status)}
+        return strength
 
 
 def find_seeds(
     strength: np.ndarray, objectness: np.ndarray | None, border: np.ndarray, settings: Diffusion
 ) -> tuple[np.ndarray, Status]:
-    """Which superpixels are held at which label.
+    """The label at which each superpixel is held, or `FREE`.
 
-    A superpixel that several classes claim goes to the one whose strongest superpixel it is, then to the stronger,
-    then to the first.
+    Several classes may claim a superpixel. It goes to the class whose strongest superpixel it is, then to the class of
+    the larger strength, then to the first.
 
     Args:
       strength: float [N, C], the superpixels' means of the class maps, as a share (0..1) of each map's largest value.
@@ -231,12 +230,12 @@ def random_walker(edges: np.ndarray, weights: np.ndarray, seeds: np.ndarray, lab
       ValueError: a node has no path to a seed, so that its probabilities are not determined.
     """
     count = seeds.size
-    chances = np.zeros((count, labels))
+    probabilities = np.zeros((count, labels))
     held = np.flatnonzero(seeds != FREE)
     free = np.flatnonzero(seeds == FREE)
-    chances[held, seeds[held]] = 1
+    probabilities[held, seeds[held]] = 1
     if not free.size:
-        return chances
+        return probabilities
     i, j = edges.T
     graph = scipy.sparse.coo_array((weights, (i, j)), (count, count)).tocsr()
     graph = (graph + graph.T).tocsr()
@@ -245,23 +244,33 @@ def random_walker(edges: np.ndarray, weights: np.ndarray, seeds: np.ndarray, lab
         raise ValueError(f"{np.isin(part, part[held], invert=True).sum()} of {count} nodes have no path to a seed")
     rows = graph[free]
     system = scipy.sparse.diags_array(rows.sum(1)) - rows[:, free]
-    # The order that suits a symmetric matrix; pivots stay on the diagonal, which is never the smaller.
+    # A column order for symmetric matrices. The matrix is diagonally dominant, so pivots can stay on the diagonal.
     factors = scipy.sparse.linalg.splu(
         system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
     )
-    chances[free] = np.clip(factors.solve(rows[:, held] @ chances[held]), 0, 1)
-    return chances
+    probabilities[free] = np.clip(factors.solve(rows[:, held] @ probabilities[held]), 0, 1)
+    return probabilities
 
 
-def decide(chances: np.ndarray, decision: float) -> np.ndarray:
-    """Label of each node: int [N], `BACKGROUND` or the column of the likeliest other label.
+def decide(probabilities: np.ndarray, decision: float) -> np.ndarray:
+    """The label of each node: int [N], `BACKGROUND` or the column of the most probable other label.
 
     Args:
-      chances: float [N, labels], column `BACKGROUND` first.
+      probabilities: float [N, labels], column `BACKGROUND` first.
       decision: least sum of the other labels' probabilities that is not background.
     """
-    others = chances[:, 1:]
+    others = probabilities[:, 1:]
     return np.where(others.sum(1) >= decision, 1 + others.argmax(1), BACKGROUND)
+
+
+def _region_objectness(
+    example_id: str, objectness: np.ndarray | None, image: np.ndarray, regions: np.ndarray
+) -> np.ndarray | None:
+    """Means of an objectness map over regions: [h, w] -> [N, 1]; None of None."""
+    if objectness is None:
+        return None
+    objectness = _finite(example_id, "objectness", np.asarray(objectness)[..., None])
+    return region_means(at_pixels(objectness, image, align_corners=True), regions)
 
 
 def _uniform(image: np.ndarray, value: int, status: Status) -> dict[str, np.ndarray]:
@@ -291,7 +300,7 @@ def at_pixels(maps: np.ndarray, image: np.ndarray, *, align_corners: bool) -> np
 
 
 def _taps(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per target pixel the two source cells around it and the weight of the second."""
+    """The two source cells around each target pixel, and the weight of the second: three arrays [target]."""
     index = np.arange(target)
     if align_corners:
         position = index * ((source - 1) / max(target - 1, 1))

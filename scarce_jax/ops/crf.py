@@ -25,10 +25,9 @@ from scarce_jax.ops.permutohedral import Corners, corners, lattice_filter, neigh
 
 EPSILON = 1e-20
 
-# Room for vertices, as divisors of the most that there can be: the smallest that a batch fits into is used. Photographs
-# of 480 x 360 need 1/100 to 1/4 of the most; each room is a program of its own to compile.
-ROOMS = (8, 3, 1)
-LEAST_ROOM = 4096  # smaller ones save no time
+# Divisors of the largest possible number of vertices. `mean_field` compiles one program for each quotient and runs the
+# smallest that the batch fits into. Photographs of 480 x 360 need 1/100 to 1/4 of the largest number.
+_ROOM_DIVISORS = (8, 3, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,8 +152,10 @@ def lattice_vertices(images: jax.Array, crf: CRF, valid: jax.Array | None = None
     return _corners(images, crf, valid)[0].count
 
 
-@functools.partial(jax.jit, static_argnames="crf")
-def mean_field(energies: jax.Array, images: jax.Array, crf: CRF, valid: jax.Array | None = None) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("crf", "least_room"))
+def mean_field(
+    energies: jax.Array, images: jax.Array, crf: CRF, valid: jax.Array | None = None, *, least_room: int = 4096
+) -> jax.Array:
     """Marginals after `crf.iterations` parallel updates from softmax(-U).
 
     The position kernel is exact. The bilateral kernel is approximated on the permutohedral lattice, as in the authors'
@@ -172,7 +173,8 @@ def mean_field(energies: jax.Array, images: jax.Array, crf: CRF, valid: jax.Arra
       energies: floating [B, H, W, K], the unary energies U; infinite where a class is excluded.
       images: RGB of 0..255, uint8 or floating, [B, H, W, 3].
       crf: static.
-      valid: bool [B, H, W], the pixels of the image; the others neither send nor receive. All of them where absent.
+      valid: bool [B, H, W], the pixels of the image; the others neither send nor receive. None means all of them.
+      least_room: static; no program is compiled for fewer lattice vertices than this, where it would save no time.
 
     Returns:
       float32 [B, H, W, K]; softmax(-U) where not valid.
@@ -207,7 +209,7 @@ def mean_field(energies: jax.Array, images: jax.Array, crf: CRF, valid: jax.Arra
 
         return jax.lax.fori_loop(0, crf.iterations, update, jax.nn.softmax(negative, -1))
 
-    sizes = sorted({max(-(-entries // room), min(entries, LEAST_ROOM)) for room in ROOMS})
+    sizes = sorted({max(-(-entries // room), min(entries, least_room)) for room in _ROOM_DIVISORS})
     fitting = jnp.searchsorted(jnp.asarray(sizes), places.count.max())
     return jax.lax.switch(fitting, [functools.partial(infer, size) for size in sizes])
 

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import numpy as np
 import pytest
@@ -14,12 +13,11 @@ from scarce_jax.cpu.diffusion import (
     decide,
     find_seeds,
     random_walker,
-    self_diffuse,
 )
 from scarce_jax.cpu.workers import map_ordered
 from scarce_jax.errors import InputError
 
-SETTINGS = Diffusion(segments=60)
+DIFFUSION = Diffusion(segments=60)
 
 
 def chain(count):
@@ -27,33 +25,33 @@ def chain(count):
 
 
 def test_the_middle_of_a_chain_is_in_doubt():
-    found = random_walker(chain(3), np.ones(2), np.array([1, FREE, 0]), 2)
-    np.testing.assert_allclose(found, [[0, 1], [0.5, 0.5], [1, 0]])
+    probabilities = random_walker(chain(3), np.ones(2), np.array([1, FREE, 0]), 2)
+    np.testing.assert_allclose(probabilities, [[0, 1], [0.5, 0.5], [1, 0]])
 
 
 def test_without_other_seeds_one_label_takes_all():
-    found = random_walker(chain(3), np.ones(2), np.array([1, FREE, FREE]), 2)
-    np.testing.assert_allclose(found[:, 1], [1, 1, 1])
+    probabilities = random_walker(chain(3), np.ones(2), np.array([1, FREE, FREE]), 2)
+    np.testing.assert_allclose(probabilities[:, 1], [1, 1, 1])
 
 
 @pytest.mark.parametrize("weak", range(5))
 def test_the_boundary_goes_to_the_weakest_edge(weak):
     weights = np.ones(5)
     weights[weak] = 0.01
-    found = random_walker(chain(6), weights, np.array([1, *[FREE] * 4, 0]), 2)
-    assert decide(found, 0.5).tolist() == [1] * (weak + 1) + [0] * (5 - weak)
+    probabilities = random_walker(chain(6), weights, np.array([1, *[FREE] * 4, 0]), 2)
+    assert decide(probabilities, 0.5).tolist() == [1] * (weak + 1) + [0] * (5 - weak)
 
 
 def test_a_chain_divides_by_resistance():
     # Between the ends lie resistances of 1, 2 and 4.
-    found = random_walker(chain(4), 1 / np.array([1.0, 2, 4]), np.array([1, FREE, FREE, 0]), 2)
-    np.testing.assert_allclose(found[:, 1], [1, 6 / 7, 4 / 7, 0])
+    probabilities = random_walker(chain(4), 1 / np.array([1.0, 2, 4]), np.array([1, FREE, FREE, 0]), 2)
+    np.testing.assert_allclose(probabilities[:, 1], [1, 6 / 7, 4 / 7, 0])
 
 
 def test_three_labels_meet_at_a_star():
     star = np.array([[0, 1], [0, 2], [0, 3]])
-    found = random_walker(star, np.array([1.0, 2, 5]), np.array([FREE, 0, 1, 2]), 3)
-    np.testing.assert_allclose(found[0], [1 / 8, 2 / 8, 5 / 8])
+    probabilities = random_walker(star, np.array([1.0, 2, 5]), np.array([FREE, 0, 1, 2]), 3)
+    np.testing.assert_allclose(probabilities[0], [1 / 8, 2 / 8, 5 / 8])
 
 
 def test_many_labels_equal_the_minimiser_of_the_energy():
@@ -64,8 +62,8 @@ def test_many_labels_equal_the_minimiser_of_the_energy():
     weights = np.exp(-6 * rng.random(len(edges)))
     seeds = np.full(count, FREE)
     seeds[rng.permutation(count)[:8]] = np.arange(8) % labels
-    found = random_walker(edges, weights, seeds, labels)
-    np.testing.assert_allclose(found.sum(1), 1)
+    probabilities = random_walker(edges, weights, seeds, labels)
+    np.testing.assert_allclose(probabilities.sum(1), 1)
     for label in range(labels):
         # Least squares over the free nodes of sqrt(w) (q_i - q_j), with the seeds on the right-hand side.
         held = np.where(seeds == label, 1.0, 0.0)
@@ -75,7 +73,7 @@ def test_many_labels_equal_the_minimiser_of_the_energy():
         free = seeds == FREE
         q = held.copy()
         q[free] = np.linalg.lstsq(rows[:, free], -rows[:, ~free] @ held[~free], rcond=None)[0]
-        np.testing.assert_allclose(found[:, label], q, atol=1e-10)
+        np.testing.assert_allclose(probabilities[:, label], q, atol=1e-10)
 
 
 def test_only_ratios_of_weights_matter_however_small():
@@ -93,17 +91,17 @@ def test_all_nodes_held_or_a_part_without_seeds():
 
 def test_affinity_falls_with_the_plain_distance():
     features = np.array([[0.0, 0, 0, 0], [0.3, 0, 0, 0.4], [500, 0, 0, 0]])
-    found = affinities(features, np.array([[0, 1], [0, 0], [1, 2]]), 0.1)
-    np.testing.assert_allclose(found[:2], [np.exp(-0.5 / 0.2), 1])
+    weights = affinities(features, np.array([[0, 1], [0, 0], [1, 2]]), 0.1)
+    np.testing.assert_allclose(weights[:2], [np.exp(-0.5 / 0.2), 1])
     # Floating point has no such small number, and the graph must stay connected.
-    assert found[2] > 0
+    assert weights[2] > 0
 
 
 def test_decisions():
-    chances = np.array([[1.0, 0, 0], [0.5, 0.3, 0.2], [0.51, 0.49, 0], [0.1, 0.44, 0.46]])
+    probabilities = np.array([[1.0, 0, 0], [0.5, 0.3, 0.2], [0.51, 0.49, 0], [0.1, 0.44, 0.46]])
     # The last: no class has half, and the background least of all.
-    assert decide(chances, 0.5).tolist() == [BACKGROUND, 1, BACKGROUND, 2]
-    assert decide(chances, 0.9).tolist() == [BACKGROUND, BACKGROUND, BACKGROUND, 2]
+    assert decide(probabilities, 0.5).tolist() == [BACKGROUND, 1, BACKGROUND, 2]
+    assert decide(probabilities, 0.9).tolist() == [BACKGROUND, BACKGROUND, BACKGROUND, 2]
 
 
 def find(strength, objectness=None, border=None):
@@ -137,10 +135,9 @@ def test_images_without_some_seeds():
 
 def test_maps_lie_on_the_image_in_two_ways():
     maps, image = np.float32([[[0], [4], [8]]]), np.zeros((2, 5, 3))
-    found = at_pixels(maps, image, align_corners=True)
-    np.testing.assert_allclose(found[..., 0], [[0, 2, 4, 6, 8]] * 2)
-    found = at_pixels(maps, image, align_corners=False)
-    np.testing.assert_allclose(found[..., 0], [[0, 1.6, 4, 6.4, 8]] * 2, atol=1e-6)
+    for align_corners, expected in ((True, [0, 2, 4, 6, 8]), (False, [0, 1.6, 4, 6.4, 8])):
+        resized = at_pixels(maps, image, align_corners=align_corners)
+        np.testing.assert_allclose(resized[..., 0], [expected] * 2, atol=1e-6)
     same = np.random.default_rng(0).random((2, 5, 3), np.float32)
     for align_corners in (True, False):
         np.testing.assert_allclose(at_pixels(same, image, align_corners=align_corners), same, atol=1e-6)
@@ -162,8 +159,8 @@ def scene(classes=3, background=0):
     return {"image": image.astype(np.uint8), "cam": cam, "objectness": objectness, "tags": tags}, truth
 
 
-def settings(**changes):
-    return dataclasses.replace(SETTINGS, **changes)
+def diffusion(**changes):
+    return dataclasses.replace(DIFFUSION, **changes)
 
 
 def iou(a, b):
@@ -172,22 +169,22 @@ def iou(a, b):
 
 def test_an_object_is_filled_to_its_outline_whatever_absent_classes_say():
     fields, truth = scene()
-    found = self_diffuse("a", fields, settings=SETTINGS)
-    assert found["status"] == Status.SOLVED
-    assert found["status"].dtype == found["label"].dtype == np.uint8
-    assert set(np.unique(found["label"])) == {0, 2}
-    assert iou(found["label"] == 2, truth == 2) > 0.9
-    assert (found["label"] == truth).mean() > 0.95
+    result = DIFFUSION("a", fields)
+    assert result["status"] == Status.SOLVED
+    assert result["status"].dtype == result["label"].dtype == np.uint8
+    assert set(np.unique(result["label"])) == {0, 2}
+    assert iou(result["label"] == 2, truth == 2) > 0.9
+    assert (result["label"] == truth).mean() > 0.95
 
 
 def test_maps_below_zero_count_as_zero():
     fields, _ = scene()
     fields["cam"][fields["cam"] < 4] = 0
-    expected = self_diffuse("a", fields, settings=SETTINGS)
+    expected = DIFFUSION("a", fields)
     fields["cam"][fields["cam"] == 0] = -50
-    found = self_diffuse("a", fields, settings=SETTINGS)
-    assert found["status"] == expected["status"] == Status.SOLVED
-    assert found["label"].tobytes() == expected["label"].tobytes()
+    result = DIFFUSION("a", fields)
+    assert result["status"] == expected["status"] == Status.SOLVED
+    assert result["label"].tobytes() == expected["label"].tobytes()
 
 
 def test_each_field_lies_on_its_nets_grid():
@@ -197,23 +194,23 @@ def test_each_field_lies_on_its_nets_grid():
 
     def labels(cam, objectness):
         fields = {"image": image, "tags": tags, "cam": cam, "objectness": objectness}
-        return self_diffuse("a", fields, settings=settings(decision=0.9))["label"]
+        return diffusion(decision=0.9)("a", fields)["label"]
 
     def sampled(cam_corners, objectness_corners):
         maps = at_pixels(cam, image, align_corners=cam_corners)
         return maps, at_pixels(objectness[..., None], image, align_corners=objectness_corners)[..., 0]
 
-    found = labels(cam, objectness)
-    assert found.tobytes() == labels(*sampled(False, True)).tobytes()
-    assert (found != labels(*sampled(True, True))).any()
-    assert (found != labels(*sampled(False, False))).any()
+    label = labels(cam, objectness)
+    assert label.tobytes() == labels(*sampled(False, True)).tobytes()
+    assert (label != labels(*sampled(True, True))).any()
+    assert (label != labels(*sampled(False, False))).any()
 
 
 def test_without_objectness_colour_alone_leads():
     fields, truth = scene()
-    without = self_diffuse("a", {**fields, "objectness": None}, settings=SETTINGS)
+    without = DIFFUSION("a", {**fields, "objectness": None})
     del fields["objectness"]
-    absent = self_diffuse("a", fields, settings=SETTINGS)
+    absent = DIFFUSION("a", fields)
     assert without["status"] == absent["status"] == Status.SOLVED
     assert without["label"].tobytes() == absent["label"].tobytes()
     assert iou(absent["label"] == 2, truth == 2) > 0.9
@@ -222,18 +219,15 @@ def test_without_objectness_colour_alone_leads():
 def test_objectness_tells_what_colour_does_not():
     fields, truth = scene()
     fields["image"] = np.full_like(fields["image"], 120)
-    found = self_diffuse("a", fields, settings=SETTINGS)
-    assert iou(found["label"] == 2, truth == 2) > 0.7
+    result = DIFFUSION("a", fields)
+    assert iou(result["label"] == 2, truth == 2) > 0.7
 
 
 def test_the_l_net_may_choose_among_a_maps_peaks():
     fields, truth = scene()
     fields["cam"][5:7, 4, 1] = 3
     fields["cam"][9:, 8:, 1] = 4  # In the corner, where nothing is.
-    overlaps = [
-        iou(self_diffuse("a", fields, settings=settings(seed_objectness=share))["label"] == 2, truth == 2)
-        for share in (0.0, 0.9)
-    ]
+    overlaps = [iou(diffusion(seed_objectness=share)("a", fields)["label"] == 2, truth == 2) for share in (0.0, 0.9)]
     assert overlaps[0] < 0.6 and overlaps[1] > 0.8
 
 
@@ -244,8 +238,8 @@ def test_two_classes_share_an_image():
     fields["tags"] = np.uint8([0, 0, 1, 1])
     fields["cam"][:, :, 1:] = 0
     fields["cam"][5:7, 3, 1] = fields["cam"][5:7, 6, 2] = 1
-    found = self_diffuse("a", fields, settings=SETTINGS)
-    assert all(iou(found["label"] == k, truth == k) > 0.8 for k in (0, 2, 3))
+    result = DIFFUSION("a", fields)
+    assert all(iou(result["label"] == k, truth == k) > 0.8 for k in (0, 2, 3))
 
 
 @pytest.mark.parametrize("background", [None, 0, 3])
@@ -254,19 +248,19 @@ def test_columns_map_to_class_ids(background):
     column = {None: 2, 0: 1, 3: 2}[background]
     cam = np.zeros((11, 10, 4 if background is None else 3), np.float32)
     cam[..., column] = fields["cam"][..., 1]
-    found = self_diffuse("a", {**fields, "cam": cam}, settings=settings(background=background))
+    result = diffusion(background=background)("a", {**fields, "cam": cam})
     ground = 255 if background is None else background
-    assert set(np.unique(found["label"])) == {ground, 2}
-    assert iou(found["label"] == 2, truth == 2) > 0.9
+    assert set(np.unique(result["label"])) == {ground, 2}
+    assert iou(result["label"] == 2, truth == 2) > 0.9
 
 
 def test_images_that_cannot_be_solved_have_a_fixed_result():
     fields, _ = scene()
 
     def result(changes, **others):
-        found = self_diffuse("a", {**fields, **changes}, settings=settings(**others))
-        assert found["label"].shape == (66, 60)
-        return np.unique(found["label"]).tolist(), Status(int(found["status"]))
+        label, status = diffusion(**others)("a", {**fields, **changes}).values()
+        assert label.shape == (66, 60)
+        return np.unique(label).tolist(), Status(int(status))
 
     # The background's own tag does not count.
     assert result({"tags": np.uint8([1, 0, 0, 0])}) == ([0], Status.NO_TAGS)
@@ -274,38 +268,36 @@ def test_images_that_cannot_be_solved_have_a_fixed_result():
     assert result({"cam": -fields["cam"]}) == ([255], Status.NO_FOREGROUND)
     assert result({}, segments=1) == ([255], Status.ONE_SUPERPIXEL)
     assert result({"cam": np.ones((11, 10, 3))}) == ([2], Status.NO_BACKGROUND)
-    found, status = result({"objectness": np.full((1, 1), 0.5)})
-    assert (found, status) == ([0, 2], Status.BORDER_BACKGROUND)
+    assert result({"objectness": np.full((1, 1), 0.5)}) == ([0, 2], Status.BORDER_BACKGROUND)
 
 
 def test_a_region_unlike_all_others_is_decided_too():
     fields, truth = scene()
     # Free, and its affinities to what surrounds it are 0 in floating point.
     fields["image"][42:54, 18:30] = 255
-    found = self_diffuse("a", {**fields, "objectness": None}, settings=settings(sigma2=1e-4))
-    assert found["status"] == Status.SOLVED
-    assert iou(found["label"] == 2, truth == 2) > 0.7
+    result = diffusion(sigma2=1e-4)("a", {**fields, "objectness": None})
+    assert result["status"] == Status.SOLVED
+    assert iou(result["label"] == 2, truth == 2) > 0.7
 
 
 def test_worker_processes_give_the_same_bytes():
     fields, _ = scene()
     rng = np.random.default_rng(1)
-    items = [(str(k), {**fields, "image": rng.permuted(fields["image"], axis=k % 2)}) for k in range(4)]
-    finish = functools.partial(self_diffuse, settings=SETTINGS)
-    here, there = (list(map_ordered(finish, items, workers, 4)) for workers in (0, 2))
-    for (name, a), (other, b) in zip(here, there, strict=True):
-        assert name == other
-        assert {k: v.tobytes() for k, v in a.items()} == {k: v.tobytes() for k, v in b.items()}
+    examples = [(str(k), {**fields, "image": rng.permuted(fields["image"], axis=k % 2)}) for k in range(4)]
+    here, there = (list(map_ordered(DIFFUSION, examples, workers, 4)) for workers in (0, 2))
+    for (name, fields), (other_name, other_fields) in zip(here, there, strict=True):
+        assert name == other_name
+        assert all(fields[key].tobytes() == other_fields[key].tobytes() for key in ("label", "status"))
 
 
 def test_bad_input_is_named():
     fields, _ = scene()
     with pytest.raises(InputError, match="^a: field objectness is not finite"):
-        self_diffuse("a", {**fields, "objectness": np.full((2, 2), np.nan)}, settings=SETTINGS)
+        DIFFUSION("a", {**fields, "objectness": np.full((2, 2), np.nan)})
     with pytest.raises(InputError, match="^a: field cam is not finite"):
-        self_diffuse("a", {**fields, "cam": np.full((2, 2, 3), np.inf, np.float16)}, settings=SETTINGS)
+        DIFFUSION("a", {**fields, "cam": np.full((2, 2, 3), np.inf, np.float16)})
     with pytest.raises(ValueError, match=r"a: cam \[11, 10, 4\]; expected \[h, w, 3\] for 4 tags and background 0"):
-        self_diffuse("a", {**fields, "cam": np.zeros((11, 10, 4))}, settings=SETTINGS)
+        DIFFUSION("a", {**fields, "cam": np.zeros((11, 10, 4))})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from scarce_jax.data.order import Order
 from scarce_jax.errors import InputError
 from scarce_jax.ops.augment import normalise
-from scarce_jax.ops.combinatorial import Combinatorial, choose_subset, crop_subset, subset_draws
+from scarce_jax.ops.combinatorial import Combinatorial, SubsetDraws, choose_subset, crop_subset
 from tests import tiny
 
 CLASSES = 5
@@ -123,7 +123,7 @@ def test_an_image_without_labels_is_background():
 def test_an_epoch_holds_each_subset_n_p_times():
     # The paper's N_t without the N_s images themselves: 200, 600, 1400 and 3000 of images with 1 to 4 labels.
     tags = np.array([[0, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 1, 1, 1, 1], [0] * 5], np.uint8)
-    weights = subset_draws(200)(tags)
+    weights = SubsetDraws(200)(tags)
     assert weights.tolist() == [200, 600, 1400, 3000, 0]
     order = Order(len(tags), 0, weights)
     drawn = collections.Counter(order[p] for p in range(order.epoch_length))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from scarce_jax.errors import InputError
-from scarce_jax.ops import crf as crf_module
 from scarce_jax.ops.crf import (
     CRF,
     PARAMETERS,
@@ -113,17 +112,15 @@ def test_the_lattice_is_that_of_the_authors_program():
     np.testing.assert_allclose(marginals.sum(-1), 1, atol=1e-5)
 
 
-def test_every_room_for_vertices_gives_the_same(monkeypatch):
+def test_every_room_for_vertices_gives_the_same():
     image, labels = chequered()
     energies = label_energies(labels, 3)
-    monkeypatch.setattr(crf_module, "ROOMS", (8, 1))
-    monkeypatch.setattr(crf_module, "LEAST_ROOM", 1)
-    several = jax.jit(lambda energies, image: mean_field.__wrapped__(energies, image, BILATERAL))
-    vertices = []
-    for colours in (image // 32 + 100, image):
-        np.testing.assert_allclose(several(energies, colours), mean_field(energies, colours, BILATERAL), atol=1e-6)
-        vertices.append(int(lattice_vertices(colours, BILATERAL)[0]))
-    assert vertices[0] < 6 * labels.size / 8 < vertices[1]  # both rooms were used
+    shares = []
+    for colours in (image // 32 + 100, image // 2 + 100, image):
+        in_several = mean_field(energies, colours, BILATERAL, least_room=1)
+        np.testing.assert_allclose(in_several, mean_field(energies, colours, BILATERAL), atol=1e-6)
+        shares.append(int(lattice_vertices(colours, BILATERAL)[0]) / (6 * labels.size))
+    assert shares[0] < 1 / 8 < shares[1] < 1 / 3 < shares[2]  # each of the three rooms was used
 
 
 def test_padding_is_neither_read_nor_written_and_images_of_a_batch_are_apart():

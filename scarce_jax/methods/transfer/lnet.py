@@ -8,7 +8,6 @@ self-diffusion of the maps over superpixels.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.cpu.diffusion import Diffusion, Status, self_diffuse
+from scarce_jax.cpu.diffusion import Diffusion, Status
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.losses import binary_cross_entropy
@@ -134,6 +133,6 @@ def infer_label_maps(
         predict=ClassMaps(classifier, lnet, info.background),
         # As stored, since the host work looks at its colours.
         source=common.inference_source(config, stage, ids="unlabelled", fields=("tags",), transform=common.as_stored),
-        finish=functools.partial(self_diffuse, settings=diffusion),
+        finish=diffusion,
         status=tuple(status.name.lower() for status in Status),
     )
