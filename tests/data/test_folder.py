@@ -398,7 +398,7 @@ def test_detailer_and_classifier_are_compared_on_the_same_images(source, tmp_pat
 
 
 def test_records_are_read_for_the_images_that_a_pass_covers(source, tmp_path):
-    detail = Infer(name="detail", nets={}, predict=None, source=reads(ids="coarse", labels=()), settings={})
+    detail = Infer(name="detail", nets={}, predict=None, source=reads(ids="coarse", labels=()))
     inputs = manifest_of(source, tmp_path, Budget(fine=1), Recipe(stages=(detail,), results={}))
     given = inputs.ids(reads(ids="unlabelled", labels=(Artifact(stage="detail", name="mask"),)))
     # The same images as a student that is given the coarse masks themselves.
