@@ -61,7 +61,7 @@ def test_a_set_stands_for_its_classes():
     found = draw(Budget(strong_categories=("split-set-3",)))
     assert found == draw(Budget(strong_categories=SETS[2]))
     assert set(found.roles["fine"]) == {"a", "b", "f"} and set(found.roles["unlabelled"]) == {"c", "d", "e"}
-    with pytest.raises(InputError, match="'split-set-5' .nearest: 'split-set-.'.*the classes are background"):
+    with pytest.raises(InputError, match="'split-set-5'; did you mean split-set-.*the classes are background"):
         draw(Budget(strong_categories=("split-set-5",)))
     with pytest.raises(InputError, match="no class 'truck'"):
         draw(Budget(strong_categories=("split-set-4",)))
