@@ -20,8 +20,9 @@ from scarce_jax.data.builders import base, default_data_dir, is_prepared, load_i
 from scarce_jax.data.builders.camvid import Camvid
 from scarce_jax.data.builders.files import Example, encode_image, encode_mask
 from scarce_jax.data.builders.scenes import Scenes
+from scarce_jax.data.datasets import CAMVID
 from scarce_jax.data.images import read_encoded
-from scarce_jax.data.schema import CAMVID, DatasetInfo
+from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 
 HEIGHT, WIDTH = 40, 56

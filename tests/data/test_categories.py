@@ -7,7 +7,7 @@ import pytest
 
 from scarce_jax.data.budget import Budget, Manifest, draw_manifest
 from scarce_jax.data.categories import SPLIT_SETS, expand, is_strong
-from scarce_jax.data.schema import COCO, COCO_WITH_VOC, VOC, VOC_ANIMALS
+from scarce_jax.data.datasets import COCO, COCO_WITH_VOC, VOC, VOC_ANIMALS
 from scarce_jax.errors import InputError
 
 SETS = [SPLIT_SETS[f"split-set-{k}"] for k in (1, 2, 3, 4)]

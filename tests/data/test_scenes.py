@@ -7,7 +7,7 @@ from scarce_jax.data.builders import prepare, scenes_draw, scenes_shapes
 from scarce_jax.data.builders.scenes import ColouredScenes, Scenes
 from scarce_jax.data.builders.scenes_compose import CRUMB, KINDS, draw_scene
 from scarce_jax.data.coarse import CoarseMeter, example_rng, simulate_coarse
-from scarce_jax.data.schema import COLOURED_SCENES, KNOWN, SCENES
+from scarce_jax.data.datasets import COLOURED_SCENES, KNOWN, SCENES
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ from scarce_jax.data.builders.coco_masks import Instance, draw, fill
 from scarce_jax.data.builders.files import Example, naming
 from scarce_jax.data.builders.voc import LAYOUT as VOC_LAYOUT
 from scarce_jax.data.builders.voc import find_voc
+from scarce_jax.data.datasets import COCO, COCO_WITH_VOC
 from scarce_jax.data.images import read_encoded, wxh
-from scarce_jax.data.schema import COCO, COCO_WITH_VOC, DatasetInfo
+from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 
 YEARS = ("2017", "2014")

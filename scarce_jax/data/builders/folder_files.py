@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from scarce_jax.data.schema import IGNORE, default_palette
+from scarce_jax.data.datasets import default_palette
+from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError, nearest
 
 KEYS = ("classes", "palette", "background", "ignore")

@@ -15,8 +15,9 @@ import tensorflow_datasets as tfds
 from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.files import Example, check_size, naming, read_indices, to_indices
 from scarce_jax.data.coarse import CoarseSettings
+from scarce_jax.data.datasets import VOC, VOC_ANIMALS
 from scarce_jax.data.images import read_encoded
-from scarce_jax.data.schema import IGNORE, VOC, VOC_ANIMALS, DatasetInfo
+from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.errors import InputError
 
 ROOTS = (".", "VOC2012", "VOCdevkit/VOC2012")
