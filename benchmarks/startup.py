@@ -27,8 +27,9 @@ from common import RESULTS, ROOT, append
 
 from scarce_jax.data.builders import SegmentationBuilder, prepare
 from scarce_jax.data.builders.files import Example
+from scarce_jax.data.datasets import SCENES
 from scarce_jax.data.images import encode_png
-from scarce_jax.data.schema import SCENES, DatasetInfo
+from scarce_jax.data.schema import DatasetInfo
 
 SIDE = 16
 DATASET = "startup:TinyImages"

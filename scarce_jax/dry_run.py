@@ -16,7 +16,8 @@ from scarce_jax import methods
 from scarce_jax.config_files import from_json, resolve, to_json, use_compilation_cache
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import is_prepared, load_info
-from scarce_jax.data.schema import KNOWN, DatasetInfo
+from scarce_jax.data.datasets import KNOWN
+from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.optim import assign_groups
 from scarce_jax.recipe import Artifact, Epochs, Net, Recipe, Source, Stage, Train, id_parts, sources
 from scarce_jax.training import state as state_lib

@@ -12,7 +12,7 @@ from scarce_jax.cli import main
 from scarce_jax.cli.common import load_config, parse_with_config
 from scarce_jax.cli.train import Options
 from scarce_jax.data.builders import load_info, prepare
-from scarce_jax.data.schema import KNOWN
+from scarce_jax.data.datasets import KNOWN
 from scarce_jax.methods import detailer
 from scarce_jax.recipe import sources
 from tests import tiny

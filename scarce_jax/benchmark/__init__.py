@@ -16,7 +16,7 @@ from scarce_jax.benchmark.roofline import memory_in_use
 from scarce_jax.benchmark.training import time_training
 from scarce_jax.config_files import from_json, resolve, to_json
 from scarce_jax.data.builders import is_prepared, load_info
-from scarce_jax.data.schema import KNOWN
+from scarce_jax.data.datasets import KNOWN
 from scarce_jax.errors import InputError
 from scarce_jax.provenance import git_revision, versions
 from scarce_jax.recipe import Eval, Recipe, Train

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import os
 import pathlib
@@ -16,7 +15,7 @@ import numpy as np
 from scarce_jax.data.categories import SPLIT_SETS, expand, is_strong
 from scarce_jax.data.manifest import Manifest
 from scarce_jax.data.schema import CALLED
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, nearest
 
 _GOLDEN = 0.6180339887498949
 # Cityscapes' published lists name the image file; its examples are named without the kind of file.
@@ -199,10 +198,9 @@ def _strong_classes(named: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     """bool [K]; all where none is named."""
     for name in named:
         if name not in classes:
-            near = _nearest(name, [*classes, *SPLIT_SETS])
             raise InputError(
-                f"budget.strong_categories: no class {name!r}{near}; the classes are {', '.join(classes)}, and the "
-                f"names of split-sets {', '.join(SPLIT_SETS)}"
+                f"budget.strong_categories: no class {name!r}{nearest(name, [*classes, *SPLIT_SETS])}; the classes are "
+                f"{', '.join(classes)}, and the names of split-sets {', '.join(SPLIT_SETS)}"
             )
     return np.array([not named or name in named for name in classes])
 
@@ -272,7 +270,7 @@ def _listed(
         names = list(_names(line.strip(), split))
         known = next((name for name in names if name in row or name in forbidden), None)
         if known is None:
-            raise InputError(f"{path}, line {number}: {where} has no example {names[-1]!r}{_nearest(names[-1], row)}")
+            raise InputError(f"{path}, line {number}: {where} has no example {names[-1]!r}{nearest(names[-1], row)}")
         if known in forbidden:
             raise InputError(
                 f"{path}, line {number}: {known!r} is measured by an evaluation; expected ids of {where} alone"
@@ -303,11 +301,6 @@ def _names(line: str, split: str) -> Iterator[str]:
         yield f"{split}/{end}"
     for suffix in _LIST_SUFFIXES:
         yield parts[-1].removesuffix(suffix)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (nearest: {close[0]!r})" if close else ""
 
 
 def _some(names: Sequence[str], limit: int = 5) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from scarce_jax.data.schema import COCO, VOC
+from scarce_jax.data.datasets import COCO, VOC
 
 _SET_1 = ("bicycle", "boat", "bus", "car", "cat", "chair", "cow", "diningtable", "person", "tvmonitor")
 

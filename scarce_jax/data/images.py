@@ -6,73 +6,83 @@ import contextlib
 import io
 import os
 import pathlib
+import warnings
 from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from scarce_jax.data.files import write_atomically
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 
-_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_WHITE = (255, 255, 255, 255)
+_ID_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
+_LOSSY = ("JPEG", "MPO", "WEBP")
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Any image file as uint8 [H, W, 3] RGB, the right way up.
+    """Reads an image file of any format as uint8 [H, W, 3] RGB.
 
-    The EXIF rotation is applied. Grey, palette and CMYK become RGB. Transparent pixels are laid over white,
-    as a viewer on a page shows them (what is stored below them is arbitrary). 16 bits are scaled to 8: 65535
-    is 255. Of an animation the first frame is read.
+    The EXIF rotation is applied. Grey, palette and CMYK become RGB. Transparency is ignored: a pixel has the colour
+    that is stored for it. Of 16 bits the upper 8 are taken. Of an animation the first frame is read.
 
     Raises:
       InputError: the file is missing, empty, cut off, no image, or has pixels without a known range (32-bit).
     """
     with _opened(path) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode in _DEEP_MODES:
-            grey = _to_eight_bits(np.asarray(image), path)
-            return np.repeat(grey[:, :, None], 3, axis=2)
-        if image.mode == "F":
-            raise InputError(f"{path}: 32-bit float pixels, expected 8 or 16 bits; convert it to PNG")
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image)
-        return np.array(image.convert("RGB"))
+        return np.array(_to_rgb(image, path))
+
+
+def read_encoded(path: str | os.PathLike) -> tuple[bytes, tuple[int, int]]:
+    """Reads an image file as the bytes of an upright 8-bit RGB image, PNG or JPEG, and its (height, width).
+
+    These are the file's own bytes where it is such an image, so that no JPEG is compressed twice; else those of a PNG
+    of what `read_image` reads. Raises as `read_image`.
+    """
+    with _opened(path) as image:
+        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        plain = image.format == "JPEG" or (image.format == "PNG" and bit_depth(path) == 8)
+        if upright and plain and image.mode == "RGB" and "transparency" not in image.info:
+            return pathlib.Path(path).read_bytes(), (image.height, image.width)
+        rgb = np.array(_to_rgb(image, path))
+    return encode_png(rgb, compression=3), rgb.shape[:2]
 
 
 def read_mask(path: str | os.PathLike) -> np.ndarray:
-    """A label mask as uint8 [H, W]: the stored 8-bit ids; of a palette file its indices, not its colours.
+    """Reads the ids of a mask file: uint8 [H, W], or int64 [H, W] where the file has more than 8 bits a pixel.
 
-    Nothing is rotated or scaled: a mask is data. 1-bit masks give 0 and 1.
+    Grey files hold the ids themselves, palette files the ids as palette indices (their colours say nothing), 1-bit
+    files 0 and 1. The EXIF rotation is applied, as it is to the image.
 
     Raises:
-      InputError: the file is missing, empty, cut off or no image, or its pixels are not single 8-bit ids.
+      InputError: the file is missing, empty, cut off or no image, its pixels are colours, or its compression is lossy.
     """
     with _opened(path) as image:
-        if image.mode == "1":
-            return np.asarray(image).astype(np.uint8)
-        if image.mode not in ("L", "P"):
+        if image.format in _LOSSY:
             raise InputError(
-                f"{path}: pixels of kind {image.mode}, expected one 8-bit class id each "
-                "(grey or palette PNG); turn colours into class ids first"
+                f"{path}: the mask is a {image.format} file, whose compression changes ids; expected class ids in a PNG"
             )
+        if image.mode not in _ID_MODES:
+            raise InputError(
+                f"{path}: the mask is a colour image (mode {image.mode}), expected one class id per pixel (8-bit grey "
+                "or palette); convert its colours to ids first"
+            )
+        ids = np.array(ImageOps.exif_transpose(image)).astype(np.int64 if image.mode.startswith("I") else np.uint8)
         # Pillow stretches grey PNGs of 2 and 4 bits, which optimisers of PNG files make, to 0..255: undo it.
-        depth = _png_bits(path) if image.mode == "L" and image.format == "PNG" else 8
-        return np.array(image) // (255 // (2**depth - 1))
+        depth = bit_depth(path) if image.mode == "L" and image.format == "PNG" else 8
+        return ids // (255 // (2**depth - 1)) if depth < 8 else ids
 
 
-def _png_bits(path: str | os.PathLike) -> int:
-    """Bits per sample, from the header that every PNG file begins with."""
+def bit_depth(path: str | os.PathLike) -> int:
+    """Bits per sample of a PNG file, from its header: signature 8 bytes, chunk head 8, width and height 8."""
     with open(path, "rb") as file:
         return file.read(25)[24]
 
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """A decoded PIL image; every fault of the file, also one found inside the block, is an InputError."""
+    """A decoded PIL image; every fault of the file, also one noticed inside the block, is an InputError."""
     path = pathlib.Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file")
@@ -81,35 +91,56 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     if path.stat().st_size == 0:
         raise InputError(f"{path}: empty (0 bytes), expected an image")
     try:
-        with Image.open(path) as image:
-            image.load()
-            yield image
+        # Pillow warns of huge pictures and odd metadata, neither of which says that the pixels are wrong.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.load()
+                yield image
     except InputError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise InputError(f"{path}: not an image, or of an unknown format; replace or remove it") from error
+        raise InputError(
+            f"{path}: cannot be decoded (not an image, or of an unknown format); replace or remove it"
+        ) from error
     # Decoders of damaged files raise nearly anything: OSError, SyntaxError, struct.error, IndexError.
     except Exception as error:
         raise InputError(
-            f"{path}: cannot be decoded ({type(error).__name__}: {error}); replace or remove it"
+            f"{path}: cannot be decoded ({type(error).__name__}: {error}); it is damaged or cut off, replace or remove "
+            "it"
         ) from error
 
 
-def _to_eight_bits(deep: np.ndarray, path: str | os.PathLike) -> np.ndarray:
-    deep = deep.astype(np.int64)
-    if deep.min() < 0 or deep.max() > 65535:
-        raise InputError(
-            f"{path}: 32-bit pixels from {deep.min()} to {deep.max()}, expected 8 or 16 bits; convert it to PNG"
-        )
-    return ((deep * 255 + 32767) // 65535).astype(np.uint8)
+def _to_rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise InputError(f"{path}: 32-bit float pixels, expected 8 or 16 bits; convert it to PNG")
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.int64)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise InputError(
+                f"{path}: 32-bit pixels from {deep.min()} to {deep.max()}, expected 8 or 16 bits; convert it to PNG"
+            )
+        # Pillow would clip to 255.
+        image = Image.fromarray((deep >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
-def encode_png(array: np.ndarray) -> bytes:
-    """A PNG file's bytes of uint8 [H, W] (class ids or grey) or [H, W, 3] (RGB)."""
+def wxh(shape: tuple[int, ...]) -> str:
+    """(H, W) as "WxH", for messages."""
+    return f"{shape[1]}x{shape[0]}"
+
+
+def encode_png(array: np.ndarray, compression: int = 6) -> bytes:
+    """A PNG file's bytes of uint8 [H, W] (class ids or grey) or [H, W, 3] (RGB).
+
+    Args:
+      compression: 0 (fast) to 9 (small).
+    """
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
         raise ValueError(f"expected uint8 [H, W] or [H, W, 3], got {array.dtype} {list(array.shape)}")
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG")
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG", compress_level=compression)
     return buffer.getvalue()
 
 

@@ -13,12 +13,12 @@ from scarce_jax.errors import InputError
 class RareClassSampling:
     """Draws examples with rare classes more often: `(tags [N, K] uint8) -> float64 [N]` draws per epoch.
 
-    Repeat-factor sampling (Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019,
-    section "Training details"): with f_k the share of the examples that show class k,
+    Repeat factor sampling, after Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019,
+    which has power 0.5. With f_k the share of the examples that show class k,
 
         r_k = max(1, (threshold / f_k) ** power),    r_i = max of r_k over the classes k that example i shows.
 
-    An example without a class has r_i = 1. The paper has power 0.5. `threshold` is a share of the examples, above 0 and
+    An example without a class has r_i = 1. `threshold` is a share of the examples, above 0 and
     at most 1; None takes the largest f_k, so that every class but the commonest counts as rare.
 
     Attributes:
@@ -36,7 +36,10 @@ class RareClassSampling:
         if self.power < 0:
             raise InputError(f"rare-class sampling: power is {self.power}, expected 0 or more")
         if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise InputError(f"rare-class sampling: threshold is {self.threshold}, expected a share above 0, at most 1")
+            raise InputError(
+                f"rare-class sampling: threshold is {self.threshold}, expected a share of the examples above 0, at "
+                "most 1"
+            )
 
     def __call__(self, tags: np.ndarray) -> np.ndarray:
         shown = np.asarray(tags) > 0  # [N, K]

@@ -1,10 +1,8 @@
-"""What an example is, and what is known of each dataset before it is prepared."""
+"""The fields of an example, and the facts of a dataset."""
 
 from __future__ import annotations
 
 import dataclasses
-
-import numpy as np
 
 IGNORE = 255
 """Label value of pixels that count nowhere: void in `fine`, unlabelled in `coarse`, outside a warped image."""
@@ -21,7 +19,7 @@ CALLED = {"fine": "fine mask", "coarse": "coarse mask", "tags": "list of tags"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """Facts of a prepared dataset; kept in its tfds metadata and, for known datasets, in `KNOWN`.
+    """Facts of a prepared dataset; they stand in its tfds metadata and, of known datasets, in `datasets.KNOWN`.
 
     Attributes:
       name: tfds name, with the builder config after a slash where there is one ("voc/animals").
@@ -44,118 +42,3 @@ class DatasetInfo:
     def having(self, split: str, field: str) -> int:
         """How many examples of a split have a field; 0 for a split that is not there."""
         return self.splits.get(split, 0) - self.lacking.get(split, {}).get(field, 0)
-
-
-def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """`count` (up to 255) different colours: those of PASCAL VOC without black, its background's.
-
-    The bits of a colour's number go to red, green and blue in turn, the lowest to the highest.
-    """
-    bits = [(np.arange(1, count + 1)[:, None] >> (3 * k + np.arange(3)) & 1) << (7 - k) for k in range(3)]
-    return tuple(tuple(int(x) for x in colour) for colour in sum(bits))
-
-
-CAMVID = DatasetInfo(
-    name="camvid",
-    classes=(
-        "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
-    ),
-    palette=(
-        (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
-        (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
-    ),
-    background=None,
-    splits={"train": 367, "val": 101, "test": 233},
-)  # fmt: skip
-
-CITYSCAPES = DatasetInfo(
-    name="cityscapes",
-    classes=(
-        "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
-        "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
-    ),
-    palette=(
-        (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153),
-        (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60),
-        (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
-    ),
-    background=None,
-    splits={"train": 2975, "val": 500, "test": 1525},
-    native_ids=(7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
-)  # fmt: skip
-
-SCENES = DatasetInfo(
-    name="scenes",
-    classes=(
-        "background", "striped fish", "spotted fish", "checked fish", "starfish", "octopus", "crab", "jellyfish",
-        "eel", "kelp", "coral", "shell",
-    ),
-    palette=(
-        (38, 50, 72), (230, 50, 50), (255, 145, 30), (255, 225, 60), (245, 110, 190), (150, 70, 220),
-        (140, 80, 40), (90, 215, 245), (30, 95, 235), (60, 165, 60), (255, 180, 160), (240, 245, 235),
-    ),
-    background=0,
-    splits={"train": 300, "val": 100, "test": 100},
-)  # fmt: skip
-
-COLOURED_SCENES = dataclasses.replace(SCENES, name="scenes/coloured", splits={"train": 400, "val": 200, "test": 200})
-
-VOC = DatasetInfo(
-    name="voc",
-    classes=(
-        "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-        "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-    ),
-    palette=((0, 0, 0), *default_palette(20)),
-    background=0,
-    splits={"train": 10582, "val": 1449},
-)  # fmt: skip
-"""`train` is that of VOC with SBD; of VOC alone it is 1464."""
-
-ANIMAL_IDS = (0, 8, 10, 12, 13, 15, 17)
-"""Of `voc/animals`: the ids that its classes have in VOC."""
-
-VOC_ANIMALS = DatasetInfo(
-    name="voc/animals",
-    classes=tuple(VOC.classes[k] for k in ANIMAL_IDS),
-    palette=tuple(VOC.palette[k] for k in ANIMAL_IDS),
-    background=0,
-    splits={},
-    native_ids=ANIMAL_IDS,
-)
-
-_NOT_IN_VOC = {
-    8: "truck", 10: "traffic light", 11: "fire hydrant", 13: "stop sign", 14: "parking meter", 15: "bench",
-    22: "elephant", 23: "bear", 24: "zebra", 25: "giraffe", 27: "backpack", 28: "umbrella", 31: "handbag", 32: "tie",
-    33: "suitcase", 34: "frisbee", 35: "skis", 36: "snowboard", 37: "sports ball", 38: "kite", 39: "baseball bat",
-    40: "baseball glove", 41: "skateboard", 42: "surfboard", 43: "tennis racket", 46: "wine glass", 47: "cup",
-    48: "fork", 49: "knife", 50: "spoon", 51: "bowl", 52: "banana", 53: "apple", 54: "sandwich", 55: "orange",
-    56: "broccoli", 57: "carrot", 58: "hot dog", 59: "pizza", 60: "donut", 61: "cake", 65: "bed", 70: "toilet",
-    73: "laptop", 74: "mouse", 75: "remote", 76: "keyboard", 77: "cell phone", 78: "microwave", 79: "oven",
-    80: "toaster", 81: "sink", 82: "refrigerator", 84: "book", 85: "clock", 86: "vase", 87: "scissors",
-    88: "teddy bear", 89: "hair drier", 90: "toothbrush",
-}  # fmt: skip
-
-COCO_WITH_VOC = DatasetInfo(
-    name="coco/with_voc",
-    classes=(*VOC.classes, *_NOT_IN_VOC.values()),
-    palette=((0, 0, 0), *default_palette(80)),
-    background=0,
-    splits={},
-)
-
-COCO = DatasetInfo(
-    name="coco",
-    classes=("background", *_NOT_IN_VOC.values()),
-    # Of the same colours in both datasets.
-    palette=((0, 0, 0), *COCO_WITH_VOC.palette[len(VOC.classes) :]),
-    background=0,
-    splits={},
-    native_ids=(0, *_NOT_IN_VOC),
-)
-"""The 60 categories of COCO that VOC has not got, by COCO's category ids."""
-
-KNOWN: dict[str, DatasetInfo] = {
-    info.name: info for info in (CAMVID, CITYSCAPES, SCENES, COLOURED_SCENES, VOC, VOC_ANIMALS, COCO, COCO_WITH_VOC)
-}
-"""Datasets with a fixed list of classes, so that a dry run needs no data."""

@@ -13,9 +13,8 @@ import cv2
 import grain
 import numpy as np
 
-from scarce_jax.data.builders.files import wxh
 from scarce_jax.data.builders.prepared import load_prepared, prepare_command
-from scarce_jax.data.images import resize_image, resize_label
+from scarce_jax.data.images import resize_image, resize_label, wxh
 from scarce_jax.data.index import Index, index_path
 from scarce_jax.data.schema import IGNORE, LABEL_FIELDS
 from scarce_jax.errors import InputError

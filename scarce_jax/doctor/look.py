@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import ExifTags, Image
 
-from scarce_jax.data.builders.files import mask_ids, wxh
-from scarce_jax.data.images import read_image
+from scarce_jax.data.images import read_image, read_mask, wxh
 from scarce_jax.doctor.pixels import digest, outline
 from scarce_jax.errors import InputError
 
@@ -234,7 +233,7 @@ def _read_ids(path: pathlib.Path, facts: Facts) -> np.ndarray | None:
         if mode not in ID_MODES:
             facts.faults += [] if path in facts.colours else [_not_ids(path, mode)]
             return None
-        ids = mask_ids(path, facts.item.name)
+        ids = read_mask(path).astype(np.int64)
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged files
         wrapped = InputError(f"{type(error).__name__}: {error}")
         wrapped.__cause__ = error if not isinstance(error, InputError) else error.__cause__

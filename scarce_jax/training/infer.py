@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.cpu.workers import map_ordered
+from scarce_jax.data.files import write_atomically
 from scarce_jax.data.records import PART, Records, parts_done, write_part
 from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError, Interrupted
@@ -185,9 +186,9 @@ def _mean(
         raise InputError(f"stage {stage.name}: the mean of {bad} is not finite; check the stage's settings")
     if mesh_lib.is_primary():
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / ".mean.npz"
-        np.savez(aside, **means)
-        aside.replace(folder / "mean.npz")
+        # A file, since NumPy adds a suffix to a path.
+        with write_atomically(folder / "mean.npz") as aside, aside.open("wb") as file:
+            np.savez(file, **means)
     mesh_lib.barrier(f"mean {stage.name}")
     return {"examples": len(rows), "inferred": len(rows)}
 

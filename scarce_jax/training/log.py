@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pathlib
 import sys
 import time
@@ -12,20 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from scarce_jax import mesh as mesh_lib
+from scarce_jax.data.files import write_atomically
 
 log = logging.getLogger("scarce_jax")
 
 
 def write_json(path: pathlib.Path, value: object) -> None:
-    """Writes aside, then renames: a reader sees the old file or the new one."""
+    """Writes JSON and makes the file's folder; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w") as file:
-        json.dump(value, file, indent=1, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    with write_atomically(path) as aside:
+        aside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 class MetricsLog:
@@ -86,10 +81,9 @@ def complete_lines(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def replace_lines(path: pathlib.Path, lines: Iterable[str]) -> None:
-    """Rewrites a metrics.jsonl aside, then renames it."""
-    aside = path.with_name(f".{path.name}")
-    aside.write_text("".join(lines))
-    aside.replace(path)
+    """Rewrites a metrics.jsonl; a reader sees the old file or the new one."""
+    with write_atomically(path) as aside:
+        aside.write_text("".join(lines))
 
 
 class Progress:

@@ -16,7 +16,7 @@ from scarce_jax.benchmark import benchmark, roofline
 from scarce_jax.benchmark.timing import enough_memory, loader_rate, pace, rates
 from scarce_jax.benchmark.training import CompiledStep, loader_share, time_real_images, train_input
 from scarce_jax.data.budget import Manifest
-from scarce_jax.data.schema import SCENES
+from scarce_jax.data.datasets import SCENES
 from scarce_jax.dry_run import count_parameters
 from scarce_jax.errors import InputError
 from scarce_jax.optim import Group, Optimizer

@@ -65,6 +65,6 @@ def test_flags_that_do_not_go_together_are_usage_errors(flags, holds, command):
 
 def test_wrong_input_is_one_message(loose, refused, tiny_data, tmp_path):
     refused("check", "--images", tmp_path / "none", *loose[2:], holds=[str(tmp_path / "none"), "missing"])
-    refused("check", "scnes", "--data-dir", tiny_data, holds=["did you mean 'scenes'"])
+    refused("check", "scnes", "--data-dir", tiny_data, holds=["did you mean scenes?"])
     refused("check", "camvid", "--data-dir", tiny_data, holds=["scarce-jax prepare camvid"])
     refused("check", *loose, "--classes", tmp_path / "none.txt", holds=["--classes", "number of classes"])

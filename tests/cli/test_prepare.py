@@ -88,7 +88,7 @@ def test_a_missing_source_folder_is_refused(refused, tmp_path):
     refused("prepare", "camvid", "--source", tmp_path / "none", "--data-dir", data, holds=holds)
     refused("prepare", "camvid", "--data-dir", data, holds=["--source", "train.txt"])
     refused("prepare", "camvid", "--source", tmp_path, "--data-dir", data, holds=["train.txt"])
-    refused("prepare", "camvdi", "--data-dir", data, holds=["did you mean 'camvid'", "scenes"])
+    refused("prepare", "camvdi", "--data-dir", data, holds=["did you mean camvid?", "scenes"])
     assert not data.exists()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scarce_jax.data.schema import SCENES
+from scarce_jax.data.datasets import SCENES
 from scarce_jax.data.source import Reader
 from tests import tiny
 

@@ -18,9 +18,11 @@ from PIL import Image
 from scarce_jax.data import builders
 from scarce_jax.data.builders import base, default_data_dir, is_prepared, load_info, load_prepared, prepare
 from scarce_jax.data.builders.camvid import Camvid
-from scarce_jax.data.builders.files import Example, encode_image, encode_mask, read_image
+from scarce_jax.data.builders.files import Example, encode_image, encode_mask
 from scarce_jax.data.builders.scenes import Scenes
-from scarce_jax.data.schema import CAMVID, DatasetInfo
+from scarce_jax.data.datasets import CAMVID
+from scarce_jax.data.images import read_encoded
+from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 
 HEIGHT, WIDTH = 40, 56
@@ -300,7 +302,7 @@ def test_unusual_images_become_upright_rgb(tmp_path, kind):
         expected = np.rot90(expected, -1)
     else:
         rgb.save(path)
-    data, size = read_image(path, "x")
+    data, size = read_encoded(path)
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert decoded.shape == expected.shape and decoded.dtype == np.uint8
     assert size == expected.shape[:2]
@@ -332,7 +334,7 @@ def test_data_dir_defaults_to_the_environment_then_home(monkeypatch):
 
 
 def test_unknown_dataset_names_the_nearest_and_all(tmp_path):
-    with pytest.raises(InputError, match="'camvit'; did you mean 'camvid'.*camvid, .*scenes"):
+    with pytest.raises(InputError, match="'camvit'; did you mean camvid.*camvid, .*scenes"):
         prepare("camvit", tmp_path)
     with pytest.raises(InputError, match="'../x'"):
         is_prepared("../x", tmp_path)

@@ -7,7 +7,7 @@ import pytest
 
 from scarce_jax.data.budget import Budget, Manifest, draw_manifest
 from scarce_jax.data.categories import SPLIT_SETS, expand, is_strong
-from scarce_jax.data.schema import COCO, COCO_WITH_VOC, VOC, VOC_ANIMALS
+from scarce_jax.data.datasets import COCO, COCO_WITH_VOC, VOC, VOC_ANIMALS
 from scarce_jax.errors import InputError
 
 SETS = [SPLIT_SETS[f"split-set-{k}"] for k in (1, 2, 3, 4)]
@@ -61,7 +61,7 @@ def test_a_set_stands_for_its_classes():
     found = draw(Budget(strong_categories=("split-set-3",)))
     assert found == draw(Budget(strong_categories=SETS[2]))
     assert set(found.roles["fine"]) == {"a", "b", "f"} and set(found.roles["unlabelled"]) == {"c", "d", "e"}
-    with pytest.raises(InputError, match="'split-set-5' .nearest: 'split-set-.'.*the classes are background"):
+    with pytest.raises(InputError, match="'split-set-5'; did you mean split-set-.*the classes are background"):
         draw(Budget(strong_categories=("split-set-5",)))
     with pytest.raises(InputError, match="no class 'truck'"):
         draw(Budget(strong_categories=("split-set-4",)))

@@ -9,7 +9,7 @@ from PIL import Image
 from scarce_jax.data.budget import Budget, draw_manifest
 from scarce_jax.data.builders import prepare
 from scarce_jax.data.builders.cityscapes import INDICES
-from scarce_jax.data.schema import CITYSCAPES
+from scarce_jax.data.datasets import CITYSCAPES
 from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
 

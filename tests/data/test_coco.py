@@ -8,7 +8,7 @@ import pytest
 from scarce_jax.data.budget import Budget, draw_manifest
 from scarce_jax.data.builders import prepare
 from scarce_jax.data.builders.coco_masks import Instance, decode_runs, draw, fill, fill_polygon
-from scarce_jax.data.schema import COCO, COCO_WITH_VOC, VOC
+from scarce_jax.data.datasets import COCO, COCO_WITH_VOC, VOC
 from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
 from tests.data.voc_files import SIZE, mask, write_coco, write_voc

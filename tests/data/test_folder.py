@@ -131,7 +131,7 @@ def test_palette_masks_and_other_splits_are_read(source, tmp_path):
 
 def _stray_mask(root):
     (root / "train/masks/0.png").rename(root / "train/masks/0_mask.png")
-    return ["train/masks/0_mask.png", "no image", "1 of 2 masks", "nearest: 0"]
+    return ["train/masks/0_mask.png", "no image", "1 of 2 masks", "named as its image"]
 
 
 def _two_images_of_one_stem(root):
@@ -185,7 +185,7 @@ def _tags_of_no_image(root):
 
 def _tags_of_no_class(root):
     (root / "train/tags.csv").write_text("0,kat\n")
-    return ["train/tags.csv, line 1", "'kat'", "nearest: 'cat'"]
+    return ["train/tags.csv, line 1", "'kat'", "did you mean cat?"]
 
 
 def _tags_twice(root):
@@ -229,7 +229,7 @@ def test_a_wrong_source_is_named_and_nothing_is_left(source, tmp_path, damage):
         ('{"classes": "a"}', "expected a list of names"),
         ('{"classes": ["a", "a"]}', "2 classes, 1 different"),
         (json.dumps({"classes": [f"c{k}" for k in range(256)]}), "expected 1 to 255"),
-        ('{"classes": ["a"], "ignore_label": 3}', "unknown field 'ignore_label'; did you mean 'ignore'"),
+        ('{"classes": ["a"], "ignore_label": 3}', "unknown field 'ignore_label'; did you mean ignore?"),
         ('{"classes": ["a", "b"], "palette": [[0, 0, 0]]}', "1 colours, expected 2"),
         ('{"classes": ["a"], "palette": [[0, 0, 256]]}', "not a list of RGB triples"),
         ('{"classes": ["a"], "background": "b"}', "background is 'b'"),
@@ -398,7 +398,7 @@ def test_detailer_and_classifier_are_compared_on_the_same_images(source, tmp_pat
 
 
 def test_records_are_read_for_the_images_that_a_pass_covers(source, tmp_path):
-    detail = Infer(name="detail", nets={}, predict=None, source=reads(ids="coarse", labels=()), settings={})
+    detail = Infer(name="detail", nets={}, predict=None, source=reads(ids="coarse", labels=()))
     inputs = manifest_of(source, tmp_path, Budget(fine=1), Recipe(stages=(detail,), results={}))
     given = inputs.ids(reads(ids="unlabelled", labels=(Artifact(stage="detail", name="mask"),)))
     # The same images as a student that is given the coarse masks themselves.

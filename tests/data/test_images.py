@@ -69,22 +69,21 @@ def test_grey_palette_and_bilevel_become_rgb(tmp_path):
     assert read_image(tmp_path / "bit.png").tolist() == [[[255] * 3, [0] * 3]]
 
 
-def test_transparent_pixels_lie_over_white(tmp_path):
+def test_transparent_pixels_have_their_stored_colour(tmp_path):
     rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], np.uint8)
     Image.fromarray(rgba).save(tmp_path / "rgba.png")
-    expected = [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]]
-    assert read_image(tmp_path / "rgba.png").tolist() == expected
+    assert read_image(tmp_path / "rgba.png").tolist() == rgba[..., :3].tolist()
     Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8)).save(tmp_path / "la.png")
-    assert read_image(tmp_path / "la.png").tolist() == [[[7] * 3, [255] * 3]]
+    assert read_image(tmp_path / "la.png").tolist() == [[[7] * 3, [7] * 3]]
     # A palette entry may be transparent too.
     picture = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
     picture.putpalette([9, 9, 9, 50, 60, 70])
     picture.save(tmp_path / "p.png", transparency=0)
-    assert read_image(tmp_path / "p.png").tolist() == [[[255] * 3, [50, 60, 70]]]
+    assert read_image(tmp_path / "p.png").tolist() == [[[9] * 3, [50, 60, 70]]]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_sixteen_bits_are_scaled(tmp_path, name):
+def test_of_sixteen_bits_the_upper_eight_are_taken(tmp_path, name):
     deep = np.array([[0, 128, 257, 32768, 65535]], np.uint16)
     Image.fromarray(deep).save(tmp_path / name)
     assert read_image(tmp_path / name)[0, :, 0].tolist() == [0, 0, 1, 128, 255]
@@ -112,7 +111,7 @@ def test_bad_files_are_named(tmp_path, read):
     files = {
         "missing.png": (None, "no such file"),
         "empty.png": (b"", r"empty \(0 bytes\)"),
-        "text.png": (b"this is text, not an image", "not an image"),
+        "text.png": (b"this is text, not an image", r"cannot be decoded \(not an image"),
         "cut.png": (encode_png(noise(64, 64))[:2000], "cannot be decoded"),
         "cut.jpg": (buffer.getvalue()[:-400], "cannot be decoded"),
     }
@@ -135,9 +134,17 @@ def test_a_mask_is_its_stored_ids(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     picture.save(tmp_path / "p.png", exif=exif)
-    np.testing.assert_array_equal(read_mask(tmp_path / "p.png"), mask)
+    # Turned as its image is.
+    np.testing.assert_array_equal(read_mask(tmp_path / "p.png"), np.rot90(mask, -1))
     Image.fromarray(np.array([[True, False]])).save(tmp_path / "bit.png")
     assert read_mask(tmp_path / "bit.png").tolist() == [[1, 0]]
+
+
+def test_ids_of_sixteen_bits_are_kept(tmp_path):
+    ids = np.array([[0, 255, 256, 65535]], np.uint16)
+    Image.fromarray(ids).save(tmp_path / "deep.png")
+    mask = read_mask(tmp_path / "deep.png")
+    assert mask.dtype == np.int64 and mask.tolist() == ids.tolist()
 
 
 @pytest.mark.parametrize(("bits", "rows"), [(2, (0b00011011,)), (4, (0x01, 0x2F))])
@@ -154,11 +161,11 @@ def test_a_grey_mask_of_few_bits_keeps_its_ids(tmp_path, bits, rows):
 
 def test_masks_of_other_kinds_are_refused(tmp_path):
     write_png(tmp_path / "rgb.png", noise(4, 4, 3))
-    with pytest.raises(InputError, match=r"rgb\.png: pixels of kind RGB.*class id"):
+    with pytest.raises(InputError, match=r"rgb\.png: the mask is a colour image \(mode RGB\).*class id"):
         read_mask(tmp_path / "rgb.png")
-    Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(InputError, match=r"deep\.png: pixels of kind I;16"):
-        read_mask(tmp_path / "deep.png")
+    Image.fromarray(noise(4, 4)).save(tmp_path / "grey.jpg")
+    with pytest.raises(InputError, match=r"grey\.jpg: the mask is a JPEG file, whose compression changes ids"):
+        read_mask(tmp_path / "grey.jpg")
 
 
 def test_png_is_written_whole_or_not_at_all(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from scarce_jax.data.order import Order
 from scarce_jax.data.sampling import RareClassSampling
+from scarce_jax.errors import InputError
 
 # Class 0 in 16 of 17 examples, class 1 in 4, class 2 in 1; class 3 nowhere; the last example shows none.
 TAGS = np.zeros((17, 4), np.uint8)
@@ -49,5 +50,5 @@ def test_equal_settings_are_equal_values():
 
 @pytest.mark.parametrize("wrong", [{"power": -0.5}, {"threshold": 0.0}, {"threshold": 1.5}])
 def test_impossible_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises(InputError, match=next(iter(wrong))):
         RareClassSampling(**wrong)

@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from scarce_jax.data.builders import prepare, scenes_draw, scenes_shapes
-from scarce_jax.data.builders.scenes import ColouredScenes, Scenes
-from scarce_jax.data.builders.scenes_compose import CRUMB, KINDS, draw_scene
+from scarce_jax.data.builders import prepare
+from scarce_jax.data.builders.scenes import ColouredScenes, Scenes, draw, shapes
+from scarce_jax.data.builders.scenes.compose import CRUMB, KINDS, draw_scene
 from scarce_jax.data.coarse import CoarseMeter, example_rng, simulate_coarse
-from scarce_jax.data.schema import COLOURED_SCENES, KNOWN, SCENES
+from scarce_jax.data.datasets import COLOURED_SCENES, KNOWN, SCENES
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_prepared_coloured_scenes_lie_beside_the_others(tmp_path, monkeypatch):
 
 def test_texture_alone_tells_the_fish_apart():
     fish = [KINDS[f"{texture} fish"] for texture in ("striped", "spotted", "checked")]
-    assert {kind.draw for kind in fish} == {scenes_shapes.fish}
+    assert {kind.draw for kind in fish} == {shapes.fish}
     assert [kind.texture for kind in fish] == ["striped", "spotted", "checked"]
     assert all(kind.texture is None for name, kind in KINDS.items() if "fish" not in name.split())
 
@@ -104,23 +104,23 @@ def test_outlines_are_articulated(name):
     solidity = []
     for seed in range(8):
         silhouette = KINDS[name].draw(np.random.default_rng(seed))
-        opacity = scenes_draw.rasterise(silhouette, scenes_draw.pose(80, 80, 100), 160)
+        opacity = draw.rasterise(silhouette, draw.pose(80, 80, 100), 160)
         inside = np.argwhere(opacity > 127)
         solidity.append(len(inside) / cv2.contourArea(cv2.convexHull(inside.astype(np.int32))))
     assert 0.1 < np.mean(solidity) < 0.72
 
 
-@pytest.mark.parametrize("texture", scenes_draw.TEXTURES)
+@pytest.mark.parametrize("texture", draw.TEXTURES)
 def test_textures_mix_two_colours(texture):
     v, u = np.mgrid[0:8:64j, 0:8:64j].astype(np.float32)
-    share = scenes_draw.texture(np.random.default_rng(0), texture, u, v)
+    share = draw.texture(np.random.default_rng(0), texture, u, v)
     assert share.min() >= -1e-6 and share.max() <= 1 + 1e-6
     assert share.std() > (0.05 if texture == "plain" else 0.2)
 
 
 def test_unknown_texture_is_refused():
     with pytest.raises(ValueError, match="'tartan' is none of plain"):
-        scenes_draw.texture(np.random.default_rng(0), "tartan", np.zeros(1), np.zeros(1))
+        draw.texture(np.random.default_rng(0), "tartan", np.zeros(1), np.zeros(1))
 
 
 def test_simulated_coarse_masks_are_right_but_leave_much_to_detail(pictures):

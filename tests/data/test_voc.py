@@ -9,7 +9,7 @@ from PIL import Image
 
 from scarce_jax.data.budget import Budget, draw_manifest
 from scarce_jax.data.builders import load_info, prepare
-from scarce_jax.data.schema import KNOWN, VOC
+from scarce_jax.data.datasets import KNOWN, VOC
 from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
 from tests.data.voc_files import (

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from scarce_jax.data.schema import VOC
+from scarce_jax.data.datasets import VOC
 
 SIZE = (20, 24)
 TRAIN, VAL, GROWN = ("2007_000001", "2007_000002"), ("2007_000003",), ("2008_000004", "2008_000005")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from scarce_jax import runs
+from scarce_jax.data.datasets import SCENES
 from scarce_jax.data.records import Records
-from scarce_jax.data.schema import SCENES
 from scarce_jax.data.source import Example
 from scarce_jax.errors import InputError
 from scarce_jax.methods import auxiliary

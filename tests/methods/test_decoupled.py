@@ -16,7 +16,7 @@ from PIL import Image
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import runs
-from scarce_jax.data.schema import CAMVID, SCENES
+from scarce_jax.data.datasets import CAMVID, SCENES
 from scarce_jax.errors import InputError
 from scarce_jax.methods import decoupled
 from scarce_jax.methods.decoupled import pointing

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from scarce_jax.data.schema import SCENES
+from scarce_jax.data.datasets import SCENES
 from scarce_jax.methods import detailer
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.inputs import TrainInput

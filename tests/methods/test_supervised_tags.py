@@ -12,7 +12,7 @@ import pytest
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import runs
 from scarce_jax.cli import main
-from scarce_jax.data.schema import SCENES
+from scarce_jax.data.datasets import SCENES
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.tags import average_precision, summarise_tags
 from scarce_jax.models import weights

@@ -14,8 +14,8 @@ from scarce_jax import mesh as mesh_lib
 from scarce_jax import runs
 from scarce_jax.cli import main
 from scarce_jax.cpu.diffusion import Status
+from scarce_jax.data.datasets import CAMVID, SCENES
 from scarce_jax.data.records import Records
-from scarce_jax.data.schema import CAMVID, SCENES
 from scarce_jax.data.source import Example, Reader
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.confusion import summarise

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scarce_jax import mesh as mesh_lib
-from scarce_jax.data.schema import SCENES
+from scarce_jax.data.datasets import SCENES
 from scarce_jax.losses import cross_entropy
 from scarce_jax.methods import common, transfer
 from scarce_jax.methods.common import SEGMENTER

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from scarce_jax import methods
-from scarce_jax.data.schema import KNOWN
+from scarce_jax.data.datasets import KNOWN
 from scarce_jax.errors import InputError
 from scarce_jax.methods.common import Augmented, unaugmented
 from scarce_jax.ops.augment import Augment

@@ -9,7 +9,7 @@ import pytest
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Manifest
-from scarce_jax.data.schema import SCENES
+from scarce_jax.data.datasets import SCENES
 from scarce_jax.data.source import stream
 from scarce_jax.errors import InputError
 from scarce_jax.ops.augment import Augment, augment

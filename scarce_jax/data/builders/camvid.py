@@ -9,7 +9,8 @@ import tensorflow_datasets as tfds
 
 from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.files import Example, read_files
-from scarce_jax.data.schema import CAMVID, IGNORE, DatasetInfo
+from scarce_jax.data.datasets import CAMVID
+from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.errors import InputError
 
 VOID = 11

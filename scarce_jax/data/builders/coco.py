@@ -14,10 +14,12 @@ import tensorflow_datasets as tfds
 
 from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.coco_masks import Instance, draw, fill
-from scarce_jax.data.builders.files import Example, read_image, wxh
+from scarce_jax.data.builders.files import Example, naming
 from scarce_jax.data.builders.voc import LAYOUT as VOC_LAYOUT
 from scarce_jax.data.builders.voc import find_voc
-from scarce_jax.data.schema import COCO, COCO_WITH_VOC, DatasetInfo
+from scarce_jax.data.datasets import COCO, COCO_WITH_VOC
+from scarce_jax.data.images import read_encoded, wxh
+from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 
 YEARS = ("2017", "2014")
@@ -138,7 +140,8 @@ def coco_examples(path: pathlib.Path, images: pathlib.Path, facts: DatasetInfo) 
             raise InputError(f"{images / one.file}: missing, an image of {path}; extract {images.name} whole")
     for one in kept:
         name = pathlib.PurePosixPath(one.file).stem
-        data, size = read_image(images / one.file, name)
+        with naming("image", name):
+            data, size = read_encoded(images / one.file)
         if size != one.size:
             raise InputError(
                 f"{images / one.file}: the image is {wxh(size)} pixels, {path} says {wxh(one.size)}; both must agree"

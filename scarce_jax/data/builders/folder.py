@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from scarce_jax.data.builders.files import Example, read_files
 from scarce_jax.data.builders.folder_files import Classes, read_classes, read_tags
 from scarce_jax.data.files import list_images
 from scarce_jax.data.schema import DatasetInfo
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, nearest
 
 __all__ = ["Classes", "Folder", "find_splits", "read_classes"]
 
@@ -145,12 +144,11 @@ def find_tags(
 
 def _masks(split: pathlib.Path, kind: str, images: Mapping[str, pathlib.Path]) -> dict[str, pathlib.Path]:
     """Stem -> mask file of one kind; raises InputError for a mask without an image, which would go unused."""
-    found = list_images(split / kind)
-    stray = [stem for stem in found if stem not in images]
+    masks = list_images(split / kind)
+    stray = [stem for stem in masks if stem not in images]
     if stray:
-        near = difflib.get_close_matches(stray[0], images, n=1, cutoff=0)
         raise InputError(
-            f"{found[stray[0]]}: no image in {split / IMAGES} has this stem ({len(stray)} of {len(found)} masks; "
-            f"nearest: {', '.join(near) or 'none'}); a mask is named as its image, up to the suffix"
+            f"{masks[stray[0]]}: no image in {split / IMAGES} has this stem ({len(stray)} of {len(masks)} masks)"
+            f"{nearest(stray[0], images)}; a mask is named as its image, up to the suffix"
         )
-    return found
+    return masks

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import difflib
 import json
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -12,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from scarce_jax.data.schema import IGNORE, default_palette
-from scarce_jax.errors import InputError
+from scarce_jax.data.datasets import default_palette
+from scarce_jax.data.schema import IGNORE
+from scarce_jax.errors import InputError, nearest
 
 KEYS = ("classes", "palette", "background", "ignore")
 CLASSES_JSON = (
@@ -58,9 +58,7 @@ def read_classes(path: pathlib.Path) -> Classes:
         raise InputError(f"{path}: found a {type(value).__name__}, expected {CLASSES_JSON}")
     for key in value:
         if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise InputError(f"{path}: unknown field {key!r}; {hint}expected {CLASSES_JSON}")
+            raise InputError(f"{path}: unknown field {key!r}{nearest(key, KEYS)}; expected {CLASSES_JSON}")
     names = value.get("classes")
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
         raise InputError(f"{path}: classes is {names!r}, expected a list of names")
@@ -142,7 +140,9 @@ def read_tags(path: pathlib.Path, classes: Classes, ids: Mapping[str, Iterable[s
         where, name = f"{path}, line {number}", cells[0].strip()
         meant = list(ids.get(name, ()))
         if not meant:
-            raise InputError(f"{where}: no image is called {name!r}{_near(name, ids)}; expected a name without suffix")
+            raise InputError(
+                f"{where}: no image is called {name!r}{nearest(name, ids)}; expected a name without suffix"
+            )
         if len(meant) > 1:
             raise InputError(f"{where}: {name!r} is in several splits; write {' or '.join(map(repr, meant))}")
         if meant[0] in found:
@@ -150,13 +150,8 @@ def read_tags(path: pathlib.Path, classes: Classes, ids: Mapping[str, Iterable[s
         tags = np.zeros(len(classes.classes), np.uint8)
         for label in (label.strip() for cell in cells[1:] for label in cell.split(";")):
             if label and label not in classes.classes:
-                raise InputError(f"{where}: no class is called {label!r}{_near(label, classes.classes)}")
+                raise InputError(f"{where}: no class is called {label!r}{nearest(label, classes.classes)}")
             if label and (k := classes.classes.index(label)) != classes.background:
                 tags[k] = 1
         found[meant[0]] = tags
     return found
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (nearest: {close[0]!r})" if close else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import json
 import os
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from scarce_jax.data.coarse import CoarseQuality
 from scarce_jax.data.schema import OPTIONAL, DatasetInfo
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from scarce_jax.data.builders.base import SegmentationBuilder
@@ -121,10 +120,8 @@ def builder_class(name: str) -> tuple[type[SegmentationBuilder], str | None]:
                 f"{head}/pets"
             )
         return BUILDERS[head], rest
-    near = difflib.get_close_matches(name, BUILDERS, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
     known = ", ".join(f"{key}/NAME" if BUILDERS[key].NAMED else key for key in sorted(BUILDERS))
-    raise InputError(f"no dataset is called {name!r}; {hint}there are: {known}")
+    raise InputError(f"no dataset is called {name!r}{nearest(name, BUILDERS)}; there are: {known}")
 
 
 def _imported(name: str) -> type[SegmentationBuilder]:

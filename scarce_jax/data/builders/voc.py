@@ -13,9 +13,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from scarce_jax.data.builders.base import SegmentationBuilder
-from scarce_jax.data.builders.files import Example, check_size, read_image, read_mask, to_indices
+from scarce_jax.data.builders.files import Example, check_size, naming, read_indices, to_indices
 from scarce_jax.data.coarse import CoarseSettings
-from scarce_jax.data.schema import IGNORE, VOC, VOC_ANIMALS, DatasetInfo
+from scarce_jax.data.datasets import VOC, VOC_ANIMALS
+from scarce_jax.data.images import read_encoded
+from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.errors import InputError
 
 ROOTS = (".", "VOC2012", "VOCdevkit/VOC2012")
@@ -145,7 +147,8 @@ class VocFiles:
             if shown and not (tags[shown].any() if fine is None else np.isin(fine, shown).any()):
                 continue
             image = self._image(name)
-            data, size = read_image(image, name)
+            with naming("image", name):
+                data, size = read_encoded(image)
             if fine is not None:
                 check_size(fine, path, size, image, name)
             yield Example(id=name, image=data, fine=fine, tags=tags)
@@ -241,7 +244,7 @@ def find_voc(source: pathlib.Path, expected: str) -> VocFiles:
 
 def _read_fine(path: pathlib.Path, name: str, indices: Mapping[int, int]) -> np.ndarray:
     if path.suffix != ".mat":
-        return read_mask(path, name, indices)
+        return read_indices(path, name, indices)
     import scipy.io
 
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scarce_jax.data.builders.scenes_draw import Part, Silhouette
+from scarce_jax.data.builders.scenes.draw import Part, Silhouette
 
 
 def _curve(start: tuple[float, float], angle: float, length: float, bend: np.ndarray) -> np.ndarray:

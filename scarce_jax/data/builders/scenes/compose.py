@@ -9,8 +9,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from scarce_jax.data.builders import scenes_shapes as shapes
-from scarce_jax.data.builders.scenes_draw import (
+from scarce_jax.data.builders.scenes import shapes
+from scarce_jax.data.builders.scenes.draw import (
     TEXTURES,
     Light,
     Pose,

@@ -17,9 +17,10 @@ import tensorflow_datasets as tfds
 
 from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.files import Example, encode_image
-from scarce_jax.data.builders.scenes_compose import draw_scene
+from scarce_jax.data.builders.scenes.compose import draw_scene
 from scarce_jax.data.coarse import CoarseSettings
-from scarce_jax.data.schema import COLOURED_SCENES, SCENES, DatasetInfo
+from scarce_jax.data.datasets import COLOURED_SCENES, SCENES
+from scarce_jax.data.schema import DatasetInfo
 
 
 class Scenes(SegmentationBuilder):
