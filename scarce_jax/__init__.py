@@ -1,6 +1,6 @@
 """scarce_jax: semantic segmentation where pixel labels are scarce, in JAX and Flax.
 
-`train`, `evaluate` and `load` are what the command line calls; `scarce_jax.sweep`, `scarce_jax.report`,
+`train`, `evaluate`, `predict` and `load` are what the command line calls; `scarce_jax.sweep`, `scarce_jax.report`,
 `scarce_jax.benchmark` and `scarce_jax.doctor` are tools beside them. The package is lazy: a worker process that imports
 a part of it does not load JAX.
 """
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scarce_jax.errors import InputError
-    from scarce_jax.runs import evaluate, load, train
+    from scarce_jax.runs import evaluate, load, predict, train
 
 __version__ = "0.1.0"
 
-_HOMES = {"InputError": "errors", "evaluate": "runs", "load": "runs", "train": "runs"}
+_HOMES = {"InputError": "errors", "evaluate": "runs", "load": "runs", "predict": "runs", "train": "runs"}
 
-__all__ = ["InputError", "evaluate", "load", "train"]
+__all__ = ["InputError", "evaluate", "load", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ EXHAUSTED = "RESOURCE_EXHAUSTED"
 
 
 @contextlib.contextmanager
-def advice(*, what: str, batch: int, size: tuple[int, int] | None, lower: str) -> Iterator[None]:
+def advice(*, what: str, batch: int, size: tuple[int, int] | None, lower: str, resumes: bool = True) -> Iterator[None]:
     """Raises InputError in place of an allocation failure on a device; any other error passes.
 
     A failure inside another `advice` is told by the inner one.
@@ -25,6 +25,7 @@ def advice(*, what: str, batch: int, size: tuple[int, int] | None, lower: str) -
       batch: its batch.
       size: (height, width) of its images, None where they keep their own.
       lower: what to lower: "--detailer.batch", "--batch".
+      resumes: whether the command, run again, goes on from finished stages.
 
     Raises:
       InputError: a device cannot hold what runs inside.
@@ -35,10 +36,8 @@ def advice(*, what: str, batch: int, size: tuple[int, int] | None, lower: str) -
         if EXHAUSTED not in str(error):
             raise
         at = "the images' own size" if size is None else f"{size[0]} x {size[1]}"
-        raise InputError(
-            f"{what}: out of device memory with batch {batch} at {at}; lower {lower}, then run the same command again: "
-            f"finished stages are not done again"
-        ) from error
+        again = ", then run the same command again: finished stages are not done again" if resumes else ""
+        raise InputError(f"{what}: out of device memory with batch {batch} at {at}; lower {lower}{again}") from error
 
 
 def evaluation_flag(config: Mapping[str, Any], batch: int) -> str:

@@ -1,4 +1,4 @@
-"""The Python API that the command line calls: train a config, evaluate a run, load a predictor."""
+"""The Python API that the command line calls: train a config, evaluate a run, predict image files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from scarce_jax import memory, methods
 from scarce_jax import mesh as mesh_lib
-from scarce_jax import methods
 from scarce_jax.config_files import default_workdir, from_json, resolve, to_json, use_compilation_cache
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.builders import is_generated, is_prepared, load_info, prepare
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
+from scarce_jax.evaluation.files import find_images, predict_files
 from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.ops.augment import MEAN, STD
 from scarce_jax.provenance import git_revision, versions
@@ -56,7 +57,7 @@ def train(
       The content of summary.json.
 
     Raises:
-      InputError: something given is wrong; nothing is lost or half-written.
+      InputError: an argument is wrong; nothing is lost or half-written.
       scarce_jax.errors.Interrupted: SIGTERM or Ctrl-C, after the checkpoint was saved.
     """
     method = methods.name_of(config)
@@ -99,9 +100,9 @@ def train(
 
 def set_xla_flags(runtime: Runtime) -> None:
     """Asks for deterministic kernels where `runtime` does; XLA reads it only when the first device is used."""
-    flag, given = "--xla_gpu_deterministic_ops=true", os.environ.get("XLA_FLAGS", "")
-    if runtime.deterministic and flag not in given:
-        os.environ["XLA_FLAGS"] = f"{given} {flag}".strip()
+    flag, flags = "--xla_gpu_deterministic_ops=true", os.environ.get("XLA_FLAGS", "")
+    if runtime.deterministic and flag not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
 def read_facts(run_dir: pathlib.Path) -> dict[str, Any]:
@@ -157,14 +158,14 @@ def choose_result(recipe: Recipe, run_dir: pathlib.Path, name: str | None) -> tu
     name = name or next(iter(recipe.results))
     if name not in recipe.results:
         raise InputError(f"result {name!r}: this run has {', '.join(recipe.results)}")
-    item = recipe.results[name]
-    for artifact in reads(item):
+    evaluation = recipe.results[name]
+    for artifact in reads(evaluation):
         if not (run_dir / artifact.stage / "DONE").exists():
             raise InputError(
                 f"{run_dir}: stage {artifact.stage}, which result {name} needs, is not finished; "
                 f"run the train command again"
             )
-    return name, item
+    return name, evaluation
 
 
 def open_result(
@@ -181,18 +182,18 @@ def open_result(
       InputError: no such run, result, split or dataset.
     """
     session, info, _ = open_run(run_dir, data_dir, mesh)
-    name, item = choose_result(session.recipe, session.run_dir, result)
-    if split is not None and item.given is not None:
-        raise InputError(f"result {name}: is masks inferred on {item.source.split}; leave out --split")
+    name, evaluation = choose_result(session.recipe, session.run_dir, result)
+    if split is not None and evaluation.given is not None:
+        raise InputError(f"result {name}: is masks inferred on {evaluation.source.split}; leave out --split")
     if split is not None:
-        item = dataclasses.replace(item, source=dataclasses.replace(item.source, split=split))
-    prepared = session.inputs.reader(item.source.dataset, item.source.split).info
+        evaluation = dataclasses.replace(evaluation, source=dataclasses.replace(evaluation.source, split=split))
+    prepared = session.inputs.reader(evaluation.source.dataset, evaluation.source.split).info
     if prepared.classes != info.classes:
         raise InputError(
             f"dataset {info.name}: prepared with {len(prepared.classes)} classes {prepared.classes[:3]}..., but the "
             f"run was trained on {len(info.classes)} {info.classes[:3]}...; prepare the dataset that it was trained on"
         )
-    return session, name, item
+    return session, name, evaluation
 
 
 def evaluate(
@@ -201,6 +202,7 @@ def evaluate(
     *,
     split: str | None = None,
     views: Views | None = None,
+    batch: int | None = None,
     data_dir: str | os.PathLike | None = None,
     mesh: Mesh | None = None,
 ) -> dict[str, Any]:
@@ -210,6 +212,7 @@ def evaluate(
       result: its name; default the recipe's first.
       split: default the split that the config measures on.
       views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
+      batch: images per device, which changes no figure; default the one of the config.
       mesh: devices to run on; all of them by default.
 
     Returns:
@@ -222,29 +225,38 @@ def evaluate(
     Raises:
       InputError: no such run, result, split or dataset, or a damaged checkpoint.
     """
-    session, name, item = open_result(run_dir, result, split=split, data_dir=data_dir, mesh=mesh)
-    item = with_views(name, item, views)
-    figures = session.measure(item, session.nets(item))
+    session, name, evaluation = open_result(run_dir, result, split=split, data_dir=data_dir, mesh=mesh)
+    evaluation = with_batch(with_views(name, evaluation, views), batch)
+    figures = session.measure(evaluation, session.nets(evaluation), lower="--batch")
     return {
         "run": str(run_dir),
         "result": name,
-        "dataset": item.source.dataset,
-        "split": item.source.split,
-        **({} if item.views.plain else {"views": dataclasses.asdict(item.views)}),
+        "dataset": evaluation.source.dataset,
+        "split": evaluation.source.split,
+        **({} if evaluation.views.plain else {"views": dataclasses.asdict(evaluation.views)}),
         **figures,
         "devices": session.mesh.size,
     }
 
 
-def with_views(name: str, item: Eval, views: Views | None) -> Eval:
+def with_views(name: str, evaluation: Eval, views: Views | None) -> Eval:
     """The result predicted in other views; raises InputError for a result that predicts nothing."""
-    if views is None or views == item.views:
-        return item
-    if item.metrics == "tags":
+    if views is None or views == evaluation.views:
+        return evaluation
+    if evaluation.metrics == "tags":
         raise InputError(f"result {name}: says which classes an image has; it takes no flip, scales, window or CRF")
-    if item.predict is None:
+    if evaluation.predict is None:
         raise InputError(f"result {name}: is a given mask, not a prediction; it takes no flip, scales, window or CRF")
-    return dataclasses.replace(item, views=views)
+    return dataclasses.replace(evaluation, views=views)
+
+
+def with_batch(evaluation: Eval, batch: int | None) -> Eval:
+    """The result predicted in batches of `batch` images per device, None for its own; raises InputError below 1."""
+    if batch is None:
+        return evaluation
+    if batch < 1:
+        raise InputError(f"batch is {batch}; expected 1 or more images per device")
+    return dataclasses.replace(evaluation, source=dataclasses.replace(evaluation.source, batch=batch))
 
 
 def load(
@@ -252,6 +264,7 @@ def load(
     result: str | None = None,
     *,
     views: Views | None = None,
+    batch: int | None = None,
     mesh: Mesh | None = None,
 ) -> Predictor:
     """A predictor from a run folder alone; see `Predictor`.
@@ -259,48 +272,95 @@ def load(
     Args:
       result: its name; default the recipe's first.
       views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
+      batch: images per device of `Predictor.stream`, which changes no mask; default the one of the config.
       mesh: devices to run on; all of them by default.
 
     Raises:
       InputError: no such run or result, or a damaged checkpoint.
     """
     session, info, config = open_run(run_dir, mesh=mesh)
-    name, item = choose_result(session.recipe, session.run_dir, result)
-    item = with_views(name, item, views)
-    return predictor(session, info, config, name, item, session.nets(item))
+    name, evaluation = choose_result(session.recipe, session.run_dir, result)
+    evaluation = with_batch(with_views(name, evaluation, views), batch)
+    return predictor(session, info, config, name, evaluation, session.nets(evaluation))
+
+
+def predict(
+    run_dir: str | os.PathLike,
+    paths: Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    *,
+    result: str | None = None,
+    coarse: str | os.PathLike | None = None,
+    confidence: bool = False,
+    native_ids: bool = False,
+    views: Views | None = None,
+    batch: int | None = None,
+    mesh: Mesh | None = None,
+) -> dict[str, Any]:
+    """Writes masks and overlays of any image files: <stem>.png (class ids) and <stem>_overlay.png.
+
+    Each file is read once. Nothing is in `out` before all images are predicted.
+
+    Args:
+      paths: image files, or folders of them.
+      out: folder for the pictures; it may be there already.
+      result: its name; default the recipe's first.
+      coarse: folder with a coarse mask <stem>.png per image, for results that need one.
+      confidence: also write <stem>_confidence.png, 0..255.
+      native_ids: write the dataset's own mask values instead of class ids.
+      views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
+      batch: images per device, which changes no mask; default the one of the config.
+      mesh: devices to run on; all of them by default.
+
+    Returns:
+      {"result": name, "images": number of images, "out": the folder}.
+
+    Raises:
+      InputError: no such run or result, a damaged checkpoint, a path without images, a file that cannot be read, a
+        coarse mask that is missing or does not fit, a picture that would overwrite another one or an input, or a
+        batch that takes more memory than a device has.
+    """
+    files = find_images([pathlib.Path(path) for path in paths])
+    predictor = load(run_dir, result, views=views, batch=batch, mesh=mesh)
+    folder = None if coarse is None else pathlib.Path(coarse)
+    what = f"predicting with result {predictor.name}"
+    with memory.advice(what=what, batch=predictor.batch, size=predictor.size, lower="--batch", resumes=False):
+        predict_files(predictor, files, pathlib.Path(out), coarse=folder, confidence=confidence, native_ids=native_ids)
+    return {"result": predictor.name, "images": len(files), "out": str(out)}
 
 
 def predictor(
-    session: Session, info: DatasetInfo, config: Any, name: str, item: Eval, nets: Mapping[str, NetState]
+    session: Session, info: DatasetInfo, config: Any, name: str, evaluation: Eval, nets: Mapping[str, NetState]
 ) -> Predictor:
     """The predictor of a result of this name with these nets."""
-
-    if item.metrics == "tags":
+    if evaluation.metrics == "tags":
         raise InputError(
             f"result {name}: says which classes an image has, and predicts no masks; `evaluate` measures it, and a run "
             f"of masks can start from its net with init_from"
         )
-    if item.given is not None:
-        raise InputError(f"result {name}: is masks of {item.source.split} that are there already, and predicts none")
+    if evaluation.given is not None:
+        raise InputError(
+            f"result {name}: is masks of {evaluation.source.split} that are there already, and predicts none"
+        )
 
-    def needs_coarse(item: Eval) -> bool:
-        return "coarse" in item.source.fields
+    def needs_coarse(evaluation: Eval) -> bool:
+        return "coarse" in evaluation.source.fields
 
     return Predictor(
         name=name,
-        predict=item.predict,
-        transform=item.source.transform,
-        size=item.source.size,
-        needs_coarse=needs_coarse(item),
-        composite=item.composite,
+        predict=evaluation.predict,
+        transform=evaluation.source.transform,
+        size=evaluation.source.size,
+        needs_coarse=needs_coarse(evaluation),
+        composite=evaluation.composite,
         nets=nets,
-        consts=session.consts(item),
+        consts=session.consts(evaluation),
         classes=info.classes,
         palette=info.palette,
         native_ids=info.native_ids,
         config=config,
         without_coarse=[n for n, other in session.recipe.results.items() if not needs_coarse(other)],
-        batch=item.source.batch,
+        batch=evaluation.source.batch,
         mesh=session.mesh,
-        views=item.views,
+        views=evaluation.views,
     )

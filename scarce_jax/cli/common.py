@@ -94,37 +94,6 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
     return pathlib.Path(path), parsed.options, own_figures(parsed.config, original)
 
 
-def views_from(options: Any) -> Any:
-    """The `Views` that --flip, --scales, --window and --crf ask for, None where there are none of them.
-
-    Raises:
-      InputError: a flag holds something else than numbers with commas between them, or names no parameters.
-    """
-    flip, scales, window, crf = options.flip, options.scales, options.window, options.crf
-    if not flip and scales is None and window is None and crf is None:
-        return None
-    from scarce_jax.ops.crf import PARAMETERS
-    from scarce_jax.recipe import Views
-
-    wanted: dict[str, Any] = {"flip": flip}
-    if scales is not None:
-        wanted["scales"] = _numbers("--scales", scales, float, "factors like 0.5,1,2")
-    if window is not None:
-        wanted["window"] = _numbers("--window", window, int, "a height and a width like 512,512")
-    if crf is not None:
-        if crf not in PARAMETERS:
-            raise InputError(f"--crf {crf}: expected one of {', '.join(PARAMETERS)}")
-        wanted["crf"] = PARAMETERS[crf]
-    return Views(**wanted)
-
-
-def _numbers(flag: str, text: str, kind: type, expected: str) -> tuple:
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"{flag} {text}: expected {expected}") from error
-
-
 def load_config(path: pathlib.Path) -> Any:
     """The instance named `config` in a Python file.
 

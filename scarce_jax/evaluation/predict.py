@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
+import concurrent.futures
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +18,14 @@ from jax.sharding import PartitionSpec as P
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError
-from scarce_jax.evaluation import passes
 from scarce_jax.evaluation.evaluate import choose_labels, place
 from scarce_jax.evaluation.views import Scorer, native_canvas, native_row, native_scores, view_rows
 from scarce_jax.recipe import PLAIN, Views
+
+WAITING = 4
+"""Batches of images that may wait for others of their canvas."""
+
+Payload = TypeVar("Payload")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +45,9 @@ class Predictor:
     """Applies one result of a run to images.
 
     Attributes:
+      name: of the result.
+      size: (height, width) at which images are predicted; None for their own.
+      batch: images per device of `stream`.
       classes: class names.
       palette: RGB triples (0..255), one per class.
       native_ids: the dataset's own mask value of each class, None where it is the class index.
@@ -67,17 +76,12 @@ class Predictor:
         mesh: Mesh,
         views: Views = PLAIN,
     ):
-        self.name, self.classes, self.palette, self.native_ids, self.config = (
-            name,
-            classes,
-            palette,
-            native_ids,
-            config,
-        )
+        self.name, self.config, self.size, self.batch = name, config, size, batch
+        self.classes, self.palette, self.native_ids = classes, palette, native_ids
         self.needs_coarse = needs_coarse
         self.variables = {role: net.variables for role, net in nets.items()}
-        self._composite, self._size, self._views = composite, size, views
-        self._nets, self._consts, self._mesh, self._batch = nets, consts, mesh, batch
+        self._composite, self._views = composite, views
+        self._nets, self._consts, self._mesh = nets, consts, mesh
         self._without_coarse = list(without_coarse)
         self.scorer = Scorer(predict, transform, views, mesh) if predict else None
         self._labels = jax.jit(self._compile(self._label), static_argnames="canvas")
@@ -128,9 +132,9 @@ class Predictor:
         """
         return self._run(self._labels, mesh_lib.shard(self._mesh, dict(rows)), canvas)
 
-    def check(self, coarse_given: bool) -> None:
+    def check(self, has_coarse: bool) -> None:
         """Raises InputError where the result needs a coarse mask and none is given."""
-        if self.needs_coarse and not coarse_given:
+        if self.needs_coarse and not has_coarse:
             others = f"; results that do not: {', '.join(self._without_coarse)}" if self._without_coarse else (
                 "; every result of this run needs one"
             )  # fmt: skip
@@ -161,17 +165,46 @@ class Predictor:
                 raise InputError(f"coarse mask: id {unknown[0]} is no class; expected 0..{last}, or 255 for unlabelled")
             inputs["coarse"] = coarse
             row["overlay"] = place(coarse, canvas)
-        size = self._size or (height, width)
-        return row | view_rows(self._views, size, self._size is not None, functools.partial(Rows.sized, inputs))
+        size = self.size or (height, width)
+        return row | view_rows(self._views, size, self.size is not None, functools.partial(Rows.sized, inputs))
 
-    def stream(self, load: Callable[[int], dict], sizes: Sequence[tuple[int, int]], threads: int) -> Iterator:
-        """(k, Prediction) for rows `load(k)` of images with these (height, width), batched over all devices."""
-        groups = passes.by_canvas(sizes)
-        for canvas, numbers, rows in passes.batches(load, groups, batch=self._batch, mesh=self._mesh, threads=threads):
-            labels, confidence = (np.asarray(x) for x in self._run(self._labels, rows, canvas))
-            for j, k in enumerate(numbers):
-                height, width = sizes[k]
-                yield k, Prediction(labels[j, :height, :width], confidence[j, :height, :width])
+    def stream(
+        self, load: Callable[[int], tuple[dict[str, np.ndarray], Payload]], count: int, threads: int
+    ) -> Iterator[tuple[int, Payload, Prediction]]:
+        """Predicts images batched over all devices; each is loaded once, and a batch holds images of one canvas.
+
+        Args:
+          load: number of an image -> what `row` makes of it, and anything that should come back with its prediction;
+            called in threads, in order, some images ahead.
+          count: number of images.
+          threads: loading threads.
+
+        Yields:
+          (number, what came with it, Prediction), in the order in which batches fill.
+        """
+        total = self.batch * self._mesh.size
+        waiting: dict[tuple[int, int], list] = collections.defaultdict(list)
+        for k, (row, payload) in enumerate(_ahead(load, count, threads)):
+            canvas = native_canvas(int(row["native_height"]), int(row["native_width"]))
+            waiting[canvas].append((k, row, payload))
+            # Images of many canvases wait for their batch to fill; not more than memory holds.
+            if sum(map(len, waiting.values())) >= WAITING * total:
+                canvas = max(waiting, key=lambda canvas: len(waiting[canvas]))
+            elif len(waiting[canvas]) < total:
+                continue
+            yield from self._batch(waiting.pop(canvas), canvas, total)
+        for canvas, images in waiting.items():
+            yield from self._batch(images, canvas, total)
+
+    def _batch(self, images: list, canvas: tuple[int, int], total: int) -> Iterator[tuple[int, Any, Prediction]]:
+        """The predictions of images of one canvas, in a batch that repeats of the last one fill."""
+        rows = [row for _, row, _ in images]
+        rows += rows[-1:] * (total - len(rows))
+        stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        labels, confidence = (np.asarray(x) for x in self.dispatch(stacked, canvas))  # uint8 [B, *canvas]
+        for j, (k, row, payload) in enumerate(images):
+            height, width = int(row["native_height"]), int(row["native_width"])
+            yield k, payload, Prediction(labels[j, :height, :width], confidence[j, :height, :width])
 
     def _single(self, image: np.ndarray, coarse: np.ndarray | None, program: Callable) -> Any:
         row = self.row(image, coarse)
@@ -202,3 +235,19 @@ class Predictor:
         """
         probabilities = self._single(image, coarse, self._probabilities)
         return np.asarray(probabilities)[0, : image.shape[0], : image.shape[1]]
+
+
+def _ahead(load: Callable[[int], Payload], count: int, threads: int) -> Iterator[Payload]:
+    """`load(0)`, `load(1)`, ... in order, made in threads some numbers ahead; the first error ends it."""
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        pending: collections.deque = collections.deque()
+        try:
+            for k in range(count):
+                pending.append(pool.submit(load, k))
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

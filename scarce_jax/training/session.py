@@ -95,54 +95,62 @@ class Session:
         }
         return mesh_lib.replicate(self.mesh, values)
 
-    def measure(self, item: Eval, nets: Mapping[str, NetState]) -> dict[str, Any]:
+    def measure(self, evaluation: Eval, nets: Mapping[str, NetState], *, lower: str | None = None) -> dict[str, Any]:
         """Every figure of one measurement (`summarise`, or `summarise_tags`), and the number of images.
+
+        Args:
+          lower: the flag to lower where memory runs out; default the one of the config that sets the batch.
 
         Raises:
           InputError: it takes more memory than a device has.
         """
-        source = item.source
-        lower = memory.evaluation_flag(self.config, source.batch)
-        what = f"measuring {item.name} on {source.dataset}/{source.split}"
-        with memory.advice(what=what, batch=source.batch, size=source.size, lower=lower):
-            return self._measure(item, nets)
+        source = evaluation.source
+        advice = memory.advice(
+            what=f"measuring {evaluation.name} on {source.dataset}/{source.split}",
+            batch=source.batch,
+            size=source.size,
+            lower=lower or memory.evaluation_flag(self.config, source.batch),
+            resumes=lower is None,
+        )
+        with advice:
+            return self._measure(evaluation, nets)
 
-    def _measure(self, item: Eval, nets: Mapping[str, NetState]) -> dict[str, Any]:
-        measurement = self.measurement(item)
-        if item.metrics == "tags":
-            logits, tags = measurement(nets, self.consts(item))
-            background = self.inputs.reader(item.source.dataset, item.source.split).info.background
+    def _measure(self, evaluation: Eval, nets: Mapping[str, NetState]) -> dict[str, Any]:
+        measurement, source = self.measurement(evaluation), evaluation.source
+        if evaluation.metrics == "tags":
+            logits, tags = measurement(nets, self.consts(evaluation))
+            background = self.inputs.reader(source.dataset, source.split).info.background
             return {"images": len(tags), **summarise_tags(logits, tags, self.classes, background)}
-        native, at_size = measurement(nets, self.consts(item))
+        native, at_size = measurement(nets, self.consts(evaluation))
         figures = summarise(native, self.classes)
         return {
-            "images": len(self.inputs.ids(item.source, item.hidden_truth)),
+            "images": len(self.inputs.ids(source, evaluation.hidden_truth)),
             **figures,
-            **group_means(figures["per_class"], self.classes, item.groups),
+            **group_means(figures["per_class"], self.classes, evaluation.groups),
             "miou_at_size": summarise(at_size, self.classes)["miou"],
         }
 
-    def measurement(self, item: Eval) -> MaskEvaluation | TagEvaluation:
+    def measurement(self, evaluation: Eval) -> MaskEvaluation | TagEvaluation:
         """The compiled measurement, kept for the next time one is asked for that differs in its nets alone."""
-        key = tuple(getattr(item, x.name) for x in dataclasses.fields(item) if x.name not in UNCOMPILED)
+        key = tuple(getattr(evaluation, x.name) for x in dataclasses.fields(evaluation) if x.name not in UNCOMPILED)
         if key not in self._measurements:
-            rows = self.inputs.open(item.source, item.hidden_truth)
+            rows = self.inputs.open(evaluation.source, evaluation.hidden_truth)
             shared = {
-                "predict": item.predict,
-                "transform": item.source.transform,
-                "batch": item.source.batch,
+                "predict": evaluation.predict,
+                "transform": evaluation.source.transform,
+                "batch": evaluation.source.batch,
                 "mesh": self.mesh,
                 "threads": self.runtime.workers,
             }
-            if item.metrics == "tags":
+            if evaluation.metrics == "tags":
                 self._measurements[key] = TagEvaluation(rows, **shared)
             else:
-                given = None if item.given is None else self.inputs.field(item.given)
+                given = None if evaluation.given is None else self.inputs.field(evaluation.given)
                 self._measurements[key] = MaskEvaluation(
                     rows,
-                    composite=item.composite,
+                    composite=evaluation.composite,
                     given=given,
-                    views=item.views,
+                    views=evaluation.views,
                     classes=len(self.classes),
                     **shared,
                 )
@@ -150,8 +158,8 @@ class Session:
 
     def result(self, name: str) -> dict[str, Any]:
         """Restores what a result needs and measures it."""
-        item = self.recipe.results[name]
-        return self.measure(item, self.nets(item))
+        evaluation = self.recipe.results[name]
+        return self.measure(evaluation, self.nets(evaluation))
 
     def steps(self, stage: Stage) -> int | None:
         """The resolved number of optimizer steps."""

@@ -30,7 +30,6 @@ from scarce_jax.cli import main
 import scarce_jax
 from scarce_jax.data.images import read_image
 
-tiny.install()
 run, data, image, coarse = sys.argv[1:]
 assert main(["evaluate", run, "--data-dir", data, "--json"]) == 0
 labels = scarce_jax.load(run).predict(read_image(image), read_image(coarse)[..., 0])
