@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import re
 
 import flax.linen as nn
 import jax
@@ -12,13 +13,14 @@ import pytest
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.optim import Group, Optimizer, Schedule
-from scarce_jax.recipe import Net, Out, Source, Train, Turn, interned
+from scarce_jax.recipe import Net, Out, Source, Train, Turn
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.inputs import TrainInput
-from scarce_jax.training.step import make_step
+from scarce_jax.training.step import make_step, step_keys
 
 traces = collections.Counter()
 NOISE = 0.1
+STEPS = 10
 
 
 class Generator(nn.Module):
@@ -37,16 +39,16 @@ class Discriminator(nn.Module):
 def generator_loss(params, nets, batch, shared, key):
     traces["generator"] += 1
     x = batch["real"]["x"]
-    made = Generator().apply({"params": params}, x + NOISE * jax.random.normal(key, x.shape))
+    points = Generator().apply({"params": params}, x + NOISE * jax.random.normal(key, x.shape))
     target = Generator().apply(nets["teacher"].variables, x)
-    score = Discriminator().apply(nets["discriminator"].variables, made)
-    loss = jnp.mean((made - target) ** 2) - shared["weight"] * score.mean()
-    return loss, Out(metrics={"made": made.mean()}, share={"made": made})
+    score = Discriminator().apply(nets["discriminator"].variables, points)
+    loss = jnp.mean((points - target) ** 2) - shared["weight"] * score.mean()
+    return loss, Out(metrics={"mean": points.mean()}, share={"points": points})
 
 
 def discriminator_loss(params, nets, batch, shared, key):
     traces["discriminator"] += 1
-    both = jnp.concatenate([batch["other"]["x"], shared["made"]])
+    both = jnp.concatenate([batch["other"]["x"], shared["points"]])
     variables = {"params": params, "batch_stats": nets["discriminator"].stats}
     scores, updated = Discriminator().apply(variables, both, train=True, mutable=["batch_stats"])
     real = jnp.arange(len(both)) < len(batch["other"]["x"])
@@ -73,9 +75,22 @@ X = (jax.ShapeDtypeStruct((1, 3), jnp.float32),)
 OPTIM = Optimizer(lr=0.1, momentum=0.0, schedule=Schedule(kind="constant"))
 
 
-def adversarial(name="adversarial", keys_as=None):
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """A transform that is compared by value."""
+
+    by: float
+
+    def __call__(self, row, key, consts):
+        return {"x": row["x"] + self.by}
+
+
+def adversarial(name="adversarial", keys_as=None, transform=None):
+    """Without a transform, stages of two calls have transforms that are equal to no other."""
+    transform = transform or (lambda row, key, consts: row)
+
     def source(batch):
-        return Source(dataset="points", split="train", batch=batch, transform=lambda row, key, consts: row)
+        return Source(dataset="points", split="train", batch=batch, transform=transform)
 
     return Train(
         name=name,
@@ -86,8 +101,7 @@ def adversarial(name="adversarial", keys_as=None):
         },
         turns=(Turn(net="generator", loss=generator_loss), Turn(net="discriminator", loss=discriminator_loss)),
         sources={"real": source(8), "other": source(16)},
-        steps=10,
-        settings={},
+        steps=STEPS,
         consts={"weight": np.float32(0.5)},
         keys_as=keys_as,
     )
@@ -104,19 +118,17 @@ class Started:
     def __post_init__(self):
         self.mesh = mesh_lib.make_mesh(jax.devices()[: self.devices])
         drawn_as = self.stage.keys_as or self.stage.name
-        self.txs = state_lib.transformations(self.stage.nets, 10)
-        self.state = state_lib.init_state(self.stage.nets, self.txs, 0, drawn_as, {}, self.mesh)
+        self.state = state_lib.init_state(self.stage.nets, STEPS, 0, drawn_as, {}, self.mesh)
         rows = self.rows or {name: Points(20, k) for k, name in enumerate(self.stage.sources)}
         self.inputs = {
             name: TrainInput(source, rows[name], 0, f"{drawn_as}/{name}", self.mesh, 1, True)
             for name, source in self.stage.sources.items()
         }
-        keys = {name: source.key for name, source in self.inputs.items()}
-        self.loss_key = keys["loss"] = state_lib.named_key(0, drawn_as, "loss")
-        self.keys = jax.device_put(keys, mesh_lib.replicated(self.mesh))
+        self.keys = step_keys(self.inputs, 0, drawn_as, self.mesh)
+        self.loss_key = state_lib.named_key(0, drawn_as, "loss")
         self.consts = mesh_lib.replicate(self.mesh, dict(self.stage.consts))
-        self.step = make_step(self.stage, self.txs, self.inputs, self.mesh)
-        self.streams = {name: source.batches(0, 10) for name, source in self.inputs.items()}
+        self.step = make_step(self.stage, STEPS, self.inputs, self.mesh)
+        self.streams = {name: source.batches(0, STEPS) for name, source in self.inputs.items()}
         self.draws = []
 
     def advance(self):
@@ -129,7 +141,7 @@ class Started:
         return jax.tree.map(lambda x: np.asarray(x).copy(), self.state.nets)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def started():
     return Started(adversarial())
 
@@ -158,72 +170,65 @@ def test_each_turn_moves_its_own_net_in_turn(started):
     loss, out, params = by_hand("discriminator", discriminator_loss, nets, {**consts, **out.share}, 1)
     np.testing.assert_allclose(metrics["discriminator/loss"], loss, rtol=1e-5)
     np.testing.assert_allclose(metrics["discriminator/generator"], norm, rtol=1e-5)
-    for mine, expected in ((after["discriminator"].params, params), (after["discriminator"].stats, out.stats)):
-        expected = expected.get("discriminator", expected)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), mine, expected)
+    stepped, stats = after["discriminator"], out.stats["discriminator"]
+    for tree, expected in ((stepped.params, params), (stepped.stats, stats)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), tree, expected)
     assert set(metrics) == {
         *(f"{net}/{name}" for net in ("generator", "discriminator") for name in ("loss", "grad_norm")),
-        "generator/made",
+        "generator/mean",
         "discriminator/generator",
     }
 
 
-def test_frozen_nets_stay_and_one_trace_serves_all_steps(started):
-    teacher = started.nets()["teacher"]
-    assert teacher.opt == () and jax.tree.leaves(started.nets()["generator"].opt)
-    moved = started.nets()["generator"].params
-    started.advance()
+def compiled_steps(caplog):
+    return [x.getMessage() for x in caplog.records if re.match(r"Compiling.*\bstep\b", x.getMessage())]
+
+
+def test_frozen_nets_stay_and_one_program_serves_all_steps(started, caplog):
+    before = started.nets()
+    assert before["teacher"].opt == () and jax.tree.leaves(before["generator"].opt)
     traces.clear()
-    for _ in range(3):
-        started.advance()
-    assert not traces and started.step._cache_size() == 1
+    with jax.log_compiles():
+        for _ in range(4):
+            started.advance()
+    assert traces == {"generator": 1, "discriminator": 1} and len(compiled_steps(caplog)) == 1
     after = started.nets()
-    jax.tree.map(np.testing.assert_array_equal, after["teacher"].params, teacher.params)
-    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (after["generator"].params, moved)), strict=True))
+    jax.tree.map(np.testing.assert_array_equal, after["teacher"].params, before["teacher"].params)
+    pairs = zip(*(jax.tree.leaves(nets["generator"].params) for nets in (before, after)), strict=True)
+    assert any((a != b).any() for a, b in pairs)
 
 
-def test_equal_arguments_make_one_function():
-    made = []
-
-    @interned
-    def scaled(factor, *, offset=0.0):
-        """Doc."""
-        made.append(factor)
-        return lambda x: factor[0] * x + offset
-
-    assert scaled((2.0,)) is scaled((2.0,)) and scaled((2.0,), offset=1.0) is not scaled((2.0,))
-    assert len(made) == 2 and scaled.__doc__ == "Doc."
-    # What cannot be compared by value is not taken for equal.
-    one, other = scaled([2.0]), scaled([2.0])
-    assert one is not other and one(3.0) == other(3.0) == 6.0
-
-
-def test_stages_of_the_same_functions_are_traced_once():
-    def source(seed):
+def test_stages_of_equal_values_are_traced_once():
+    def rows(seed):
         return {name: Points(20, seed) for name in ("real", "other")}
 
-    first = adversarial()
-    second = dataclasses.replace(first, name="second")
-    one = Started(first, rows=source(3))
+    one = Started(adversarial(transform=Moved(0.5)), rows=rows(3))
     one.advance()
     traces.clear()
-    other = Started(second, rows=source(4))
+    other = Started(adversarial("second", transform=Moved(0.5)), rows=rows(4))
     assert other.step is one.step
     metrics = other.advance()
     assert not traces and metrics != one.advance()
-    assert Started(adversarial()).step is not one.step, "its transforms are other functions"
+    stage = adversarial(transform=Moved(0.5))
+    faster = dataclasses.replace(stage.nets["generator"], optim=dataclasses.replace(OPTIM, lr=0.2))
+    for different in (
+        adversarial(transform=Moved(0.6)),
+        adversarial(),
+        dataclasses.replace(stage, nets={**stage.nets, "generator": faster}),
+        dataclasses.replace(stage, turns=stage.turns[::-1]),
+    ):
+        assert Started(different).step is not one.step
 
 
 def test_no_optimizer_state_for_frozen_groups():
     frozen = dataclasses.replace(OPTIM, momentum=0.9, groups=(Group(pattern="hidden", lr=0), Group()))
     net = Net(module=Generator(), inputs=X, optim=frozen)
-    txs = state_lib.transformations({"g": net}, 10)
-    opt = txs["g"].init(state_lib.init_net(net, jax.random.key(0)).params)
+    opt = state_lib.transformation(net, STEPS).init(state_lib.init_net(net, jax.random.key(0)).params)
     sizes = [x.size for x in jax.tree.leaves(opt) if x.ndim]
     assert sum(sizes) == 5 * 3 + 3  # The layer "out" alone.
 
 
-def test_keys_as_gives_the_draws_of_another_stage(started):
+def test_keys_as_gives_the_draws_of_another_stage():
     twin = Started(adversarial("twin", keys_as="adversarial"))
     stranger = Started(adversarial("stranger"))
     original = Started(adversarial())
@@ -233,9 +238,9 @@ def test_keys_as_gives_the_draws_of_another_stage(started):
     assert (hidden[0] != hidden[1]).all()
     # Roles are part of the key: two nets of one module start differently.
     assert (hidden[0] != original.nets()["teacher"].params["hidden"]["kernel"]).all()
-    for one in (twin, stranger):
+    for one in (original, twin, stranger):
         for _ in range(3):
             one.advance()
     for k in range(3):
-        jax.tree.map(np.testing.assert_array_equal, twin.draws[k], started.draws[k])
+        jax.tree.map(np.testing.assert_array_equal, twin.draws[k], original.draws[k])
     assert any((a["real"] != b["real"]).any() for a, b in zip(twin.draws, stranger.draws, strict=False))
