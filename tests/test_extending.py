@@ -1,8 +1,11 @@
-"""The README's own dataset and method: short, and they run as written."""
+"""The README's own dataset, loss, method and backbone: short, and they run as written."""
 
 import ast
+import json
 import pathlib
 import re
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from PIL import Image
 
 from scarce_jax import cli, runs
+from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -25,9 +29,9 @@ config = penalty.Config(dataset="leaves:Leaves", segmenter=SegmenterStage(**tiny
 @pytest.fixture(scope="module")
 def blocks():
     """The README's Python files, by name."""
-    found = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert [name for name, _ in found] == ["leaves.py", "penalty.py"]
-    return dict(found)
+    files = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert [name for name, _ in files] == ["leaves.py", "penalty.py", "fcn.py"]
+    return dict(files)
 
 
 @pytest.fixture
@@ -50,23 +54,58 @@ def folder(blocks, tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_both_are_short(blocks):
+def test_they_are_short(blocks):
     for text in blocks.values():
         lines = [line for line in text.splitlines() if line.strip()]
-        assert 0 < len(lines) < 40
+        assert 0 < len(lines) < 45
 
 
-def test_both_run_as_written(folder, tiny_nets):
+def test_dataset_and_method_run_as_written(folder):
     data = ["--data-dir", "data"]
     assert cli.main(["prepare", "leaves:Leaves", "--source", "photos", *data]) == 0
     assert cli.main(["check", "leaves:Leaves", *data]) == 0
     assert cli.main(["train", "mine.py", "--penalty", "0.2", "--workdir", "run", *data]) == 0
+    assert json.loads((folder / "run/config.json").read_text())["config"]["penalty"] == 0.2
     figures = runs.evaluate("run", data_dir="data")
     assert figures["images"] == 3 and set(figures["per_class"]) == {"soil", "leaf"}
     # A run folder names the method's module, so it opens by itself.
     assert cli.main(["predict", "run", "photos/val/0.jpg", "--out", "masks"]) == 0
     mask = np.asarray(Image.open(folder / "masks" / "0.png"))
     assert mask.shape == (40, 48) and set(np.unique(mask)) <= {0, 1}
+
+
+def test_another_penalty_is_another_stage(folder, capsys):
+    data = ["--data-dir", "data"]
+    assert cli.main(["prepare", "leaves:Leaves", "--source", "photos", *data]) == 0
+    assert cli.main(["train", "mine.py", "--workdir", "run", *data]) == 0
+    assert cli.main(["train", "mine.py", "--penalty", "0.5", "--workdir", "run", *data]) == 1
+    assert "turns: " in capsys.readouterr().err
+
+
+def test_a_backbone_is_one_file_and_its_name_in_one_other(blocks, tmp_path):
+    package = shutil.copytree(ROOT / "scarce_jax", tmp_path / "scarce_jax")
+    (package / "models/fcn.py").write_text(blocks["fcn.py"])
+    path = package / "models/segmenters.py"
+    text = path.read_text()
+    text = text.replace("Net = PSPNetConfig", "Net = FCNConfig | PSPNetConfig")
+    text = text.replace("import PSPNetConfig", "import PSPNetConfig\nfrom scarce_jax.models.fcn import FCNConfig")
+    path.write_text(text)
+
+    def dry_run(*flags):
+        config = ROOT / "configs/supervised_scenes.py"
+        argv = [sys.executable, "-m", "scarce_jax", "train", str(config), "--dry-run", "--json", *flags]
+        env = {**tiny.environment(), "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode in (0, 2), done.stderr
+        return done
+
+    argv = ["--segmenter.net", "fcn", "--segmenter.net.width", "8"]
+    (net,) = json.loads(dry_run(*argv).stdout.splitlines()[-1])["stages"][0]["nets"].values()
+    classes = 12
+    assert net["trainable"] == 3 * 9 * 8 + 8 + 8 * 9 * 16 + 16 + 16 * classes + classes
+    (net,) = json.loads(dry_run(*argv, "--target", "tags").stdout.splitlines()[-1])["stages"][0]["nets"].values()
+    assert net["trainable"] == 3 * 9 * 8 + 8 + 8 * 9 * 16 + 16 + 17 * (classes - 1)
+    assert "--segmenter.net.depth" in dry_run(*argv, "--segmenter.net.depth", "18").stderr
 
 
 def test_what_cannot_be_imported_is_named(folder, capsys):
