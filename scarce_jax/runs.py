@@ -173,6 +173,8 @@ def open_result(
     result: str | None = None,
     *,
     split: str | None = None,
+    views: Views | None = None,
+    batch: int | None = None,
     data_dir: str | os.PathLike | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[Session, str, Eval]:
@@ -193,7 +195,7 @@ def open_result(
             f"dataset {info.name}: prepared with {len(prepared.classes)} classes {prepared.classes[:3]}..., but the "
             f"run was trained on {len(info.classes)} {info.classes[:3]}...; prepare the dataset that it was trained on"
         )
-    return session, name, evaluation
+    return session, name, with_batch(with_views(name, evaluation, views), batch)
 
 
 def evaluate(
@@ -225,8 +227,9 @@ def evaluate(
     Raises:
       InputError: no such run, result, split or dataset, or a damaged checkpoint.
     """
-    session, name, evaluation = open_result(run_dir, result, split=split, data_dir=data_dir, mesh=mesh)
-    evaluation = with_batch(with_views(name, evaluation, views), batch)
+    session, name, evaluation = open_result(
+        run_dir, result, split=split, views=views, batch=batch, data_dir=data_dir, mesh=mesh
+    )
     figures = session.measure(evaluation, session.nets(evaluation), lower="--batch")
     return {
         "run": str(run_dir),

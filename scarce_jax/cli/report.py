@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Name, parse
+from scarce_jax.cli.common import Folder, Name, Number, parse
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -22,6 +22,7 @@ class Options:
       out: the file; default RUN/report.html for one run, else report.html in the current folder.
       images: how many images to show: the best, the worst and evenly between.
       split: which split of the dataset to predict; default the one that the config measures on.
+      batch: images per device, to fit a smaller one; it changes no result. Default the config's.
       data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
 
@@ -31,6 +32,7 @@ class Options:
     out: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     images: Annotated[int, tyro.conf.arg(metavar="N")] = 12
     split: Name = None
+    batch: Number = None
     data_dir: Folder = None
 
 
@@ -43,7 +45,14 @@ def main(argv: Sequence[str]) -> int:
         return 2
     from scarce_jax.report import report
 
-    written = report(options.runs, options.out, images=options.images, split=options.split, data_dir=options.data_dir)
+    written = report(
+        options.runs,
+        options.out,
+        images=options.images,
+        split=options.split,
+        batch=options.batch,
+        data_dir=options.data_dir,
+    )
     for line in written["left_out"]:
         print(f"left out: {line}")
     runs = "1 run" if len(options.runs) == 1 else f"{len(options.runs)} runs"

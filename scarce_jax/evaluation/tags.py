@@ -68,19 +68,19 @@ def summarise_tags(
       classes that some image has or is said to have), both in 0..1 or None where nothing counts, and `per_class`
       {name: average precision or None}.
     """
-    kept = [k for k in range(len(classes)) if k != background]
+    classed = [k for k in range(len(classes)) if k != background]
     if logits.shape[1] == len(classes):
-        logits = logits[:, kept]
-    if logits.shape != (len(tags), len(kept)) or tags.shape[1] != len(classes):
+        logits = logits[:, classed]
+    if logits.shape != (len(tags), len(classed)) or tags.shape[1] != len(classes):
         raise ValueError(f"logits {logits.shape} and tags {tags.shape} do not fit {len(classes)} classes")
-    truth = tags[:, kept].astype(bool)
-    precisions = [average_precision(logits[:, k], truth[:, k]) for k in range(len(kept))]
+    truth = tags[:, classed].astype(bool)
+    precisions = [average_precision(logits[:, k], truth[:, k]) for k in range(len(classed))]
     said = logits > 0
     hits, sizes = (said & truth).sum(0), said.sum(0) + truth.sum(0)
     return {
         "map": _mean([p for p in precisions if p is not None]),
         "mean_f1": _mean((2 * hits / np.maximum(sizes, 1))[sizes > 0]),
-        "per_class": {classes[k]: p for k, p in zip(kept, precisions, strict=True)},
+        "per_class": {classes[k]: p for k, p in zip(classed, precisions, strict=True)},
     }
 
 

@@ -59,9 +59,14 @@ def view_rows(
     row = {}
     for k, scale in enumerate(views.scales):
         target = scaled_size(size, scale)
-        made = sized(target, target if fixed else native_canvas(*target))
-        row |= {f"{k}/{key}": value for key, value in made.items()}
+        scaled = sized(target, target if fixed else native_canvas(*target))
+        row |= {f"{k}/{key}": value for key, value in scaled.items()}
     return row
+
+
+def scale_rows(rows: Mapping[str, Any], k: int) -> dict[str, Any]:
+    """What rows of `view_rows` carry for scale number k, by its own keys."""
+    return {key.removeprefix(f"{k}/"): value for key, value in rows.items() if key.startswith(f"{k}/")}
 
 
 def native_row(image: np.ndarray, views: Views) -> dict[str, np.ndarray]:
@@ -98,20 +103,19 @@ class Scorer:
 
     def _score(self, nets: Any, rows: Mapping[str, jax.Array], consts: Any) -> tuple[jax.Array, ...]:
         key = jax.random.key(0)
-        found = []
+        by_scale = []
         for k in range(len(self.views.scales)):
-            mine = {name.removeprefix(f"{k}/"): value for name, value in rows.items() if name.startswith(f"{k}/")}
-            batch = jax.vmap(lambda row: self._transform(row, key, consts))(mine)
+            batch = jax.vmap(lambda row: self._transform(row, key, consts))(scale_rows(rows, k))
             if self.views.plain:
-                found.append(self._predict(nets, batch, consts))
+                by_scale.append(self._predict(nets, batch, consts))
                 continue
             scores = self._windows(nets, batch, consts)
             if self.views.flip:
                 mirrored = {name: mirror(value, batch["width"]) for name, value in batch.items()}
                 scores += mirror(self._windows(nets, mirrored, consts), batch["width"])
                 scores /= 2
-            found.append(scores)
-        return tuple(found)
+            by_scale.append(scores)
+        return tuple(by_scale)
 
     def _windows(self, nets: Any, batch: Mapping[str, jax.Array], consts: Any) -> jax.Array:
         """Probabilities float32 [B, h, w, K] of one scale."""
@@ -125,10 +129,10 @@ class Scorer:
         corners = [(top, left) for top in offsets(canvas[0], window[0]) for left in offsets(canvas[1], window[1])]
         # All windows of the batch as one batch: a loop over them would leave the device half idle.
         cut = [_cut(batch, corner, window) for corner in corners]
-        found = probabilities({name: jnp.concatenate([part[name] for part in cut]) for name in cut[0]})
-        total = jnp.zeros((len(batch["image"]), *canvas, found.shape[-1]), jnp.float32)
+        scores = probabilities({name: jnp.concatenate([part[name] for part in cut]) for name in cut[0]})
+        total = jnp.zeros((len(batch["image"]), *canvas, scores.shape[-1]), jnp.float32)
         count = np.zeros((*canvas, 1), np.float32)
-        for part, (top, left) in zip(jnp.split(found, len(corners)), corners, strict=True):
+        for part, (top, left) in zip(jnp.split(scores, len(corners)), corners, strict=True):
             place = np.s_[top : top + window[0], left : left + window[1]]
             height, width = count[place].shape[:2]
             total = total.at[:, *place].add(part[:, :height, :width])
@@ -178,27 +182,27 @@ def merge(
     Args:
       target: names of the rows' fields with the valid height and width of the result.
     """
-    found = 0.0
+    total = 0.0
     for k, score in enumerate(scores):
         height, width = (f"{k}/{name}" for name in SIZES)
-        found += resized(score, rows, (height, width), target, canvas)
-    return found / len(scores)
+        total += resized(score, rows, (height, width), target, canvas)
+    return total / len(scores)
 
 
 def native_scores(
     views: Views, scores: tuple[jax.Array, ...], rows: Mapping[str, jax.Array], canvas: tuple[int, int]
 ) -> jax.Array:
     """`merge` at native size, refined where the views have a CRF: [B, *canvas, K]."""
-    found = merge(scores, rows, canvas, NATIVE)
+    merged = merge(scores, rows, canvas, NATIVE)
     if views.crf is None:
-        return found
+        return merged
     valid = _inside(canvas, *(rows[name] for name in NATIVE))
 
     def refine(row: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         return dense_crf(*(x[None] for x in row[:2]), views.crf, row[2][None])[0]
 
     # One image at a time: the lattice of one takes more memory than its scores in all classes.
-    return jax.lax.map(refine, (found, rows["native_image"], valid))
+    return jax.lax.map(refine, (merged, rows["native_image"], valid))
 
 
 def _inside(canvas: tuple[int, int], heights: jax.Array, widths: jax.Array) -> jax.Array:

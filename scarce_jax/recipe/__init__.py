@@ -21,7 +21,7 @@ from scarce_jax.recipe.stages import (
     reads,
     sources,
 )
-from scarce_jax.recipe.views import PLAIN, Views
+from scarce_jax.recipe.views import PLAIN, ViewMean, Views
 
 __all__ = [
     "PLAIN",
@@ -45,6 +45,7 @@ __all__ = [
     "Table",
     "Train",
     "Turn",
+    "ViewMean",
     "Views",
     "id_parts",
     "parse_origin",

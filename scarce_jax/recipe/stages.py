@@ -7,7 +7,7 @@ a frozen dataclass of values and pure functions; nothing here runs anything.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -215,6 +215,10 @@ class Infer:
     Attributes:
       predict: `(nets, batch, consts) -> {field: [B, ...]}`, jitted.
       finish: `(id, {field: array}) -> {field: array}`, run per example in worker processes without JAX.
+      views: mirrored and scaled images that are predicted as well; `predict` then runs once for each scale, and once
+        more for its mirror. Windows and a CRF are for results alone.
+      combine: `([{field: [B, ...]} of each view], [whether it is mirrored]) -> {field: [B, ...]}`, such as `ViewMean`;
+        needed where the views are not plain.
       write: `Records` or `Mean`.
       status: what the values 0, 1, ... of the records' field "status" mean; DONE and the summary then say how many
         examples have which. Empty where the records have no such field.
@@ -228,6 +232,8 @@ class Infer:
     predict: Callable[[Mapping[str, NetState], dict, Mapping], dict]
     source: Source
     finish: Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
+    views: Views = PLAIN
+    combine: Callable[[Sequence[Mapping[str, jax.Array]], Sequence[bool]], dict[str, jax.Array]] | None = None
     write: Records | Mean = Records()
     status: tuple[str, ...] = ()
     per_batch: bool = False
@@ -235,6 +241,10 @@ class Infer:
 
     def __post_init__(self):
         _check_origins(self)
+        if self.views.window is not None or self.views.crf is not None:
+            raise ValueError(f"stage {self.name}: views with a window or a CRF; a pass takes flip and scales")
+        if not self.views.plain and (self.combine is None or self.source.size is None):
+            raise ValueError(f"stage {self.name}: several views need `combine` and a source with a size")
 
 
 Stage = Train | Infer

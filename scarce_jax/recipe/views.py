@@ -1,11 +1,16 @@
-"""Which views of an image are predicted and averaged."""
+"""Which views of an image are predicted, and how an inference pass combines what it predicts of them."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
 
 from scarce_jax.errors import InputError
 from scarce_jax.ops.crf import CRF
+from scarce_jax.ops.resize import resize_bilinear
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,3 +43,49 @@ class Views:
 
 
 PLAIN = Views()
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewMean:
+    """The mean over views of what an `Infer` predicts of each; other fields are those of the first view.
+
+    Maps of mirrored views are mirrored back, and all are brought bilinearly to the size of the first view's.
+
+    Attributes:
+      maps: fields float [B, h, w, ...] whose values are averaged: logits, or maps of classes.
+      softmaxed: fields of logits float [B, h, w, K] whose class probabilities are averaged.
+      vectors: fields float [B, ...] without places, such as scores of image tags.
+    """
+
+    maps: tuple[str, ...] = ()
+    softmaxed: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
+
+    def __call__(
+        self, predictions: Sequence[Mapping[str, jax.Array]], mirrored: Sequence[bool]
+    ) -> dict[str, jax.Array]:
+        """Combines the predictions of all views of a batch.
+
+        Args:
+          predictions: one a view, {field: [B, ...]}.
+          mirrored: which of them are of mirrored images.
+        """
+        fields = dict(predictions[0])
+        for name in self.vectors:
+            fields[name] = _mean([prediction[name] for prediction in predictions])
+        for name in (*self.maps, *self.softmaxed):
+            size = fields[name].shape[1:3]
+            views = []
+            for prediction, flipped in zip(predictions, mirrored, strict=True):
+                values = prediction[name].astype(jnp.float32)
+                values = jax.nn.softmax(values) if name in self.softmaxed else values
+                values = values[:, :, ::-1] if flipped else values
+                views.append(
+                    values if values.shape[1:3] == size else resize_bilinear(values, size, align_corners=False)
+                )
+            fields[name] = _mean(views)
+        return fields
+
+
+def _mean(values: Sequence[jax.Array]) -> jax.Array:
+    return sum(value.astype(jnp.float32) for value in values) / len(values)

@@ -23,6 +23,7 @@ def report(
     images: int = 12,
     data_dir: str | os.PathLike | None = None,
     split: str | None = None,
+    batch: int | None = None,
 ) -> dict[str, Any]:
     """Writes what runs did, finished or not, into one HTML file that needs no network.
 
@@ -36,6 +37,7 @@ def report(
       images: how many images to show of each split, the best, the worst and evenly between.
       data_dir: where datasets are prepared; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       split: default the split that each run's config measures on.
+      batch: images per device, which changes no result; default each config's.
 
     Returns:
       {"report": path, "bytes": size of the file, "images": shown, "left_out": [what is not in it and why]}.
@@ -57,7 +59,9 @@ def report(
     for number, (folder, run) in enumerate(zip(folders, described, strict=True)):
         run["name"] = folder.name if [f.name for f in folders].count(folder.name) == 1 else str(folder)
         try:
-            run["measured"] = measure(folder, number, galleries, images=images, data_dir=data_dir, split=split)
+            run["measured"] = measure(
+                folder, number, galleries, images=images, data_dir=data_dir, split=split, batch=batch
+            )
         except InputError as error:
             run["measured"] = None
             left_out.append(f"{run['name']}: no confusion matrix and no images, because of this: {error}")

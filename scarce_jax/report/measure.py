@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from scarce_jax import memory
 from scarce_jax.data.images import resize_image, resize_label
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.data.source import RecordField, Rows
@@ -90,46 +91,62 @@ def measure(
     images: int,
     data_dir: str | os.PathLike | None,
     split: str | None,
+    batch: int | None,
 ) -> dict[str, Any]:
     """Predicts the run's main result over the split, and adds its pictures to the gallery of that split.
 
     Args:
       number: the run's number in the page.
-      galleries: those made so far; a new one is appended where none fits.
+      galleries: those of earlier runs; a new one is appended where none fits.
       images: how many images a new gallery shows.
+      batch: images per device; None for the config's.
 
     Returns:
       {"result", "split", "images", and what `evaluation.confusion.summarise` gives}: at native size.
 
     Raises:
-      InputError: the main result is not there yet, the dataset is not prepared, or a checkpoint is damaged.
+      InputError: the main result is not there yet, the dataset is not prepared, a checkpoint is damaged, or a device's
+        memory does not hold a batch.
     """
-    session, name, item = open_result(run_dir, split=split, data_dir=data_dir)
-    rows = session.inputs.open(item.source)
-    predictor = load(run_dir, name)
-    counts = np.zeros((len(rows), len(session.classes), len(session.classes) + 1), np.int64)
-    for k, labels in _predictions(predictor, rows, range(len(rows))):
-        truth = rows.example(k)["label"]
-        canvas = native_canvas(*truth.shape)
-        # On the canvas, so that images of many sizes compile few programs; beyond the image nothing counts.
-        counts[k] = _count(place(labels, canvas), place(truth, canvas), len(session.classes))
-    mious = _mious(counts, session)
-    gallery = _gallery(galleries, item, rows, mious, session.classes, predictor.palette, images)
-    for k, labels in _predictions(predictor, rows, gallery.chosen):
+    session, name, evaluation = open_result(run_dir, split=split, data_dir=data_dir, batch=batch)
+    rows, maps = session.inputs.open(evaluation.source), {}
+    predictor = load(run_dir, name, batch=batch)
+    advice = memory.advice(
+        what=f"predicting with result {name}",
+        batch=predictor.batch,
+        size=predictor.size,
+        lower="--batch",
+        resumes=False,
+    )
+    with advice:
+        counts = np.zeros((len(rows), len(session.classes), len(session.classes) + 1), np.int64)
+        for k, truth, labels in _predictions(predictor, rows, range(len(rows))):
+            counts[k] = _confusion(labels, truth, len(session.classes))
+        mious = _mious(counts, session)
+        gallery = _gallery(galleries, evaluation, rows, mious, session.classes, predictor.palette, images)
+        predictions = {k: labels for k, _, labels in _predictions(predictor, rows, gallery.chosen)}
+        if evaluation.maps is not None:
+            maps = dict(_maps(session, evaluation, rows, gallery.chosen))
+    for k, labels in predictions.items():
         coarse = rows.example(k).get("coarse") if predictor.needs_coarse else None
         layers = gallery.picture(k)["layers"]
         if coarse is not None and not any(layer["kind"] == "coarse" for layer in layers):
             layers.append(_layer("coarse", coarse, predictor.palette))
         gallery.show(number, name, k, labels, mious[k])
-    if item.maps is not None:
-        for k, maps in _maps(session, item, rows, gallery.chosen):
-            picture = gallery.picture(k)
-            for label in picture["layers"][0]["classes"]:
-                if maps[..., label].any():
-                    drawn = _map_layer(maps[..., label], label, (picture["height"], picture["width"]))
-                    picture["layers"].append({**drawn, "run": number, "result": name})
-    found = summarise(counts.sum(axis=0), session.classes)
-    return {"result": name, "split": item.source.split, "images": len(rows), **found}
+    for k, values in maps.items():
+        picture = gallery.picture(k)
+        for label in picture["layers"][0]["classes"]:
+            if values[..., label].any():
+                drawn = _map_layer(values[..., label], label, (picture["height"], picture["width"]))
+                picture["layers"].append({**drawn, "run": number, "result": name})
+    figures = summarise(counts.sum(axis=0), session.classes)
+    return {"result": name, "split": evaluation.source.split, "images": len(rows), **figures}
+
+
+def _confusion(labels: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """[K, K + 1] of masks uint8 [H, W], on a canvas so that images of many sizes compile few programs."""
+    canvas = native_canvas(*truth.shape)
+    return np.asarray(_count(place(labels, canvas), place(truth, canvas), classes))
 
 
 def show_inferred(
@@ -144,17 +161,18 @@ def show_inferred(
       InputError: the dataset is not prepared, or records are damaged.
     """
     session, info, _ = open_run(run_dir, data_dir)
-    for name, item in session.recipe.results.items():
-        if not images or item.given is None or not (run_dir / item.given.stage / "DONE").exists():
+    for name, evaluation in session.recipe.results.items():
+        if not images or evaluation.given is None or not (run_dir / evaluation.given.stage / "DONE").exists():
             continue
-        rows, field = session.inputs.open(item.source, item.hidden_truth), session.inputs.field(item.given)
+        rows, field = (
+            session.inputs.open(evaluation.source, evaluation.hidden_truth),
+            session.inputs.field(evaluation.given),
+        )
         counts = np.zeros((len(rows), len(session.classes), len(session.classes) + 1), np.int64)
         for k in range(len(rows)):
-            labels, truth = _native(rows, field, k)
-            canvas = native_canvas(*truth.shape)
-            counts[k] = _count(place(labels, canvas), place(truth, canvas), len(session.classes))
+            counts[k] = _confusion(*_native(rows, field, k), len(session.classes))
         mious = _mious(counts, session)
-        gallery = _gallery(galleries, item, rows, mious, info.classes, info.palette, images)
+        gallery = _gallery(galleries, evaluation, rows, mious, info.classes, info.palette, images)
         for k in gallery.chosen:
             gallery.show(number, name, k, _native(rows, field, k)[0], mious[k])
 
@@ -171,7 +189,7 @@ def _mious(counts: np.ndarray, session: Session) -> list[float | None]:
 
 def _gallery(
     galleries: list[Gallery],
-    item: Eval,
+    evaluation: Eval,
     rows: Rows,
     mious: Sequence[float | None],
     classes: tuple[str, ...],
@@ -179,7 +197,7 @@ def _gallery(
     images: int,
 ) -> Gallery:
     """The gallery of these images, a new one if there is none yet."""
-    key = (item.source.dataset, item.source.split, classes, palette, rows.ids)
+    key = (evaluation.source.dataset, evaluation.source.split, classes, palette, rows.ids)
     gallery = next((gallery for gallery in galleries if gallery.key == key), None)
     if gallery is None:
         chosen = choose(mious, images)
@@ -196,26 +214,27 @@ def choose(mious: Sequence[float | None], images: int) -> list[int]:
     return [ranked[round(position)] for position in np.linspace(0, len(ranked) - 1, images)]
 
 
-def _predictions(predictor: Predictor, rows: Rows, chosen: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """(row number, predicted labels uint8 [H, W] at native size) of these rows."""
+def _predictions(
+    predictor: Predictor, rows: Rows, chosen: Sequence[int]
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(row number, truth, predicted labels) of these rows, masks uint8 [H, W] at native size; each is decoded once."""
 
-    def row(position: int) -> dict[str, np.ndarray]:
+    def load(position: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         example = rows.example(chosen[position])
-        return predictor.row(example["image"], example.get("coarse"))
+        return predictor.row(example["image"], example.get("coarse")), example["label"]
 
-    sizes = [rows.example(k)["image"].shape[:2] for k in chosen]
-    for position, prediction in predictor.stream(row, sizes, os.cpu_count() or 1):
-        yield chosen[position], prediction.labels
+    for position, truth, prediction in predictor.stream(load, len(chosen), os.cpu_count() or 1):
+        yield chosen[position], truth, prediction.labels
 
 
-def _maps(session: Session, item: Eval, rows: Rows, chosen: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+def _maps(session: Session, evaluation: Eval, rows: Rows, chosen: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
     """(row number, the result's maps float [h, w, K]) of these rows."""
-    nets, consts = session.nets(item), session.consts(item)
+    nets, consts = session.nets(evaluation), session.consts(evaluation)
 
     @jax.jit
     def run(nets: Any, row: dict, consts: Any) -> jax.Array:
-        row = item.source.transform(row, jax.random.key(0), consts)
-        return item.maps(nets, jax.tree.map(lambda x: x[None], row), consts)[0]
+        row = evaluation.source.transform(row, jax.random.key(0), consts)
+        return evaluation.maps(nets, jax.tree.map(lambda x: x[None], row), consts)[0]
 
     for k in chosen:
         image = rows.example(k)["image"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+import functools
 import io
 import logging
 import pathlib
@@ -20,25 +22,54 @@ from scarce_jax import mesh as mesh_lib
 from scarce_jax.cpu.workers import map_ordered
 from scarce_jax.data.files import write_atomically
 from scarce_jax.data.records import PART, Records, parts_done, write_part
-from scarce_jax.data.source import Rows
+from scarce_jax.data.source import Row, Rows
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.evaluation import passes
-from scarce_jax.recipe import Infer, Mean
+from scarce_jax.evaluation.views import mirror, scale_rows, view_rows
+from scarce_jax.recipe import Infer, Mean, Views
 from scarce_jax.runtime import Runtime
 from scarce_jax.training.signals import StopSignal
 
 log = logging.getLogger("scarce_jax")
 
 
-def compile_predict(stage: Infer, mesh: Mesh) -> Callable:
-    """The jitted `(nets, rows, consts) -> {field: [B, ...]}`, every device predicting its own rows."""
+@dataclasses.dataclass(frozen=True)
+class ViewRows:
+    """Rows of one image each, decoded once, in all views: `k/image` and so on for each scale k of the views."""
 
-    def local(nets, rows, consts):
+    rows: Rows
+    views: Views
+
+    def __getitem__(self, k: int) -> Row:
+        example = self.rows.example(k)
+        return view_rows(self.views, self.rows.size, True, functools.partial(self.rows.sized, example))
+
+
+def compile_predict(stage: Infer, mesh: Mesh) -> Callable:
+    """The jitted `(nets, rows, consts) -> {field: [B, ...]}`, every device predicting its own rows.
+
+    Rows are those of the source, or of `ViewRows` where the views are not plain.
+    """
+
+    def transformed(rows, consts):
         key = jax.random.key(0)
-        batch = jax.vmap(lambda row: stage.source.transform(row, key, consts))(rows)
-        return stage.predict(nets, batch, consts)
+        return jax.vmap(lambda row: stage.source.transform(row, key, consts))(rows)
+
+    def plain(nets, rows, consts):
+        return stage.predict(nets, transformed(rows, consts), consts)
+
+    def combined(nets, rows, consts):
+        predictions, mirrored = [], []
+        for k in range(len(stage.views.scales)):
+            batch = transformed(scale_rows(rows, k), consts)
+            for flipped in (False, True) if stage.views.flip else (False,):
+                view = {key: mirror(value, batch["width"]) for key, value in batch.items()} if flipped else batch
+                predictions.append(stage.predict(nets, view, consts))
+                mirrored.append(flipped)
+        return stage.combine(predictions, mirrored)
 
     specs = (P(), P(mesh_lib.AXIS), P())
+    local = plain if stage.views.plain else combined
     return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(mesh_lib.AXIS)))
 
 
@@ -54,9 +85,9 @@ def _predictions(
 ) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
     """Per batch the members that this process predicted, in order, none perhaps, and their arrays [n, ...]."""
     block = mesh_lib.local_rows(stage.source.batch * mesh.size)
-    groups = {None: members}
+    load = (rows if stage.views.plain else ViewRows(rows, stage.views)).__getitem__
     for _, numbers, batch in passes.batches(
-        rows.__getitem__, groups, batch=stage.source.batch, mesh=mesh, threads=threads
+        load, {None: members}, batch=stage.source.batch, mesh=mesh, threads=threads
     ):
         fields = predict(nets, batch, consts)
         local = numbers[block]
@@ -99,12 +130,12 @@ def infer(
         log.info("%s: goes on, %d of %d parts are done", stage.name, len(done), len(parts))
     began, inferred = time.perf_counter(), 0
     for number in pending:
-        _stop_if_asked(stage, stop, "the parts done so far are kept")
-        found = _predictions(stage, rows, parts[number], nets, consts, predict, mesh, runtime.workers)
+        _check_interrupt(stage, stop, "the parts done so far are kept")
+        predictions = _predictions(stage, rows, parts[number], nets, consts, predict, mesh, runtime.workers)
         entries = [
             (rows.ids[k], {name: value[j] for name, value in arrays.items()})
-            for mine, arrays in found
-            for j, k in enumerate(mine)
+            for members, arrays in predictions
+            for j, k in enumerate(members)
         ]
         if stage.finish is not None:
             entries = list(map_ordered(stage.finish, entries, runtime.workers, ahead=4 * max(runtime.workers, 1)))
@@ -124,15 +155,15 @@ def _statuses(stage: Infer, records: Records) -> dict[str, dict[str, int]]:
     """How many examples have which status; of all entries, since another call may have written some."""
     if not stage.status:
         return {}
-    found = collections.Counter(stage.status[int(records.read(name)["status"])] for name in records.ids)
-    counts = {name: found[name] for name in stage.status}
+    statuses = collections.Counter(stage.status[int(records.read(name)["status"])] for name in records.ids)
+    counts = {name: statuses[name] for name in stage.status}
     log.info("%s: %s", stage.name, ", ".join(f"{name} {count}" for name, count in counts.items()))
     return {"status": counts}
 
 
-def _stop_if_asked(stage: Infer, stop: StopSignal, kept: str) -> None:
+def _check_interrupt(stage: Infer, stop: StopSignal, outcome: str) -> None:
     if stop.agreed():
-        raise Interrupted(f"{stage.name}: interrupted, {kept}")
+        raise Interrupted(f"{stage.name}: interrupted, {outcome}")
 
 
 def _gather(entries: list[tuple[str, dict[str, np.ndarray]]]) -> list[tuple[str, dict[str, np.ndarray]]]:
@@ -143,7 +174,7 @@ def _gather(entries: list[tuple[str, dict[str, np.ndarray]]]) -> list[tuple[str,
 
     packed = io.BytesIO()
     ids = np.array([name for name, _ in entries])
-    arrays = {f"{k}/{name}": value for k, (_, found) in enumerate(entries) for name, value in found.items()}
+    arrays = {f"{k}/{name}": value for k, (_, fields) in enumerate(entries) for name, value in fields.items()}
     np.savez(packed, ids=ids, **arrays)
     data = np.frombuffer(packed.getvalue(), np.uint8)
     sizes = multihost_utils.process_allgather(np.array([data.size]))[:, 0]
@@ -152,9 +183,9 @@ def _gather(entries: list[tuple[str, dict[str, np.ndarray]]]) -> list[tuple[str,
     gathered = multihost_utils.process_allgather(buffer)
     merged = []
     for size, block in zip(sizes, gathered, strict=True):
-        with np.load(io.BytesIO(block[:size].tobytes()), allow_pickle=False) as found:
-            for k, name in enumerate(found["ids"]):
-                fields = {key.split("/", 1)[1]: found[key] for key in found.files if key.startswith(f"{k}/")}
+        with np.load(io.BytesIO(block[:size].tobytes()), allow_pickle=False) as archive:
+            for k, name in enumerate(archive["ids"]):
+                fields = {key.split("/", 1)[1]: archive[key] for key in archive.files if key.startswith(f"{k}/")}
                 merged.append((str(name), fields))
     return merged
 
@@ -173,7 +204,7 @@ def _mean(
     totals: dict[str, np.ndarray] = {}
     members = list(range(len(rows)))
     for _, arrays in _predictions(stage, rows, members, nets, consts, predict, mesh, runtime.workers):
-        _stop_if_asked(stage, stop, "nothing is kept of it")
+        _check_interrupt(stage, stop, "nothing is kept of it")
         for name, value in arrays.items():
             totals[name] = totals.get(name, 0) + value.sum(axis=0, dtype=np.float64)
     if jax.process_count() > 1:
@@ -197,7 +228,7 @@ def load_mean(run_dir: pathlib.Path, stage: str, name: str) -> np.ndarray:
     """Field `name` of what a `Mean` stage left; the zip's own checksums are verified."""
     path = run_dir / stage / "mean.npz"
     try:
-        with np.load(path, allow_pickle=False) as found:
-            return found[name]
+        with np.load(path, allow_pickle=False) as archive:
+            return archive[name]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: {name!r} cannot be read ({error}); run again with --redo {stage}") from error
