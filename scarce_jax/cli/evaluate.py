@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _text(figures: dict[str, Any]) -> str:
-    from scarce_jax.evaluation.confusion import is_group_figure
+    from scarce_jax.data.figures import is_group_figure
 
     rows = [[name, value] for name, value in figures["per_class"].items()]
     data = f"{figures['images']} images of {figures['dataset']}/{figures['split']}"

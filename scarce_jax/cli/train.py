@@ -81,7 +81,7 @@ WIDE = 120
 
 
 def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
-    from scarce_jax.evaluation.confusion import is_group_figure
+    from scarce_jax.data.figures import is_group_figure
 
     tables = []
     results = summary["results"]

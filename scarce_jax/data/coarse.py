@@ -14,6 +14,7 @@ import zlib
 import cv2
 import numpy as np
 
+from scarce_jax.data.figures import ratio, summarise
 from scarce_jax.data.schema import IGNORE
 
 
@@ -120,28 +121,26 @@ class CoarseMeter:
     """Accumulates `CoarseQuality` image by image, in one confusion matrix."""
 
     def __init__(self, num_classes: int):
-        self._counts = np.zeros((num_classes, num_classes + 1), np.int64)  # [fine class, coarse class or unlabelled]
+        # [fine class, coarse class or unlabelled]
+        self._confusion = np.zeros((num_classes, num_classes + 1), np.int64)
 
     def add(self, fine: np.ndarray, coarse: np.ndarray) -> None:
         """Adds one image: two uint8 [H, W] masks; pixels where `fine` is 255 count nowhere."""
         if fine.shape != coarse.shape:
             raise ValueError(f"fine is {list(fine.shape)}, coarse is {list(coarse.shape)}: shapes must be equal")
-        classes = len(self._counts)
-        counted = fine != IGNORE
-        truth = fine[counted].astype(np.int64)
-        guess = np.minimum(coarse[counted], classes)
-        flat = np.bincount(truth * (classes + 1) + guess, minlength=self._counts.size)
-        self._counts += flat.reshape(self._counts.shape)
+        classes = len(self._confusion)
+        valid = fine != IGNORE
+        truth = fine[valid].astype(np.int64)
+        prediction = np.minimum(coarse[valid], classes)
+        counts = np.bincount(truth * (classes + 1) + prediction, minlength=self._confusion.size)
+        self._confusion += counts.reshape(self._confusion.shape)
 
     def quality(self) -> CoarseQuality:
-        guessed = self._counts[:, :-1]
-        right = np.diag(guessed)
-        union = self._counts.sum(1) + guessed.sum(0) - right
-        total, labelled = self._counts.sum(), guessed.sum()
+        total, labelled = self._confusion.sum(), self._confusion[:, :-1].sum()
         return CoarseQuality(
-            coverage=float(labelled / total) if total else None,
-            precision=float(right.sum() / labelled) if labelled else None,
-            miou=float(np.mean(right[union > 0] / union[union > 0])) if total else None,
+            coverage=ratio(labelled, total),
+            precision=ratio(np.trace(self._confusion), labelled),
+            miou=summarise(self._confusion, [str(k) for k in range(len(self._confusion))])["miou"],
         )
 
 

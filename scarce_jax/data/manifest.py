@@ -15,8 +15,6 @@ from scarce_jax.errors import InputError
 
 ROLES = ("fine", "coarse", "tags", "unlabelled")
 
-FORMAT = 1
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -28,8 +26,8 @@ class Manifest:
         n of a role are a draw of n.
       strong_categories: the classes that may have fine masks: an image is strong, and may be one of `fine`, if all its
         labels are among them. Empty where every class is.
-      fine_per_class: class name -> how many of `fine` show it, by their tags. Empty in manifests of earlier releases;
-        it follows from the rest, so it is no part of the hash.
+      fine_per_class: class name -> how many of `fine` show it, by their tags. It follows from the rest and is no part
+        of the hash.
     """
 
     dataset: str
@@ -54,20 +52,18 @@ class Manifest:
         }
 
     def _content(self) -> dict:
-        content = {
+        return {
             "dataset": self.dataset,
             "version": self.version,
             "split": self.split,
             "roles": {role: list(ids) for role, ids in self.roles.items()},
+            "strong_categories": list(self.strong_categories),
         }
-        # Absent where there are none, as in the manifests of earlier releases, whose hashes it must not change.
-        return content | ({"strong_categories": list(self.strong_categories)} if self.strong_categories else {})
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes JSON; the file appears whole or not at all."""
         with write_atomically(path) as aside:
-            told = {"fine_per_class": dict(self.fine_per_class)} if self.fine_per_class else {}
-            content = {"format": FORMAT, **told, **self._content(), "hash": self.hash}
+            content = {**self._content(), "fine_per_class": dict(self.fine_per_class), "hash": self.hash}
             aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -75,18 +71,18 @@ class Manifest:
         """The manifest that `write` left.
 
         Raises:
-          InputError: the file is missing, of another format, or its content does not give its hash.
+          InputError: the file is missing or damaged, or its content does not give its hash.
         """
         try:
             content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-            found_format, stored = content["format"], content["hash"]
+            stored = content["hash"]
             manifest = cls(
                 dataset=content["dataset"],
                 version=content["version"],
                 split=content["split"],
                 roles={role: tuple(ids) for role, ids in content["roles"].items()},
-                strong_categories=tuple(content.get("strong_categories", ())),
-                fine_per_class=dict(content.get("fine_per_class", {})),
+                strong_categories=tuple(content["strong_categories"]),
+                fine_per_class=dict(content["fine_per_class"]),
             )
         except OSError as error:
             raise InputError(f"{path}: the label budget cannot be read ({error.strerror})") from error
@@ -94,8 +90,6 @@ class Manifest:
             raise InputError(
                 f"{path}: damaged ({type(error).__name__}: {error}); restore it, or begin again in another --workdir"
             ) from error
-        if found_format != FORMAT:
-            raise InputError(f"{path}: format {found_format!r}, expected {FORMAT}; it is of another release")
         if manifest.hash != stored:
             raise InputError(
                 f"{path}: its content has the hash {manifest.hash[:12]}, expected {str(stored)[:12]}: "

@@ -63,10 +63,6 @@ class Reader:
         where = f"dataset {self.dataset}, split {self.split}: {path}"
         try:
             index = Index.read(path)
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{where}: no index of the examples, which every dataset has now; {self._again}"
-            ) from error
         except (OSError, ValueError) as error:
             raise InputError(f"{where}: the index of the examples cannot be read ({error}); {self._again}") from error
         expected = self.info.splits[self.split], len(self.info.classes)

@@ -15,8 +15,8 @@ import flax.struct
 import jax
 import numpy as np
 
+from scarce_jax.data.figures import group_figure
 from scarce_jax.errors import InputError
-from scarce_jax.evaluation.confusion import group_figure
 from scarce_jax.optim import Optimizer
 from scarce_jax.recipe.origins import FromRun, Pretrained
 from scarce_jax.recipe.sources import Artifact, Confident, Source, id_parts

@@ -19,10 +19,11 @@ import numpy as np
 from PIL import Image
 
 from scarce_jax import memory
+from scarce_jax.data.figures import summarise
 from scarce_jax.data.images import resize_image, resize_label
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.data.source import RecordField, Rows
-from scarce_jax.evaluation.confusion import confusion, summarise
+from scarce_jax.evaluation.confusion import confusion
 from scarce_jax.evaluation.evaluate import native_canvas, place
 from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.recipe import Eval

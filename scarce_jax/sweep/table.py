@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scarce_jax import methods
-from scarce_jax.evaluation.confusion import is_group_figure
+from scarce_jax.data.figures import is_group_figure
 from scarce_jax.sweep.axes import Axis, Combination
 from scarce_jax.sweep.paper import figures as paper_figures
 

@@ -16,9 +16,9 @@ from jax.sharding import Mesh
 from scarce_jax import memory
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Manifest
+from scarce_jax.data.figures import group_means, summarise
 from scarce_jax.data.order import Order
 from scarce_jax.errors import InputError
-from scarce_jax.evaluation.confusion import group_means, summarise
 from scarce_jax.evaluation.evaluate import MaskEvaluation
 from scarce_jax.evaluation.tags import TagEvaluation, summarise_tags
 from scarce_jax.recipe import Artifact, Epochs, Eval, FromRun, Infer, Net, NetState, Pretrained, Recipe, Stage, Train

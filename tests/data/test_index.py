@@ -82,12 +82,25 @@ def test_a_damaged_index_says_how_to_prepare_again(tmp_path, prepared, change):
 def test_a_dataset_without_an_index_says_how_to_prepare_again(tmp_path, prepared):
     path = prepared.directory / "metadata.json"
     metadata = json.loads(path.read_text())
-    del metadata["lacking"]
     metadata["files"] = {name: size for name, size in metadata["files"].items() if not name.endswith(".npz")}
     path.write_text(json.dumps(metadata))
     for index in prepared.directory.glob("index-*"):
         index.unlink()
-    with pytest.raises(InputError, match=r"without an index.*prepare folder/pets --source DIR --again"):
+    with pytest.raises(
+        InputError,
+        match=r"index-train.npz: the index of the examples cannot be read.*prepare folder/pets --source DIR --again",
+    ):
+        reader(tmp_path)
+
+
+def test_metadata_without_a_field_says_how_to_prepare_again(tmp_path, prepared):
+    path = prepared.directory / "metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["lacking"]
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(
+        InputError, match=r"metadata.json: has no 'lacking'; run: .*prepare folder/pets --source DIR --a"
+    ):
         reader(tmp_path)
 
 

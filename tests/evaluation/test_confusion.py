@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from scarce_jax.evaluation.confusion import confusion, group_means, is_group_figure, summarise
+from scarce_jax.data.figures import group_means, is_group_figure, summarise
+from scarce_jax.evaluation.confusion import confusion
 
 
 def count_slowly(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:

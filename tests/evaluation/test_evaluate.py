@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scarce_jax.data.figures import summarise
 from scarce_jax.data.source import Rows
-from scarce_jax.evaluation.confusion import summarise
 from scarce_jax.evaluation.evaluate import MaskEvaluation, choose_labels
 from scarce_jax.evaluation.views import native_canvas
 from scarce_jax.mesh import make_mesh

@@ -15,10 +15,10 @@ from scarce_jax import runs
 from scarce_jax.cli import main
 from scarce_jax.cpu.diffusion import Status
 from scarce_jax.data.datasets import CAMVID, SCENES
+from scarce_jax.data.figures import summarise
 from scarce_jax.data.records import Records
 from scarce_jax.data.source import Example, Reader
 from scarce_jax.errors import InputError
-from scarce_jax.evaluation.confusion import summarise
 from scarce_jax.methods import transfer
 from scarce_jax.recipe import Artifact, Epochs, Eval, Train
 from scarce_jax.report import report

@@ -170,11 +170,15 @@ def load_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
         raise InputError(
             f"dataset {name} is not prepared in {data_root(data_dir)}; run: {prepare_command(name, data_dir)}"
         )
-    if "lacking" not in metadata:
+    try:
+        return _from_metadata(name, directory, metadata)
+    except KeyError as error:
         raise InputError(
-            f"{directory}: dataset {name} was prepared without an index of its examples; run: "
-            f"{prepare_command(name, data_dir, again=True)}"
-        )
+            f"{directory / METADATA}: has no {error}; run: {prepare_command(name, data_dir, again=True)}"
+        ) from error
+
+
+def _from_metadata(name: str, directory: pathlib.Path, metadata: Mapping[str, Any]) -> Prepared:
     native_ids = metadata["native_ids"]
     return Prepared(
         info=DatasetInfo(

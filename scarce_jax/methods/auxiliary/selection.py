@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scarce_jax.data.figures import summarise
 from scarce_jax.data.schema import DatasetInfo
-from scarce_jax.evaluation.confusion import summarise
 from scarce_jax.recipe import Artifact, Table
 
 BINS, LOW, HIGH = 512, -16.0, 16.0
