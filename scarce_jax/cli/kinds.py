@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import sys
 import types
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from scarce_jax.errors import nearest
 
 
 def choose_kinds(config: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
@@ -31,9 +32,8 @@ def choose_kinds(config: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
             value = argv[position]
         if kinds:
             if value not in kinds:
-                near = difflib.get_close_matches(value, kinds, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                print(f"scarce-jax: {flag}: found {value!r}, expected one of {', '.join(kinds)}{hint}", file=sys.stderr)
+                choices = f"{', '.join(kinds)}{nearest(value, kinds)}"
+                print(f"scarce-jax: {flag}: found {value!r}, expected one of {choices}", file=sys.stderr)
                 raise SystemExit(2)
             config = _replaced(config, path, kinds[value])
         else:
