@@ -52,9 +52,9 @@ def seconds_each(work: Callable[[int], None], repeats: int = 5, shortest: float 
         if taken >= shortest:
             break
         calls = max(calls + 1, min(10 * calls, round(1.2 * calls * shortest / max(taken, 1e-9))))
-    found = [taken / calls]
+    times = [taken / calls]
     for _ in range(repeats - 1):
         began = time.perf_counter()
         work(calls)
-        found.append((time.perf_counter() - began) / calls)
-    return statistics.median(found)
+        times.append((time.perf_counter() - began) / calls)
+    return statistics.median(times)

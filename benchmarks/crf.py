@@ -80,7 +80,7 @@ def main() -> None:
         exact = crf_reference.mean_field(
             np.asarray(probability_energies(jnp.asarray(shares[crop]), crf.clip)), image[crop], crf
         )
-        found = np.asarray(dense_crf(shares[crop][None], image[crop][None], crf))[0]
+        marginals = np.asarray(dense_crf(shares[crop][None], image[crop][None], crf))[0]
         line = {
             "benchmark": "crf",
             **header(),
@@ -94,8 +94,8 @@ def main() -> None:
             "seconds_per_image": round(statistics.median(seconds[1:]) / options.batch, 3),
             "error": {
                 "size": CROP,
-                "total_variation": round(float(np.abs(found - exact).sum(-1).mean() / 2), 5),
-                "other_label": round(float(np.mean(found.argmax(-1) != exact.argmax(-1))), 5),
+                "total_variation": round(float(np.abs(marginals - exact).sum(-1).mean() / 2), 5),
+                "other_label": round(float(np.mean(marginals.argmax(-1) != exact.argmax(-1))), 5),
                 "relabelled_by_exact": round(float(np.mean(shares[crop].argmax(-1) != exact.argmax(-1))), 5),
             },
         }

@@ -25,8 +25,8 @@ from common import ROOT
 
 DETAILER, SMALL_NET = "configs/detailer_cityscapes.py", "configs/detailer_camvid_small.py"
 TINY = [
-    "--detailer.batch", "2", "--detailer.size", "32", "32", "--detailer.augment.crop", "32", "32", "--detailer.depth",
-    "18", "--detailer.width", "8", "--detailer.embedding", "16",
+    "--detailer.batch", "2", "--detailer.size", "32", "32", "--detailer.augment.crop", "32", "32", "--detailer.net",
+    "tiny",
 ]  # fmt: skip
 
 
@@ -63,10 +63,10 @@ def run(words: list[str], limit: float) -> dict[str, Any]:
         status, out, err = done.returncode, done.stdout, done.stderr
     except subprocess.TimeoutExpired as error:
         status, out, err = None, "", (error.stderr or b"").decode(errors="replace") + f"\nstopped after {limit:.0f} s"
-    found = {"command": words, "status": status, "seconds": round(time.perf_counter() - began, 1)}
+    outcome = {"command": words, "status": status, "seconds": round(time.perf_counter() - began, 1)}
     lines = out.strip().splitlines()
     record = json.loads(lines[-1]) if status == 0 and lines else None
-    return {**found, "record": record, "errors": err[-2000:] if record is None else ""}
+    return {**outcome, "record": record, "errors": err[-2000:] if record is None else ""}
 
 
 def has_torch(python: str) -> bool:
@@ -79,9 +79,9 @@ def device() -> str | None:
     """What nvidia-smi says of the GPUs, None where there is none."""
     if shutil.which("nvidia-smi") is None:
         return None
-    asked = "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit"
-    found = subprocess.run(["nvidia-smi", f"--query-gpu={asked}", "--format=csv"], capture_output=True, text=True)
-    return found.stdout.strip()
+    fields = "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit"
+    query = subprocess.run(["nvidia-smi", f"--query-gpu={fields}", "--format=csv"], capture_output=True, text=True)
+    return query.stdout.strip()
 
 
 def main() -> None:
@@ -96,23 +96,23 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     end = time.perf_counter() + 60 * options.minutes
     session: dict[str, Any] = {"tiny": options.tiny, "device": device(), "tasks": {}}
-    given = tasks(out, options.torch_python, options.tiny)
+    planned = tasks(out, options.torch_python, options.tiny)
     if options.only:
-        given = {name: given[name] for name in options.only}
-    for name, words in given.items():
+        planned = {name: planned[name] for name in options.only}
+    for name, words in planned.items():
         left = end - time.perf_counter()
         if left < 10:
-            found: dict[str, Any] = {"status": None, "errors": "no time was left"}
+            outcome: dict[str, Any] = {"status": None, "errors": "no time was left"}
         elif name == "vs_torch" and not has_torch(options.torch_python):
-            found = {"status": None, "errors": f"{options.torch_python} has no PyTorch"}
+            outcome = {"status": None, "errors": f"{options.torch_python} has no PyTorch"}
         else:
-            found = run(words, left)
-        session["tasks"][name] = found
+            outcome = run(words, left)
+        session["tasks"][name] = outcome
         (out / "session.json").write_text(json.dumps(session, indent=1) + "\n")
-        record = found.get("record") or {}
-        told = record.get("images_per_second", record.get("torch_over_jax", record.get("png")))
-        print(f"{name}: status {found['status']}, {found.get('seconds', 0)} s, {told}", flush=True)
-    sys.exit(any(found["status"] != 0 for found in session["tasks"].values()))
+        record = outcome.get("record") or {}
+        figure = record.get("images_per_second", record.get("torch_over_jax", record.get("png")))
+        print(f"{name}: status {outcome['status']}, {outcome.get('seconds', 0)} s, {figure}", flush=True)
+    sys.exit(any(outcome["status"] != 0 for outcome in session["tasks"].values()))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import argparse
 import json
 import pathlib
 
-KEPT = ("images", "map", "mean_f1")
+FIGURES = ("images", "map", "mean_f1")
 
 
 def main() -> None:
@@ -40,8 +40,8 @@ def main() -> None:
                     "seconds": summary["seconds"],
                     "stage_seconds": {stage["name"]: stage["seconds"] for stage in summary["stages"]},
                     "results": {
-                        name: {key: found[key] for key in found if key.startswith("miou") or key in KEPT}
-                        for name, found in summary["results"].items()
+                        name: {key: figures[key] for key in figures if key.startswith("miou") or key in FIGURES}
+                        for name, figures in summary["results"].items()
                     },
                     "tables": summary.get("tables", {}),
                 }

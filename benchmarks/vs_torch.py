@@ -51,19 +51,19 @@ def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
 
     dtype, conv = jnp.dtype(sizes["dtype"]), sizes["conv"]
 
-    def timed(program: Any, *given: Any) -> float:
+    def timed(program: Any, *arguments: Any) -> float:
         def work(calls: int) -> None:
-            found = None
+            result = None
             for _ in range(calls):
-                found = program(*given)
-            jax.block_until_ready(found)
+                result = program(*arguments)
+            jax.block_until_ready(result)
 
         return seconds_each(work)
 
     shape = (conv["batch"], conv["size"], conv["size"], conv["channels"])
     x, g = (jax.random.normal(jax.random.key(k), shape, dtype) for k in range(2))
     w = jax.random.normal(jax.random.key(2), (3, 3, conv["channels"], conv["channels"]), dtype)
-    found: dict[str, Any] = {}
+    seconds: dict[str, Any] = {}
     for rate in RATES:
 
         def forward(x: jax.Array, w: jax.Array, rate: int = rate) -> jax.Array:
@@ -78,9 +78,9 @@ def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
         def to_kernel(x: jax.Array, w: jax.Array, g: jax.Array, forward: Any = forward) -> jax.Array:
             return jax.vjp(lambda w: forward(x, w), w)[1](g)[0]
 
-        found[f"forward_{rate}"] = timed(jax.jit(forward), x, w)
-        found[f"input_gradient_{rate}"] = timed(jax.jit(to_input), x, w, g)
-        found[f"kernel_gradient_{rate}"] = timed(jax.jit(to_kernel), x, w, g)
+        seconds[f"forward_{rate}"] = timed(jax.jit(forward), x, w)
+        seconds[f"input_gradient_{rate}"] = timed(jax.jit(to_input), x, w, g)
+        seconds[f"kernel_gradient_{rate}"] = timed(jax.jit(to_kernel), x, w, g)
 
     pool = sizes["pool"]
     shape = (pool["batch"], pool["size"], pool["size"], pool["channels"])
@@ -88,10 +88,10 @@ def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
     pooled, pull_pool, switches = jax.vjp(max_pool_with_switches, x, has_aux=True)
     spread, pull_unpool = jax.vjp(lambda pooled: unpool(pooled, switches), pooled)
     pulled = jax.jit(lambda pull, g: pull(g)[0])
-    found["pool"] = timed(jax.jit(max_pool_with_switches), x)
-    found["pool_gradient"] = timed(pulled, pull_pool, pooled)
-    found["unpool"] = timed(jax.jit(unpool), pooled, switches)
-    found["unpool_gradient"] = timed(pulled, pull_unpool, spread)
+    seconds["pool"] = timed(jax.jit(max_pool_with_switches), x)
+    seconds["pool_gradient"] = timed(pulled, pull_pool, pooled)
+    seconds["unpool"] = timed(jax.jit(unpool), pooled, switches)
+    seconds["unpool_gradient"] = timed(pulled, pull_unpool, spread)
 
     step = sizes["step"]
     module = PSPNet(classes=CLASSES, depth=step["depth"], width=step["width"], dropout=DROPOUT, dtype=dtype)
@@ -130,8 +130,8 @@ def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
             *state, value = program(*state, images, labels)
         jax.block_until_ready(value)
 
-    found["step"] = seconds_each(work, repeats=3)
-    return {"seconds": found, "parameters": parameters, **header()}
+    seconds["step"] = seconds_each(work, repeats=3)
+    return {"seconds": seconds, "parameters": parameters, **header()}
 
 
 def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
 
     shape = (conv["batch"], conv["channels"], conv["size"], conv["size"])
     x, g, w = random(*shape), random(*shape), random(conv["channels"], conv["channels"], 3, 3)
-    found: dict[str, Any] = {}
+    seconds: dict[str, Any] = {}
     for rate in RATES:
         pads = dict(padding=rate, dilation=rate)
 
@@ -171,9 +171,9 @@ def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
                 g, x, w, None, one, rates, rates, False, [0, 0], 1, which
             )  # fmt: skip
 
-        found[f"forward_{rate}"] = timed(lambda pads=pads: torch.nn.functional.conv2d(x, w, **pads))
-        found[f"input_gradient_{rate}"] = timed(lambda f=backward: f([True, False, False]))
-        found[f"kernel_gradient_{rate}"] = timed(lambda f=backward: f([False, True, False]))
+        seconds[f"forward_{rate}"] = timed(lambda pads=pads: torch.nn.functional.conv2d(x, w, **pads))
+        seconds[f"input_gradient_{rate}"] = timed(lambda f=backward: f([True, False, False]))
+        seconds[f"kernel_gradient_{rate}"] = timed(lambda f=backward: f([False, True, False]))
 
     pool = sizes["pool"]
     x = random(pool["batch"], pool["channels"], pool["size"], pool["size"]).requires_grad_()
@@ -184,11 +184,11 @@ def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
     def gradient(y: Any, x: Any) -> Any:
         return torch.autograd.grad(y, x, y.detach(), retain_graph=True)
 
-    found["pool_gradient"] = timed(lambda: gradient(pooled, x))
-    found["unpool_gradient"] = timed(lambda: gradient(spread, values))
+    seconds["pool_gradient"] = timed(lambda: gradient(pooled, x))
+    seconds["unpool_gradient"] = timed(lambda: gradient(spread, values))
     with torch.no_grad():
-        found["pool"] = timed(lambda: torch.nn.functional.max_pool2d(x, 2, return_indices=True))
-        found["unpool"] = timed(lambda: torch.nn.functional.max_unpool2d(values, indices, 2))
+        seconds["pool"] = timed(lambda: torch.nn.functional.max_pool2d(x, 2, return_indices=True))
+        seconds["unpool"] = timed(lambda: torch.nn.functional.max_unpool2d(values, indices, 2))
 
     step = sizes["step"]
     net = torch_pspnet(step["depth"], step["width"]).to(device).to(memory_format=torch.channels_last).train()
@@ -213,9 +213,9 @@ def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
             call()
         wait()
 
-    found["step"] = seconds_each(work, repeats=3)
+    seconds["step"] = seconds_each(work, repeats=3)
     kind = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    return {"seconds": found, "parameters": parameters, "torch": torch.__version__, "torch_device": kind}
+    return {"seconds": seconds, "parameters": parameters, "torch": torch.__version__, "torch_device": kind}
 
 
 def torch_pspnet(depth: int, width: int) -> Any:

@@ -81,12 +81,12 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
         rest.remove(path)
     else:
         path = rest.pop(0)
-    from scarce_jax.cli.kinds import choose_kinds
+    from scarce_jax.cli.kinds import choose_kinds, kinds_help
 
     original = load_config(pathlib.Path(path))
     config, rest = choose_kinds(original, rest)
     fields = [flags, ("config", Annotated[type(config), Flat], dataclasses.field(default=config))]
-    description = f"{about} Every field of the config is a flag; the defaults here are the file's."
+    description = f"{about} Every field of the config is a flag; the defaults here are the file's.{kinds_help(config)}"
     flags_and_fields = dataclasses.make_dataclass(command, fields, kw_only=True)
     parsed = parse(flags_and_fields, rest, f"{command} {path}", description, compact=True)
     from scarce_jax.sweep.paper import own_figures

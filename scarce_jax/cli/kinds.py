@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from scarce_jax.errors import nearest
 
 
 def choose_kinds(config: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
@@ -31,15 +32,34 @@ def choose_kinds(config: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
             value = argv[position]
         if kinds:
             if value not in kinds:
-                near = difflib.get_close_matches(value, kinds, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                print(f"scarce-jax: {flag}: found {value!r}, expected one of {', '.join(kinds)}{hint}", file=sys.stderr)
+                choices = f"{', '.join(kinds)}{nearest(value, kinds)}"
+                print(f"scarce-jax: {flag}: found {value!r}, expected one of {choices}", file=sys.stderr)
                 raise SystemExit(2)
             config = _replaced(config, path, kinds[value])
         else:
             rest.append(argv[position])
         position += 1
     return config, rest
+
+
+def kinds_help(config: Any) -> str:
+    """For --help: the kinds that each field of the config can have, one field a line; empty where none has a choice."""
+    lines = [f"--{path.replace('_', '-')}: {', '.join(kinds)}" for path, kinds in _choices(config)]
+    if not lines:
+        return ""
+    about = "Kinds of nets. Another kind starts from its own defaults; --help after its flag lists its fields."
+    return "\n".join(["\n", about, *lines])
+
+
+def _choices(config: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, type]]]:
+    """(path, kinds) of every field below `config` whose type can be chosen."""
+    for field in dataclasses.fields(config):
+        path, value = prefix + field.name, getattr(config, field.name)
+        kinds = _kinds(config, [field.name])
+        if kinds:
+            yield path, kinds
+        elif dataclasses.is_dataclass(value):
+            yield from _choices(value, f"{path}.")
 
 
 def _kinds(config: Any, path: Sequence[str]) -> dict[str, type]:

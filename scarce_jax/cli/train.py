@@ -117,7 +117,7 @@ def _tables(summary: dict[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_text(entry)}" for key, entry in value.items())
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 

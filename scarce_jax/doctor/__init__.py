@@ -15,11 +15,11 @@ from tqdm import tqdm
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.doctor.agree import check_coarse, check_copies, check_tags
 from scarce_jax.doctor.colours import check_colours
+from scarce_jax.doctor.examine import Example, Facts, Fault, examine, examine_arrays
 from scarce_jax.doctor.ids import Expected, check_empty, check_ids
 from scarce_jax.doctor.layouts import pair_folders
-from scarce_jax.doctor.look import Facts, Fault, Item, examine, look
 from scarce_jax.doctor.report import Finding, Findings, Report
-from scarce_jax.doctor.source import given_classes, source_items
+from scarce_jax.doctor.source import expected_classes, source_examples
 from scarce_jax.errors import InputError
 
 MEASURED = 100
@@ -53,11 +53,11 @@ def check_folders(
         raise InputError(f"--ignore {ignore}: expected an id from 0 to 65535")
     findings = Findings()
     folders = [None if folder is None else pathlib.Path(folder).expanduser() for folder in (images, masks, coarse)]
-    items = pair_folders(*folders, "", findings)
-    named = Expected() if classes is None else given_classes(classes)
+    examples = pair_folders(*folders, "", findings)
+    named = Expected() if classes is None else expected_classes(classes)
     expected = dataclasses.replace(named, ignore=(*named.ignore, ignore), settable=True)
-    places = dict.fromkeys({item.split for item in items}, folders[1])
-    return _checked(str(folders[0]), items, expected, places, findings, start)
+    places = dict.fromkeys({example.split for example in examples}, folders[1])
+    return _checked(str(folders[0]), examples, expected, places, findings, start)
 
 
 def check_source(source: str | os.PathLike[str]) -> Report:
@@ -69,8 +69,8 @@ def check_source(source: str | os.PathLike[str]) -> Report:
     start = time.monotonic()
     folder = pathlib.Path(source).expanduser()
     findings = Findings()
-    items, expected, places = source_items(folder, findings)
-    return _checked(str(folder), items, expected, places, findings, start)
+    examples, expected, places = source_examples(folder, findings)
+    return _checked(str(folder), examples, expected, places, findings, start)
 
 
 def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> Report:
@@ -85,53 +85,53 @@ def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) ->
     start = time.monotonic()
     info = load_info(name, data_dir)
     readers = {split: Reader(name, split, data_dir) for split in info.splits}
-    items = [
-        Item(
+    examples = [
+        Example(
             split=split,
-            name=example,
-            tags=None if example in reader.lacking["tags"] else frozenset(tags.nonzero()[0].tolist()),
+            name=name,
+            tags=None if name in reader.lacking["tags"] else frozenset(tags.nonzero()[0].tolist()),
         )
         for split, reader in readers.items()
-        for example, tags in zip(reader.ids, reader.tags, strict=True)
+        for name, tags in zip(reader.ids, reader.tags, strict=True)
     ]
     expected = Expected(names=info.classes, palette=info.palette, background=info.background)
     places = dict.fromkeys(readers, dataset_dir(name, data_dir))
 
-    def read(item: Item, deep: bool) -> Facts:
-        facts = Facts(item=item, faults=[])
-        reader = readers[item.split]
+    def read(example: Example, deep: bool) -> Facts:
+        facts = Facts(example=example, faults=[])
+        reader = readers[example.split]
         try:
-            example = reader.read(reader.index[item.name])
+            arrays = reader.read(reader.index[example.name])
         except InputError as error:
             facts.faults.append(
                 Fault(
                     kind="damaged-file",
-                    file=item.where,
+                    file=example.where,
                     found=str(error).partition(";")[0],
                     expected="an example that can be decoded",
                     advice="prepare the dataset again",
                 )
             )
             return facts
-        files = {key: f"{item.where} ({key})" for key in ("fine", "coarse")}
-        examine(facts, example["image"], example["fine"], example["coarse"], expected.void, deep, files)
+        files = {key: f"{example.where} ({key})" for key in ("fine", "coarse")}
+        examine_arrays(facts, arrays["image"], arrays["fine"], arrays["coarse"], expected.void, deep, files)
         return facts
 
-    return _checked(f"dataset {name}", items, expected, places, Findings(), start, read)
+    return _checked(f"dataset {name}", examples, expected, places, Findings(), start, read)
 
 
 def _checked(
     name: str,
-    items: Sequence[Item],
+    examples: Sequence[Example],
     expected: Expected,
     places: dict[str, object],
     findings: Findings,
     start: float,
-    read: Callable[[Item, bool], Facts] | None = None,
+    read: Callable[[Example, bool], Facts] | None = None,
 ) -> Report:
-    """Reads all items in threads, and applies every rule."""
-    read = read or functools.partial(look, void=expected.void)
-    facts = list(_read_all(items, read))
+    """Reads all examples in threads, and applies every rule."""
+    read = read or functools.partial(examine, void=expected.void)
+    facts = list(_read_all(examples, read))
     for fault in (fault for f in facts for fault in f.faults):
         findings.add(**dataclasses.asdict(fault))
     check_colours(facts, findings)
@@ -140,11 +140,15 @@ def _checked(
     check_coarse(facts, expected, findings)
     check_tags(facts, expected, findings)
     check_copies(facts, findings)
-    found = findings.all()
-    held = [{"image": f.digest, "mask": f.fine, "coarse": f.coarse} for f in facts]
+    all_findings = findings.all()
+    contents = {
+        "image": [f.digest for f in facts],
+        "mask": [f.fine for f in facts],
+        "coarse": [f.coarse for f in facts],
+    }
     files = {
-        key: sum(getattr(f.item, key) is not None or kept[key] is not None for f, kept in zip(facts, held, strict=True))
-        for key in ("image", "mask", "coarse")
+        kind: sum(getattr(f.example, kind) is not None or x is not None for f, x in zip(facts, held, strict=True))
+        for kind, held in contents.items()
     }
     return Report(
         name=name,
@@ -153,18 +157,18 @@ def _checked(
         coarse=files["coarse"],
         unlabelled=files["image"] - files["mask"],
         seconds=time.monotonic() - start,
-        problems=tuple(finding for finding in found if finding.certain),
-        warnings=tuple(finding for finding in found if not finding.certain),
+        problems=tuple(finding for finding in all_findings if finding.certain),
+        warnings=tuple(finding for finding in all_findings if not finding.certain),
         notes=tuple(notes),
     )
 
 
-def _read_all(items: Sequence[Item], read: Callable[[Item, bool], Facts]) -> Iterator[Facts]:
-    every = max(1, len(items) // MEASURED)
+def _read_all(examples: Sequence[Example], read: Callable[[Example, bool], Facts]) -> Iterator[Facts]:
+    every = max(1, len(examples) // MEASURED)
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
-        made = pool.map(lambda k: read(items[k], deep=k % every == 0), range(len(items)))
+        results = pool.map(lambda k: read(examples[k], deep=k % every == 0), range(len(examples)))
         # disable=None: a progress bar on a terminal alone.
-        yield from tqdm(made, "checking", total=len(items), unit=" images", leave=False, disable=None)
+        yield from tqdm(results, "checking", total=len(examples), unit=" images", leave=False, disable=None)
     finally:
         pool.shutdown(cancel_futures=True)

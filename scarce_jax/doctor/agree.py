@@ -5,8 +5,8 @@ from __future__ import annotations
 import collections
 from collections.abc import Sequence
 
+from scarce_jax.doctor.examine import Facts
 from scarce_jax.doctor.ids import Expected, largest
-from scarce_jax.doctor.look import Facts
 from scarce_jax.doctor.report import Findings
 
 COARSE_WRONG = 0.25
@@ -41,16 +41,16 @@ def check_coarse(facts: Sequence[Facts], expected: Expected, findings: Findings)
 def check_tags(facts: Sequence[Facts], expected: Expected, findings: Findings) -> None:
     """Tags that contradict the mask: a class with pixels and no tag; a tag without a pixel."""
     for f in facts:
-        if f.item.tags is None or f.fine is None:
+        if f.example.tags is None or f.fine is None:
             continue
         leave = {*expected.void, expected.background}
         drawn = {v for v in f.fine.counts if v not in leave and (expected.names is None or v < len(expected.names))}
-        untagged, undrawn = sorted(drawn - f.item.tags), sorted(f.item.tags - drawn - {expected.background})
+        untagged, undrawn = sorted(drawn - f.example.tags), sorted(f.example.tags - drawn - {expected.background})
         if untagged:
             findings.add(
                 "tags-contradict-mask",
                 f.fine.file,
-                f"the mask has {', '.join(map(expected.name, untagged))}, the tags of {f.item.name} do not",
+                f"the mask has {', '.join(map(expected.name, untagged))}, the tags of {f.example.name} do not",
                 expected="a tag for every class in the mask",
                 advice="correct the tags or the mask; a shifted list of tags shows up in many files at once",
             )
@@ -60,7 +60,7 @@ def check_tags(facts: Sequence[Facts], expected: Expected, findings: Findings) -
             findings.add(
                 "tags-contradict-mask",
                 f.fine.file,
-                f"the tags of {f.item.name} have {', '.join(map(expected.name, undrawn))}, the mask does not",
+                f"the tags of {f.example.name} have {', '.join(map(expected.name, undrawn))}, the mask does not",
                 expected="pixels of every tagged class in the mask" + (", unless they are void" if void else ""),
                 advice="correct the tags or the mask",
                 certain=not void,
@@ -75,7 +75,7 @@ def check_copies(facts: Sequence[Facts], findings: Findings) -> None:
         groups[f.digest].append(f)
     for same in groups.values():
         for position, f in enumerate(same[1:], 1):
-            leak = next((g for g in same[:position] if g.item.split != f.item.split), None)
+            leak = next((g for g in same[:position] if g.example.split != f.example.split), None)
             if leak is not None:
                 _add_leak(findings, f, leak)
             else:
@@ -93,11 +93,11 @@ def _add_leak(findings: Findings, f: Facts, other: Facts) -> None:
     findings.add(
         "image-in-two-splits",
         _file(f),
-        f"in {f.item.split or 'all'}: the same pixels as {_file(other)} in {other.item.split or 'all'}",
+        f"in {f.example.split or 'all'}: the same pixels as {_file(other)} in {other.example.split or 'all'}",
         expected="no image in more than one split",
         advice="remove it from one of the two, with its mask; what is measured on it says nothing",
     )
 
 
 def _file(f: Facts) -> object:
-    return f.item.image or f.item.where
+    return f.example.image or f.example.where

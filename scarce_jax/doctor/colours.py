@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Sequence
 
-from scarce_jax.doctor.look import MAX_COLOURS, Facts
+from scarce_jax.doctor.examine import MAX_COLOURS, Facts
 from scarce_jax.doctor.report import Findings, plural
 
 

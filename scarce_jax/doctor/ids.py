@@ -9,7 +9,7 @@ import numpy as np
 
 from scarce_jax.data.builders.files import ranges
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.doctor.look import Facts, MaskFacts
+from scarce_jax.doctor.examine import Facts, MaskFacts
 from scarce_jax.doctor.report import Findings, plural
 
 MINUS_ONE = {2**16 - 1: "-1 in unsigned 16 bits", 2**32 - 1: "-1 in unsigned 32 bits", -1: "-1"}
@@ -91,11 +91,11 @@ def check_empty(facts: Sequence[Facts], expected: Expected, places: dict[str, ob
     """Classes without a pixel: in the training split a problem, in another a warning."""
     if expected.names is None:
         return
-    splits = dict.fromkeys(f.item.split for f in facts if f.fine is not None)
+    splits = dict.fromkeys(f.example.split for f in facts if f.fine is not None)
     for split in splits:
-        here = [f for f in facts if f.item.split == split]
+        here = [f for f in facts if f.example.split == split]
         masks = [mask for f in here for mask in (f.fine, f.coarse) if mask is not None]
-        used = {v for mask in masks for v in mask.counts} | {v for f in here for v in f.item.tags or ()}
+        used = {v for mask in masks for v in mask.counts} | {v for f in here for v in f.example.tags or ()}
         empty = [k for k in range(len(expected.names)) if k not in used]
         if not empty:
             continue
@@ -117,7 +117,7 @@ def check_empty(facts: Sequence[Facts], expected: Expected, places: dict[str, ob
 def _check_range(masks: Sequence[MaskFacts], expected: Expected, findings: Findings, skip: set[int]) -> None:
     allowed = {*range(len(expected.names)), *expected.void, *MINUS_ONE, *skip}
     bad = {id(mask): [v for v in mask.counts if v not in allowed] for mask in masks}
-    values = {v for found in bad.values() for v in found}
+    values = {v for ids in bad.values() for v in ids}
     beyond = len(expected.names)
     if values == {beyond}:
         advice = _beyond_advice(masks, beyond, expected)
@@ -133,16 +133,16 @@ def _check_range(masks: Sequence[MaskFacts], expected: Expected, findings: Findi
             advice = (
                 "if they are classes, the list of classes is too short; if they are void, say so "
                 f"({expected.declare('ID')}); many different ones come from resizing with blending, or from a grey "
-                "picture made of colours: make the masks again from the originals"
+                "picture made of colours: export the masks again from the originals"
             )
     for mask in masks:
         if bad[id(mask)]:
-            found = ", ".join(f"{v} ({mask.counts[v]:,} pixels)" for v in bad[id(mask)][:6])
+            ids = ", ".join(f"{v} ({mask.counts[v]:,} pixels)" for v in bad[id(mask)][:6])
             more = ", ..." if len(bad[id(mask)]) > 6 else ""
             findings.add(
                 kind,
                 mask.file,
-                f"id {found}{more}",
+                f"id {ids}{more}",
                 expected=f"ids {expected.ids}",
                 advice=advice,
             )
@@ -194,8 +194,8 @@ def _check_minus_one(masks: Sequence[MaskFacts], expected: Expected, findings: F
 def _outlining(masks: Sequence[MaskFacts], value: int) -> list[MaskFacts]:
     """The masks in which an id runs along borders, if it does so in nearly all that were measured for it."""
     measured = [mask for mask in masks if value in mask.outlines]
-    found = [mask for mask in measured if mask.outlines[value]]
-    return found if found and len(found) >= 0.8 * len(measured) else []
+    outlined = [mask for mask in measured if mask.outlines[value]]
+    return outlined if outlined and len(outlined) >= 0.8 * len(measured) else []
 
 
 def _shifted(masks: Sequence[MaskFacts], expected: Expected) -> bool:
@@ -267,8 +267,8 @@ def _check_void_names(expected: Expected, mask: MaskFacts, findings: Findings) -
 
 def _holding(masks: Sequence[MaskFacts], value: int) -> tuple[MaskFacts, int]:
     """The first mask with an id, and how many have it."""
-    found = [mask for mask in masks if value in mask.counts]
-    return (found or masks)[0], len(found)
+    holders = [mask for mask in masks if value in mask.counts]
+    return (holders or masks)[0], len(holders)
 
 
 def largest(counts: dict[int, int]) -> tuple[int, float]:

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from scarce_jax.data.files import SUFFIXES
-from scarce_jax.doctor.look import Item
+from scarce_jax.doctor.examine import Example
 from scarce_jax.doctor.report import Findings, printable
 from scarce_jax.errors import InputError
 
@@ -23,7 +23,7 @@ def pair_folders(
     coarse: pathlib.Path | None,
     split: str,
     findings: Findings,
-) -> list[Item]:
+) -> list[Example]:
     """The examples of an image folder, matched by name without suffix; subfolders are searched and part of the name.
 
     Args:
@@ -32,14 +32,16 @@ def pair_folders(
     Raises:
       InputError: a folder is missing, or holds no image file.
     """
-    found = list_files(images, findings)
+    files_by_name = list_files(images, findings)
     labels = {"mask": masks, "coarse": coarse}
-    matched = {key: _matched(found, images, folder, findings) for key, folder in labels.items() if folder is not None}
-    items = []
-    for name, path in found.items():
+    matched = {
+        key: _matched(files_by_name, images, folder, findings) for key, folder in labels.items() if folder is not None
+    }
+    examples = []
+    for name, path in files_by_name.items():
         files = {key: masks.get(name) for key, masks in matched.items()}
-        items.append(Item(split=split or _own_split(name), name=name, image=path, **files))
-    return items
+        examples.append(Example(split=split or _own_split(name), name=name, image=path, **files))
+    return examples
 
 
 def _own_split(name: str) -> str:
@@ -56,7 +58,7 @@ def list_files(folder: pathlib.Path, findings: Findings) -> Files:
     if not folder.is_dir():
         raise InputError(f"{folder}: {'a file' if folder.exists() else 'missing'}, expected a folder of image files")
     others: collections.Counter[str] = collections.Counter()
-    found: Files = {}
+    files: Files = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if any(part.startswith(".") for part in inside.parts) or path.is_dir():
@@ -73,20 +75,20 @@ def list_files(folder: pathlib.Path, findings: Findings) -> Files:
                 expected="names of printable text, because they become ids",
                 advice="rename the file and what belongs to it",
             )
-        if name in found:
+        if name in files:
             findings.add(
                 "duplicate-stem",
                 path,
-                f"beside {found[name].name}",
+                f"beside {files[name].name}",
                 expected="one file for each name without suffix, because it becomes the id",
                 advice="remove one of the two, or rename it together with its mask",
             )
             continue
-        found[name] = path
-    if not found:
+        files[name] = path
+    if not files:
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(3)) or "nothing"
         raise InputError(f"{folder}: no image file ({kinds} found); expected files ending in {', '.join(SUFFIXES)}")
-    return found
+    return files
 
 
 def _matched(images: Files, image_folder: pathlib.Path, folder: pathlib.Path, findings: Findings) -> Files:
@@ -136,16 +138,16 @@ def constant_endings(images: Iterable[str], masks: Iterable[str]) -> list[tuple[
         pairs = _near(_turned(images, turned), _turned(masks, turned))
         counted.update(tuple(_mark(rest, turned) for rest in pair) for pair in pairs)
     needed = 0.8 * min(len(images), len(masks))
-    found = []
+    endings = []
     for pair, _ in counted.most_common(8):
         cores = [
             {_core(name, ending) for name in names} - {None}
             for names, ending in zip((images, masks), pair, strict=True)
         ]
         if any(pair) and len(cores[0] & cores[1]) >= max(1, needed):
-            found.append(pair)
+            endings.append(pair)
     # One image ending for each kind of mask: the commonest.
-    kinds = {mask: (image, mask) for image, mask in reversed(found)}
+    kinds = {mask: (image, mask) for image, mask in reversed(endings)}
     return list(reversed(kinds.values()))
 
 

@@ -10,14 +10,14 @@ from scarce_jax.data.builders.folder import CLASSES, IMAGES, MASKS, Folder, find
 from scarce_jax.data.builders.folder_files import Classes, read_classes
 from scarce_jax.data.files import SUFFIXES
 from scarce_jax.data.schema import IGNORE
+from scarce_jax.doctor.examine import Example
 from scarce_jax.doctor.ids import Expected
 from scarce_jax.doctor.layouts import pair_folders
-from scarce_jax.doctor.look import Item
 from scarce_jax.doctor.report import Findings, plural
 from scarce_jax.errors import InputError
 
 
-def given_classes(classes: str | int | os.PathLike[str]) -> Expected:
+def expected_classes(classes: str | int | os.PathLike[str]) -> Expected:
     """What `--classes` says: a number, a `classes.json`, or a text file with one name a line.
 
     Raises:
@@ -43,37 +43,37 @@ def given_classes(classes: str | int | os.PathLike[str]) -> Expected:
     return Expected(names=tuple(names))
 
 
-def source_items(source: pathlib.Path, findings: Findings) -> tuple[list[Item], Expected, dict[str, object]]:
+def source_examples(source: pathlib.Path, findings: Findings) -> tuple[list[Example], Expected, dict[str, object]]:
     """The examples of all splits with their tags, what their masks should hold, and each split's mask folder.
 
     Raises:
       InputError: classes.json is missing or wrong, there is no split, or one has no image.
     """
     if not source.is_dir():
-        found = "a file" if source.exists() else "missing"
-        raise InputError(f"--source {source}: {found}, expected a folder that holds {Folder.HOLDS}")
+        state = "a file" if source.exists() else "missing"
+        raise InputError(f"--source {source}: {state}, expected a folder that holds {Folder.HOLDS}")
     classes = read_classes(source / CLASSES)
-    items: list[Item] = []
+    examples: list[Example] = []
     places: dict[str, object] = {}
     for split in find_splits(source):
         folders = [source / split / kind for kind in MASKS.values()]
         masks, coarse = (folder if folder.is_dir() else None for folder in folders)
-        items += pair_folders(source / split / IMAGES, masks, coarse, split, findings)
+        examples += pair_folders(source / split / IMAGES, masks, coarse, split, findings)
         places[split] = masks or source / split
         _find_unread(source / split, findings)
     images: dict[str, dict[str, pathlib.Path]] = {split: {} for split in places}
-    for item in items:
-        images[item.split][item.name] = item.image
+    for example in examples:
+        images[example.split][example.name] = example.image
     try:
         tags = find_tags(source, classes, images)
     except InputError as error:
-        file, _, found = str(error).partition(", ")
+        file, _, fault = str(error).partition(", ")
         advice = "correct it, and check again: the lines after it were not read, and no tag was compared with a mask"
-        findings.add("tags-file", file, found or str(error), expected="lines id,class;class", advice=advice)
+        findings.add("tags-file", file, fault or str(error), expected="lines id,class;class", advice=advice)
         tags = {}
     classes_of = {name: frozenset(row.nonzero()[0].tolist()) for name, row in tags.items()}
-    items = [dataclasses.replace(item, tags=classes_of.get(f"{item.split}/{item.name}")) for item in items]
-    return items, _expected(classes), places
+    tagged = [dataclasses.replace(x, tags=classes_of.get(f"{x.split}/{x.name}")) for x in examples]
+    return tagged, _expected(classes), places
 
 
 def _find_unread(split: pathlib.Path, findings: Findings) -> None:

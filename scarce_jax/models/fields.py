@@ -12,7 +12,7 @@ import tyro
 
 from scarce_jax.errors import InputError
 
-KIND = tyro.conf.arg(name="", help="kind of the net; another kind starts from its own defaults.")
+KIND = tyro.conf.arg(name="", metavar="KIND", help="kind of the net; another kind starts from its own defaults.")
 """Annotation of the field `kind`, whose flag is that of the field that holds the net: `--segmenter.net`."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.builders import is_generated, load_info
@@ -30,6 +31,7 @@ def sweep(
     workdir: str | os.PathLike,
     *,
     data_dir: str | os.PathLike | None = None,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Runs a config once for every combination of values, and tabulates the results.
 
@@ -45,7 +47,7 @@ def sweep(
         None}` takes every row of that table of `config.paper`, and `[10, 25]` those that begin so (`sweep.paper`). Runs
         that differ in the axis with `seed` alone are repeats, whose mean and spread the table has.
       workdir: the folder of the sweep.
-      data_dir: as in `train`.
+      data_dir, mesh: as in `train`.
 
     Returns:
       The content of table.json, see `sweep.table.make_table`; "failed" names the runs that failed, and why.
@@ -69,7 +71,7 @@ def sweep(
         log.info("run %d of %d: %s", number, len(order), run.name)
         try:
             others = [p.parent for p in sorted(workdir.glob("*/config.json")) if p.parent.name != run.name]
-            summaries[run.name] = train(run.config, workdir / run.name, data_dir=data_dir, reuse=others)
+            summaries[run.name] = train(run.config, workdir / run.name, data_dir=data_dir, reuse=others, mesh=mesh)
         except InputError as error:
             # Several processes may not all have failed; going on, they would wait for each other.
             if jax.process_count() > 1:

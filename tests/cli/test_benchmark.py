@@ -19,6 +19,7 @@ from scarce_jax.data.budget import Manifest
 from scarce_jax.data.datasets import SCENES
 from scarce_jax.dry_run import count_parameters
 from scarce_jax.errors import InputError
+from scarce_jax.models.tiny import TinyNet
 from scarce_jax.optim import Group, Optimizer
 from scarce_jax.recipe import Artifact, Mean, Net
 from scarce_jax.synthetic import SyntheticRows, abstract_consts, inferred
@@ -41,7 +42,7 @@ def words(config, *stages):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (40, 48)])
-def test_real_images_go_through_the_program_of_the_random_ones(tiny_data, tiny_nets, size):
+def test_real_images_go_through_the_program_of_the_random_ones(tiny_data, size):
     config = tiny.replaced(tiny.supervised_config(), "segmenter", size=size)
     opened = session(config, tiny_data)
     (stage,) = opened.recipe.stages
@@ -93,7 +94,7 @@ def test_a_slow_loader_is_named(monkeypatch, caplog, ratio):
     assert (f"the loader gives {80 * ratio} images/s" in caplog.text) == (ratio < 1.3)
 
 
-def test_a_stage_that_reads_what_only_a_run_has_is_timed_on_random_images_alone(tiny_data, tiny_nets, tmp_path):
+def test_a_stage_that_reads_what_only_a_run_has_is_timed_on_random_images_alone(tiny_data, tmp_path):
     config = tiny.detailer_config(compare=True, student=True)
     for data_dir, reason in (
         (tiny_data, "reads detail/mask, which only a run has"),
@@ -138,10 +139,8 @@ def test_compile_without_a_dry_run_is_refused(refused):
 
 @pytest.fixture(scope="module")
 def recipe():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.install(patch.setattr)
-        config = tiny.detailer_config(compare=True, student=True)
-        return methods.by_name("detailer").recipe(config, SCENES)
+    config = tiny.detailer_config(compare=True, student=True)
+    return methods.by_name("detailer").recipe(config, SCENES)
 
 
 @pytest.mark.parametrize("stage", ["detailer", "student_coarse"])
@@ -236,7 +235,7 @@ def test_running_out_of_memory_is_one_message():
 
 def test_what_no_optimizer_moves_is_not_trainable():
     inputs = (jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32),)
-    net = Net(module=tiny.TinyNet(classes=3), inputs=inputs, optim=Optimizer(lr=0.1))
+    net = Net(module=TinyNet(classes=3), inputs=inputs, optim=Optimizer(lr=0.1))
     total, trainable = count_parameters(net)
     assert total == trainable > 0
     kernel = 3 * 3 * 3 * 8

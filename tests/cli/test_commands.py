@@ -89,7 +89,6 @@ def test_a_script_without_a_main_guard_works(tiny_data, tmp_path):
     script.write_text(
         "import sys, scarce_jax\n"
         "from tests import tiny\n"
-        "tiny.install()\n"
         "summary = scarce_jax.train(tiny.detailer_config(steps=1), sys.argv[1], data_dir=sys.argv[2])\n"
         "print(list(summary['results']))\n"
     )
@@ -118,7 +117,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_named_and_nothing_is_half_written(small_disk, tiny_data, refused, command):
     run = small_disk / "run"
     argv = ["train", CONFIGS / "supervised_scenes.py", "--workdir", run, "--data-dir", tiny_data, "--budget.fine", 8]
-    argv += [*shrunk("segmenter"), "--segmenter.width", 6000]
+    argv += [*shrunk("segmenter"), "--segmenter.net.width", 6000]
     refused(*argv, holds=[str(run / "segmenter"), "make room or choose another"])
     assert not (run / "segmenter/DONE").exists() and not list((run / "segmenter").glob("nets/*"))
 

@@ -71,8 +71,7 @@ def swept(tmp_path_factory, tiny_data):
     """The folder of a sweep half of which cannot be done, and what the command left."""
     folder, out, err = tmp_path_factory.mktemp("sweep"), io.StringIO(), io.StringIO()
     argv = words(folder, tiny_data, "--over", "budget.fine=13,8", "--over", "seed=0,1", "--json")
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        tiny.install(patch.setattr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main([str(word) for word in argv])
     return folder, Finished(status, out.getvalue(), err.getvalue())
 
@@ -138,7 +137,10 @@ def test_an_interrupted_sweep_ends_with_130_and_goes_on(swept, tiny_data, comman
         (["--over", "seed=0", "--over", "seed=1"], ["--over seed: stands there twice"]),
         (["--over", "budget.fine=2.5"], ["budget.fine=2.5: budget.fine is 2.5", "fraction"]),
         (["--over", "budget.fien=1,2"], ["no field 'budget.fien'", "did you mean budget.fine?"]),
-        (["--over", "segmenter.depth=18,19"], ["segmenter.depth=19: config field segmenter.depth", "101"]),
+        (
+            ["--segmenter.net", "pspnet", "--over", "segmenter.net.depth=18,19"],
+            ["segmenter.net.depth=19: config field segmenter.net.pspnet.depth", "101"],
+        ),
         (["--over", "seed=x"], ["seed=x: config field seed"]),
         ([], ["give at least one --over"]),
     ],

@@ -95,7 +95,7 @@ def test_a_config_changed_between_runs_is_refused_with_the_difference(supervised
     summary = (supervised_run / "summary.json").read_text()
     refused(
         *again(supervised_run, tiny_data, "--segmenter.optim.lr", 0.125),
-        holds=[str(supervised_run), "settings.optim.lr: ", "-> 0.125", "--workdir", "--redo segmenter"],
+        holds=[str(supervised_run), "optim.lr: 0.002 -> 0.125", "--workdir", "--redo segmenter"],
     )
     assert (supervised_run / "summary.json").read_text() == summary
 
@@ -192,8 +192,8 @@ def test_unknown_flags_are_usage_errors_with_the_nearest_name(command):
         found = command("train", config, wrong, 5)
         assert (found.status, found.out) == (2, "")
         assert wrong in found.err and re.search(rf"{re.escape(right)}\b", found.err), found.err
-    found = command("train", config, "--detailer.depth", 19)
-    assert found.status == 2 and "--detailer.depth" in found.err and "101" in found.err
+    found = command("train", config, "--detailer.net.depth", 19)
+    assert found.status == 2 and "--detailer.net.depth" in found.err and "101" in found.err
     found = command("train", config, "--seed", "x")
     assert found.status == 2 and "--seed" in found.err
 
@@ -235,6 +235,8 @@ def test_a_config_has_a_help_of_its_own(command):
     assert found.status == 0
     for flag in ("--detailer.steps", "--student.images", "--budget.fine", "--compare, --no-compare", "--help-verbose"):
         assert flag in found.out
+    assert "--detailer.net: detailer, tiny\n" in found.out
+    assert "--classifier.net: pspnet, dsnet, deeplabv2, largefov, deconvnet, tiny\n" in found.out
     # What tells `None` from a value is no help to a reader of a flag that is off by default.
     assert "--workdir DIR" in found.out and "{None}|PATH" not in found.out
     assert "how many of them" in command("train", CONFIGS / "detailer_scenes_students.py", "--help-verbose").out

@@ -15,8 +15,8 @@ from scarce_jax.data.builders.files import encode_image, encode_mask
 from scarce_jax.data.coarse import example_rng, simulate_coarse
 from scarce_jax.doctor import check_folders, check_prepared, check_source
 from scarce_jax.doctor.layouts import constant_endings
-from scarce_jax.doctor.look import outline
-from scarce_jax.doctor.source import given_classes
+from scarce_jax.doctor.pixels import outline
+from scarce_jax.doctor.source import expected_classes
 from scarce_jax.errors import InputError
 
 HEIGHT, WIDTH, CLASSES = 96, 128, 4
@@ -586,7 +586,7 @@ def test_wrong_folders_and_class_lists_are_refused(folder, tmp_path):
         check_folders(folder / "images", tmp_path / "text")
     for classes, holds in (("0", "0 class"), ("300", "300 class"), (tmp_path / "none.txt", "not a readable file")):
         with pytest.raises(InputError, match=holds):
-            given_classes(classes)
+            expected_classes(classes)
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(InputError, match="bad.json"):
-        given_classes(tmp_path / "bad.json")
+        expected_classes(tmp_path / "bad.json")

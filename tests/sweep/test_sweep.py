@@ -11,6 +11,7 @@ from scarce_jax import mesh as mesh_lib
 from scarce_jax.cli.common import load_config
 from scarce_jax.data.images import read_image
 from scarce_jax.errors import InputError
+from scarce_jax.models.tiny import TinyConfig
 from scarce_jax.sweep import sweep
 from scarce_jax.sweep.axes import combine
 from scarce_jax.sweep.paper import figures, tables
@@ -23,23 +24,14 @@ CITYSCAPES = load_config(tiny.ROOT / "configs/detailer_cityscapes.py")
 DETAILER = tiny.detailer_config(compare=True, steps=3, eval_every=2)
 SUPERVISED = tiny.supervised_config(steps=2)
 OVER = {"compare": [False, True]}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    """Small nets on one device."""
-    whole = mesh_lib.make_mesh
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.install(patch.setattr)
-        patch.setattr(mesh_lib, "make_mesh", lambda devices=None: whole(devices or jax.devices()[:1]))
-        yield
+ONE_DEVICE = mesh_lib.make_mesh(jax.devices()[:1])
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, tiny_data):
     """A finished sweep, and the table that the call returned."""
     folder = tmp_path_factory.mktemp("sweep")
-    return folder, sweep(DETAILER, OVER, folder, data_dir=tiny_data)
+    return folder, sweep(DETAILER, OVER, folder, data_dir=tiny_data, mesh=ONE_DEVICE)
 
 
 def summaries(runs, **miou):
@@ -85,7 +77,7 @@ def test_equal_stages_of_all_other_runs_are_taken_over(swept, tiny_data, tmp_pat
     folder = shutil.copytree(folder, tmp_path / "copy")
     plain, compared = folder / plain.name, folder / compared.name
     shutil.rmtree(compared / "detail")
-    later = sweep(DETAILER, {"seed": [0]}, folder, data_dir=tiny_data)
+    later = sweep(DETAILER, {"seed": [0]}, folder, data_dir=tiny_data, mesh=ONE_DEVICE)
     assert (folder / "seed=0/detail/DONE").samefile(plain / "detail/DONE")
     assert (folder / "seed=0/classifier/DONE").samefile(compared / "classifier/DONE")
     assert later["rows"][0]["results"] == table["rows"][1]["results"]
@@ -111,16 +103,16 @@ def test_the_table_holds_what_the_runs_measured(swept):
 def test_the_same_call_again_trains_nothing_and_holds_no_memory(swept, tiny_data):
     folder, table = swept
     before, arrays = [done(folder / name) for name in ("compare=false", "compare=true")], len(jax.live_arrays())
-    assert sweep(DETAILER, OVER, folder, data_dir=tiny_data) == table
+    assert sweep(DETAILER, OVER, folder, data_dir=tiny_data, mesh=ONE_DEVICE) == table
     assert json.loads((folder / "table.json").read_text()) == table
     assert [done(folder / name) for name in ("compare=false", "compare=true")] == before
     assert len(jax.live_arrays()) <= arrays
 
 
 def test_a_run_begun_with_other_settings_fails_and_its_old_figures_are_not_shown(swept, tiny_data):
-    changed = tiny.replaced(DETAILER, "classifier", dropout=0.5)
-    table = sweep(changed, {"compare": [True]}, swept[0], data_dir=tiny_data)
-    assert "settings.dropout: 0.1 -> 0.5" in table["failed"]["compare=true"]
+    changed = tiny.replaced(DETAILER, "classifier", net=TinyConfig(dropout=0.5))
+    table = sweep(changed, {"compare": [True]}, swept[0], data_dir=tiny_data, mesh=ONE_DEVICE)
+    assert "dropout: 0.1 -> 0.5" in table["failed"]["compare=true"]
     assert table["rows"][0]["results"] == {}
 
 
@@ -159,7 +151,7 @@ def test_folder_names_are_legible_and_distinct():
 
 
 def test_mean_and_spread_by_hand():
-    over = {"segmenter.width": [4, 8], "seed": [0, 1, 2]}
+    over = {"segmenter.net.width": [4, 8], "seed": [0, 1, 2]}
     table = table_of(SUPERVISED, over, segmenter=[0.5, 0.6, 0.85, 0.25, 0.75, 0.5])
     first, second = (row["results"]["segmenter"] for row in table["rows"])
     assert first["miou"]["values"] == [0.5, 0.6, 0.85] and first["miou"]["n"] == 3 and first["paper"] is None
@@ -168,7 +160,7 @@ def test_mean_and_spread_by_hand():
     assert first["miou"]["std"] == pytest.approx(((0.15**2 + 0.05**2 + 0.2**2) / 2) ** 0.5)
     assert first["mean_accuracy"]["mean"] == pytest.approx(0.325) and first["pixel_accuracy"]["half_range"] == 0
     assert second["miou"]["std"] == 0.25 == second["miou"]["half_range"]
-    assert [row["values"] for row in table["rows"]] == [{"segmenter.width": 4}, {"segmenter.width": 8}]
+    assert [row["values"] for row in table["rows"]] == [{"segmenter.net.width": 4}, {"segmenter.net.width": 8}]
     # A class that is nowhere leaves no figure, and a run that is not done none of its own.
     assert spread([None, 0.25, None]) == {
         "mean": 0.25, "half_range": 0.0, "std": None, "n": 1, "values": [None, 0.25, None]
@@ -190,7 +182,7 @@ def test_means_over_groups_of_classes_have_their_place():
 
 
 def test_results_of_tags_have_their_own_figures_and_are_not_drawn_beside_masks(tmp_path):
-    axes, runs = combine(SUPERVISED, {"segmenter.width": [4, 8]})
+    axes, runs = combine(SUPERVISED, {"segmenter.net.width": [4, 8]})
     masks, tags = {"miou": 0.5, "mean_accuracy": 0.5, "pixel_accuracy": 0.5}, {"map": 0.75, "mean_f1": 0.25}
     found = {run.name: {"results": {"segmenter": masks, "classifier": tags}} for run in runs}
     table = make_table(SUPERVISED, axes, runs, found, {})
@@ -261,7 +253,7 @@ def test_every_shipped_table_of_a_paper_can_be_swept(path):
 
 
 def test_a_setting_that_the_paper_does_not_state_is_not_compared_with_it():
-    over = {"detailer.inject": ["before_pool", "after_pool"]}
+    over = {"detailer.net.inject": ["before_pool", "after_pool"]}
     rows = table_of(CITYSCAPES, over, detailer=[0.4, 0.5], coarse=[0.4, 0.4])["rows"]
     paper = [(row["results"]["detailer"]["paper"], row["results"]["coarse"]["paper"]) for row in rows]
     assert paper == [(None, None), (0.5661, 0.4781)]
@@ -271,8 +263,8 @@ def test_a_setting_that_the_paper_does_not_state_is_not_compared_with_it():
     ("over", "panels"),
     [
         ({"budget.fine": [10, 25, 2975], "seed": [0, 1]}, 1),
-        ({"detailer.inject": ["before_pool", "after_pool"], "budget.fine": [10, 25], "seed": [0, 1]}, 2),
-        ({"detailer.inject": ["before_pool", "after_pool"], "seed": [0]}, 1),
+        ({"detailer.net.inject": ["before_pool", "after_pool"], "budget.fine": [10, 25], "seed": [0, 1]}, 2),
+        ({"detailer.net.inject": ["before_pool", "after_pool"], "seed": [0]}, 1),
         ({"budget.fine": ["all", 10]}, 1),
         ({"seed": [0, 1]}, 1),
     ],
@@ -287,7 +279,7 @@ def test_a_curve_is_drawn_for_every_kind_of_axis(over, panels, tmp_path):
 
 
 def test_nothing_done_draws_too(tmp_path):
-    axes, runs = combine(SUPERVISED, {"segmenter.width": [4, 8]})
+    axes, runs = combine(SUPERVISED, {"segmenter.net.width": [4, 8]})
     table = make_table(SUPERVISED, axes, runs, {}, {run.name: "why" for run in runs})
     draw(table, tmp_path / "curve.png")
     assert [row["results"] for row in table["rows"]] == [{}, {}] and (tmp_path / "curve.png").exists()

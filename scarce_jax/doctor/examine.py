@@ -24,7 +24,7 @@ ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Item:
+class Example:
     """One example: which files it has. `tags` are class indices, None where nothing is said."""
 
     split: str
@@ -54,7 +54,7 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskFacts:
-    """What is kept of a mask.
+    """What the rules need of a mask.
 
     Attributes:
       file: its name in messages.
@@ -79,7 +79,7 @@ class Facts:
       agreement: pixels with both a coarse and a fine label, those that differ, and the latter by coarse id.
     """
 
-    item: Item
+    example: Example
     faults: list[Fault]
     digest: bytes | None = None
     fine: MaskFacts | None = None
@@ -88,32 +88,32 @@ class Facts:
     agreement: tuple[int, int, dict[int, int]] | None = None
 
 
-def look(item: Item, void: frozenset[int], deep: bool) -> Facts:
+def examine(example: Example, void: frozenset[int], deep: bool) -> Facts:
     """Reads an example's files.
 
     Args:
       void: ids of void pixels, 255 among them.
       deep: also measure `MaskFacts.outlines`, which takes longer.
     """
-    facts = Facts(item=item, faults=[])
+    facts = Facts(example=example, faults=[])
     image = None
-    if item.image is not None:
+    if example.image is not None:
         try:
-            image = read_image(item.image)
+            image = read_image(example.image)
         except (InputError, OSError) as error:
-            facts.faults.append(unreadable(item.image, "image", error))
-    fine = _read_ids(item.mask, facts) if item.mask is not None else None
-    coarse = _read_ids(item.coarse, facts) if item.coarse is not None else None
-    examine(facts, image, fine, coarse, void, deep, files={"fine": item.mask, "coarse": item.coarse})
+            facts.faults.append(unreadable(example.image, "image", error))
+    fine = _read_ids(example.mask, facts) if example.mask is not None else None
+    coarse = _read_ids(example.coarse, facts) if example.coarse is not None else None
+    examine_arrays(facts, image, fine, coarse, void, deep, files={"fine": example.mask, "coarse": example.coarse})
     if image is not None:
-        turned = _orientation(item.image)
-        for path, ids in ((item.mask, fine), (item.coarse, coarse)):
+        turned = _orientation(example.image)
+        for path, ids in ((example.mask, fine), (example.coarse, coarse)):
             if ids is not None:
-                facts.faults += _size_fault(path, ids.shape, item.image, image.shape[:2], turned)
+                facts.faults += _size_fault(path, ids.shape, example.image, image.shape[:2], turned)
     return facts
 
 
-def examine(
+def examine_arrays(
     facts: Facts,
     image: np.ndarray | None,
     fine: np.ndarray | None,
@@ -137,7 +137,7 @@ def examine(
             facts.faults.append(
                 Fault(
                     kind="constant-image",
-                    file=facts.item.image or facts.item.name,
+                    file=facts.example.image or facts.example.name,
                     found=f"every pixel is {tuple(first.tolist())}",
                     expected="a picture",
                     advice="look at the file; a failed export or a placeholder belongs out of the data",
@@ -199,12 +199,12 @@ def unreadable(path: pathlib.Path, what: str, error: Exception) -> Fault:
     ends = [end for start, end in ENDS.items() if data.startswith(start)]
     if ends and ends[0] not in data[-64:]:
         advice = "fetch or export it again; a download or copy broke off"
-        found = f"cut off after {len(data):,} bytes: the end mark of its format is missing"
-        return Fault(kind="truncated-file", file=path, found=found, expected=expected, advice=advice)
+        fault = f"cut off after {len(data):,} bytes: the end mark of its format is missing"
+        return Fault(kind="truncated-file", file=path, found=fault, expected=expected, advice=advice)
     if not ends and isinstance(error.__cause__, Image.UnidentifiedImageError):
-        found = f"no known image format (first bytes {data[:8]!r})"
+        fault = f"no known image format (first bytes {data[:8]!r})"
         advice = "replace it, or take it out of the folder"
-        return Fault(kind="not-an-image", file=path, found=found, expected=expected, advice=advice)
+        return Fault(kind="not-an-image", file=path, found=fault, expected=expected, advice=advice)
     return Fault(kind="damaged-file", file=path, found=reason, expected=expected, advice="fetch or export it again")
 
 
@@ -279,10 +279,10 @@ def _orientation(path: pathlib.Path) -> int:
 
 
 def _size_fault(
-    mask: pathlib.Path, found: tuple[int, ...], image: pathlib.Path, size: tuple[int, ...], orientation: int
+    mask: pathlib.Path, mask_size: tuple[int, ...], image: pathlib.Path, size: tuple[int, ...], orientation: int
 ) -> Iterator[Fault]:
     """Why a mask has not the size of its image, or may be turned against it."""
-    if found == size:
+    if mask_size == size:
         if orientation in (2, 3, 4) or (orientation > 4 and size[0] == size[1]):
             yield Fault(
                 kind="exif-rotation",
@@ -294,14 +294,14 @@ def _size_fault(
                 certain=False,
             )
         return
-    if found == size[::-1] and orientation > 4:
+    if mask_size == size[::-1] and orientation > 4:
         advice = (
             "the image carries an EXIF rotation that the mask was drawn without: turn the mask as the tag says, or "
             "remove the tag from the image"
         )
-    elif found == size[::-1]:
+    elif mask_size == size[::-1]:
         advice = "width and height are swapped: transpose or turn the mask, after looking at which of the two it is"
-    elif abs(found[0] * size[1] - found[1] * size[0]) <= max(*found, *size):
+    elif abs(mask_size[0] * size[1] - mask_size[1] * size[0]) <= max(*mask_size, *size):
         advice = (
             "same shape at another scale: resize one of the two; the mask by nearest neighbour only "
             "(Image.resize(size, Image.NEAREST))"
@@ -311,7 +311,7 @@ def _size_fault(
     yield Fault(
         kind="size-mismatch",
         file=mask,
-        found=f"{wxh(found)}, its image {os.fspath(image.name)} is {wxh(size)}",
+        found=f"{wxh(mask_size)}, its image {os.fspath(image.name)} is {wxh(size)}",
         expected="a mask as large as its image",
         advice=advice,
     )
