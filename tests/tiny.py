@@ -19,6 +19,7 @@ from orbax.checkpoint import v1 as ocp
 
 from scarce_jax.cpu.diffusion import Diffusion
 from scarce_jax.data.budget import Budget
+from scarce_jax.mesh import make_mesh
 from scarce_jax.methods import adversarial, auxiliary, decoupled, detailer, supervised, transfer
 from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
@@ -52,6 +53,11 @@ def little_optimised() -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_disable_most_optimizations", before)
+
+
+def mesh(devices: int = 1) -> jax.sharding.Mesh:
+    """The first so many devices."""
+    return make_mesh(jax.devices()[:devices])
 
 
 def stage(**changes: Any) -> dict[str, Any]:
@@ -129,8 +135,8 @@ def decoupled_config(
     compare: bool = False, runtime: Runtime = RUNTIME, reestimate: int = 0, **changes: Any
 ) -> decoupled.Config:
     """`changes` are of every training stage; images of 64 x 64, a pool5 of 2 x 2."""
-    given = stage(**{"size": (64, 64), **changes})
-    shared = {key: given[key] for key in ("steps", "batch", "size", "optim", "eval_batch")}
+    fields = stage(**{"size": (64, 64), **changes})
+    shared = {key: fields[key] for key in ("steps", "batch", "size", "optim", "eval_batch")}
     net = {"width": 2, "hidden": 4, "fc6_kernel": 1, "convolutions": (1,) * 5}
     augment = Augment(crop=(64, 64))
     return decoupled.Config(
@@ -159,7 +165,7 @@ def environment(devices: int = 1) -> dict[str, str]:
 
 def stored(run_dir: pathlib.Path) -> dict[str, np.ndarray]:
     """Every array that a run's training stages left, by "stage/net/path"."""
-    found = {}
+    arrays = {}
     for net in sorted(pathlib.Path(run_dir).glob("*/nets/*")):
         leaves = ocp.metadata(net.absolute()).custom_metadata["scarce_jax"]["checksums"]
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -170,5 +176,5 @@ def stored(run_dir: pathlib.Path) -> dict[str, np.ndarray]:
         # A net without BatchNorm has an empty dict of them.
         tree = {"batch_stats": {}, **traverse_util.unflatten_dict(like)}
         loaded = traverse_util.flatten_dict(checkpoint.load(net, tree), sep="/")
-        found |= {f"{net.parent.parent.name}/{net.name}/{path}": np.asarray(x) for path, x in loaded.items()}
-    return found
+        arrays |= {f"{net.parent.parent.name}/{net.name}/{path}": np.asarray(x) for path, x in loaded.items()}
+    return arrays
