@@ -64,7 +64,6 @@ def test_every_command_explains_itself(name, command):
     assert found.status == 2 and right in found.err
 
 
-@pytest.mark.subprocess
 def test_python_m_is_the_same_program():
     argv = [sys.executable, "-m", "scarce_jax", "train", CONFIGS / "supervised_scenes.py", "--dry-run", "--json"]
     found = subprocess.run(argv, env=tiny.environment(1), capture_output=True, text=True)
@@ -76,14 +75,12 @@ def test_python_m_is_the_same_program():
     assert len(found.stderr.splitlines()) == 1
 
 
-@pytest.mark.subprocess
 def test_a_reader_that_goes_away_is_no_error():
     argv = f"'{sys.executable}' -m scarce_jax --help | true; exit ${{PIPESTATUS[0]}}"
     found = subprocess.run(["bash", "-c", argv], env=tiny.environment(1), capture_output=True, text=True)
     assert (found.returncode, found.stderr) == (0, "")
 
 
-@pytest.mark.subprocess
 def test_a_script_without_a_main_guard_works(tiny_data, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
