@@ -25,9 +25,9 @@ config = penalty.Config(dataset="leaves:Leaves", segmenter=SegmenterStage(**tiny
 @pytest.fixture(scope="module")
 def blocks():
     """The README's Python files, by name."""
-    found = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert [name for name, _ in found] == ["leaves.py", "penalty.py"]
-    return dict(found)
+    files = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert [name for name, _ in files] == ["leaves.py", "penalty.py"]
+    return dict(files)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_both_are_short(blocks):
         assert 0 < len(lines) < 40
 
 
-def test_both_run_as_written(folder, tiny_nets):
+def test_both_run_as_written(folder):
     data = ["--data-dir", "data"]
     assert cli.main(["prepare", "leaves:Leaves", "--source", "photos", *data]) == 0
     assert cli.main(["check", "leaves:Leaves", *data]) == 0
