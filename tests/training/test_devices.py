@@ -6,21 +6,17 @@ import jax
 import numpy as np
 import pytest
 
-from scarce_jax import mesh as mesh_lib
 from scarce_jax import runs
+from scarce_jax.evaluation import passes
+from scarce_jax.evaluation.evaluate import MaskRows
 from scarce_jax.recipe import Views
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.inputs import TrainInput
-from scarce_jax.training.step import make_step
+from scarce_jax.training.step import make_step, step_keys
 from tests import tiny
 
 COUNTS = (1, 2, 8)
 CONFIG = tiny.supervised_config(steps=20)
-
-
-def use_devices(patch, count):
-    whole = mesh_lib.make_mesh
-    patch.setattr(mesh_lib, "make_mesh", lambda devices=None: whole(devices or jax.devices()[:count]))
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +24,8 @@ def folders(tmp_path_factory, tiny_data):
     """The same config trained on 1, 2 and 8 devices."""
     folder = tmp_path_factory.mktemp("devices")
     for count in COUNTS:
-        with pytest.MonkeyPatch.context() as patch:
-            tiny.install(patch.setattr)
-            use_devices(patch, count)
-            found = runs.train(CONFIG, folder / str(count), data_dir=tiny_data)
-            assert found["devices"] == count
+        summary = runs.train(CONFIG, folder / str(count), data_dir=tiny_data, mesh=tiny.mesh(count))
+        assert summary["devices"] == count
     return folder
 
 
@@ -45,25 +38,21 @@ def test_twenty_steps_give_equal_parameters(folders):
             np.testing.assert_allclose(other[name], array, rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_every_image_counts_once_on_any_number_of_devices(folders, tiny_data, tiny_nets):
-    found = []
-    for count in COUNTS:
-        with pytest.MonkeyPatch.context() as patch:
-            use_devices(patch, count)
-            found.append(runs.evaluate(folders / "8", data_dir=tiny_data))
-    assert [x["devices"] for x in found] == list(COUNTS) and {x["images"] for x in found} == {7}
-    matrix = np.array(found[0]["confusion"])
+def test_every_image_counts_once_on_any_number_of_devices(folders, tiny_data):
+    figures = [runs.evaluate(folders / "8", data_dir=tiny_data, mesh=tiny.mesh(count)) for count in COUNTS]
+    assert [x["devices"] for x in figures] == list(COUNTS) and {x["images"] for x in figures} == {7}
+    matrix = np.array(figures[0]["confusion"])
     assert (matrix.sum(0) > 0).sum() >= 3  # Not the background alone is predicted.
-    for other in found[1:]:
+    for other in figures[1:]:
         np.testing.assert_array_equal(other["confusion"], matrix)
-        assert other["miou_at_size"] == found[0]["miou_at_size"]
+        assert other["miou_at_size"] == figures[0]["miou_at_size"]
     # 7 is divided neither by the batch of 2 nor by 8 devices: the fine masks tell how many pixels there are.
     session, _, _ = runs.open_run(folders / "8", tiny_data)
-    rows = session.measurement(session.recipe.results["segmenter"])._rows.rows
+    rows = session.inputs.open(session.recipe.results["segmenter"].source)
     assert matrix.sum() == sum((rows.example(k)["label"] != 255).sum() for k in range(7))
 
 
-def test_results_that_differ_in_their_nets_alone_are_measured_by_one_program(folders, tiny_data, tiny_nets):
+def test_results_that_differ_in_their_nets_alone_are_measured_by_one_program(folders, tiny_data):
     session, _, _ = runs.open_run(folders / "1", tiny_data)
     item = session.recipe.results["segmenter"]
     measurement = session.measurement(item)
@@ -75,47 +64,46 @@ def test_results_that_differ_in_their_nets_alone_are_measured_by_one_program(fol
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_the_compiled_programs_split_their_rows_over_all_devices(folders, tiny_data, tiny_nets, monkeypatch, count):
-    use_devices(monkeypatch, count)
-    session, _, _ = runs.open_run(folders / "1", tiny_data)
+def test_the_compiled_programs_split_their_rows_over_all_devices(folders, tiny_data, count):
+    session, _, _ = runs.open_run(folders / "1", tiny_data, tiny.mesh(count))
     item = session.recipe.results["segmenter"]
     measurement, nets = session.measurement(item), session.nets(item)
-    for number, (canvas, rows) in enumerate(measurement.batches()):
-        compiled = measurement.scorer.compiled.lower(nets, rows, {}).compile()
-        assert_split(compiled.input_shardings[0][1], rows, 2 * count, read={"0/image"})
+    images = MaskRows(session.inputs.open(item.source), composite=False)
+    batches = passes.batches(images.__getitem__, images.groups(), batch=2, mesh=session.mesh, threads=1)
+    for number, (canvas, _, rows) in enumerate(batches):
+        scaled = {name: array for name, array in rows.items() if "/" in name}
+        compiled = measurement.scorer.compiled.lower(nets, scaled, {}).compile()
+        assert_split(compiled.input_shardings[0][1], scaled, 2 * count, count, read={"0/image"})
         scores = measurement.scorer(nets, rows, {})
         counted = measurement.counter.lower(scores, rows, canvas=canvas).compile()
-        assert_split(counted.input_shardings[0][0], scores, 2 * count)
-        assert_split(counted.input_shardings[0][1], rows, 2 * count, read={"truth", "label", "counts"})
+        assert_split(counted.input_shardings[0][0], scores, 2 * count, count)
+        assert_split(counted.input_shardings[0][1], rows, 2 * count, count, read={"truth", "label", "counts"})
         assert int(np.asarray(rows["counts"]).sum()) == min(7 - 2 * count * number, 2 * count)
         assert all(s.is_fully_replicated for s in jax.tree.leaves(compiled.input_shardings[0][0]))
 
     stage = session.recipe.stage("segmenter")
     source = stage.sources["labelled"]
     inputs = {"labelled": TrainInput(source, session.inputs.open(source), 0, "x", session.mesh, 1, resident=False)}
-    txs = state_lib.transformations(stage.nets, 20)
-    state = state_lib.init_state(stage.nets, txs, 0, "segmenter", {}, session.mesh)
+    state = state_lib.init_state(stage.nets, 20, 0, "segmenter", {}, session.mesh)
     draws = {"labelled": next(inputs["labelled"].batches(0, 1))}
-    keys = {"labelled": inputs["labelled"].key, "loss": inputs["labelled"].key}
-    keys = jax.device_put(keys, mesh_lib.replicated(session.mesh))
-    compiled = make_step(stage, txs, inputs, session.mesh).lower(state, draws, keys, {}).compile()
+    keys = step_keys(inputs, 0, "segmenter", session.mesh)
+    compiled = make_step(stage, 20, inputs, session.mesh).lower(state, draws, keys, {}).compile()
     shardings = compiled.input_shardings[0]
-    assert_split(shardings[1], draws, 8)
+    assert_split(shardings[1], draws, 8, count)
     assert all(s.is_fully_replicated for s in jax.tree.leaves((shardings[0], compiled.output_shardings)))
 
 
-def assert_split(shardings, arrays, rows, read=None):
+def assert_split(shardings, arrays, rows, count, read=None):
     """Every array lies, and is expected by the program, in equal and different parts on all devices.
 
     Args:
       read: where a program does not read all arrays, and so says nothing of the others, some that it does.
     """
-    count = len(mesh_lib.make_mesh().devices)
     expected = jax.tree.flatten_with_path(shardings)[0]
-    given = dict(jax.tree.flatten_with_path(arrays)[0])
-    assert len(expected) == len(given) if read is None else read <= {path[-1].key for path, _ in expected}
+    placed = dict(jax.tree.flatten_with_path(arrays)[0])
+    assert len(expected) == len(placed) if read is None else read <= {path[-1].key for path, _ in expected}
     for path, sharding in expected:
-        array = given[path]
+        array = placed[path]
         assert sharding.is_equivalent_to(array.sharding, array.ndim)
         assert len(sharding.device_set) == count and sharding.is_fully_replicated == (count == 1)
         assert array.shape[0] == rows
