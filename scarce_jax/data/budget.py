@@ -14,7 +14,7 @@ import numpy as np
 
 from scarce_jax.data.categories import SPLIT_SETS, expand, is_strong
 from scarce_jax.data.manifest import Manifest
-from scarce_jax.data.schema import CALLED
+from scarce_jax.data.schema import FIELD_WORDS
 from scarce_jax.errors import InputError, nearest
 
 _GOLDEN = 0.6180339887498949
@@ -112,7 +112,7 @@ def draw_manifest(
     order = _draw_order(ids, budget)
     named = expand(budget.strong_categories)
     strong = _strong_classes(named, classes)
-    lacking = {field: set((lacking or {}).get(field, ())) for field in CALLED}
+    lacking = {field: set((lacking or {}).get(field, ())) for field in FIELD_WORDS}
     eligible = [i for i in order if i not in lacking["fine"]]
     if named:
         eligible = [i for i in eligible if is_strong(row[i], strong)]
