@@ -263,7 +263,7 @@ def _listed(
         raise InputError(
             f"budget.fine is {path!r}: not a number, a fraction or 'all', and not a readable text file of ids ({error})"
         ) from error
-    found: dict[str, None] = {}
+    listed: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -277,10 +277,10 @@ def _listed(
             )
         if known in without_mask:
             raise InputError(f"{path}, line {number}: {known!r} has no fine mask; take it from the list")
-        found[known] = None
-    if not found:
+        listed[known] = None
+    if not listed:
         raise InputError(f"{path}: no ids in it; expected one a line")
-    return list(found)
+    return list(listed)
 
 
 def _names(line: str, split: str) -> Iterator[str]:

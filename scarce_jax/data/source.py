@@ -300,11 +300,11 @@ def stream(
 
 def load_all(rows: Rows, threads: int) -> Row:
     """Every row, stacked: arrays with a leading axis of len(rows)."""
-    made: Row | None = None
+    arrays: Row | None = None
     source = grain.MapDataset.source(_Source(len(rows), rows.__getitem__, "rows"))
     for k, row in enumerate(source.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=16))):
-        if made is None:
-            made = {key: np.empty((len(rows), *np.shape(v)), np.asarray(v).dtype) for key, v in row.items()}
+        if arrays is None:
+            arrays = {key: np.empty((len(rows), *np.shape(v)), np.asarray(v).dtype) for key, v in row.items()}
         for key, value in row.items():
-            made[key][k] = value
-    return made
+            arrays[key][k] = value
+    return arrays
