@@ -27,7 +27,7 @@ from step_time import measure
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.builders import prepare
 from scarce_jax.data.images import read_image, write_png
-from scarce_jax.data.source import Reader, Rows, stream
+from scarce_jax.data.source import ExampleField, Reader, Rows, stream
 from scarce_jax.ops.augment import MEAN, STD, Augment, augment
 from scarce_jax.recipe import Source
 from scarce_jax.training.inputs import TrainInput, make_batch
@@ -182,7 +182,7 @@ def main() -> None:
             prepare("camvid", root / f"prepared_{kind}", source=place)
             reader = Reader("camvid", "train", str(root / f"prepared_{kind}"))
             indices = range(min(options.images, len(reader)))
-            rows = Rows(reader=reader, indices=indices, labels=("fine",), size=SIZE)
+            rows = Rows(reader=reader, indices=indices, labels=(ExampleField("fine"),), size=SIZE)
             found = {"one_thread": decoding(rows, seconds)}
             for threads in sorted(set(options.workers)):
                 found[f"stream_{threads}"] = streaming(rows, batch, threads, seconds)

@@ -14,7 +14,7 @@ import numpy as np
 
 from scarce_jax.data.categories import SPLIT_SETS, expand, is_strong
 from scarce_jax.data.manifest import Manifest
-from scarce_jax.data.schema import CALLED
+from scarce_jax.data.schema import FIELD_WORDS
 from scarce_jax.errors import InputError, nearest
 
 _GOLDEN = 0.6180339887498949
@@ -112,7 +112,7 @@ def draw_manifest(
     order = _draw_order(ids, budget)
     named = expand(budget.strong_categories)
     strong = _strong_classes(named, classes)
-    lacking = {field: set((lacking or {}).get(field, ())) for field in CALLED}
+    lacking = {field: set((lacking or {}).get(field, ())) for field in FIELD_WORDS}
     eligible = [i for i in order if i not in lacking["fine"]]
     if named:
         eligible = [i for i in eligible if is_strong(row[i], strong)]
@@ -263,7 +263,7 @@ def _listed(
         raise InputError(
             f"budget.fine is {path!r}: not a number, a fraction or 'all', and not a readable text file of ids ({error})"
         ) from error
-    found: dict[str, None] = {}
+    listed: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -277,10 +277,10 @@ def _listed(
             )
         if known in without_mask:
             raise InputError(f"{path}, line {number}: {known!r} has no fine mask; take it from the list")
-        found[known] = None
-    if not found:
+        listed[known] = None
+    if not listed:
         raise InputError(f"{path}: no ids in it; expected one a line")
-    return list(found)
+    return list(listed)
 
 
 def _names(line: str, split: str) -> Iterator[str]:

@@ -100,8 +100,8 @@ def parts_done(folder: str | os.PathLike) -> set[int]:
 
 
 def _parts(folder: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
-    found = ((_NAME_PATTERN.fullmatch(path.name), path) for path in folder.iterdir())
-    return sorted((int(match[1]), path) for match, path in found if match)
+    matches = ((_NAME_PATTERN.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted((int(match[1]), path) for match, path in matches if match)
 
 
 def _read_record(path: pathlib.Path, position: int) -> bytes:

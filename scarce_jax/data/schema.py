@@ -13,7 +13,7 @@ LABEL_FIELDS = ("fine", "coarse")
 OPTIONAL = (*LABEL_FIELDS, "tags")
 """Fields that an example may lack: stored masks are 255 then, and tags 0."""
 
-CALLED = {"fine": "fine mask", "coarse": "coarse mask", "tags": "list of tags"}
+FIELD_WORDS = {"fine": "fine mask", "coarse": "coarse mask", "tags": "list of tags"}
 """What messages call them."""
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from scarce_jax.data.builders.prepared import load_prepared, prepare_command
 from scarce_jax.data.images import resize_image, resize_label, wxh
 from scarce_jax.data.index import Index, index_path
+from scarce_jax.data.records import Records
 from scarce_jax.data.schema import IGNORE, LABEL_FIELDS
 from scarce_jax.errors import InputError
 
@@ -146,36 +147,32 @@ class Example(Mapping[str, Any]):
 
 @dataclasses.dataclass(frozen=True)
 class RecordField:
-    """A field of an inference pass's records, joined by example id.
+    """A field of an inference pass's records, joined by example id; or with `read` what that makes of an entry."""
 
-    With `confidence`, the name of a uint8 field beside it, only the pixels where that is at least `threshold` (0..1)
-    of 255 keep their value; the others are IGNORE.
-    """
-
-    records: Any  # data.records.Records; Any keeps this module importable without array_record's reader.
+    records: Records
     name: str
-    confidence: str | None = None
-    threshold: float = 0.0
+    read: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
 
-    def get(self, example_id: str) -> np.ndarray | None:
-        if example_id not in self.records.ids:
+    def get(self, example: Mapping[str, Any]) -> np.ndarray | None:
+        """The example's array, of its own shape; None without an entry."""
+        if example["id"] not in self.records.ids:
             return None
-        entry = self.records.read(example_id)
-        if self.confidence is None:
-            return entry[self.name]
-        trusted = entry[self.confidence] >= 255 * self.threshold
-        return np.where(trusted, entry[self.name], np.uint8(IGNORE))
+        entry = self.records.read(example["id"])
+        return entry[self.name] if self.read is None else self.read(entry)
 
 
 @dataclasses.dataclass(frozen=True)
-class GrantedField:
-    """A field of the dataset that only these examples may show: those to which a label budget grants it."""
+class ExampleField:
+    """A field of the dataset; with `ids` only these examples show it: those to which a label budget grants it."""
 
     name: str
-    ids: frozenset[str]
+    ids: frozenset[str] | None = None
+
+    def get(self, example: Example) -> np.ndarray | None:
+        return example[self.name] if self.ids is None or example["id"] in self.ids else None
 
 
-Field = str | RecordField | GrantedField
+Field = ExampleField | RecordField
 
 
 @dataclasses.dataclass
@@ -214,30 +211,22 @@ class Rows:
         """Row k's example as it was prepared, with `label` and record fields joined, nothing resized.
 
         Raises:
-          InputError: nothing that `labels` names exists for it.
+          InputError: it lacks a field, or all of `labels`.
         """
         example = self.reader.read(self.indices[k])
-        made = {"image": example["image"], "id": example["id"]}
+        arrays = {"image": example["image"], "id": example["id"]}
         for field in self.fields:
-            made[_field_name(field)] = self._value(example, field, required=True)
+            arrays[field.name] = self._first(example, (field,))
         if self.labels:
-            values = (self._value(example, label, required=False) for label in self.labels)
-            label = next((v for v in values if v is not None), None)
-            if label is None:
-                wanted = [_field_name(label) for label in self.labels]
-                raise InputError(f"dataset {self.reader.dataset}: example {example['id']} has none of {wanted}")
-            made["label"] = label
-        return made
+            arrays["label"] = self._first(example, self.labels)
+        return arrays
 
-    def _value(self, example: Mapping[str, Any], field: Field, required: bool) -> np.ndarray | None:
-        if isinstance(field, RecordField):
-            value = field.get(example["id"])
-        elif isinstance(field, GrantedField):
-            value = example.get(field.name) if example["id"] in field.ids else None
-        else:
-            value = example.get(field)
-        if value is None and required:
-            raise InputError(f"dataset {self.reader.dataset}: example {example['id']} has no {_field_name(field)!r}")
+    def _first(self, example: Example, fields: Sequence[Field]) -> np.ndarray:
+        """Of the first of the fields that the example has."""
+        value = next((value for field in fields if (value := field.get(example)) is not None), None)
+        if value is None:
+            names = " or ".join(repr(field.name) for field in fields)
+            raise InputError(f"dataset {self.reader.dataset}: example {example['id']} has no {names}")
         return value
 
     @staticmethod
@@ -256,10 +245,6 @@ class Rows:
     def __getitem__(self, k: int) -> Row:
         example = self.example(k)
         return self.sized(example, self.size or example["image"].shape[:2], self.canvas)
-
-
-def _field_name(field: Field) -> str:
-    return field if isinstance(field, str) else field.name
 
 
 def _pad(array: np.ndarray, canvas: tuple[int, int], fill: int) -> np.ndarray:
@@ -315,11 +300,11 @@ def stream(
 
 def load_all(rows: Rows, threads: int) -> Row:
     """Every row, stacked: arrays with a leading axis of len(rows)."""
-    made: Row | None = None
+    arrays: Row | None = None
     source = grain.MapDataset.source(_Source(len(rows), rows.__getitem__, "rows"))
     for k, row in enumerate(source.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=16))):
-        if made is None:
-            made = {key: np.empty((len(rows), *np.shape(v)), np.asarray(v).dtype) for key, v in row.items()}
+        if arrays is None:
+            arrays = {key: np.empty((len(rows), *np.shape(v)), np.asarray(v).dtype) for key, v in row.items()}
         for key, value in row.items():
-            made[key][k] = value
-    return made
+            arrays[key][k] = value
+    return arrays

@@ -59,7 +59,7 @@ class MaskRows:
         height, width = example["image"].shape[:2]
         canvas = native_canvas(height, width)
         size = self.rows.size or (height, width)
-        overlay = example["coarse"] if self.composite else self.given and self.given.get(example["id"])
+        overlay = example["coarse"] if self.composite else self.given and self.given.get(example)
         masks = {"label": example["label"]} | ({} if overlay is None else {"coarse": overlay})
         inputs = {key: value for key, value in example.items() if key != "label"}
         row = self.rows.sized(masks, size, self.rows.size or canvas)

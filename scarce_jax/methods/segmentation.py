@@ -16,7 +16,7 @@ from scarce_jax.losses import cross_entropy, inverse_log_weights
 from scarce_jax.methods import common
 from scarce_jax.methods.common import FREQUENCIES, SEGMENTER, SegmenterStage
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
-from scarce_jax.recipe import Artifact, Confident, Eval, NetState, Out, Train, Turn
+from scarce_jax.recipe import Artifact, Eval, NetState, Out, Read, Train, Turn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def train_segmenter(
     module: nn.Module,
     *,
     ids: str | Artifact | tuple[str | Artifact, ...] = "fine",
-    labels: tuple[str | Artifact | Confident, ...] = ("fine",),
+    labels: tuple[str | Artifact | Read, ...] = ("fine",),
     fields: tuple[str, ...] = ("image",),
     having: tuple[str, ...] = (),
     take: int | None = None,

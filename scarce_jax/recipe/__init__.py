@@ -1,7 +1,7 @@
 """The vocabulary of a method: stages, sources and results as values; nothing here runs anything."""
 
 from scarce_jax.recipe.origins import FromRun, Pretrained, parse_origin
-from scarce_jax.recipe.sources import Artifact, Confident, Source, id_parts
+from scarce_jax.recipe.sources import Artifact, Confident, Read, Source, id_parts
 from scarce_jax.recipe.stages import (
     Epochs,
     Eval,
@@ -38,6 +38,7 @@ __all__ = [
     "Out",
     "Predict",
     "Pretrained",
+    "Read",
     "Recipe",
     "Records",
     "Source",

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
+from scarce_jax.data.schema import IGNORE
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Artifact:
@@ -21,18 +23,40 @@ class Artifact:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Confident:
-    """Inferred labels, used where they are confident enough and ignored elsewhere.
+class Read:
+    """An array made of a whole entry of records when a row is read, so that another `read` infers nothing again.
 
     Attributes:
-      label, confidence: fields of records: class ids, and a confidence of 0..255.
-      threshold: the least confidence, 0..1, at which a pixel counts: 0 keeps all, above 1 none. It is applied when the
-        records are read, so another threshold infers nothing again.
+      artifact: the records, and the field after which the array is named in messages.
+      read: `(entry) -> array`, with an entry's arrays by field; a frozen dataclass with `__call__`, or a function of a
+        module. It is part of the fingerprint of the stages that read, and not of the one that inferred.
     """
 
-    label: Artifact
-    confidence: Artifact
+    artifact: Artifact
+    read: Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+    def __str__(self) -> str:
+        return f"{self.artifact} ({self.read})"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Confident:
+    """The reader of labels where they are confident enough: `(entry) -> uint8 [H, W]`, IGNORE elsewhere.
+
+    Attributes:
+      label, confidence: fields of an entry, uint8 [H, W]: class ids, and a confidence of 0..255.
+      threshold: the least confidence, 0..1, at which a pixel counts: 0 takes all, above 1 none.
+    """
+
+    label: str = "label"
+    confidence: str = "confidence"
     threshold: float
+
+    def __call__(self, entry: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.where(entry[self.confidence] >= 255 * self.threshold, entry[self.label], np.uint8(IGNORE))
+
+    def __str__(self) -> str:
+        return f"where {self.confidence} is at least {self.threshold:g}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +68,7 @@ class Source:
       ids: a role of the label budget ("fine", "coarse", "tags", "unlabelled"), "all" for the whole split, an Artifact
         whose record ids are taken, or a tuple of those: their union.
       take: only the first so many of them.
-      fields: further fields of the example that a row carries: "coarse", "fine", "tags", or record fields.
+      fields: further fields of the example that a row carries: "coarse", "fine", "tags", or fields of records.
       labels: in order of preference, what may stand in `label`: an example takes the first it has.
       having: fields that an example must have although its row does not carry them. Examples that lack one, a field of
         `fields` or every label are left out.
@@ -61,7 +85,7 @@ class Source:
     ids: str | Artifact | tuple[str | Artifact, ...] = "all"
     take: int | None = None
     fields: tuple[str | Artifact, ...] = ()
-    labels: tuple[str | Artifact | Confident, ...] = ()
+    labels: tuple[str | Artifact | Read, ...] = ()
     having: tuple[str, ...] = ()
     batch: int
     size: tuple[int, int] | None = None

@@ -181,7 +181,7 @@ def show_inferred(
 def _native(rows: Rows, field: RecordField, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The inferred mask of a row at its image's size, and the true one."""
     example = rows.example(k)
-    return resize_label(field.get(example["id"]), example["label"].shape), example["label"]
+    return resize_label(field.get(example), example["label"].shape), example["label"]
 
 
 def _mious(counts: np.ndarray, session: Session) -> list[float | None]:

@@ -19,10 +19,10 @@ from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.order import Order
 from scarce_jax.data.records import Records
-from scarce_jax.data.schema import CALLED
-from scarce_jax.data.source import Field, GrantedField, Reader, RecordField, Rows, load_all, stream
+from scarce_jax.data.schema import FIELD_WORDS
+from scarce_jax.data.source import ExampleField, Field, Reader, RecordField, Rows, load_all, stream
 from scarce_jax.errors import InputError
-from scarce_jax.recipe import Artifact, Confident, Recipe, Source, id_parts
+from scarce_jax.recipe import Artifact, Read, Recipe, Source, id_parts
 from scarce_jax.training.state import named_key
 
 log = logging.getLogger("scarce_jax")
@@ -44,7 +44,7 @@ class Inputs:
     def __post_init__(self):
         self.reader = functools.lru_cache(maxsize=None)(self._reader)
         self.records = functools.lru_cache(maxsize=None)(self._records)
-        self._told: set[str] = set()
+        self._warnings: set[str] = set()
 
     def _reader(self, dataset: str, split: str) -> Reader:
         return Reader(dataset, split, self.data_dir)
@@ -62,34 +62,37 @@ class Inputs:
           InputError: there are none, or fewer than it takes.
         """
         where = f"{source.dataset}/{source.split}"
-        given = tuple(dict.fromkeys(name for part in id_parts(source) for name in self._part(source, part)))
-        kind = " and ".join(x if isinstance(x, str) else f"{x.stage} records" for x in id_parts(source))
-        ids, lacking = given, []
+        parts = id_parts(source)
+        candidates = tuple(dict.fromkeys(name for part in parts for name in self._part(source, part)))
+        kind = " and ".join(part if isinstance(part, str) else f"{part.stage} records" for part in parts)
+        ids, lacking = candidates, []
         for fields in (*((field,) for field in (*source.fields, *source.having)), source.labels):
-            having = [self._having(field, source, fields is source.labels, hidden_truth) for field in fields]
-            left = tuple(i for i in ids if any(i in one for one in having)) if fields else ids
+            holders = [self._holders(field, source, fields is source.labels, hidden_truth) for field in fields]
+            left = tuple(name for name in ids if any(name in having for having in holders)) if fields else ids
             if len(left) < len(ids):
-                lacking.append(" or ".join(map(_called, fields)))
+                lacking.append(" or ".join(map(_in_words, fields)))
             ids = left
         if lacking:
             what = ", ".join(dict.fromkeys(lacking))
             if not ids:
                 raise InputError(
-                    f"{where}: none of its {len(given)} images ({kind}) has all that is read here; they lack: {what}; "
-                    f"add some to the source and prepare it with --again, or read another split"
+                    f"{where}: none of its {len(candidates)} images ({kind}) has all that is read here; they lack: "
+                    f"{what}; add some to the source and prepare it with --again, or read another split"
                 )
-            gone = len(given) - len(ids)
-            self._tell(f"{where}: {gone} of {len(given)} images ({kind}) are left out because they lack: {what}")
+            out = len(candidates) - len(ids)
+            self._warn_once(
+                f"{where}: {out} of {len(candidates)} images ({kind}) are left out because they lack: {what}"
+            )
         if source.take is not None:
             if source.take > len(ids):
                 raise InputError(f"{source.take} {kind} images asked of {where}, which has {len(ids)}")
             ids = ids[: source.take]
         if not ids:
             reader = self.reader(source.dataset, source.split)
-            if source.ids in CALLED and not reader.has[source.ids].any():
+            if source.ids in FIELD_WORDS and not reader.has[source.ids].any():
                 raise InputError(
-                    f"{where}: none of its {len(reader)} images has a {CALLED[source.ids]}, and a stage reads those "
-                    f"that have; add some to the source and prepare it with --again"
+                    f"{where}: none of its {len(reader)} images has a {FIELD_WORDS[source.ids]}, and a stage reads "
+                    f"those that have; add some to the source and prepare it with --again"
                 )
             raise InputError(f"no {kind!r} images in {where}; check the budget")
         return ids
@@ -102,24 +105,33 @@ class Inputs:
             return self.reader(source.dataset, source.split).ids
         return self.manifest.roles[part]
 
-    def _having(
-        self, field: str | Artifact | Confident, source: Source, as_label: bool, hidden_truth: bool
+    def _holders(
+        self, field: str | Artifact | Read, source: Source, is_label: bool, hidden_truth: bool
     ) -> Container[str]:
-        """The ids of the examples that have a field, of a label those to which the budget grants it."""
-        if isinstance(field, Confident):
-            field = field.label
-        if isinstance(field, Artifact):
-            return frozenset(self.ids(self.recipe.stage(field.stage).source))
-        opened = self._label(source, field, hidden_truth) if as_label else field
-        if isinstance(opened, GrantedField):
-            return opened.ids
+        """The ids of the examples that have a field; of a label those to which the budget grants it."""
+        if not isinstance(field, str):
+            return frozenset(self.ids(self.recipe.stage(_artifact(field).stage).source))
+        granted = self._granted(source, field, hidden_truth) if is_label else None
+        if granted is not None:
+            return granted
         reader = self.reader(source.dataset, source.split)
         return reader.index.keys() - reader.lacking[field]
 
-    def _tell(self, message: str) -> None:
-        """Logs a message the first time."""
-        if message not in self._told:
-            self._told.add(message)
+    def _granted(self, source: Source, label: str, hidden_truth: bool) -> frozenset[str] | None:
+        """The ids of the examples to which the budget grants a label; None where it restricts nothing.
+
+        It restricts the split that it is about, unless a source reads "all" of it.
+        """
+        manifest = self.manifest
+        if hidden_truth or manifest is None or label not in manifest.roles or "all" in id_parts(source):
+            return None
+        if (manifest.dataset, manifest.split) != (source.dataset, source.split):
+            return None
+        return frozenset(manifest.roles[label])
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warnings:
+            self._warnings.add(message)
             log.warning(message)
 
     def open(self, source: Source, hidden_truth: bool = False) -> Rows:
@@ -128,32 +140,31 @@ class Inputs:
         return Rows(
             reader=reader,
             indices=[reader.index[name] for name in self.ids(source, hidden_truth)],
-            fields=tuple(self.field(f) for f in source.fields),
-            labels=tuple(self._label(source, f, hidden_truth) for f in source.labels),
+            fields=tuple(self.field(field) for field in source.fields),
+            labels=tuple(self._label(source, label, hidden_truth) for label in source.labels),
             size=source.size,
         )
 
-    def _label(self, source: Source, label: str | Artifact | Confident, hidden_truth: bool) -> Field:
-        if isinstance(label, Confident):
-            records = self.records(label.label.stage)
-            return RecordField(records, label.label.name, label.confidence.name, label.threshold)
-        manifest = self.manifest
-        if hidden_truth or manifest is None or label not in manifest.roles or "all" in id_parts(source):
-            return self.field(label)
-        # In the split that the budget is about, a label is there for those it grants it to; "all" looks behind it.
-        if (manifest.dataset, manifest.split) != (source.dataset, source.split):
-            return self.field(label)
-        return GrantedField(label, frozenset(manifest.roles[label]))
+    def _label(self, source: Source, label: str | Artifact | Read, hidden_truth: bool) -> Field:
+        field = self.field(label)
+        if isinstance(field, ExampleField):
+            return dataclasses.replace(field, ids=self._granted(source, field.name, hidden_truth))
+        return field
 
-    def field(self, field: str | Artifact) -> Field:
+    def field(self, field: str | Artifact | Read) -> Field:
         """A field of the example, or of the records of a stage, joined by example id."""
-        return RecordField(self.records(field.stage), field.name) if isinstance(field, Artifact) else field
+        if isinstance(field, str):
+            return ExampleField(field)
+        artifact = _artifact(field)
+        return RecordField(self.records(artifact.stage), artifact.name, field.read if field is not artifact else None)
 
 
-def _called(field: str | Artifact | Confident) -> str:
-    if isinstance(field, Confident):
-        field = field.label
-    return CALLED[field] if isinstance(field, str) else str(field)
+def _artifact(field: Artifact | Read) -> Artifact:
+    return field.artifact if isinstance(field, Read) else field
+
+
+def _in_words(field: str | Artifact | Read) -> str:
+    return FIELD_WORDS[field] if isinstance(field, str) else str(_artifact(field))
 
 
 class TrainInput:

@@ -19,8 +19,6 @@ from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.recipe import (
-    Artifact,
-    Confident,
     Infer,
     Recipe,
     Source,
@@ -230,17 +228,11 @@ def _infer(session: Session, stage: Infer, rows: Rows, stop: StopSignal) -> dict
 
 def _log_source(stage: Stage, name: str, source: Source, count: int) -> dict[str, Any]:
     """Logs which split, how many images and which labels a stage reads; users of staged recipes get lost there."""
-    labels = [_label_text(label) for label in source.labels]
+    labels = [str(label) for label in source.labels]
     ids = " and ".join(part if isinstance(part, str) else f"{part.stage} records" for part in id_parts(source))
     where = f"{source.dataset}/{source.split}, {count} images ({ids})"
     log.info("%s reads %s: %s, labels %s", stage.name, name, where, " or ".join(labels) or "none")
     return {"dataset": source.dataset, "split": source.split, "ids": ids, "images": count, "labels": labels}
-
-
-def _label_text(label: str | Artifact | Confident) -> str:
-    if isinstance(label, Confident):
-        return f"{label.label} where {label.confidence} is at least {label.threshold:g}"
-    return str(label)
 
 
 def _outcome(done: Mapping[str, Any]) -> str:

@@ -176,3 +176,12 @@ def test_many_parts_need_no_open_files(tmp_path):
     handles = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
     targets = [os.readlink(handle) for handle in handles if os.path.lexists(handle)]
     assert not [target for target in targets if target.startswith(str(tmp_path))]
+
+
+def test_entries_are_compressed_and_each_has_its_own_shape(tmp_path):
+    entries = [(str(k), {"maps": np.full((64 + k, 300 - k), k, np.float32)}) for k in range(PART)]
+    path = write_part(tmp_path, 0, entries)
+    assert path.stat().st_size < sum(arrays["maps"].nbytes for _, arrays in entries) / 10
+    records = Records(tmp_path)
+    for example_id, arrays in entries:
+        assert_equal(records.read(example_id), arrays)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scarce_jax.data.figures import summarise
-from scarce_jax.data.source import Rows
+from scarce_jax.data.source import ExampleField, Rows
 from scarce_jax.evaluation.evaluate import MaskEvaluation, choose_labels
 from scarce_jax.evaluation.views import native_canvas
 from scarce_jax.mesh import make_mesh
@@ -35,7 +35,8 @@ def fake_rows(shapes, size=SIZE, seed=0):
 
     ids, sizes = [str(k) for k in range(len(shapes))], np.array(shapes, np.int32)
     reader = types.SimpleNamespace(read=example, ids=ids, sizes=sizes, dataset="fake")
-    return Rows(reader=reader, indices=range(len(shapes)), fields=("coarse",), labels=("fine",), size=size)
+    coarse, fine = ExampleField("coarse"), ExampleField("fine")
+    return Rows(reader=reader, indices=range(len(shapes)), fields=(coarse,), labels=(fine,), size=size)
 
 
 def scores(nets, batch, consts):
@@ -154,7 +155,7 @@ def test_the_toy_of_the_coarse_mask_scores_a_half():
             "coarse": np.array([[0, 255, 1, 255]], np.uint8), "id": "toy",
         }, ids=["toy"], sizes=np.array([[1, 4]]), dataset="fake",
     )  # fmt: skip
-    rows = Rows(reader=shape, indices=[0], fields=("coarse",), labels=("fine",), size=None)
+    rows = Rows(reader=shape, indices=[0], fields=(ExampleField("coarse"),), labels=(ExampleField("fine"),), size=None)
     native, _ = measurement(rows, predict=None, composite=True)({}, {})
     figures = summarise(native, [f"c{k}" for k in range(CLASSES)])
     assert figures["per_class"] == {"c0": 0.5, "c1": 0.5, "c2": None, "c3": None} and figures["miou"] == 0.5

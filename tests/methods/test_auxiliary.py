@@ -16,7 +16,7 @@ from scarce_jax.data.records import Records
 from scarce_jax.data.source import Example
 from scarce_jax.errors import InputError
 from scarce_jax.methods import auxiliary
-from scarce_jax.recipe import Artifact, Confident, NetState
+from scarce_jax.recipe import Artifact, Confident, NetState, Read
 from scarce_jax.training import infer
 from tests import tiny
 
@@ -137,9 +137,8 @@ def test_what_it_is_compared_with_takes_as_many_steps():
     for name in ("semi", "labelled_long", "all_labels", "adversarial"):
         assert stages[name].keys_as == "segmenter"
     semi = stages["semi"].sources["labelled"]
-    trusted = semi.labels[1]
-    assert semi.labels[0] == "fine" and isinstance(trusted, Confident)
-    assert trusted.threshold == 0.3 and trusted.label == Artifact(stage="pseudo_labels", name="label")
+    pseudo = Artifact(stage="pseudo_labels", name="label")
+    assert semi.labels == ("fine", Read(artifact=pseudo, read=Confident(threshold=0.3)))
     assert stages["labelled_long"].sources["labelled"].ids == "fine"
 
 
@@ -157,7 +156,7 @@ def test_labelled_images_may_have_a_share_of_every_batch(tiny_nets):
     labelled, pseudo = semi.sources["labelled"], semi.sources["pseudo"]
     assert (labelled.ids, labelled.labels, labelled.batch) == ("fine", ("fine",), 3)
     assert pseudo.ids == Artifact(stage="pseudo_labels", name="label") and pseudo.batch == 5
-    assert [type(label) for label in pseudo.labels] == [Confident]
+    assert [label.read for label in pseudo.labels] == [Confident(threshold=config.semi.threshold)]
 
     # The loss is that of both together: with either source's rows alone it is another one.
     union = auxiliary.recipe(tiny.auxiliary_config(), SCENES).stage("semi")

@@ -59,12 +59,12 @@ def draws(stage, rows, mesh, seed=0):
 
 
 def test_both_see_the_same_images_in_the_same_order_under_the_same_augmentation(tiny_data):
-    from scarce_jax.data.source import Reader, Rows
+    from scarce_jax.data.source import ExampleField, Reader, Rows
     from scarce_jax.mesh import make_mesh
 
     recipe = detailer.recipe(tiny.detailer_config(compare=True, student=True), SCENES)
     reader, mesh = Reader("scenes", "train", str(tiny_data)), make_mesh()
-    rows = Rows(reader=reader, indices=range(12), labels=("fine",), size=(32, 32))
+    rows = Rows(reader=reader, indices=range(12), labels=(ExampleField("fine"),), size=(32, 32))
     found = {s.name: draws(s, rows, mesh) for s in recipe.stages if s.name != "detail"}
     for one, other in (("detailer", "classifier"), ("student_detailed", "student_coarse")):
         for a, b in zip(found[one], found[other], strict=True):

@@ -15,7 +15,7 @@ from scarce_jax import recipe as recipe_lib
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import load_info, prepare
 from scarce_jax.data.records import PART, Records
-from scarce_jax.data.source import Reader, Rows, load_all
+from scarce_jax.data.source import ExampleField, Reader, Rows, load_all
 from scarce_jax.errors import InputError
 from scarce_jax.mesh import make_mesh
 from scarce_jax.methods.common import image_input, unaugmented
@@ -218,7 +218,7 @@ def finished(tmp_path_factory, carry_out):
 
 def encoder_output(folder, data, stats):
     """Every training image and its features by Flax alone, with given statistics."""
-    rows = Rows(Reader(DATASET, "train", str(data)), range(IMAGES), labels=("fine",), size=SIZE)
+    rows = Rows(Reader(DATASET, "train", str(data)), range(IMAGES), labels=(ExampleField("fine"),), size=SIZE)
     stored = tiny.stored(folder)
     params = {
         module: {

@@ -10,10 +10,11 @@ import pytest
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.datasets import SCENES
+from scarce_jax.data.records import write_part
 from scarce_jax.data.source import stream
 from scarce_jax.errors import InputError
 from scarce_jax.ops.augment import Augment, augment
-from scarce_jax.recipe import Recipe, Source
+from scarce_jax.recipe import Artifact, Confident, Infer, Read, Recipe, Source
 from scarce_jax.training.inputs import Inputs, TrainInput, fits, make_batch
 
 CROP = Augment(crop=(24, 24), scale=(0.5, 2.0), rotate=20.0, brightness=0.2)
@@ -116,6 +117,33 @@ def test_ids_come_from_the_budget_and_what_is_not_there_is_refused(inputs):
         inputs.ids(source(ids="fine", take=0))
     with pytest.raises(InputError, match="no split 'test'; it was prepared with"):
         inputs.ids(source(split="test"))
+
+
+def test_records_are_read_as_a_recipe_says(tiny_data, tmp_path):
+    """Labels where they are confident, and a field of another shape for every example."""
+    ids = tuple(f"train_{k:04d}" for k in range(3))
+    entries = []
+    for k, name in enumerate(ids):
+        confidence = np.full((256, 256), 254, np.uint8)
+        confidence[: 10 + k] = 127
+        label = np.full((256, 256), k, np.uint8)
+        entries.append((name, {"label": label, "confidence": confidence, "boxes": np.zeros((k, 4), np.float32)}))
+    (tmp_path / "pseudo/records").mkdir(parents=True)
+    write_part(tmp_path / "pseudo/records", 0, entries)
+    infer = Infer(name="pseudo", nets={}, predict=None, source=source(ids="tags", fields=(), labels=()))
+    manifest = Manifest(dataset="scenes", version="1.0.0", split="train", roles={"tags": ids})
+    inputs = Inputs(str(tiny_data), tmp_path, manifest, Recipe(stages=(infer,), results={}))
+    label, boxes = Artifact(stage="pseudo", name="label"), Artifact(stage="pseudo", name="boxes")
+    for threshold, ignored in ((0.0, 0), (0.5, 10), (1.0, 256)):
+        trusted = Read(artifact=label, read=Confident(threshold=threshold))
+        rows = inputs.open(source(ids=label, fields=(boxes,), labels=(trusted,), size=None))
+        assert rows.ids == ids
+        for k, (_, arrays) in enumerate(entries):
+            row = rows[k]
+            expected = arrays["label"].copy()
+            expected[: ignored + k if 0 < ignored < 256 else ignored] = 255
+            np.testing.assert_array_equal(row["label"], expected)
+            assert row["boxes"].shape == (k, 4)
 
 
 def test_a_source_is_resident_where_it_fits_and_is_not_mostly_padding(inputs, monkeypatch):

@@ -75,8 +75,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         # Before tfds' own initialisation, which asks for the features and with them for the classes.
         self.source, self.variant = source, config
         self.facts = self.describe()
-        given = None if config is None else tfds.core.BuilderConfig(name=config)
-        super().__init__(data_dir=data_dir, config=given, file_format="array_record")
+        builder_config = None if config is None else tfds.core.BuilderConfig(name=config)
+        super().__init__(data_dir=data_dir, config=builder_config, file_format="array_record")
 
     def _create_builder_config(self, builder_config: Any, version: Any) -> tfds.core.BuilderConfig | None:
         # tfds warns of a config that the class does not list; of one that it lists it writes a file that a failed build

@@ -58,8 +58,8 @@ def prepare(
                 with _new_folders_undone(target.parent), tempfile.TemporaryDirectory() as downloads:
 
                     def build(data_dir: str | pathlib.Path) -> None:
-                        made = builder(data_dir=data_dir, source=folder, config=config)
-                        made.download_and_prepare(download_dir=downloads)
+                        instance = builder(data_dir=data_dir, source=folder, config=config)
+                        instance.download_and_prepare(download_dir=downloads)
 
                     if target.exists():
                         # On the same disk, because it is renamed into its place.
@@ -97,8 +97,8 @@ def _checked_source(
         raise InputError(f"dataset {name} needs --source DIR, a folder that holds {builder.HOLDS}")
     folder = pathlib.Path(source).expanduser()
     if not folder.is_dir():
-        found = "a file" if folder.exists() else "missing"
-        raise InputError(f"--source {folder}: {found}, expected a folder that holds {builder.HOLDS}")
+        fault = "a file" if folder.exists() else "missing"
+        raise InputError(f"--source {folder}: {fault}, expected a folder that holds {builder.HOLDS}")
     return folder
 
 

@@ -34,10 +34,10 @@ class Camvid(SegmentationBuilder):
 
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
         lists = {split: self.source / f"{split}.txt" for split in CAMVID.splits}
-        found = {split: path for split, path in lists.items() if path.is_file()}
-        if not found:
+        lists = {split: path for split, path in lists.items() if path.is_file()}
+        if not lists:
             raise InputError(f"{self.source}: has no train.txt, val.txt or test.txt; expected {self.HOLDS}")
-        pairs = {split: self._pairs(path) for split, path in found.items()}
+        pairs = {split: self._pairs(path) for split, path in lists.items()}
         return {split: _examples(files) for split, files in pairs.items()}
 
     def _pairs(self, listing: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:

@@ -42,13 +42,13 @@ class Cityscapes(SegmentationBuilder):
         return CITYSCAPES
 
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
-        found = {split: sorted((self.source / "leftImg8bit" / split).glob(f"*/*{IMAGE}.png")) for split in SPLITS}
-        found = {split: images for split, images in found.items() if images}
-        if not found:
+        images = {split: sorted((self.source / "leftImg8bit" / split).glob(f"*/*{IMAGE}.png")) for split in SPLITS}
+        images = {split: paths for split, paths in images.items() if paths}
+        if not images:
             raise InputError(f"{self.source}: has no leftImg8bit/*/*/*{IMAGE}.png; expected {self.HOLDS}")
         simulate = not (self.source / "gtCoarse").is_dir()
         self.coarse_from = SIMULATED if simulate else "of the dataset (gtCoarse)"
-        pairs = {split: [(image, self._masks(split, image)) for image in images] for split, images in found.items()}
+        pairs = {split: [(image, self._masks(split, image)) for image in paths] for split, paths in images.items()}
         return {split: _examples(files, simulate) for split, files in pairs.items()}
 
     def _masks(self, split: str, image: pathlib.Path) -> dict[str, pathlib.Path | None]:

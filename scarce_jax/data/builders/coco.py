@@ -64,8 +64,8 @@ class Coco(SegmentationBuilder):
         return COCO
 
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
-        found = find_coco(self.source, self.HOLDS)
-        return {split: coco_examples(*files, COCO) for split, files in found.items()}
+        files = find_coco(self.source, self.HOLDS)
+        return {split: coco_examples(*paths, COCO) for split, paths in files.items()}
 
 
 class CocoWithVoc(Coco):
@@ -84,12 +84,12 @@ class CocoWithVoc(Coco):
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
         voc, coco = find_voc(self.source, self.HOLDS), find_coco(self.source, self.HOLDS)
         ids = voc.splits()
-        for name, found in (("VOC", ids), ("COCO", coco)):
-            if "train" not in found:
+        for name, splits in (("VOC", ids), ("COCO", coco)):
+            if "train" not in splits:
                 raise InputError(f"{self.source}: has no train images of {name}; expected {self.HOLDS}")
         self.tags_from = f"VOC: {voc.tags_from}; COCO: {Coco.tags_from}"
-        made = {split: voc.examples(names, COCO_WITH_VOC) for split, names in ids.items()}
-        return made | {"train": itertools.chain(made["train"], coco_examples(*coco["train"], COCO_WITH_VOC))}
+        examples = {split: voc.examples(names, COCO_WITH_VOC) for split, names in ids.items()}
+        return examples | {"train": itertools.chain(examples["train"], coco_examples(*coco["train"], COCO_WITH_VOC))}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,12 +112,12 @@ def find_coco(source: pathlib.Path, expected: str) -> dict[str, tuple[pathlib.Pa
     """
     for root, year in itertools.product((source / place for place in PLACES), YEARS):
         files = {split: root / "annotations" / f"instances_{split}{year}.json" for split in SPLITS}
-        found = {split: (path, root / f"{split}{year}") for split, path in files.items() if path.is_file()}
-        for path, images in found.values():
+        splits = {split: (path, root / f"{split}{year}") for split, path in files.items() if path.is_file()}
+        for path, images in splits.values():
             if not images.is_dir():
                 raise InputError(f"{images}: missing, the images of {path}; expected {expected}")
-        if found:
-            return found
+        if splits:
+            return splits
     raise InputError(f"{source}: has no annotations/instances_*.json of 2017 or 2014; expected {expected}")
 
 
@@ -134,11 +134,11 @@ def coco_examples(path: pathlib.Path, images: pathlib.Path, facts: DatasetInfo) 
         cannot be drawn.
     """
     index = {name: k for k, name in enumerate(facts.classes)}
-    kept = _read_instances(path)
-    for one in kept:
+    records = _read_instances(path)
+    for one in records:
         if not (images / one.file).is_file():
             raise InputError(f"{images / one.file}: missing, an image of {path}; extract {images.name} whole")
-    for one in kept:
+    for one in records:
         name = pathlib.PurePosixPath(one.file).stem
         with naming("image", name):
             data, size = read_encoded(images / one.file)
@@ -152,7 +152,7 @@ def coco_examples(path: pathlib.Path, images: pathlib.Path, facts: DatasetInfo) 
 
 
 def _draw(image: _Image, index: Mapping[str, int], path: pathlib.Path) -> np.ndarray:
-    found = []
+    instances = []
     for name, one in image.annotations:
         try:
             region = fill(one["segmentation"], image.size)
@@ -161,8 +161,8 @@ def _draw(image: _Image, index: Mapping[str, int], path: pathlib.Path) -> np.nda
                 f"{path}: annotation {one.get('id')} of {image.file}: {type(error).__name__}: {error}; expected "
                 "polygons or run lengths in segmentation; is the file damaged?"
             ) from error
-        found.append(Instance(label=index[name], region=region, crowd=bool(one.get("iscrowd"))))
-    return draw(found, image.size)
+        instances.append(Instance(label=index[name], region=region, crowd=bool(one.get("iscrowd"))))
+    return draw(instances, image.size)
 
 
 def _read_instances(path: pathlib.Path) -> list[_Image]:
@@ -175,17 +175,17 @@ def _read_instances(path: pathlib.Path) -> list[_Image]:
             raise ValueError(f"categories {sorted(unknown)[:3]} are none of COCO's 80")
         every = {one["image_id"] for one in content["annotations"]}
         dropped = {one["image_id"] for one in content["annotations"] if names[one["category_id"]] in IN_VOC}
-        found = {
+        records = {
             one["id"]: _Image(file=one["file_name"], size=(one["height"], one["width"]))
             for one in content["images"]
             if one["id"] in every and one["id"] not in dropped
         }
         for one in content["annotations"]:
-            if one["image_id"] in found:
-                found[one["image_id"]].annotations.append((names[one["category_id"]], one))
+            if one["image_id"] in records:
+                records[one["image_id"]].annotations.append((names[one["category_id"]], one))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: {type(error).__name__}: {error}; expected COCO's instances, with images, annotations and "
             "categories; fetch it again"
         ) from error
-    return list(found.values())
+    return list(records.values())

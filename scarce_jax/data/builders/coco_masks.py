@@ -101,9 +101,9 @@ def decode_runs(runs: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
       runs: "counts" are the lengths of the runs down the columns, off and on in turn, as a list or in COCO's
         compressed text; "size" is [H, W].
     """
-    found = tuple(runs.get("size", ()))
-    if found != tuple(size):
-        raise ValueError(f"run lengths are for an image of size {list(found)}, expected {list(size)}")
+    stated = tuple(runs.get("size", ()))
+    if stated != tuple(size):
+        raise ValueError(f"run lengths are for an image of size {list(stated)}, expected {list(size)}")
     counts = runs.get("counts")
     lengths = np.asarray(_uncompressed(counts) if isinstance(counts, str | bytes) else counts)
     if lengths.ndim != 1 or lengths.dtype.kind != "i" or (lengths < 0).any() or lengths.sum() != size[0] * size[1]:

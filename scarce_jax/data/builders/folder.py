@@ -62,8 +62,8 @@ class Folder(SegmentationBuilder):
         if tags:
             self.tags_from = f"{TAGS}, else the fine masks"
         files = {}
-        for split, found in images.items():
-            masks = {field: _masks(self.source / split, kind, found) for field, kind in MASKS.items()}
+        for split, paths in images.items():
+            masks = {field: _masks(self.source / split, kind, paths) for field, kind in MASKS.items()}
             files[split] = [
                 _Files(
                     id=f"{split}/{stem}",
@@ -71,9 +71,9 @@ class Folder(SegmentationBuilder):
                     masks={field: by_stem.get(stem) for field, by_stem in masks.items()},
                     tags=tags.get(f"{split}/{stem}"),
                 )
-                for stem, path in found.items()
+                for stem, path in paths.items()
             ]
-        return {split: _examples(found, self.classes, simulate) for split, found in files.items()}
+        return {split: _examples(entries, self.classes, simulate) for split, entries in files.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,8 @@ class _Files:
 
 def _examples(files: list[_Files], classes: Classes, simulate: bool) -> Iterator[Example]:
     for one in files:
-        found = read_files(one.image, one.masks, one.id, classes.indices)
-        yield Example(id=one.id, **found, tags=one.tags, simulate=simulate)
+        parts = read_files(one.image, one.masks, one.id, classes.indices)
+        yield Example(id=one.id, **parts, tags=one.tags, simulate=simulate)
 
 
 def find_splits(source: pathlib.Path) -> list[str]:
@@ -97,17 +97,17 @@ def find_splits(source: pathlib.Path) -> list[str]:
       InputError: there is none, a name cannot be a split's, or a folder has masks and no images.
     """
     kinds = (IMAGES, *MASKS.values())
-    found = sorted({path.parent.name for kind in kinds for path in source.glob(f"*/{kind}") if path.is_dir()})
-    for name in found:
+    names = sorted({path.parent.name for kind in kinds for path in source.glob(f"*/{kind}") if path.is_dir()})
+    for name in names:
         if not (source / name / IMAGES).is_dir():
             raise InputError(f"{source / name}: has masks and no folder {IMAGES}; expected {Folder.HOLDS}")
         if not _SPLIT.fullmatch(name) or name == "all":
             raise InputError(
                 f"{source / name}: {name!r} cannot name a split; expected letters, digits and _, such as train or val"
             )
-    if not found:
+    if not names:
         raise InputError(f"{source}: no folder in it holds a folder {IMAGES}; expected {Folder.HOLDS}")
-    return sorted(found, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
+    return sorted(names, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
 
 
 def find_tags(
@@ -121,7 +121,7 @@ def find_tags(
     Raises:
       InputError: as `read_tags`; or an image is in both files.
     """
-    found: dict[str, np.ndarray] = {}
+    tags: dict[str, np.ndarray] = {}
     meant: dict[str, list[str]] = {}
     for split, stems in images.items():
         here = {stem: [f"{split}/{stem}"] for stem in stems}
@@ -130,16 +130,16 @@ def find_tags(
             meant[ids[0]] = ids
         path = source / split / TAGS
         if path.is_file():
-            found |= read_tags(path, classes, here)
+            tags |= read_tags(path, classes, here)
     path = source / TAGS
     if path.is_file():
         whole = read_tags(path, classes, meant)
-        both = sorted(set(whole) & set(found))
+        both = sorted(set(whole) & set(tags))
         if both:
             where = source / both[0].partition("/")[0] / TAGS
             raise InputError(f"{path}: {both[0]!r} is in {where} too; expected one line an image")
-        found |= whole
-    return found
+        tags |= whole
+    return tags
 
 
 def _masks(split: pathlib.Path, kind: str, images: Mapping[str, pathlib.Path]) -> dict[str, pathlib.Path]:

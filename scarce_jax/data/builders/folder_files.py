@@ -88,8 +88,8 @@ def _palette(path: pathlib.Path, value: Any, count: int, background: int | None)
         for colour in value
     )
     if not valid or len(value) != count:
-        found = f"{len(value)} colours" if valid else "not a list of RGB triples of 0..255"
-        raise InputError(f"{path}: palette: {found}, expected {count} RGB triples, one a class; or leave it out")
+        fault = f"{len(value)} colours" if valid else "not a list of RGB triples of 0..255"
+        raise InputError(f"{path}: palette: {fault}, expected {count} RGB triples, one a class; or leave it out")
     return tuple(tuple(colour) for colour in value)
 
 
@@ -133,7 +133,7 @@ def read_tags(path: pathlib.Path, classes: Classes, ids: Mapping[str, Iterable[s
         lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a readable CSV file ({error}); expected lines id,class;class") from error
-    found: dict[str, np.ndarray] = {}
+    tags_by_id: dict[str, np.ndarray] = {}
     for number, cells in enumerate(lines, 1):
         if not any(cell.strip() for cell in cells) or (number == 1 and cells[0].strip().lower() == "id"):
             continue
@@ -145,7 +145,7 @@ def read_tags(path: pathlib.Path, classes: Classes, ids: Mapping[str, Iterable[s
             )
         if len(meant) > 1:
             raise InputError(f"{where}: {name!r} is in several splits; write {' or '.join(map(repr, meant))}")
-        if meant[0] in found:
+        if meant[0] in tags_by_id:
             raise InputError(f"{where}: {name!r} is there twice; expected one line an image")
         tags = np.zeros(len(classes.classes), np.uint8)
         for label in (label.strip() for cell in cells[1:] for label in cell.split(";")):
@@ -153,5 +153,5 @@ def read_tags(path: pathlib.Path, classes: Classes, ids: Mapping[str, Iterable[s
                 raise InputError(f"{where}: no class is called {label!r}{nearest(label, classes.classes)}")
             if label and (k := classes.classes.index(label)) != classes.background:
                 tags[k] = 1
-        found[meant[0]] = tags
-    return found
+        tags_by_id[meant[0]] = tags
+    return tags_by_id

@@ -129,15 +129,15 @@ def _imported(name: str) -> type[SegmentationBuilder]:
 
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        builder = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(
             f"dataset {name!r}: cannot be imported ({error}); expected MODULE:CLASS, the module installed or in the "
             f"current folder"
         ) from error
-    if not (isinstance(found, type) and issubclass(found, SegmentationBuilder)):
+    if not (isinstance(builder, type) and issubclass(builder, SegmentationBuilder)):
         raise InputError(f"dataset {name!r}: {attribute} is no subclass of scarce_jax's SegmentationBuilder")
-    return found
+    return builder
 
 
 def is_generated(name: str) -> bool:

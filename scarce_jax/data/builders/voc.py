@@ -119,15 +119,15 @@ class VocFiles:
                 )
             ending = ".mat" if self._is_sbd else ".png"
             longer = sorted({*(train or ()), *(path.stem for path in self.grown.glob(f"*{ending}"))} - {*val})
-        found = {"train": longer if longer is not None else train, "val": val}
-        found = {split: ids for split, ids in found.items() if ids is not None}
-        if not found:
+        splits = {"train": longer if longer is not None else train, "val": val}
+        splits = {split: ids for split, ids in splits.items() if ids is not None}
+        if not splits:
             raise InputError(f"{self._list('train').parent}: has no train.txt, train_aug.txt or val.txt")
         of_voc = {*(train or ()), *(val or ())}
-        for split, ids in found.items():
+        for split, ids in splits.items():
             for name in ids:
                 self._check(name, split, name in of_voc)
-        return found
+        return splits
 
     def examples(self, ids: Sequence[str], facts: DatasetInfo, showing: Sequence[str] = ()) -> Iterator[Example]:
         """The examples of these ids, one after the other.
@@ -248,8 +248,8 @@ def _read_fine(path: pathlib.Path, name: str, indices: Mapping[int, int]) -> np.
     import scipy.io
 
     try:
-        found = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)["GTcls"].Segmentation
-        ids = np.asarray(found).astype(np.int64)
+        segmentation = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)["GTcls"].Segmentation
+        ids = np.asarray(segmentation).astype(np.int64)
         if ids.ndim != 2:
             raise ValueError(f"{ids.ndim} axes")
     except Exception as error:  # SciPy's reader raises nearly anything on damaged files
@@ -263,13 +263,13 @@ def _read_fine(path: pathlib.Path, name: str, indices: Mapping[int, int]) -> np.
 def _objects(path: pathlib.Path, name: str) -> tuple[str, ...]:
     try:
         # Parts of a person have names too, one level below.
-        found = [(node.findtext("name") or "").strip() for node in xml.etree.ElementTree.parse(path).findall("object")]
+        labels = [(node.findtext("name") or "").strip() for node in xml.etree.ElementTree.parse(path).findall("object")]
     except (OSError, xml.etree.ElementTree.ParseError) as error:
         raise InputError(f"{path} (example {name}): cannot be read as XML ({error}); extract it again") from error
-    for label in found:
+    for label in labels:
         if label not in VOC.classes:
             raise InputError(f"{path} (example {name}): object {label!r}, expected one of {', '.join(VOC.classes[1:])}")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(labels))
 
 
 def _read_labels(path: pathlib.Path) -> dict[str, tuple[str, ...]]:

@@ -26,7 +26,7 @@ from scarce_jax.methods.auxiliary.selection import selection_tables
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, compute_dtype, with_frequencies
 from scarce_jax.methods.segmentation import full_size_network, measured, network, train_segmenter
 from scarce_jax.models.auxiliary import AuxiliaryNet
-from scarce_jax.recipe import Artifact, Confident, Infer, Loss, NetState, Recipe, Train
+from scarce_jax.recipe import Artifact, Confident, Infer, Loss, NetState, Read, Recipe, Train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,11 +102,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
 
 def _semi(config: Config, student: nn.Module) -> Train:
     pseudo = Artifact(stage="pseudo_labels", name="label")
-    trusted = Confident(
-        label=pseudo,
-        confidence=Artifact(stage="pseudo_labels", name="confidence"),
-        threshold=config.semi.threshold,
-    )
+    trusted = Read(artifact=pseudo, read=Confident(threshold=config.semi.threshold))
     apart = config.semi.labelled_batch
     stage = train_segmenter(
         "semi",
