@@ -38,14 +38,14 @@ class MaskRows:
 
     A row holds, for each scale k of the views, `k/image`, `k/height`, `k/width` and `k/<field>`; `label`, `height`,
     `width` at the source's size; `truth` uint8 on the native canvas (IGNORE beyond the image), and what `native_row`
-    has; and with `composite` the coarse mask: `coarse` at the source's size, `overlay` natively. With `given` the mask
+    has; and with `composite` the coarse mask: `coarse` at the source's size, `overlay` natively. With `stored` the mask
     of that field stands there instead.
     """
 
     rows: Rows
     composite: bool
     views: Views = PLAIN
-    given: RecordField | None = None
+    stored: RecordField | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,7 +59,7 @@ class MaskRows:
         height, width = example["image"].shape[:2]
         canvas = native_canvas(height, width)
         size = self.rows.size or (height, width)
-        overlay = example["coarse"] if self.composite else self.given and self.given.get(example)
+        overlay = example["coarse"] if self.composite else self.stored and self.stored.get(example)
         masks = {"label": example["label"]} | ({} if overlay is None else {"coarse": overlay})
         inputs = {key: value for key, value in example.items() if key != "label"}
         row = self.rows.sized(masks, size, self.rows.size or canvas)
@@ -102,7 +102,7 @@ class MaskEvaluation:
       batch: images per device.
       mesh: its only axis splits the batch.
       views: see `Views`.
-      given: masks that are measured in place of a prediction.
+      stored: masks that are measured in place of a prediction.
     """
 
     def __init__(
@@ -117,10 +117,10 @@ class MaskEvaluation:
         mesh: Mesh,
         threads: int,
         views: Views = PLAIN,
-        given: RecordField | None = None,
+        stored: RecordField | None = None,
     ):
-        self._rows = MaskRows(rows, composite, views, given)
-        self._composite = composite or given is not None
+        self._rows = MaskRows(rows, composite, views, stored)
+        self._composite = composite or stored is not None
         self._classes, self._batch, self._mesh, self._threads = classes, batch, mesh, threads
         self._axis = mesh.axis_names[0]
         self.scorer = Scorer(predict, transform, views, mesh) if predict else None

@@ -145,11 +145,11 @@ class Session:
             if evaluation.metrics == "tags":
                 self._measurements[key] = TagEvaluation(rows, **shared)
             else:
-                given = None if evaluation.given is None else self.inputs.field(evaluation.given)
+                stored = None if evaluation.given is None else self.inputs.field(evaluation.given)
                 self._measurements[key] = MaskEvaluation(
                     rows,
                     composite=evaluation.composite,
-                    given=given,
+                    stored=stored,
                     views=evaluation.views,
                     classes=len(self.classes),
                     **shared,

@@ -62,30 +62,30 @@ def pictures(tmp_path):
 def test_evaluate_gives_the_figures_of_the_summary(detailer_run, tiny_data, command):
     summary = json.loads((detailer_run / "summary.json").read_text())["results"]
     for name in ("detailer", "coarse", "classifier_composite"):
-        found = command("evaluate", detailer_run, "--data-dir", tiny_data, "--result", name, "--json")
-        assert found.status == 0 and set(found.json) == KEYS
-        assert found.json["run"] == str(detailer_run) and found.json["result"] == name
-        assert found.json["devices"] == jax.device_count()
+        finished = command("evaluate", detailer_run, "--data-dir", tiny_data, "--result", name, "--json")
+        assert finished.status == 0 and set(finished.json) == KEYS
+        assert finished.json["run"] == str(detailer_run) and finished.json["result"] == name
+        assert finished.json["devices"] == jax.device_count()
         shared = KEYS & set(summary[name])
-        assert len(shared) >= 8 and {k: found.json[k] for k in shared} == {k: summary[name][k] for k in shared}
-        counts = np.array(found.json["confusion"])
+        assert len(shared) >= 8 and {k: finished.json[k] for k in shared} == {k: summary[name][k] for k in shared}
+        counts = np.array(finished.json["confusion"])
         assert counts.shape == (12, 13) and counts.sum() == tiny.SIZES["val"] * 256 * 256
-        assert f"mIoU {found.json['miou']:.4f}" in found.out
-    assert "striped fish" in found.out
+        assert f"mIoU {finished.json['miou']:.4f}" in finished.out
+    assert "striped fish" in finished.out
 
 
 def test_evaluate_measures_another_split(detailer_run, tiny_data, command):
-    found = command("evaluate", detailer_run, "--data-dir", tiny_data, "--split", "train", "--json").json
-    assert (found["split"], found["images"], found["result"]) == ("train", tiny.SIZES["train"], "detailer")
+    figures = command("evaluate", detailer_run, "--data-dir", tiny_data, "--split", "train", "--json").json
+    assert (figures["split"], figures["images"], figures["result"]) == ("train", tiny.SIZES["train"], "detailer")
 
 
 def test_the_coarse_result_is_the_coarse_mask_scored_as_a_prediction(detailer_run, tiny_data, command):
-    found = command("evaluate", detailer_run, "--data-dir", tiny_data, "--result", "coarse", "--json").json
+    figures = command("evaluate", detailer_run, "--data-dir", tiny_data, "--result", "coarse", "--json").json
     reader = Reader("scenes", "val", str(tiny_data))
     examples = [reader.read(i) for i in range(len(reader))]
     fine, coarse = (np.stack([e[key] for e in examples]) for key in ("fine", "coarse"))
     assert (coarse == 255).any()
-    for k, iou in enumerate(found["per_class"].values()):
+    for k, iou in enumerate(figures["per_class"].values()):
         # An unlabelled pixel misses its true class and harms no other.
         union = ((fine != 255) & ((fine == k) | (coarse == k))).sum()
         assert iou == (pytest.approx(((fine == k) & (coarse == k)).sum() / union) if union else None)
@@ -93,10 +93,10 @@ def test_the_coarse_result_is_the_coarse_mask_scored_as_a_prediction(detailer_ru
 
 def test_evaluate_refines_with_a_crf_by_name(supervised_run, tiny_data, command, refused):
     plain = command("evaluate", supervised_run, "--data-dir", tiny_data, "--json").json
-    found = command("evaluate", supervised_run, "--data-dir", tiny_data, "--crf", "irn", "--json").json
-    assert found["views"]["crf"] == dataclasses.asdict(PARAMETERS["irn"])
-    assert found["confusion"] != plain["confusion"]
-    assert np.sum(found["confusion"]) == np.sum(plain["confusion"])
+    figures = command("evaluate", supervised_run, "--data-dir", tiny_data, "--crf", "irn", "--json").json
+    assert figures["views"]["crf"] == dataclasses.asdict(PARAMETERS["irn"])
+    assert figures["confusion"] != plain["confusion"]
+    assert np.sum(figures["confusion"]) == np.sum(plain["confusion"])
     refused("evaluate", supervised_run, "--data-dir", tiny_data, "--crf", "IRN", holds=["--crf IRN", *PARAMETERS])
 
 
@@ -125,8 +125,8 @@ def test_predict_needs_the_run_folder_alone_and_reads_any_image_file(
 ):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
     out = tmp_path / "out"
-    found = command("predict", supervised_run, pictures, "--out", out, "--confidence")
-    assert found.status == 0 and "6 images" in found.out
+    finished = command("predict", supervised_run, pictures, "--out", out, "--confidence")
+    assert finished.status == 0 and "6 images" in finished.out
     stems = {"plain", "turned", "grey", "alpha", "deep", "photo"}
     assert {p.name for p in out.iterdir()} == {f"{s}{kind}.png" for s in stems for kind in KINDS}
     masks = {s: np.asarray(Image.open(out / f"{s}.png")) for s in stems}
@@ -174,17 +174,17 @@ def test_the_composite_keeps_every_coarse_label(detailer_run, command, tmp_path)
     write_png(tmp_path / "a.png", image)
     write_png(tmp_path / "coarse/a.png", coarse) if (tmp_path / "coarse").mkdir() is None else None
     argv = ["predict", detailer_run, tmp_path / "a.png", "--out", tmp_path / "out", "--coarse", tmp_path / "coarse"]
-    found = {}
+    masks = {}
     for name in ("detailer", "detailer_composite", "coarse"):
         assert command(*argv, "--result", name, "--confidence").status == 0
-        found[name] = np.asarray(Image.open(tmp_path / "out/a.png"))
-    kept = coarse != 255
-    np.testing.assert_array_equal(found["detailer_composite"], np.where(kept, coarse, found["detailer"]))
-    np.testing.assert_array_equal(found["coarse"], coarse)
-    assert (found["detailer"][kept] != coarse[kept]).any()
+        masks[name] = np.asarray(Image.open(tmp_path / "out/a.png"))
+    labelled = coarse != 255
+    np.testing.assert_array_equal(masks["detailer_composite"], np.where(labelled, coarse, masks["detailer"]))
+    np.testing.assert_array_equal(masks["coarse"], coarse)
+    assert (masks["detailer"][labelled] != coarse[labelled]).any()
     probabilities = scarce_jax.load(detailer_run, "detailer_composite").probabilities(image, coarse)
-    np.testing.assert_array_equal(probabilities.argmax(-1), found["detailer_composite"])
-    np.testing.assert_array_equal(probabilities[kept].max(-1), 1)
+    np.testing.assert_array_equal(probabilities.argmax(-1), masks["detailer_composite"])
+    np.testing.assert_array_equal(probabilities[labelled].max(-1), 1)
 
 
 def test_native_ids_are_the_datasets_own(supervised_run, pictures, command, tmp_path):
@@ -247,7 +247,8 @@ def test_what_predict_cannot_read_is_refused_before_anything_is_written(supervis
     refused(*argv, pictures, tmp_path / "plain.png", "--out", out, holds=["equal stems", "rename one of them"])
     shutil.copy(pictures / "plain.png", pictures / "grey_overlay.png")
     refused(*argv, pictures, "--out", out, holds=["both would write", "grey_overlay.png"])
-    assert not out.exists()
+    refused(*argv, pictures / "plain.png", "--out", tmp_path / "plain.png", holds=["is a file; expected a folder"])
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures", "empty", "plain.png"}
     before = (pictures / "plain.png").read_bytes()
     refused(*argv, pictures / "plain.png", "--out", pictures, holds=["is an input and would be lost"])
     assert (pictures / "plain.png").read_bytes() == before

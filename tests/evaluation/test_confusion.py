@@ -20,9 +20,9 @@ def iou_slowly(predicted: np.ndarray, truth: np.ndarray, classes: int) -> list[f
     counted = truth != 255
     ious = []
     for k in range(classes):
-        inside, found = counted & (truth == k), counted & (predicted == k)
-        union = (inside | found).sum()
-        ious.append((inside & found).sum() / union if union else None)
+        inside, predicted_here = counted & (truth == k), counted & (predicted == k)
+        union = (inside | predicted_here).sum()
+        ious.append((inside & predicted_here).sum() / union if union else None)
     return ious
 
 
@@ -45,8 +45,8 @@ def test_counts_and_figures_equal_slow_ones(classes, dtype):
     figures = summarise(np.asarray(counts), [f"c{k}" for k in range(classes)])
     expected = iou_slowly(predicted, truth, classes)
     assert list(figures["per_class"]) == [f"c{k}" for k in range(classes)]
-    for found, value in zip(figures["per_class"].values(), expected, strict=True):
-        assert (found is None) == (value is None) and (found is None or abs(found - value) < 1e-12)
+    for iou, value in zip(figures["per_class"].values(), expected, strict=True):
+        assert (iou is None) == (value is None) and (iou is None or abs(iou - value) < 1e-12)
     assert figures["miou"] == pytest.approx(np.mean([v for v in expected if v is not None]), abs=1e-12)
     counted = truth != 255
     assert figures["pixel_accuracy"] == pytest.approx((predicted == truth)[counted].mean(), abs=1e-12)
@@ -82,9 +82,9 @@ def test_nothing_counted_is_none_not_nan():
 def test_means_over_groups_leave_absent_classes_out():
     per_class = {"a": 0.5, "b": None, "c": 0.25, "d": 0.75}
     groups = {"first": (0, 1), "rest": (1, 2, 3), "absent": (1,)}
-    found = group_means(per_class, tuple(per_class), groups)
-    assert found == {"miou_first": 0.5, "miou_rest": 0.5, "miou_absent": None}
-    assert all(map(is_group_figure, found)) and not any(map(is_group_figure, ("miou", "miou_at_size", "per_class")))
+    means = group_means(per_class, tuple(per_class), groups)
+    assert means == {"miou_first": 0.5, "miou_rest": 0.5, "miou_absent": None}
+    assert all(map(is_group_figure, means)) and not any(map(is_group_figure, ("miou", "miou_at_size", "per_class")))
 
 
 def test_counts_stay_exact_beyond_float32():

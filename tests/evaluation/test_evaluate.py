@@ -90,10 +90,10 @@ def slowly(rows, composite, predict=True):
         if predict:
             row = rows[k]
             batch = {"image": normalise(jnp.asarray(row["image"]))[None]}
-            found = np.asarray(scores(NETS, batch, {}), np.float64)[0]
-            found = bilinear_slowly(found, shape)
-            labels = found.argmax(-1)
-            ordered = np.sort(found, -1)
+            values = np.asarray(scores(NETS, batch, {}), np.float64)[0]
+            values = bilinear_slowly(values, shape)
+            labels = values.argmax(-1)
+            ordered = np.sort(values, -1)
             doubtful += (ordered[..., -1] - ordered[..., -2] < 1e-4).sum()
         else:
             labels = np.full(shape, 255)
@@ -132,11 +132,11 @@ def slowly_native(rows):
         height, width = example["image"].shape[:2]
         canvas = np.zeros((*native_canvas(height, width), 3), np.uint8)
         canvas[:height, :width] = example["image"]
-        found = np.asarray(scores(NETS, {"image": normalise(jnp.asarray(canvas))[None]}, {}))[0, :height, :width]
-        ordered = np.sort(found, -1)
+        values = np.asarray(scores(NETS, {"image": normalise(jnp.asarray(canvas))[None]}, {}))[0, :height, :width]
+        ordered = np.sort(values, -1)
         doubtful += (ordered[..., -1] - ordered[..., -2] < 1e-4).sum()
         counted = example["label"] != 255
-        np.add.at(counts, (example["label"][counted], found.argmax(-1)[counted]), 1)
+        np.add.at(counts, (example["label"][counted], values.argmax(-1)[counted]), 1)
     return counts, doubtful
 
 
@@ -222,16 +222,17 @@ def test_an_image_alone_and_among_others_gives_the_same_counts():
 
 
 @pytest.mark.parametrize("views", [Views(), Views(flip=True, scales=(0.5, 1.0, 1.5), window=(16, 16))])
-def test_fifty_sizes_compile_few_programs(views):
+def test_fifty_sizes_compile_few_programs(views, caplog):
     draw = np.random.default_rng(2)
     shapes = [tuple(draw.integers(1, 256, 2)) for _ in range(50)]
     assert len(set(shapes)) > 45
-    mine = measurement(fake_rows(shapes), views=views)
-    for _ in range(2):
-        mine(NETS, {})
-        # The nets, which take long to compile, are one program; bringing scores to native size is one per canvas.
-        assert mine.scorer.compiled._cache_size() == 1
-        assert mine.counter._cache_size() == len({native_canvas(*shape) for shape in shapes}) <= 4
+    measured, canvases = measurement(fake_rows(shapes), views=views), {native_canvas(*shape) for shape in shapes}
+    with jax.log_compiles():
+        for _ in range(2):
+            measured(NETS, {})
+    compiled = [record.getMessage().split()[1] for record in caplog.records if record.msg.startswith("Compiling")]
+    # The nets, which take long to compile, are one program; bringing scores to native size is one per canvas.
+    assert len(compiled) == 1 + len(canvases) <= 5, compiled
 
 
 def test_a_canvas_holds_its_image_and_depends_on_it_alone():

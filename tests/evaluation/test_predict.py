@@ -28,7 +28,7 @@ def predictor(*, size=(24, 32), needs_coarse=False, composite=False, predict=Tru
         return jax.lax.conv_general_dilated(batch["image"], kernel, (1, 1), "SAME", dimension_numbers=dimensions)
 
     return Predictor(
-        name="mine", predict=scores if predict else None,
+        name="toy", predict=scores if predict else None,
         transform=lambda row, key, consts: {**row, "image": normalise(row["image"])}, size=size,
         needs_coarse=needs_coarse, composite=composite, nets={}, consts={}, classes=CLASSES,
         palette=((0, 0, 0), (1, 1, 1), (2, 2, 2)), native_ids=None, config=None, without_coarse=["other"], batch=batch,
@@ -42,21 +42,51 @@ def images(seed=0):
 
 
 def test_an_image_alone_and_in_a_mixed_batch_gives_the_same_bits():
-    given, alone = images(), predictor(devices=1, batch=1)
+    pictures, alone = images(), predictor(devices=1, batch=1)
     mixed = predictor()
-    rows = [mixed.row(image, None) for image in given]
+    rows = [mixed.row(image, None) for image in pictures]
     streamed = list(mixed.stream(lambda k: (rows[k], f"image {k}"), len(rows), 2))
     assert all(payload == f"image {k}" for k, payload, _ in streamed)
-    found = {k: prediction for k, _, prediction in streamed}
-    assert sorted(found) == list(range(len(given)))
-    for k, image in enumerate(given):
+    predictions = {k: prediction for k, _, prediction in streamed}
+    assert sorted(predictions) == list(range(len(pictures)))
+    for k, image in enumerate(pictures):
         labels = alone.predict(image)
         assert labels.shape == image.shape[:2] and labels.dtype == np.uint8
-        np.testing.assert_array_equal(found[k].labels, labels)
-        np.testing.assert_array_equal(found[k].labels, mixed.predict(image))
+        np.testing.assert_array_equal(predictions[k].labels, labels)
+        np.testing.assert_array_equal(predictions[k].labels, mixed.predict(image))
         ((_, _, one),) = alone.stream(lambda _, row=rows[k]: (row, None), 1, 1)
-        np.testing.assert_array_equal(found[k].confidence, one.confidence)
-    assert len(np.unique(np.concatenate([p.labels.reshape(-1) for p in found.values()]))) == len(CLASSES)
+        np.testing.assert_array_equal(predictions[k].confidence, one.confidence)
+    assert len(np.unique(np.concatenate([p.labels.reshape(-1) for p in predictions.values()]))) == len(CLASSES)
+
+
+def test_images_of_many_canvases_are_each_loaded_once_and_all_predicted():
+    applied, alone = predictor(devices=2, batch=1), predictor(devices=1, batch=1)
+    # More canvases than may wait for a second image.
+    shapes = [(20, 100 + 128 * k) for k in range(4)] + [(140 + 120 * k, 20) for k in range(6)]
+    draw = np.random.default_rng(6)
+    pictures = [draw.integers(0, 256, (*shape, 3), np.uint8) for shape in shapes]
+    loads = []
+
+    def load(k):
+        loads.append(k)
+        return applied.row(pictures[k], None), None
+
+    predictions = {k: prediction for k, _, prediction in applied.stream(load, len(pictures), 2)}
+    assert sorted(loads) == sorted(predictions) == list(range(len(pictures)))
+    for k, picture in enumerate(pictures):
+        np.testing.assert_array_equal(predictions[k].labels, alone.predict(picture))
+
+
+def test_a_load_that_fails_ends_the_stream():
+    applied = predictor(devices=1, batch=1)
+
+    def load(k):
+        if k == 3:
+            raise InputError("image 3: cannot be read")
+        return applied.row(np.zeros((5, 6, 3), np.uint8), None), None
+
+    with pytest.raises(InputError, match="image 3"):
+        list(applied.stream(load, 50, 2))
 
 
 @pytest.mark.parametrize("views", [Views(), Views(flip=True, scales=(0.5, 2.0), window=(16, 16))])
@@ -72,64 +102,64 @@ def test_fifty_sizes_compile_few_programs(views, caplog):
 
 
 def test_views_are_averaged():
-    mine, plain = predictor(views=Views(flip=True)), predictor()
+    applied, plain = predictor(views=Views(flip=True)), predictor()
     # Of the source's size, so that nothing is resized after the probabilities are averaged.
     image = np.random.default_rng(5).integers(0, 256, (24, 32, 3), np.uint8)
     both = (plain.probabilities(image) + plain.probabilities(image[:, ::-1])[:, ::-1]) / 2
-    np.testing.assert_allclose(mine.probabilities(image), both, atol=1e-5)
-    assert np.abs(mine.probabilities(image) - plain.probabilities(image)).max() > 0.1
-    np.testing.assert_allclose(mine.probabilities(image).sum(-1), 1, atol=1e-5)
-    np.testing.assert_array_equal(mine.probabilities(image).argmax(-1), mine.predict(image))
+    np.testing.assert_allclose(applied.probabilities(image), both, atol=1e-5)
+    assert np.abs(applied.probabilities(image) - plain.probabilities(image)).max() > 0.1
+    np.testing.assert_allclose(applied.probabilities(image).sum(-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(applied.probabilities(image).argmax(-1), applied.predict(image))
 
 
 def test_a_crf_refines_the_probabilities_of_the_image_alone():
     crf = CRF(bilateral_sigma=8, colour_sigma=30, bilateral_weight=4)
-    mine, plain = (predictor(size=None, views=views, devices=1) for views in (Views(crf=crf), PLAIN))
+    applied, plain = (predictor(size=None, views=views, devices=1) for views in (Views(crf=crf), PLAIN))
     image = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
     before = plain.probabilities(image)
     # On the image itself; the predictor has it on a larger canvas.
     expected = np.asarray(dense_crf(before[None], image[None], crf))[0]
-    found = mine.probabilities(image)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    predictions = applied.probabilities(image)
+    np.testing.assert_allclose(predictions, expected, atol=1e-4)
     assert (expected.argmax(-1) != before.argmax(-1)).mean() > 0.03
-    np.testing.assert_array_equal(found.argmax(-1), mine.predict(image))
+    np.testing.assert_array_equal(predictions.argmax(-1), applied.predict(image))
 
 
 @pytest.mark.parametrize("size", [(24, 32), None])
 def test_probabilities_sum_to_one_and_their_largest_is_the_prediction(size):
-    mine = predictor(size=size)
+    applied = predictor(size=size)
     for image in images(1)[:4]:
-        found = mine.probabilities(image)
-        assert found.shape == (*image.shape[:2], len(CLASSES)) and found.dtype == np.float32
-        np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
-        np.testing.assert_array_equal(found.argmax(-1), mine.predict(image))
+        predictions = applied.probabilities(image)
+        assert predictions.shape == (*image.shape[:2], len(CLASSES)) and predictions.dtype == np.float32
+        np.testing.assert_allclose(predictions.sum(-1), 1, atol=1e-5)
+        np.testing.assert_array_equal(predictions.argmax(-1), applied.predict(image))
 
 
 def test_a_composite_keeps_the_coarse_labels_with_full_confidence():
-    mine, plain = predictor(needs_coarse=True, composite=True), predictor()
+    applied, plain = predictor(needs_coarse=True, composite=True), predictor()
     draw = np.random.default_rng(4)
     for image in images(2)[:3]:
         shape = image.shape[:2]
         coarse = np.where(draw.random(shape) < 0.5, draw.integers(0, 3, shape), 255).astype(np.uint8)
         np.testing.assert_array_equal(
-            mine.predict(image, coarse), np.where(coarse != 255, coarse, plain.predict(image))
+            applied.predict(image, coarse), np.where(coarse != 255, coarse, plain.predict(image))
         )
-        row = mine.row(image, coarse)
-        ((_, _, found),) = mine.stream(lambda _, row=row: (row, None), 1, 1)
-        assert (found.confidence[coarse != 255] == 255).all()
-        np.testing.assert_allclose(mine.probabilities(image, coarse).sum(-1), 1, atol=1e-5)
+        row = applied.row(image, coarse)
+        ((_, _, predictions),) = applied.stream(lambda _, row=row: (row, None), 1, 1)
+        assert (predictions.confidence[coarse != 255] == 255).all()
+        np.testing.assert_allclose(applied.probabilities(image, coarse).sum(-1), 1, atol=1e-5)
 
 
 def test_a_coarse_mask_alone_predicts_nothing_elsewhere():
-    mine = predictor(needs_coarse=True, composite=True, predict=False)
+    applied = predictor(needs_coarse=True, composite=True, predict=False)
     coarse = np.array([[0, 255, 2]], np.uint8)
     image = np.zeros((1, 3, 3), np.uint8)
-    np.testing.assert_array_equal(mine.predict(image, coarse), coarse)
-    np.testing.assert_array_equal(mine.probabilities(image, coarse)[0], [[1, 0, 0], [0, 0, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(applied.predict(image, coarse), coarse)
+    np.testing.assert_array_equal(applied.probabilities(image, coarse)[0], [[1, 0, 0], [0, 0, 0], [0, 0, 1]])
 
 
 def test_what_does_not_fit_is_refused():
-    mine, image = predictor(needs_coarse=True), np.zeros((5, 6, 3), np.uint8)
+    applied, image = predictor(needs_coarse=True), np.zeros((5, 6, 3), np.uint8)
     for wrong, message in (
         (None, "needs a coarse mask with every image, and none is given; results that do not: other"),
         (np.zeros((6, 5), np.uint8), r"found uint8 \[6, 5\], expected uint8 \[5, 6\]"),
@@ -137,7 +167,7 @@ def test_what_does_not_fit_is_refused():
         (np.full((5, 6), 3, np.uint8), "id 3 is no class; expected 0..2, or 255"),
     ):
         with pytest.raises(InputError, match=message):
-            mine.predict(image, wrong)
+            applied.predict(image, wrong)
     for wrong in (image[..., 0], image.astype(np.float32), np.zeros((5, 6, 4), np.uint8)):
         with pytest.raises(InputError, match=r"expected uint8 \[H, W, 3\]"):
-            mine.predict(wrong, np.zeros((5, 6), np.uint8))
+            applied.predict(wrong, np.zeros((5, 6), np.uint8))

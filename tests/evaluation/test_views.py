@@ -62,13 +62,13 @@ def slow_windows(image, coarse, window):
     return total / count
 
 
-def given(size, seed=1):
+def random_example(size, seed=1):
     draw = np.random.default_rng(seed)
     coarse = draw.choice([0, 1, 2, 255], size).astype(np.uint8)
     return {"image": draw.integers(0, 256, (*size, 3), np.uint8), "coarse": coarse}
 
 
-def found_by(views, example, size, fixed=True, devices=1):
+def merged(views, example, size, fixed=True, devices=1):
     """The scorer's probabilities at native size, as evaluation merges them."""
     native = example["image"].shape[:2]
     row = view_rows(views, size, fixed, lambda target, canvas: Rows.sized(example, target, canvas))
@@ -86,29 +86,29 @@ def prepared(example, size):
 
 @pytest.mark.parametrize("window", [(8, 12), (7, 5), (40, 10), (64, 64)])
 def test_windows_equal_the_slow_reference(window):
-    example = given((21, 30))
+    example = random_example((21, 30))
     expected = slow_windows(*prepared(example, (21, 30)), window)
-    np.testing.assert_allclose(found_by(Views(window=window), example, (21, 30)), expected, atol=2e-5)
+    np.testing.assert_allclose(merged(Views(window=window), example, (21, 30)), expected, atol=2e-5)
 
 
 def test_flips_equal_the_slow_reference():
-    example = given((21, 30))
+    example = random_example((21, 30))
     image, coarse = prepared(example, (21, 30))
     expected = (slow_probabilities(image, coarse) + slow_probabilities(image[:, ::-1], coarse[:, ::-1])[:, ::-1]) / 2
-    np.testing.assert_allclose(found_by(Views(flip=True), example, (21, 30)), expected, atol=2e-5)
+    np.testing.assert_allclose(merged(Views(flip=True), example, (21, 30)), expected, atol=2e-5)
 
 
 def test_scales_equal_the_slow_reference():
     """Every scale is made from the native image, predicted by itself, and brought to native size."""
-    example, size = given((40, 52)), (20, 26)
+    example, size = random_example((40, 52)), (20, 26)
     expected = 0.0
     for target in ((10, 13), (20, 26), (30, 39)):
         expected = expected + bilinear_slowly(slow_probabilities(*prepared(example, target)), (40, 52)) / 3
-    np.testing.assert_allclose(found_by(Views(scales=(0.5, 1.0, 1.5)), example, size), expected, atol=2e-5)
+    np.testing.assert_allclose(merged(Views(scales=(0.5, 1.0, 1.5)), example, size), expected, atol=2e-5)
 
 
 def test_all_views_together_equal_the_slow_reference():
-    example, size, window = given((33, 41)), (20, 26), (16, 16)
+    example, size, window = random_example((33, 41)), (20, 26), (16, 16)
     expected = 0.0
     for scale in (0.5, 2.0):
         target = round(size[0] * scale), round(size[1] * scale)
@@ -117,16 +117,16 @@ def test_all_views_together_equal_the_slow_reference():
         both = (both + slow_windows(image[:, ::-1], coarse[:, ::-1], window)[:, ::-1]) / 2
         expected = expected + bilinear_slowly(both, (33, 41)) / 2
     views = Views(flip=True, scales=(0.5, 2.0), window=window)
-    np.testing.assert_allclose(found_by(views, example, size), expected, atol=2e-5)
-    np.testing.assert_array_equal(found_by(views, example, size, devices=2), found_by(views, example, size))
+    np.testing.assert_allclose(merged(views, example, size), expected, atol=2e-5)
+    np.testing.assert_array_equal(merged(views, example, size, devices=2), merged(views, example, size))
 
 
 def test_an_image_on_a_larger_canvas_is_mirrored_within_its_own_width():
-    example = given((21, 30))
+    example = random_example((21, 30))
     assert native_canvas(21, 30) == (128, 128)
-    found = found_by(Views(flip=True), example, (21, 30), fixed=False)
+    found = merged(Views(flip=True), example, (21, 30), fixed=False)
     mirrored = {key: np.ascontiguousarray(value[:, ::-1]) for key, value in example.items()}
-    np.testing.assert_allclose(found_by(Views(flip=True), mirrored, (21, 30), fixed=False)[:, ::-1], found, atol=2e-5)
+    np.testing.assert_allclose(merged(Views(flip=True), mirrored, (21, 30), fixed=False)[:, ::-1], found, atol=2e-5)
 
 
 def test_mirroring_twice_gives_the_array_back_and_leaves_the_rest_alone():
