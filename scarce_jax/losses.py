@@ -1,8 +1,8 @@
-"""Losses of pixels, of images and of confidence maps. The ignore label (255) is handled here and nowhere else.
+"""Losses of pixels, of image tags and of confidence maps. The ignore label (255) is handled here and nowhere else.
 
-Every mean is a sum over a count of the whole (global) batch: under `jit` with a sharded batch that is what
-the two reductions below mean, whereas a mean of per-device means would weight pixels by how many of their
-neighbours count.
+Shapes use B for images, H and W for pixels and K for classes; `...` stands for any leading axes, none included. Every
+mean is a sum over the global batch divided by a count over the global batch. Under `jit` the two reductions span all
+devices, so that each counted pixel has the same weight wherever it is.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from scarce_jax.data.schema import IGNORE
 
 
 def masked_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """Sum of `values` times `weights` over the sum of `weights`; 0 where no weight is positive.
+    """Weighted mean, sum(weights * values) / sum(weights).
 
     Args:
-      values: floating, any shape. Entries of weight zero may be anything, inf and nan too.
+      values: floating, any shape. Entries of weight 0 may be inf or nan.
       weights: bool or floating >= 0, broadcastable to `values`.
 
     Returns:
-      float32 scalar.
+      float32 scalar; 0, with a zero gradient, where every weight is 0.
     """
     weights = jnp.broadcast_to(weights, values.shape).astype(jnp.float32)
     counted = weights > 0
@@ -33,15 +33,18 @@ def masked_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Softmax cross entropy of every pixel, before any mean: log(sum_k exp(logit_k)) - logit_label.
+    """Softmax cross entropy of every pixel, log(sum_k exp(logits_k)) - logits_label, without a mean.
 
     Args:
       logits: floating [..., K].
       labels: integer [...], 0..K-1 or 255.
 
     Returns:
-      float32 [...], 0 where the label is 255, nan at any other label outside 0..K-1: data of another set of
-      classes should stop a run, not train it.
+      float32 [...]; 0 where the label is 255. Any other label outside 0..K-1 gives nan, so that data of another set
+      of classes stops a run instead of training it.
+
+    Raises:
+      ValueError: the shape of `labels` is not that of `logits` without the last axis.
     """
     if labels.shape != logits.shape[:-1]:
         raise ValueError(f"labels have shape {labels.shape}; expected {logits.shape[:-1]}, the logits' without classes")
@@ -60,12 +63,15 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, *, class_weights: jax.Ar
 
     Args:
       logits: floating [..., K].
-      labels: integer [...], 0..K-1 or 255; anything else makes the result nan.
-      class_weights: [K], the weight of a pixel by its label; the mean is then sum(w * loss) / sum(w), as in
-        torch.
+      labels: integer [...], 0..K-1 or 255; any other label makes the result nan.
+      class_weights: floating [K], at least 0, the weight w of a pixel by its label. The mean is sum(w * loss) / sum(w),
+        as in `torch.nn.CrossEntropyLoss`. None weights all pixels alike.
 
     Returns:
-      float32 scalar; 0, with a zero gradient, where every label is 255.
+      float32 scalar; ln K at zero logits; 0, with a zero gradient, where every label is 255.
+
+    Raises:
+      ValueError: shapes do not fit.
     """
     weights = labels != IGNORE
     if class_weights is not None:
@@ -77,15 +83,18 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, *, class_weights: jax.Ar
 
 
 def multi_label_cross_entropy(logits: jax.Array, tags: jax.Array, *, background: int | None = None) -> jax.Array:
-    """Mean binary cross entropy of image tags over images and classes other than the background.
+    """Mean binary cross entropy of image tags, over images and over classes other than the background.
 
     Args:
       logits: floating [B, K], or [B, K - 1] of a network without an output for the background.
-      tags: [B, K], 0 or 1.
-      background: index of the class left out, which is never tagged; None if there is none.
+      tags: bool, integer or floating [B, K], 0 or 1.
+      background: static, the class 0..K-1 that is left out. None leaves out none.
 
     Returns:
       float32 scalar; ln 2 at zero logits.
+
+    Raises:
+      ValueError: the number of logits is neither that of the tags nor one less.
     """
     if background is not None:
         if logits.shape[-1] == tags.shape[-1]:
@@ -103,16 +112,18 @@ def binary_cross_entropy(
     labels: jax.Array | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Mean binary cross entropy of logits against 0 and 1: both losses of a discriminator, and its generator's.
+    """Mean binary cross entropy, -t * ln sigmoid(logits) - (1 - t) * ln(1 - sigmoid(logits)) for targets t.
+
+    A discriminator has it once with t = 1 and once with t = 0; its generator has it with t = 1.
 
     Args:
       logits: floating [...].
-      targets: 0 and 1 (or between), broadcastable to the logits: one number where all are real, or all fake.
-      labels: integer, broadcastable to the logits; pixels labelled 255 do not count. None counts all.
-      weights: bool or floating >= 0, broadcastable to the logits: of the mean. None weighs all alike.
+      targets: bool, integer or floating in 0..1, broadcastable to `logits`.
+      labels: integer, broadcastable to `logits`; pixels labelled 255 do not count. None counts all pixels.
+      weights: bool or floating >= 0, broadcastable to `logits`, the weights of the mean. None weights all alike.
 
     Returns:
-      float32 scalar; ln 2 at zero logits; 0, with a zero gradient, where nothing counts.
+      float32 scalar; ln 2 at zero logits; 0, with a zero gradient, where no pixel counts.
     """
     counted = jnp.ones((), bool) if labels is None else labels != IGNORE
     counted = counted if weights is None else counted * weights
@@ -120,17 +131,19 @@ def binary_cross_entropy(
 
 
 def confident_labels(labels: jax.Array, confidence: jax.Array, threshold: float) -> jax.Array:
-    """The labels of the pixels that are confident enough, 255 elsewhere.
+    """Labels where the confidence reaches a threshold, 255 elsewhere.
 
     Args:
       labels: integer [...], 0..K-1 or 255.
       confidence: floating [...] in 0..1.
-      threshold: the least confidence that is kept: 0 keeps all, more than 1 nothing. (Auxiliary confidence,
-        section 3.1, T_aux; Hung et al., "Adversarial Learning for Semi-Supervised Semantic Segmentation",
-        equation 5, T_semi.)
+      threshold: the least confidence that selects a pixel; 0 selects all, more than 1 none.
 
     Returns:
       [...] in the labels' dtype.
+
+    References:
+      T_aux in section 3.1 of "Semi-Supervised Semantic Segmentation Using Auxiliary Network"; T_semi in equation 5 of
+      Hung et al., "Adversarial Learning for Semi-Supervised Semantic Segmentation".
     """
     return jnp.where(confidence >= threshold, labels, jnp.asarray(IGNORE, labels.dtype))
 
@@ -143,53 +156,73 @@ def masked_cross_entropy(
     *,
     class_weights: jax.Array | None = None,
 ) -> jax.Array:
-    """`cross_entropy` over the pixels that are confident enough (Hung et al., equation 5).
+    """`cross_entropy` over the pixels whose confidence reaches a threshold.
 
-    The mean is over the selected pixels, as in the authors' code. Arguments as `cross_entropy` and
-    `confident_labels`; no gradient passes to `confidence`.
+    The mean is over the selected pixels, as in the authors' code. No gradient passes to `confidence`.
+
+    Args:
+      logits: floating [..., K].
+      labels: integer [...], 0..K-1 or 255.
+      confidence: floating [...] in 0..1.
+      threshold: the least confidence that selects a pixel.
+      class_weights: as in `cross_entropy`.
 
     Returns:
-      float32 scalar; 0, with a zero gradient, where nothing is selected.
+      float32 scalar; 0, with a zero gradient, where no pixel is selected.
+
+    References:
+      Hung et al., "Adversarial Learning for Semi-Supervised Semantic Segmentation", equation 5.
     """
     return cross_entropy(logits, confident_labels(labels, confidence, threshold), class_weights=class_weights)
 
 
 def class_counts(labels: jax.Array, classes: int) -> jax.Array:
-    """Pixels of each class in each image: integer [..., H, W] -> float32 [..., K]; 255 counts nowhere.
+    """Number of pixels of each class in each image.
 
-    Divided by H * W and averaged over images of one size this is p_class, void in the denominator: what the
-    published Cityscapes weights 1 / ln(1.1 + p_class) were computed from.
+    The mean over images of one size, divided by H * W, is p_class with void pixels in the denominator. The published
+    Cityscapes weights 1 / ln(1.1 + p_class) were computed from it (see `inverse_log_weights`).
+
+    Args:
+      labels: integer [..., H, W], 0..K-1; any other value, such as 255, is of no class.
+      classes: static, K.
+
+    Returns:
+      float32 [..., K].
     """
-    hits = labels[..., None] == jnp.arange(classes, dtype=labels.dtype)
+    hits = labels[..., None] == jnp.arange(classes, dtype=labels.dtype)  # [..., H, W, K]
     return hits.sum((-3, -2), dtype=jnp.int32).astype(jnp.float32)
 
 
 def correctness_counts(predictions: jax.Array, labels: jax.Array, classes: int) -> tuple[jax.Array, jax.Array]:
-    """How many pixels of each true class an image's prediction has right, and how many wrong.
+    """Numbers of rightly and of wrongly predicted pixels of each true class in each image.
 
     Args:
-      predictions: integer [..., H, W], class index.
-      labels: integer [..., H, W], 0..K-1 or 255, which counts nowhere.
-      classes: K.
+      predictions: integer [..., H, W], 0..K-1.
+      labels: integer [..., H, W], 0..K-1 or 255; pixels labelled 255 do not count.
+      classes: static, K.
 
     Returns:
-      Two float32 [..., K]: right (the positives of the auxiliary truth) and wrong (its negatives). Their sum
-      is `class_counts`.
+      Two float32 [..., K], right and wrong: the positives and the negatives of `auxiliary_loss`. Their sum is
+      `class_counts`.
     """
     right = class_counts(jnp.where(predictions == labels, labels, jnp.asarray(IGNORE, labels.dtype)), classes)
     return right, class_counts(labels, classes) - right
 
 
 def inverse_log_weights(frequencies: jax.Array, c: float) -> jax.Array:
-    """Class weights 1 / ln(c + p_class) (Paszke et al., "ENet").
+    """Class weights 1 / ln(c + p_class).
 
     Args:
-      frequencies: [K], p_class in 0..1.
-      c: more than 1; 1.1 for cross entropy and 1.04 for the auxiliary loss (auxiliary confidence, sections 4.2
-        and 3.1). At 1.04 the rarest class weighs 18 times as much as one that fills every image.
+      frequencies: floating [K] in 0..1, p_class: the share of all pixels that are of the class.
+      c: above 1. The auxiliary paper has 1.1 for cross entropy (section 4.2) and 1.04 for `auxiliary_loss` (section
+        3.1). At 1.04 an absent class weighs 18 times as much as a class that fills every image.
 
     Returns:
       float32 [K].
+
+    References:
+      Paszke et al., "ENet: A Deep Neural Network Architecture for Real-Time Semantic Segmentation";
+      "Semi-Supervised Semantic Segmentation Using Auxiliary Network".
     """
     return 1 / jnp.log(c + jnp.asarray(frequencies, jnp.float32))
 
@@ -197,18 +230,22 @@ def inverse_log_weights(frequencies: jax.Array, c: float) -> jax.Array:
 def correctness_balance(
     right: jax.Array, wrong: jax.Array, *, limits: tuple[float, float] = (0.01, 100.0)
 ) -> jax.Array:
-    """gamma of the auxiliary loss: wrong pixels / right pixels of each class.
+    """gamma of `auxiliary_loss`: wrong pixels / right pixels of each class.
 
-    With it both sides of a class weigh the same in total, so that a constant confidence of 0.5 is what knowing
-    the class alone gives. The paper names no limits: a class that the net has (almost) all right would have no
-    positives in the loss, one that it has (almost) all wrong would have nothing but them.
+    gamma gives the right and the wrong pixels of a class equal total weight. The best confidence that depends on the
+    class alone is then 0.5. The limits are ours: without them a class that is almost always right would have no
+    positives in the loss, and a class that is almost always wrong would have no negatives.
 
     Args:
-      right, wrong: [..., K], pixels, or means of pixels over the same images (`correctness_counts`).
+      right, wrong: at least 0, [..., K], numbers of pixels, or their means over the same images
+        (`correctness_counts`).
       limits: smallest and largest gamma.
 
     Returns:
       float32 [..., K]; 1 where a class has no right pixel.
+
+    References:
+      "Semi-Supervised Semantic Segmentation Using Auxiliary Network", equation 1.
     """
     right, wrong = jnp.asarray(right, jnp.float32), jnp.asarray(wrong, jnp.float32)
     return jnp.where(right > 0, jnp.clip(wrong / jnp.where(right > 0, right, 1.0), *limits), 1.0)
@@ -224,31 +261,35 @@ def auxiliary_loss(
     scope: Literal["labelled_set", "batch"] = "labelled_set",
     normalise: Literal["pixels", "weights", "sum"] = "pixels",
 ) -> jax.Array:
-    """Loss of a confidence map (auxiliary confidence, equation 1).
+    """Weighted binary cross entropy of a confidence map against the correctness of a prediction.
 
-    L = -sum W * (gamma * y * ln a + (1 - y) * ln(1 - a)), a = sigmoid(logits), y = 1 where the prediction is
-    right, W and gamma those of the pixel's TRUE class. Where a share r of such pixels is right the best a is
-    gamma r / (gamma r + 1 - r).
+    L = -sum W * (gamma * y * ln a + (1 - y) * ln(1 - a)) over the pixels, where a = sigmoid(logits), y is 1 where the
+    prediction is right and 0 elsewhere, and W and gamma are those of the pixel's true class. For pixels of one class,
+    a share r of them right, the best constant a is gamma * r / (gamma * r + 1 - r).
 
     Args:
       logits: floating [..., H, W], of the auxiliary net.
-      predictions: integer [..., H, W], the segmentation net's class.
-      labels: integer [..., H, W], 0..K-1 or 255, which counts nowhere. Other labels make the result nan.
-      class_weights: [K], W (`inverse_log_weights` at c = 1.04).
-      gamma: [K], for the scope "labelled_set" (`correctness_balance` of the whole set).
-      scope: over what wrong and right pixels are counted for gamma. The paper does not say. One gamma for the
-        labelled set is the default: within a batch most classes have few pixels or none, and their gamma
+      predictions: integer [..., H, W], 0..K-1, of the segmentation net.
+      labels: integer [..., H, W], 0..K-1 or 255; pixels labelled 255 do not count. Any other label makes the result
+        nan.
+      class_weights: floating [K], W (`inverse_log_weights` at c = 1.04).
+      gamma: floating [K] (`correctness_balance` over the whole labelled set). The scope "batch" does not use it.
+      scope: static, the pixels from which gamma comes, which the paper does not say. "labelled_set" takes the argument
+        `gamma`; "batch" computes it from this batch. Most classes have few pixels or none in a batch, and their gamma
         would jump between its limits from step to step.
-      normalise: what the sum is divided by: the valid pixels, the sum of their weights (W * gamma or W), or
-        nothing, as the equation is printed. Valid pixels by default: the rate then fits any size and batch
-        (Adam is blind to a constant factor, but not beside its epsilon), and a batch of rare classes keeps its
-        larger weight, which a division by its own weights would take away.
+      normalise: static, the divisor of the sum. "pixels": the number of valid pixels. "weights": the sum of their
+        weights, W * gamma or W. "sum": 1, as the equation is printed. With "pixels" one learning rate fits all sizes
+        and batches (a constant factor changes Adam only through its epsilon), and a batch of rare classes keeps its
+        larger weight, which "weights" would divide away.
 
     Returns:
       float32 scalar; 0, with a zero gradient, where every label is 255.
 
     Raises:
-      ValueError: shapes differ, or an option is not one of those above.
+      ValueError: shapes do not fit, `gamma` is missing, or an option is not one of the above.
+
+    References:
+      "Semi-Supervised Semantic Segmentation Using Auxiliary Network", equation 1.
     """
     if not logits.shape == predictions.shape == labels.shape:
         shapes = f"{logits.shape}, {predictions.shape} and {labels.shape}"
@@ -278,11 +319,11 @@ def auxiliary_loss(
 
 
 def _binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """float32, before any mean."""
+    """float32 [...] of logits and targets [...], without a mean."""
     logits = logits.astype(jnp.float32)
     return -(targets * jax.nn.log_sigmoid(logits) + (1 - targets) * jax.nn.log_sigmoid(-logits))
 
 
 def _of_class(values: jax.Array, labels: jax.Array) -> jax.Array:
-    """values [K] looked up by class index, nan where there is no such class."""
+    """values [K] at labels [...]: float32 [...], nan at labels outside 0..K-1."""
     return jnp.take(values, labels.astype(jnp.int32), mode="fill", fill_value=jnp.nan)

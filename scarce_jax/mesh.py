@@ -1,4 +1,4 @@
-"""One mesh axis over every device of every process, and the few ways arrays get onto it."""
+"""A mesh of one axis over all devices of all processes, and the placement of arrays on it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ AXIS = "data"
 
 
 def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
-    """Joins the processes of a multi-host run; does nothing for a run of one process.
+    """Joins the processes of a multi-host run. Without arguments a run of one process does nothing.
 
-    With no arguments the cluster is found in the environment: Slurm, Open MPI and Kubernetes as
-    `jax.distributed.initialize` finds them, where they say that there is more than one process.
+    Args:
+      coordinator: "host:port" of process 0. None takes it from the environment, as `jax.distributed.initialize` does,
+        where Slurm or Open MPI start more than one process or JAX_COORDINATOR_ADDRESS is set.
+      processes: number of processes.
+      process: this process's index, 0..processes-1.
     """
     if jax.distributed.is_initialized():
         return
@@ -36,39 +39,49 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """All devices (or the given ones) on the one axis, process by process."""
+    """A mesh of `devices`, or of all devices in the order of their processes, on the axis `AXIS`."""
     devices = devices or sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
     return Mesh(np.array(devices), (AXIS,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of an array of which every device holds a copy."""
     return NamedSharding(mesh, P())
 
 
 def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """The sharding of an array that is split over the devices along its axis `axis`."""
     return NamedSharding(mesh, P(*[None] * axis, AXIS))
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
-    """The same value on every device; every process must hold it."""
+    """Arrays of which every device holds a copy. Every process must pass equal values."""
     sharding = replicated(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
 
 def shard(mesh: Mesh, rows: Any, axis: int = 0) -> Any:
-    """Arrays whose axis `axis` holds this process's rows, as one global array split over the devices along it."""
+    """Global arrays split over the devices along `axis`, from the rows of each process.
+
+    Args:
+      rows: arrays whose axis `axis` has length B / processes, for a global batch of B.
+    """
     sharding = split(mesh, axis)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
 
 
 def local_rows(batch: int) -> slice:
-    """The rows of a global batch that this process provides: contiguous, so that their order never depends on NP."""
+    """The contiguous rows of a global batch that this process provides. Concatenated by process they are the batch."""
     local = batch // jax.process_count()
     return slice(jax.process_index() * local, (jax.process_index() + 1) * local)
 
 
 def check_batch(mesh: Mesh, batches: Mapping[str, int]) -> None:
-    """Raises InputError where a global batch does not divide over the devices."""
+    """Raises InputError where a global batch is not divisible by the number of devices.
+
+    Args:
+      batches: name of each batch's config section -> examples in the global batch.
+    """
     for name, batch in batches.items():
         if batch % mesh.size:
             lower, upper = batch // mesh.size * mesh.size, -(-batch // mesh.size) * mesh.size
@@ -79,7 +92,7 @@ def check_batch(mesh: Mesh, batches: Mapping[str, int]) -> None:
 
 
 def barrier(name: str) -> None:
-    """Waits for every process."""
+    """Blocks until every process has called it with the same name."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -87,5 +100,5 @@ def barrier(name: str) -> None:
 
 
 def is_primary() -> bool:
-    """True in the one process that writes what all share: JSON files, logs, records' index."""
+    """True in process 0, which alone writes the files that all processes share, such as JSON files and logs."""
     return jax.process_index() == 0

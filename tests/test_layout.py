@@ -23,11 +23,15 @@ ROWS = (
     {"training"},
     {"methods"},
     {"configs"},
-    {"benchmark", "config_files", "doctor", "dry_run", "provenance", "report", "runs", "sweep", "synthetic"},
+    {"config_files", "provenance"},
+    {"runs"},
+    {"benchmark", "doctor", "dry_run", "report", "sweep", "synthetic"},
     {"cli", "__init__", "__main__"},
 )
 ROW = {layer: number for number, row in enumerate(ROWS) for layer in row}
 NO_JAX = {"cpu", "data", "errors", "runtime"}
+SCHEMA_ONLY = {"cpu", "losses", "memory", "mesh", "models", "ops", "optim"}
+"""Of `data` these import the schema alone."""
 DESCRIBE = {"methods", "configs"}
 """They say what is trained, and run nothing."""
 
@@ -51,7 +55,7 @@ def imported(source: str, module: str) -> set[str]:
 
 
 def layer_of(module: str) -> str:
-    """ "training" for `scarce_jax.training.loop`; `__init__` for what the package itself defines."""
+    """The layer of a module: "training" of `scarce_jax.training.loop`, `__init__` of the package's own names."""
     top, *rest = module.split(".")
     if top != PACKAGE:
         return top
@@ -68,6 +72,8 @@ def faults(source: str, module: str) -> list[str]:
             wrong.append(f"{module} imports {name}: nothing may import TensorFlow")
         elif top in JAX and layer in NO_JAX:
             wrong.append(f"{module} imports {name}: {layer} must not load JAX")
+        elif layer in SCHEMA_ONLY and target == "data" and not name.startswith(f"{PACKAGE}.data.schema"):
+            wrong.append(f"{module} imports {name}: {layer} imports the schema alone")
         elif top == "configs" or (layer in DESCRIBE and target == "training"):
             wrong.append(f"{module} imports {name}: {layer} must not")
         elif top == PACKAGE and name != f"{PACKAGE}.__version__" and ROW[target] > ROW[layer]:
@@ -101,7 +107,10 @@ def test_imports_point_one_way():
         ("scarce_jax.methods.detailer", "from scarce_jax.training import loop"),
         ("scarce_jax.models.pspnet", "from scarce_jax.recipe import Train"),
         ("scarce_jax.ops.augment", "from scarce_jax.models import pspnet"),
+        ("scarce_jax.models.pspnet", "from scarce_jax.data import budget"),
+        ("scarce_jax.losses", "from scarce_jax.data.records import Records"),
         ("scarce_jax.runs", "from scarce_jax.cli.common import parse"),
+        ("scarce_jax.runs", "from scarce_jax.report import page"),
         ("scarce_jax.losses", "import configs.detailer_camvid"),
         ("scarce_jax.data.source", "import jax.numpy as jnp"),
         ("scarce_jax.cpu.superpixels", "from flax import linen"),
@@ -121,6 +130,7 @@ def test_a_wrong_import_is_named(module, line):
     [
         ("scarce_jax.training.run", "from scarce_jax.data.budget import Budget\nfrom . import loop"),
         ("scarce_jax.methods.detailer", "from scarce_jax.recipe import Train\nimport jax"),
+        ("scarce_jax.ops.augment", "from scarce_jax.data.schema import IGNORE"),
         ("scarce_jax.data.source", "import tensorflow_datasets as tfds\nfrom scarce_jax.errors import InputError"),
         ("scarce_jax.__init__", "from scarce_jax import methods, runs"),
         ("scarce_jax.cli.train", "from scarce_jax.training import run"),

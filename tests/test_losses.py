@@ -12,6 +12,12 @@ pixel_cross_entropy = jax.jit(losses.pixel_cross_entropy)
 masked_mean = jax.jit(losses.masked_mean)
 auxiliary_loss = jax.jit(losses.auxiliary_loss, static_argnames=("scope", "normalise"))
 multi_label_cross_entropy = jax.jit(losses.multi_label_cross_entropy, static_argnames="background")
+binary_cross_entropy = jax.jit(losses.binary_cross_entropy)
+inverse_log_weights = jax.jit(losses.inverse_log_weights)
+correctness_counts = jax.jit(losses.correctness_counts, static_argnames="classes")
+correctness_balance = jax.jit(losses.correctness_balance)
+confident_labels = jax.jit(losses.confident_labels)
+masked_cross_entropy = jax.jit(losses.masked_cross_entropy)
 
 
 def slow_cross_entropy(logits, labels, weights=None):
@@ -121,11 +127,11 @@ def test_sigmoid_cross_entropy_equals_the_slow_formula():
     slow = -(tags * np.log(p) + (1 - tags) * np.log(1 - p))
     logits, labels = jnp.asarray(logits, jnp.float32), jnp.asarray(tags, jnp.uint8)
     np.testing.assert_allclose(multi_label_cross_entropy(logits, labels), slow.mean(), rtol=1e-5)
-    kept = [0, 1, 3, 4]
-    expected = slow[:, kept].mean()
+    foreground = [0, 1, 3, 4]
+    expected = slow[:, foreground].mean()
     np.testing.assert_allclose(multi_label_cross_entropy(logits, labels, background=2), expected, rtol=1e-5)
     # The same classes from a network that has no output for the background.
-    shorter = logits[:, jnp.array(kept)]
+    shorter = logits[:, jnp.array(foreground)]
     np.testing.assert_allclose(multi_label_cross_entropy(shorter, labels, background=2), expected, rtol=1e-5)
 
 
@@ -136,10 +142,10 @@ def test_sigmoid_cross_entropy_at_zero_and_at_large_logits():
 
 def test_class_weights_of_the_paper():
     # 1 / ln(c + p): 1 / ln 1.04, 1 / ln 2.04, 1 / ln 1.29, 1 / ln 1.79; 1 / ln 1.1, 1 / ln 2.1.
-    weights = losses.inverse_log_weights(jnp.array([0, 1, 0.25, 0.75]), 1.04)
+    weights = inverse_log_weights(jnp.array([0, 1, 0.25, 0.75]), 1.04)
     np.testing.assert_allclose(weights, [25.496732, 1.402623, 3.927079, 1.717577], rtol=1e-5)
     # The last two: road and bicycle of Cityscapes, whose published weights are 2.81492 and 10.138096.
-    weights = losses.inverse_log_weights(jnp.array([0, 1, 0.32654, 0.00367]), 1.1)
+    weights = inverse_log_weights(jnp.array([0, 1, 0.32654, 0.00367]), 1.1)
     np.testing.assert_allclose(weights[:3], [10.492059, 1.347823, 2.81492], rtol=1e-5)
     np.testing.assert_allclose(weights[3], 10.138096, rtol=1e-4)
 
@@ -148,7 +154,7 @@ def test_weighted_cross_entropy_is_divided_by_the_sum_of_weights():
     # Probabilities 3/4 and 1/4 of the first class, both of weight w0 = 1 / ln 1.6, and 1/2 of the second, weight
     # w1 = 1 / ln 1.2: (w0 * (ln(4/3) + ln 4) + w1 * ln 2) / (2 * w0 + w1).
     logits = jnp.log(jnp.array([[3.0, 1.0], [1.0, 3.0], [1.0, 1.0], [7.0, 1.0]]))
-    weights = losses.inverse_log_weights(jnp.array([0.5, 0.1]), 1.1)
+    weights = inverse_log_weights(jnp.array([0.5, 0.1]), 1.1)
     loss = cross_entropy(logits, jnp.array([0, 0, 1, 255], jnp.uint8), class_weights=weights)
     w0, w1 = 1 / np.log(1.6), 1 / np.log(1.2)
     np.testing.assert_allclose(loss, (w0 * np.log(16 / 3) + w1 * np.log(2)) / (2 * w0 + w1), rtol=1e-5)
@@ -158,28 +164,28 @@ def test_counts_of_right_and_wrong_pixels():
     labels = jnp.array([[[0, 0, 1], [1, 1, 255]], [[2, 2, 2], [255, 0, 0]]], jnp.uint8)
     predictions = jnp.array([[[0, 1, 1], [1, 0, 0]], [[2, 2, 2], [2, 1, 1]]], jnp.uint8)
     np.testing.assert_array_equal(losses.class_counts(labels, 4), [[2, 3, 0, 0], [2, 0, 3, 0]])
-    right, wrong = losses.correctness_counts(predictions, labels, 4)
+    right, wrong = correctness_counts(predictions, labels, 4)
     np.testing.assert_array_equal(right, [[1, 2, 0, 0], [0, 0, 3, 0]])
     np.testing.assert_array_equal(wrong, [[1, 1, 0, 0], [2, 0, 0, 0]])
     # Over both images: 3 wrong / 1 right, 1 / 2, 0 / 3 held at the limit, and no pixel at all.
-    gamma = losses.correctness_balance(right.mean(0), wrong.mean(0))
+    gamma = correctness_balance(right.mean(0), wrong.mean(0))
     np.testing.assert_allclose(gamma, [3, 0.5, 0.01, 1])
 
 
 def test_gamma_is_limited_and_one_without_positives():
-    gamma = losses.correctness_balance(jnp.array([10.0, 1, 10_000, 0, 4]), jnp.array([30.0, 1000, 1, 7, 0]))
+    gamma = correctness_balance(jnp.array([10.0, 1, 10_000, 0, 4]), jnp.array([30.0, 1000, 1, 7, 0]))
     np.testing.assert_allclose(gamma, [3, 100, 0.01, 1, 0.01])
-    np.testing.assert_allclose(losses.correctness_balance([1.0], [50.0], limits=(0.5, 8.0)), [8])
+    np.testing.assert_allclose(correctness_balance([1.0], [50.0], limits=(0.5, 8.0)), [8])
 
 
 def confidences(*values):
     """Logits [1, 1, N] of confidences."""
-    values = jnp.asarray(values)[None, None]
-    return jnp.log(values / (1 - values))
+    values = np.float32(values)[None, None]
+    return np.log(values / (1 - values))
 
 
 def class_map(*values):
-    return jnp.asarray(values, jnp.uint8)[None, None]
+    return np.uint8(values)[None, None]
 
 
 def test_auxiliary_loss_of_one_class_is_the_ordinary_one():
@@ -194,7 +200,7 @@ def test_auxiliary_loss_of_two_classes_by_hand():
     # Class 0, p = 3/4, W = 1.717577: two right, a = 0.9 and 0.8, one wrong, a = 0.3, gamma = 1/2. Class 1, p = 1/4: one
     # right, gamma = 0 / 1. Then W * (-(ln 0.9 + ln 0.8) / 2 - ln 0.7) = 0.894732. A void pixel changes nothing.
     arguments = (confidences(0.9, 0.8, 0.3, 0.6, 0.99), class_map(0, 0, 1, 1, 1), class_map(0, 0, 0, 1, 255))
-    weights, gamma = losses.inverse_log_weights(jnp.array([0.75, 0.25]), 1.04), jnp.array([0.5, 0.0])
+    weights, gamma = inverse_log_weights(jnp.array([0.75, 0.25]), 1.04), jnp.array([0.5, 0.0])
     total = auxiliary_loss(*arguments, class_weights=weights, gamma=gamma, normalise="sum")
     np.testing.assert_allclose(total, 0.894732, rtol=1e-5)
     mean = auxiliary_loss(*arguments, class_weights=weights, gamma=gamma)
@@ -209,7 +215,7 @@ def test_auxiliary_loss_with_the_gamma_of_the_batch():
     # together, and W * (-ln 0.9 - ln 0.8) = 1.290061.
     logits = confidences(0.9, 0.9, 0.9, 0.2).reshape(2, 1, 2)
     predictions, labels = class_map(0, 0, 0, 1).reshape(2, 1, 2), jnp.zeros((2, 1, 2), jnp.uint8)
-    weights = losses.inverse_log_weights(jnp.array([0.25, 0.0]), 1.04)
+    weights = inverse_log_weights(jnp.array([0.25, 0.0]), 1.04)
     loss = auxiliary_loss(logits, predictions, labels, class_weights=weights, scope="batch", normalise="sum")
     np.testing.assert_allclose(loss, 1.290061, rtol=1e-5)
 
@@ -241,12 +247,13 @@ def test_auxiliary_loss_is_least_where_the_docstring_says():
 
 def test_auxiliary_loss_without_a_label_is_zero_and_of_a_wrong_label_nan():
     logits, predictions = jnp.array([[3e4, -3e4]]), jnp.zeros((1, 2), jnp.uint8)
+    with_gradient = jax.jit(jax.value_and_grad(losses.auxiliary_loss), static_argnames="normalise")
     for normalise in ("pixels", "weights", "sum"):
         options = {"class_weights": jnp.ones(2), "gamma": jnp.ones(2), "normalise": normalise}
         void = jnp.full((1, 2), 255, jnp.uint8)
-        value, gradient = jax.value_and_grad(losses.auxiliary_loss)(logits, predictions, void, **options)
+        value, gradient = with_gradient(logits, predictions, void, **options)
         assert value == 0 and not np.any(gradient)
-        assert np.isnan(auxiliary_loss(logits, predictions, jnp.array([[0, 2]], jnp.uint8), **options))
+        assert np.isnan(with_gradient(logits, predictions, jnp.array([[0, 2]], jnp.uint8), **options)[0])
     # Large logits are finite: -ln(1 - sigmoid(30000)) = 30000 for the wrong one, 0 for the other.
     labels = jnp.array([[1, 0]], jnp.uint8)
     loss = auxiliary_loss(logits, jnp.array([[0, 1]], jnp.uint8), labels, class_weights=jnp.ones(2), gamma=jnp.ones(2))
@@ -268,17 +275,15 @@ def test_auxiliary_loss_refuses_what_does_not_fit():
 def test_binary_cross_entropy_by_hand():
     # -ln 0.8 and -ln(1 - 0.3), the third pixel without a label.
     logits, targets = confidences(0.8, 0.3, 0.99), jnp.array([[[1.0, 0.0, 0.0]]])
-    loss = losses.binary_cross_entropy(logits, targets, labels=class_map(4, 0, 255))
+    loss = binary_cross_entropy(logits, targets, labels=class_map(4, 0, 255))
     np.testing.assert_allclose(loss, 0.579818 / 2, rtol=1e-5)
-    np.testing.assert_allclose(losses.binary_cross_entropy(logits[..., :2], targets[..., :2]), 0.579818 / 2, rtol=1e-5)
+    np.testing.assert_allclose(binary_cross_entropy(logits[..., :2], targets[..., :2]), 0.579818 / 2, rtol=1e-5)
     for target in (0.0, 1.0):
-        np.testing.assert_allclose(losses.binary_cross_entropy(jnp.zeros((2, 3)), target), 0.693147, atol=1e-6)
+        np.testing.assert_allclose(binary_cross_entropy(jnp.zeros((2, 3)), target), 0.693147, atol=1e-6)
     # One number for all: -(ln 0.2 + ln 0.7) / 2.
-    np.testing.assert_allclose(
-        losses.binary_cross_entropy(logits[..., :2], 0.0), -(np.log(0.2) + np.log(0.7)) / 2, rtol=1e-5
-    )
-    assert losses.binary_cross_entropy(logits, 1.0, labels=class_map(255, 255, 255)) == 0
-    weighted = losses.binary_cross_entropy(jnp.array([0.0, 5.0, np.inf]), 1.0, weights=jnp.array([3.0, 1.0, 0.0]))
+    np.testing.assert_allclose(binary_cross_entropy(logits[..., :2], 0.0), -(np.log(0.2) + np.log(0.7)) / 2, rtol=1e-5)
+    assert binary_cross_entropy(logits, 1.0, labels=class_map(255, 255, 255)) == 0
+    weighted = binary_cross_entropy(jnp.array([0.0, 5.0, np.inf]), 1.0, weights=jnp.array([3.0, 1.0, 0.0]))
     np.testing.assert_allclose(weighted, (3 * np.log(2) + np.log1p(np.exp(-5))) / 4, rtol=1e-5)
 
 
@@ -291,9 +296,9 @@ def test_threshold_selects_labels():
         (0.9, [255, 1, 255, 255]),
         (1.01, [255] * 4),
     ):
-        kept = losses.confident_labels(labels, confidence, threshold)
-        assert kept.dtype == jnp.uint8
-        np.testing.assert_array_equal(kept, expected)
+        selected = confident_labels(labels, confidence, threshold)
+        assert selected.dtype == jnp.uint8
+        np.testing.assert_array_equal(selected, expected)
 
 
 def test_masked_cross_entropy_is_over_what_is_selected():
@@ -306,7 +311,7 @@ def test_masked_cross_entropy_is_over_what_is_selected():
     np.testing.assert_allclose(gradient[0], [1 / 3, 1 / 3, -2 / 3], rtol=1e-5)
     assert not np.any(gradient[1:]) and not np.any(through_confidence)
     np.testing.assert_allclose(
-        losses.masked_cross_entropy(logits, labels, confidence, 0.0), cross_entropy(logits, labels), rtol=1e-6
+        masked_cross_entropy(logits, labels, confidence, 0.0), cross_entropy(logits, labels), rtol=1e-6
     )
     loss, (gradient, _) = grad(logits, labels, confidence, threshold=1.1)
     assert loss == 0 and not np.any(gradient)

@@ -1,4 +1,4 @@
-"""Superpixels of an image, their graph and their mean features, on the host."""
+"""SLIC superpixels of an image, the graph of their neighbours and their mean features, in NumPy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 _CIELAB_RANGE = np.float32([100, 255, 255])
-"""Extent of L, and what 8-bit CIELAB leaves for a and b."""
+"""Extents of L, a and b as 8-bit CIELAB has them."""
 
 
 def cielab(image: np.ndarray) -> np.ndarray:
@@ -34,17 +34,17 @@ def superpixels(lab: np.ndarray, *, segments: int, compactness: float, iteration
 
     Args:
       lab: float32 [H, W, 3] CIELAB.
-      segments: how many to start from; small ones are merged into neighbours, so that fewer remain.
-      compactness: CIELAB distance that weighs as much as one grid step; the larger, the squarer.
-      iterations: of k-means.
+      segments: number of superpixels at the start. Small ones are merged into neighbours, so that fewer remain.
+      compactness: CIELAB distance that weighs as much as one grid step. Larger values give squarer superpixels.
+      iterations: number of k-means iterations.
 
     Returns:
       int64 [H, W]: ids 0..N-1, each of which occurs.
     """
-    # Slow to import, and of no use to whoever only reads the settings.
+    # Imported here because it is slow to import, and most processes never call this function.
     from skimage.segmentation import slic
 
-    # slic stretches its input to 0..1, which would tie the meaning of compactness to the image's contrast.
+    # slic stretches its input to 0..1. Compactness is stretched alike, so that it does not depend on the contrast.
     extent = float(lab.max() - lab.min()) or 1.0
     return slic(
         lab,
@@ -71,7 +71,7 @@ def region_means(values: np.ndarray, regions: np.ndarray) -> np.ndarray:
 
 
 def adjacency(regions: np.ndarray) -> np.ndarray:
-    """Pairs of regions with a common side of a pixel: int64 [E, 2], each pair once, smaller id first, sorted."""
+    """Pairs of regions that share a side of a pixel: int64 [E, 2], sorted, each pair once and its smaller id first."""
     sides = ((regions[:, :-1], regions[:, 1:]), (regions[:-1], regions[1:]))
     first, second = (np.concatenate([side[k][side[0] != side[1]] for side in sides]).astype(np.int64) for k in (0, 1))
     count = int(regions.max()) + 1
@@ -80,7 +80,7 @@ def adjacency(regions: np.ndarray) -> np.ndarray:
 
 
 def at_border(regions: np.ndarray) -> np.ndarray:
-    """Which regions touch the image's border: bool [N]."""
+    """True for regions that touch the image's border: bool [N]."""
     touching = np.zeros(int(regions.max()) + 1, bool)
     for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
         touching[edge] = True

@@ -1,4 +1,4 @@
-"""Work on the host in other processes, in order."""
+"""A parallel map over processes on the host that keeps the order."""
 
 from __future__ import annotations
 
@@ -8,40 +8,42 @@ from typing import Any
 
 from scarce_jax.errors import InputError
 
-# One thread a process: the processes already use every core.
+# Each process has one thread, since the processes together use every core.
 _ENVIRONMENT = {
     name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 }
 
 
 def map_ordered(
-    function: Callable[[str, Any], Any], items: Iterable[tuple[str, Any]], workers: int, ahead: int
+    function: Callable[[str, Any], Any], payloads: Iterable[tuple[str, Any]], workers: int, ahead: int
 ) -> Iterator[tuple[str, Any]]:
-    """Yields `(id, function(id, payload))` for every item `(id, payload)`, in order.
+    """Yields `(id, function(id, payload))` for every `(id, payload)`, in their order.
 
-    The processes start fresh (no fork, so JAX's threads in this one are safe), never import the caller's main
-    script, and are kept for the next call. A process imports the module that `function` is of: that module
-    must not load JAX.
+    The processes start fresh: they are not forked, so that JAX's threads in this process do no harm, and they never
+    import the caller's main script. They stay alive for the next call. Each imports the module that defines
+    `function`; that module must not load JAX.
 
     Args:
-      function: picklable, without side effects that matter here.
-      items: read in this process, at most `ahead` beyond the item that is yielded next.
-      workers: number of processes; 0 calls the function here.
-      ahead: items under way at once; below `workers` some processes idle.
+      function: picklable; its side effects stay in the process that calls it.
+      payloads: pairs of an id and the function's second argument. This process reads them, at most `ahead` beyond the
+        pair whose result is yielded next.
+      workers: number of processes; 0 calls the function in this process.
+      ahead: largest number of payloads in progress; below `workers` some processes idle.
 
     Raises:
       InputError: as `function` raised it.
-      RuntimeError: anything else went wrong with an item, which the message names.
+      RuntimeError: `function` raised anything else, or its process died; the message names the id.
+      ValueError: `workers` is below 0 or `ahead` below 1.
     """
     if workers < 0 or ahead < 1:
         raise ValueError(f"expected workers from 0 and ahead from 1, got {workers} and {ahead}")
     if workers == 0:
-        return ((name, _call(function, name, payload)) for name, payload in items)
-    return _map_in_processes(function, items, workers, ahead)
+        return ((name, _call(function, name, payload)) for name, payload in payloads)
+    return _map_in_processes(function, payloads, workers, ahead)
 
 
 def _map_in_processes(
-    function: Callable[[str, Any], Any], items: Iterable[tuple[str, Any]], workers: int, ahead: int
+    function: Callable[[str, Any], Any], payloads: Iterable[tuple[str, Any]], workers: int, ahead: int
 ) -> Iterator[tuple[str, Any]]:
     from loky import get_reusable_executor
     from loky.process_executor import BrokenProcessPool
@@ -60,7 +62,7 @@ def _map_in_processes(
             ) from error
 
     try:
-        for name, payload in items:
+        for name, payload in payloads:
             if len(pending) == ahead:
                 yield take()
             pending.append((name, executor.submit(_call, function, name, payload)))
@@ -77,5 +79,5 @@ def _call(function: Callable[[str, Any], Any], name: str, payload: Any) -> Any:
     except InputError:
         raise
     except Exception as error:
-        # Named here, where the item is known, and of a type that survives the way back to the caller.
+        # The id is known here, and a RuntimeError can be pickled on its way back to the caller.
         raise RuntimeError(f"{name!r}: {type(error).__name__}: {error}") from error

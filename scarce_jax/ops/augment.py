@@ -13,7 +13,7 @@ from scarce_jax.data.schema import IGNORE, LABEL_FIELDS
 from scarce_jax.errors import InputError
 
 MEAN = (0.485, 0.456, 0.406)
-"""ImageNet's mean of R, G, B in 0..1: what every network's input is centred on."""
+"""ImageNet's mean of R, G, B in 0..1, subtracted from every network's input."""
 
 STD = (0.229, 0.224, 0.225)
 """ImageNet's standard deviation of R, G, B in 0..1."""
@@ -23,18 +23,18 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's greyscale
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment:
-    """What is drawn for each image. All draws are independent.
+    """Ranges of the random augmentation of each image; all draws are independent.
 
     Attributes:
       crop: (height, width) of the result, in pixels.
-      scale: range of the uniformly drawn factor by which the image grows; 0.5 to 2 in the detailer paper,
-        section 4.2.
-      rotate: the angle is uniform within plus or minus this many degrees, about the image's centre.
-      rotate_probability: of rotating at all. The detailer paper names none; PSPNet's authors rotate half of
+      scale: (smallest, largest) factor of the image's size, drawn uniformly; 0.5 to 2 in section 4.2 of the detailer
+        paper.
+      rotate: largest angle in degrees; angles are uniform in -rotate..rotate, about the image's centre.
+      rotate_probability: probability of a rotation. The detailer paper states none; PSPNet's authors rotate half of
         the images.
       flip: probability of a horizontal flip.
-      brightness, contrast, saturation: each factor is uniform in 1 minus to 1 plus this (torchvision's
-        ColorJitter, in this order, clipped to 0..1 after each).
+      brightness, contrast, saturation: v draws a factor uniformly from 1 - v..1 + v, as torchvision's ColorJitter does.
+        They are applied in this order, and the image is clipped to 0..1 after each.
     """
 
     crop: tuple[int, int]
@@ -65,16 +65,16 @@ def normalise(image: jax.Array) -> jax.Array:
 def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, Any]:
     """Draws one augmentation and applies it to one row; `vmap` it over rows and their keys.
 
-    The valid part is rotated about its centre, flipped, scaled, and cropped at a uniformly drawn whole-pixel
-    position (centred along an axis where it is smaller than the crop). All of it is one inverse map, by which
-    the image is sampled once: bilinear without antialiasing; masks take the nearest pixel under the same map.
+    The valid part is rotated about its centre, flipped, scaled, and cropped at a uniformly drawn whole-pixel position.
+    Along an axis where it is smaller than the crop it is centred. These steps are one inverse affine map, and the image
+    is sampled once: bilinearly, without antialiasing. Masks take the nearest pixel under the same map.
 
     Args:
       row: "image" uint8 [H, W, 3]; any of "label", "fine" and "coarse" uint8 [H, W]; "height" and "width"
         int32 [], the valid part [:height, :width] (the whole canvas where absent). Other entries are passed
         through.
       key: of this row. Equal keys give equal augmentations.
-      config: what to draw; static.
+      config: static, the ranges.
 
     Returns:
       The row without "height" and "width"; image float32 [*crop, 3], normalised, 0 (the mean colour)
@@ -108,9 +108,10 @@ def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, A
 
 
 def _source_coordinates(drawn: jax.Array, height, width, config: Augment) -> tuple[jax.Array, jax.Array]:
-    """float32 [h, w] row and column of the source (pixel centres at integers) for every pixel of the crop.
+    """Row and column in the source, pixel centres at integers, of every pixel of the crop: two float32 [h, w].
 
-    `drawn` holds six uniform numbers in [0, 1).
+    Args:
+      drawn: float32 [6], uniform in [0, 1).
     """
     smallest, largest = config.scale
     scale = smallest + (largest - smallest) * drawn[0]
@@ -129,9 +130,11 @@ def _source_coordinates(drawn: jax.Array, height, width, config: Augment) -> tup
 
 
 def _offsets(position: jax.Array, length: jax.Array, crop: int) -> jax.Array:
-    """float32 [crop]: pixel centres of the crop along one axis, from the middle of an image of `length`.
+    """Pixel centres of the crop along one axis, relative to the middle of the image: float32 [crop].
 
-    `position` in [0, 1) says where the crop is among the possible places.
+    Args:
+      position: in [0, 1), the crop's place among the possible ones.
+      length: of the scaled image, in pixels.
     """
     spare = jnp.floor(length - crop)
     start = jnp.minimum(jnp.floor(position * (spare + 1)), spare)
@@ -140,12 +143,15 @@ def _offsets(position: jax.Array, length: jax.Array, crop: int) -> jax.Array:
 
 
 def flat_index(rows: jax.Array, columns: jax.Array, height, width, canvas: tuple[int, int]) -> jax.Array:
-    """Where the pixels at int32 rows and columns, moved into the valid part, stand in the flattened canvas."""
+    """Index into the flattened canvas of the pixels at int32 `rows` and `columns`, clipped to the valid part."""
     return jnp.clip(rows, 0, height - 1) * canvas[1] + jnp.clip(columns, 0, width - 1)
 
 
 def sample_bilinear(image: jax.Array, y: jax.Array, x: jax.Array, height, width) -> jax.Array:
-    """float32 [h, w, 3] in 0..255 of image [H, W, 3] at y, x; beyond the valid part its edge pixels."""
+    """Bilinear samples of image [H, W, 3] at y and x, both [h, w]: float32 [h, w, 3] in 0..255.
+
+    Samples beyond the valid part take its edge pixels.
+    """
     canvas, flat = image.shape[:2], rearrange(image, "h w c -> (h w) c")
     top, left = jnp.floor(y), jnp.floor(x)
     down, right = (y - top)[..., None], (x - left)[..., None]
@@ -161,9 +167,11 @@ def sample_bilinear(image: jax.Array, y: jax.Array, x: jax.Array, height, width)
 
 
 def _photometric(pixels: jax.Array, inside: jax.Array, drawn: jax.Array, config: Augment) -> jax.Array:
-    """Brightness, contrast and saturation of [h, w, 3] in 0..255, by three uniform numbers in [0, 1).
+    """Pixels [h, w, 3] in 0..255 with random brightness, contrast and saturation.
 
-    `inside` marks the pixels of the image: the filling must not enter its mean.
+    Args:
+      inside: bool [h, w], the pixels of the image; the padding around it does not count in its mean.
+      drawn: float32 [3], uniform in [0, 1).
     """
     brightness, contrast, saturation = (
         1 + amount * (2 * number - 1)

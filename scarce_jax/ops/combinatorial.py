@@ -18,22 +18,21 @@ from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 from scarce_jax.ops.augment import flat_index, normalise, sample_bilinear
 
-MOST = 20
-"""Labels of an image that subsets are drawn of, the first ones: a uniform float32 tells apart 2^23 of them."""
+MAX_LABELS = 20
+"""Only the first so many labels of an image form subsets, since a uniform float32 in [0, 1) has 2^23 values."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Combinatorial:
-    """What is drawn of an image.
+    """Settings of the windows that are drawn from an image.
 
-    The windows of the paper are random ones and region proposals (EdgeBoxes) that enclose the foreground; all of ours
-    are random.
+    The paper takes random windows and region proposals (EdgeBoxes) that enclose the foreground; all of ours are random.
 
     Attributes:
-      crop: (height, width) in pixels to which windows are brought.
-      windows: N_p, windows of each subset in one epoch, in the mean (200 in section 6.1).
-      enlarge: range of the uniformly drawn factor by which the sides of a window exceed those of the smallest one of
-        the crop's proportions that encloses the foreground, as far as the image goes. The paper does not say.
+      crop: (height, width) in pixels to which windows are resized.
+      windows: N_p, mean number of windows of each subset in one epoch (200 in section 6.1).
+      enlarge: (smallest, largest) ratio, drawn uniformly, of a window's sides to those of the smallest window of the
+        crop's proportions that encloses the foreground. The image limits it. The paper states no range.
       flip: probability of a horizontal flip.
     """
 
@@ -53,31 +52,31 @@ class Combinatorial:
 
 @dataclasses.dataclass(frozen=True)
 class SubsetDraws:
-    """How often an epoch draws each image: `windows` times for each of the 2^|L| - 1 subsets of its labels."""
+    """Number of draws of each image in an epoch: `windows` for each of its 2^|L| - 1 subsets of labels."""
 
     windows: int
 
     def __call__(self, tags: np.ndarray) -> np.ndarray:
         """Draws float64 [N] for tags [N, K], 0 or 1; an image without a label is not drawn."""
-        return self.windows * (2.0 ** np.minimum(tags.astype(bool).sum(axis=1), MOST) - 1)
+        return self.windows * (2.0 ** np.minimum(tags.astype(bool).sum(axis=1), MAX_LABELS) - 1)
 
 
 def choose_subset(position: jax.Array, present: jax.Array) -> jax.Array:
-    """One of the non-empty subsets of the classes in `present`, of which each has an equal part of [0, 1).
+    """A non-empty subset of the classes in `present`; each subset has an equal part of the positions in [0, 1).
 
     Args:
       position: float32 [] in [0, 1).
-      present: bool [K]; of more than 20 the first 20 count.
+      present: bool [K]; only the first 20 present classes count.
 
     Returns:
-      bool [K]; none where none is present.
+      bool [K]; all False where no class is present.
     """
     rank = jnp.cumsum(present) - 1
-    count = jnp.minimum(present.sum(), MOST)
+    count = jnp.minimum(present.sum(), MAX_LABELS)
     # Bit r of a number of 1 to 2^n - 1 says whether the class of rank r is in the subset.
     number = 1 + jnp.floor(position * (jnp.left_shift(1, count) - 1)).astype(jnp.int32)
-    chosen = jnp.right_shift(number, jnp.minimum(rank, MOST)) & 1 == 1
-    return present & chosen & (rank < MOST)
+    chosen = jnp.right_shift(number, jnp.minimum(rank, MAX_LABELS)) & 1 == 1
+    return present & chosen & (rank < MAX_LABELS)
 
 
 def crop_subset(
@@ -91,14 +90,17 @@ def crop_subset(
       row: "image" uint8 [H, W, 3]; "label" uint8 [H, W]; "height" and "width" int32 [], the valid part
         [:height, :width] (the whole canvas where absent). Other entries are passed through.
       key: of this row. Equal keys give equal windows.
-      config: what to draw; static.
-      classes: K.
-      background: class that is no label.
+      config: static, settings of the windows.
+      classes: static, K.
+      background: class that is not a label.
 
     Returns:
       The row without "height" and "width"; "image" float32 [*crop, 3], normalised; "label" uint8 [*crop]: 1 in the
-      subset, 0 elsewhere, 255 where the mask is; "subset" bool [K]. Of a mask without labels the whole image, all of it
-      background, and an empty subset.
+      subset, 0 elsewhere, 255 where the mask is; "subset" bool [K]. A mask without labels gives the whole image, all of
+      it background, and an empty subset.
+
+    Raises:
+      ValueError: the mask is not of the image's size.
     """
     image, label = row["image"], row["label"]
     canvas = image.shape[:2]
@@ -107,10 +109,9 @@ def crop_subset(
     height, width = row.get("height", canvas[0]), row.get("width", canvas[1])
     # One call for all draws: compiling a generator call costs more than running it.
     drawn = jax.random.uniform(key, (5,))
-    # What is beyond the valid part is void.
-    has = (label[..., None] == jnp.arange(classes, dtype=label.dtype)).any((0, 1))
-    subset = choose_subset(drawn[4], has & (jnp.arange(classes) != background))
-    figure = (subset & (label[..., None] == jnp.arange(classes, dtype=label.dtype))).any(-1)
+    one_hot = label[..., None] == jnp.arange(classes, dtype=label.dtype)  # [H, W, K]; void beyond the valid part
+    subset = choose_subset(drawn[4], one_hot.any((0, 1)) & (jnp.arange(classes) != background))
+    figure = (subset & one_hot).any(-1)  # [H, W]
     smallest, largest = config.enlarge
     factor = smallest + (largest - smallest) * drawn[0]
     rows, columns = _extent(figure.any(1), height), _extent(figure.any(0), width)
@@ -132,7 +133,7 @@ def crop_subset(
 
 
 def _extent(marked: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """First place, and the one after the last, where bool [n] is true; 0 and `length` where it is nowhere."""
+    """Index of the first True in bool [n], and one more than that of the last; 0 and `length` where none is."""
     n = marked.shape[0]
     first, end = jnp.argmax(marked), n - jnp.argmax(marked[::-1])
     return jnp.where(marked.any(), first, 0), jnp.where(marked.any(), end, length)
@@ -141,10 +142,12 @@ def _extent(marked: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]
 def _coordinates(
     position: jax.Array, extent: tuple[jax.Array, jax.Array], side: jax.Array, length: jax.Array, crop: int
 ) -> jax.Array:
-    """float32 [crop]: where a window's pixels are along one axis of the image (pixel centres at integers).
+    """Coordinates of a window's pixels along one axis of the image, pixel centres at integers: float32 [crop].
 
-    The window has this side, or the image's length where that is less; `position` in [0, 1) says where it is among the
-    places at which it encloses the extent and stays in the image.
+    Args:
+      position: in [0, 1), the window's place among those at which it encloses the extent and stays in the image.
+      extent: the indices to enclose, as of `_extent`.
+      side: of the window, in pixels; cut to the image's `length`.
     """
     side = jnp.clip(side, extent[1] - extent[0], length)
     first, last = jnp.maximum(0, extent[1] - side), jnp.minimum(extent[0], length - side)

@@ -40,8 +40,8 @@ class CRF:
       bilateral_sigma: standard deviation of the bilateral kernel in space, in pixels.
       colour_sigma: standard deviation of the bilateral kernel in each of R, G and B of 0..255.
       bilateral_weight: w_bilateral.
-      iterations: of mean field.
-      clip: the least probability, before the logarithm.
+      iterations: number of mean field updates.
+      clip: smallest probability; smaller ones are raised to it before the logarithm.
     """
 
     position_sigma: float = 3.0
@@ -78,7 +78,7 @@ PARAMETERS = {
     "sec": CRF(bilateral_sigma=80, colour_sigma=13, bilateral_weight=10),
     "deconvnet": CRF(bilateral_sigma=20, colour_sigma=3, bilateral_weight=5),
 }
-"""By the public program that uses them: irn (its `crf_inference_label`), OAA, a PyTorch DeepLabv2 (voc12.yaml), a
+"""Parameters of public programs: irn (its `crf_inference_label`), OAA, a PyTorch DeepLabv2 (voc12.yaml), a
 PyTorch DeepLab-v1 LargeFOV, DeepLab-Context's CRF layer, SEC, and DeconvNet's EDeconvNet+CRF."""
 
 
@@ -93,7 +93,7 @@ def label_energies(
     """Energies of a hard label map: -ln certainty of a pixel's class, -ln((1 - certainty) / (n - 1)) of the others.
 
     Args:
-      labels: integer [..., H, W]; 255 says nothing: each class has the energy ln n.
+      labels: integer [..., H, W], 0..K-1 or 255. At 255 each class has the energy ln n.
       classes: K.
       certainty: the probability that a label is true, above 0 and below 1; irn has 0.7.
       present: bool [..., K], the n classes among which the image is labelled, at least one; the energy of the others
@@ -147,7 +147,7 @@ def refine_labels(
 
 @functools.partial(jax.jit, static_argnames="crf")
 def lattice_vertices(images: jax.Array, crf: CRF, valid: jax.Array | None = None) -> jax.Array:
-    """int32 [B]: how many vertices the bilateral kernel's lattice has, which memory and time depend on."""
+    """Number of vertices of the bilateral kernel's lattice, on which memory and time depend: int32 [B]."""
     valid = jnp.ones(images.shape[:3], bool) if valid is None else valid
     return _corners(images, crf, valid)[0].count
 

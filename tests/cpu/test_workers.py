@@ -19,29 +19,29 @@ def test_results_come_in_order_with_their_ids(workers):
         time.sleep(0.02 * (4 - payload["k"] % 4))
         return {"id": name, "sum": payload["x"].sum(), "process": os.getpid()}
 
-    items = [(f"id{k}", {"k": k, "x": np.full((3, 3), k)}) for k in range(12)]
-    found = list(map_ordered(work, items, workers, ahead=4))
-    assert [name for name, _ in found] == [name for name, _ in items]
-    assert [(r["id"], r["sum"]) for _, r in found] == [(f"id{k}", 9 * k) for k in range(12)]
-    assert (os.getpid() in {r["process"] for _, r in found}) == (workers == 0)
+    payloads = [(f"id{k}", {"k": k, "x": np.full((3, 3), k)}) for k in range(12)]
+    results = list(map_ordered(work, payloads, workers, ahead=4))
+    assert [name for name, _ in results] == [name for name, _ in payloads]
+    assert [(r["id"], r["sum"]) for _, r in results] == [(f"id{k}", 9 * k) for k in range(12)]
+    assert (os.getpid() in {r["process"] for _, r in results}) == (workers == 0)
 
 
 @pytest.mark.parametrize(("workers", "ahead", "most"), [(0, 5, 1), (2, 3, 4)])
-def test_items_are_read_only_a_little_ahead(workers, ahead, most):
+def test_payloads_are_read_only_a_little_ahead(workers, ahead, most):
     read = []
 
-    def items():
+    def payloads():
         for k in range(20):
             read.append(k)
             yield str(k), k
 
-    for done, _ in enumerate(map_ordered(lambda name, k: k, items(), workers, ahead)):
+    for done, _ in enumerate(map_ordered(lambda name, k: k, payloads(), workers, ahead)):
         assert len(read) - done <= most
     assert len(read) == 20
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_errors_name_the_item(workers):
+def test_errors_name_the_id(workers):
     def work(name, kind):
         if kind == "input":
             raise InputError("b.png: empty")
@@ -119,13 +119,13 @@ def test_a_script_without_a_main_guard_runs_once_and_its_workers_load_no_jax(tmp
             return scarce_jax.data.images.resize_label(image, (4, 4)).shape, "jax" in sys.modules
 
         import numpy as np
-        items = [(str(k), np.zeros((9, 9), np.uint8)) for k in range(8)]
-        for name, found in map_ordered(resize, items, 2, 4):
-            print(name, found)
+        images = [(str(k), np.zeros((9, 9), np.uint8)) for k in range(8)]
+        for name, result in map_ordered(resize, images, 2, 4):
+            print(name, result)
         """)
     )
     root = pathlib.Path(__file__).parents[1]
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, script],
         env={**os.environ, "PYTHONPATH": str(root)},
         cwd=tmp_path,
@@ -134,6 +134,6 @@ def test_a_script_without_a_main_guard_runs_once_and_its_workers_load_no_jax(tmp
         timeout=60,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines() == ["body", *(f"{k} ((4, 4), False)" for k in range(8))]
-    assert not any(word in ran.stderr for word in ("Traceback", "Warning", "leaked")), ran.stderr
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines() == ["body", *(f"{k} ((4, 4), False)" for k in range(8))]
+    assert not any(word in process.stderr for word in ("Traceback", "Warning", "leaked")), process.stderr

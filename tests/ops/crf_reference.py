@@ -15,12 +15,12 @@ def kernels(image, crf):
     height, width = image.shape[:2]
     place = np.mgrid[:height, :width].reshape(2, -1).T.astype(np.float64)
     colour = image.reshape(-1, 3).astype(np.float64)
-    found = []
+    normalised = []
     for features in (place / crf.position_sigma, np.hstack([place / crf.bilateral_sigma, colour / crf.colour_sigma])):
         kernel = pairs(features)
         norm = 1 / np.sqrt(kernel.sum(1))
-        found.append(norm[:, None] * kernel * norm)
-    return found
+        normalised.append(norm[:, None] * kernel * norm)
+    return normalised
 
 
 def softmax(scores):

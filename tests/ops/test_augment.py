@@ -131,16 +131,16 @@ def test_unrotated_unscaled_crops_copy_pixels_and_reach_every_position():
     result = augmented(config, image, label.astype(np.uint8))
     starts, copies = set(), 0
     for crop, warped in zip(result["label"], pixels(result["image"])[..., 0], strict=True):
-        found = {
+        corners = {
             (top, left)
             for top in range(2)
             for left in range(3)
             if np.abs(warped - label[top : top + 48, left : left + 40]).max() < 1e-3
         }
-        for top, left in found:
+        for top, left in corners:
             np.testing.assert_array_equal(crop, label[top : top + 48, left : left + 40])
-        starts |= found
-        copies += len(found)
+        starts |= corners
+        copies += len(corners)
     assert starts == {(top, left) for top in range(2) for left in range(3)}
     assert 0.25 < copies / COUNT < 0.75  # the others were rotated
 

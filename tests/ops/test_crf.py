@@ -130,29 +130,29 @@ def test_padding_is_neither_read_nor_written_and_images_of_a_batch_are_apart():
     valid = np.ones(labels.shape, bool)
     valid[1, 20:], valid[1, :, 22:] = False, False
     energies = np.asarray(label_energies(labels, 2))
-    found = np.asarray(mean_field(energies, images, crf, valid))
+    marginals = np.asarray(mean_field(energies, images, crf, valid))
 
     for one, rows, columns in ((0, HEIGHT, WIDTH), (1, 20, 22)):
         part = one, slice(rows), slice(columns)
         exact = crf_reference.mean_field(energies[part], images[part], crf)
         # The error of the lattice is stated in mean_field.
-        assert np.abs(found[part] - exact).sum(-1).mean() / 2 < 0.02
+        assert np.abs(marginals[part] - exact).sum(-1).mean() / 2 < 0.02
         truth = HALVES[:rows, :columns]
         assert np.mean(labels[part] != truth) > 0.1
-        assert np.mean(exact.argmax(-1) != truth) < 0.02 and np.mean(found[part].argmax(-1) != truth) < 0.02
+        assert np.mean(exact.argmax(-1) != truth) < 0.02 and np.mean(marginals[part].argmax(-1) != truth) < 0.02
     outside = ~valid[1]
-    np.testing.assert_allclose(found[1][outside], np.exp(-energies[1][outside]), atol=1e-6)
+    np.testing.assert_allclose(marginals[1][outside], np.exp(-energies[1][outside]), atol=1e-6)
 
     other_images, other_energies = images.copy(), energies.copy()
     other_images[1][outside], other_energies[1][outside] = 255, (5.0, 0.0)
     again = np.asarray(mean_field(other_energies, other_images, crf, valid))
-    np.testing.assert_array_equal(again[valid], found[valid])
+    np.testing.assert_array_equal(again[valid], marginals[valid])
 
     # The same compiled program, through the other entries.
-    np.testing.assert_allclose(dense_crf(np.exp(-energies), images, crf, valid)[valid], found[valid], atol=1e-5)
-    np.testing.assert_array_equal(refine_labels(labels, images, crf, 2, valid=valid), found.argmax(-1))
+    np.testing.assert_allclose(dense_crf(np.exp(-energies), images, crf, valid)[valid], marginals[valid], atol=1e-5)
+    np.testing.assert_array_equal(refine_labels(labels, images, crf, 2, valid=valid), marginals.argmax(-1))
     background = refine_labels(labels, images, crf, 2, present=np.array([[True, True], [True, False]]), valid=valid)
-    np.testing.assert_array_equal(background[0], found[0].argmax(-1))
+    np.testing.assert_array_equal(background[0], marginals[0].argmax(-1))
     assert not np.any(background[1])
 
 

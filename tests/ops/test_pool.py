@@ -66,9 +66,9 @@ def test_unpooled_maxima_are_a_quarter_and_pool_to_themselves():
     x = jnp.asarray(1 + np.random.default_rng(0).permutation(2 * 8 * 6 * 3).reshape(2, 8, 6, 3), jnp.float32)
     pooled, switches = max_pool_with_switches(x)
     y = unpool(pooled, switches)
-    kept = np.asarray(y != 0)
-    assert kept.sum() == x.size / 4
-    np.testing.assert_array_equal(np.asarray(y)[kept], np.asarray(x)[kept])
+    nonzero = np.asarray(y != 0)
+    assert nonzero.sum() == x.size / 4
+    np.testing.assert_array_equal(np.asarray(y)[nonzero], np.asarray(x)[nonzero])
     # The converse, with whatever switches: a value of at least zero is its window's maximum.
     values = jnp.abs(pooled) - pooled.min()
     np.testing.assert_array_equal(max_pool_with_switches(unpool(values, switches))[0], values)
@@ -99,7 +99,7 @@ def test_second_derivative():
     # sum(pool(x)**3) is a sum of cubes of the maxima, whatever path the derivative takes.
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 4, 2)), jnp.float32)
     first = jax.grad(lambda x: (max_pool_with_switches(x)[0] ** 3).sum())
-    second = jax.grad(lambda x: first(x).sum())(x)
+    second = jax.jit(jax.grad(lambda x: first(x).sum()))(x)
     pooled, switches = slow_pool(np.asarray(x), 2)
     np.testing.assert_allclose(second, slow_unpool(6 * pooled, switches, 2), rtol=1e-6)
 
