@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.datasets import SCENES
 from scarce_jax.losses import cross_entropy
 from scarce_jax.methods import common, transfer
 from scarce_jax.methods.common import SEGMENTER
-from scarce_jax.methods.transfer.lnet import LNET, objectness_loss
-from scarce_jax.methods.transfer.pnet import PNET, Judge, discriminator_loss, generator_loss
+from scarce_jax.methods.segmentation import SegmentationLogits, SegmentationLoss
+from scarce_jax.methods.transfer.lnet import LNET, ObjectnessLoss
+from scarce_jax.methods.transfer.pnet import PNET, DeceivingLoss, Judge, PNetLoss, SharedLogits
 from scarce_jax.methods.transfer.pnet_accuracy import judgement_table
 from scarce_jax.models.pnet import PNet
 from scarce_jax.optim import Group
@@ -27,11 +27,6 @@ from tests.models.shapes import random_variables
 
 CLASSES = 4
 JUDGE = Judge(module=PNet(width=1), size=(16, 16), categories=3, background=0)
-
-
-@pytest.fixture(autouse=True)
-def small(tiny_nets):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -78,27 +73,32 @@ def test_losses_at_a_zero_last_layer_and_the_weight_of_samples(pictures):
     zero = {**params, "fc6": jax.tree.map(np.zeros_like, params["fc6"])}
 
     @jax.jit
-    def discriminator(params, labels):
-        loss = discriminator_loss(JUDGE, "labelled", lambda nets, images, shared: logits)
-        return loss(params, {}, {"labelled": {"image": images, "label": labels}}, {}, None)
+    def judged(params, labels):
+        batch = {"labelled": {"image": images, "label": labels}}
+        return PNetLoss(JUDGE, SharedLogits())(params, {}, batch, {"logits": logits}, None)
 
-    @jax.jit
-    def generator(params):
-        def segmentation(params, nets, batch, shared, key):
+    class TwoPlain:
+        """A segmentation loss of 2."""
+
+        source = "labelled"
+
+        def __call__(self, params, nets, batch, shared, key):
             return jnp.float32(2.0), Out(share={"logits": logits})
 
-        loss = generator_loss(JUDGE, "labelled", segmentation, 0.5)
+    @jax.jit
+    def deceived(params):
         nets = {PNET: NetState(params=params, stats={})}
-        return loss({}, nets, {"labelled": {"image": images, "label": labels}}, {}, None)
+        batch = {"labelled": {"image": images, "label": labels}}
+        return DeceivingLoss(JUDGE, TwoPlain(), 0.5)({}, nets, batch, {}, None)
 
-    loss, out = discriminator(zero, labels)
+    loss, out = judged(zero, labels)
     np.testing.assert_allclose(loss, 2 * np.log(2), rtol=1e-6)
     np.testing.assert_allclose([out.metrics["real"], out.metrics["predicted"]], np.log(2), rtol=1e-6)
-    loss, out = generator(zero)
+    loss, out = deceived(zero)
     np.testing.assert_allclose(loss, 2 + 0.5 * np.log(2), rtol=1e-6)
     # The mean is over the samples that are there: three with both images, two and one with either alone.
     alone = [np.where(np.arange(2)[:, None, None] == k, labels, 0).astype(np.uint8) for k in range(2)]
-    together, first, second = (float(discriminator(params, given)[0]) for given in (labels, *alone))
+    together, first, second = (float(judged(params, masks)[0]) for masks in (labels, *alone))
     assert first != pytest.approx(second) and together == pytest.approx((2 * first + second) / 3, rel=1e-5)
 
 
@@ -111,7 +111,7 @@ def test_the_lnet_tells_any_object_from_background_and_leaves_void_out(pictures)
             return (logits, logits / 2), {}
 
     batch = {"labelled": {"image": images, "label": labels}}
-    loss = objectness_loss(Constant(), 0.4, 0, "labelled")
+    loss = ObjectnessLoss(Constant(), 0.4, 0)
     valid = np.asarray(labels) != 255
     share = (np.asarray(labels)[valid] > 0).mean()
     nets = {LNET: NetState(params={}, stats={})}
@@ -127,17 +127,17 @@ def test_a_net_at_an_eighth_of_the_size_and_without_statistics_is_trained_on_eve
     labels[0, 8, 8] = 255
     logits = np.random.default_rng(1).normal(size=(2, 5, 5, CLASSES)).astype(np.float32)
 
-    class Given:
+    class Fixed:
         def apply(self, variables, image, *, train, mutable=None, rngs=None):
             return ((jnp.asarray(logits), None), {}) if train else (jnp.asarray(logits), None)
 
-    loss = common.segmentation_loss(Given(), ("image",), 0.4, "labelled")
+    loss = SegmentationLoss(module=Fixed(), aux_weight=0.4)
     nets = {SEGMENTER: NetState(params={}, stats={})}
     rows = {"image": jnp.zeros((2, 33, 33, 3)), "label": jnp.asarray(labels)}
     value, out = loss({}, nets, {"labelled": rows}, {}, None)
     np.testing.assert_allclose(value, cross_entropy(jnp.asarray(logits), jnp.asarray(labels[:, ::8, ::8])), rtol=1e-6)
     assert out.stats == {SEGMENTER: {}} and out.share["logits"].shape == logits.shape
-    scores = common.segmentation_predict(Given(), ("image",))(nets, rows, {})
+    scores = SegmentationLogits(Fixed())(nets, rows, {})
     assert scores.shape == (2, 33, 33, CLASSES)
     np.testing.assert_allclose(scores[:, ::8, ::8], logits, atol=1e-6)
 
@@ -158,7 +158,7 @@ class Pictures:
 
 
 @functools.cache
-def stage_called(name, lambda_adv):
+def stage_named(name, lambda_adv):
     config = tiny.replaced(tiny.transfer_config(compare=True), "adversarial", lambda_adv=lambda_adv)
     return transfer.recipe(config, SCENES).stage(name)
 
@@ -171,18 +171,17 @@ def frozen(stage, role):
 
 def after(stage, steps):
     """Variables of every net at the start and after each of some steps; its nets are drawn."""
-    mesh = mesh_lib.make_mesh(jax.devices()[:1])
-    txs = state_lib.transformations(stage.nets, 10)
-    state = state_lib.init_state(stage.nets, txs, 0, stage.keys_as, {}, mesh)
+    mesh = tiny.mesh()
+    state = state_lib.init_state(stage.nets, 10, 0, stage.keys_as, {}, mesh)
     source = dataclasses.replace(stage.sources["labelled"], transform=common.unaugmented)
     inputs = {"labelled": TrainInput(source, Pictures(), 0, "labelled", mesh, 1, True)}
-    step = make_step(stage, txs, inputs, mesh)
+    step = make_step(stage, 10, inputs, mesh)
     keys = {"labelled": inputs["labelled"].key, "loss": jax.random.key(1)}
-    found = [jax.device_get({role: net.variables for role, net in state.nets.items()})]
+    trail = [jax.device_get({role: net.variables for role, net in state.nets.items()})]
     for draws in inputs["labelled"].batches(0, steps):
         state, _ = step(state, {"labelled": draws}, keys, {})
-        found.append(jax.device_get({role: net.variables for role, net in state.nets.items()}))
-    return found
+        trail.append(jax.device_get({role: net.variables for role, net in state.nets.items()}))
+    return trail
 
 
 def equal(first, second):
@@ -190,33 +189,35 @@ def equal(first, second):
 
 
 def test_each_turn_moves_its_own_net_alone_and_lambda_zero_is_plain_training():
-    stage, base = stage_called("adversarial", 0.0), stage_called("adversarial", 10.0)
+    stage, base = stage_named("adversarial", 0.0), stage_named("adversarial", 10.0)
     layers = {SEGMENTER: "conv", PNET: "fc6"}
-    one = {}
+    once = {}
     # Also with gradients that pass through the other net.
     for still, moved in ((PNET, SEGMENTER), (SEGMENTER, PNET)):
         with tiny.little_optimised():
-            begun, one[moved] = after(frozen(base, still), 1)
-        assert all(equal(begun[still]["params"], one[moved][still]["params"]))
-        kernels = [x[moved]["params"][layers[moved]]["kernel"] for x in (begun, one[moved])]
+            begun, once[moved] = after(frozen(base, still), 1)
+        assert all(equal(begun[still]["params"], once[moved][still]["params"]))
+        kernels = [x[moved]["params"][layers[moved]]["kernel"] for x in (begun, once[moved])]
         assert not np.array_equal(*kernels)
-    found = after(stage, 3)
+    trail = after(stage, 3)
     # The comparison is trained without P-Net, as any segmenter is.
-    plain = stage_called("lambda_zero", 10.0)
+    plain = stage_named("lambda_zero", 10.0)
     module = stage.nets[SEGMENTER].module
-    assert plain.turns == (Turn(net=SEGMENTER, loss=common.segmentation_loss(module, ("image",), 0.4, "labelled")),)
-    assert set(plain.nets) == {SEGMENTER} and plain.settings == stage.settings
-    assert all(equal(after(plain, 3)[-1][SEGMENTER], found[-1][SEGMENTER]))
-    assert not np.array_equal(found[0][PNET]["params"]["fc6"]["kernel"], found[-1][PNET]["params"]["fc6"]["kernel"])
+    assert plain.turns == (Turn(net=SEGMENTER, loss=SegmentationLoss(module=module, aux_weight=0.4)),)
+    assert plain.nets == {SEGMENTER: stage.nets[SEGMENTER]}
+    for field in ("sources", "steps", "accumulate", "evals", "consts", "keys_as"):
+        assert getattr(plain, field) == getattr(stage, field), field
+    assert all(equal(after(plain, 3)[-1][SEGMENTER], trail[-1][SEGMENTER]))
+    assert not np.array_equal(trail[0][PNET]["params"]["fc6"]["kernel"], trail[-1][PNET]["params"]["fc6"]["kernel"])
     # Lambda above zero is felt.
-    felt, without = (x[SEGMENTER]["params"]["conv"]["kernel"] for x in (one[SEGMENTER], found[1]))
+    felt, without = (x[SEGMENTER]["params"]["conv"]["kernel"] for x in (once[SEGMENTER], trail[1]))
     assert np.abs(felt - without).max() > 1e-5
 
 
 def test_the_table_divides_by_the_images_that_were_judged():
     values = {"images": 0.25, "real": 0.2, "predicted": 0.15, "ranked": 0.25}
-    made = judgement_table().make({name: np.float32(value) for name, value in values.items()})
-    np.testing.assert_allclose(made["rows"], [[0.8, 0.6, 0.7, 1.0]], rtol=1e-6)
-    assert len(made["columns"]) == 4 and made["share of images"] == 0.25
+    table = judgement_table().make({name: np.float32(value) for name, value in values.items()})
+    np.testing.assert_allclose(table["rows"], [[0.8, 0.6, 0.7, 1.0]], rtol=1e-6)
+    assert len(table["columns"]) == 4 and table["share of images"] == 0.25
     nothing = judgement_table().make({name: np.float32(0) for name in values})
     assert nothing["rows"] == [[None] * 4]
