@@ -24,20 +24,20 @@ def drawn(seed=0, images=4, size=(9, 11)):
 
 
 def tables(probabilities, confidence, labels):
-    given = (jnp.asarray(x) for x in (probabilities, confidence, labels))
-    shares = selection.selection_histograms(*given, THRESHOLDS)
+    arrays = (jnp.asarray(x) for x in (probabilities, confidence, labels))
+    shares = selection.selection_histograms(*arrays, THRESHOLDS)
     values = {key: np.asarray(value, np.float64).mean(0) for key, value in shares.items()}
-    made = selection.selection_tables("selection", THRESHOLDS, INFO)
-    assert all(a.stage == "selection" and a.name == key for t in made.values() for key, a in t.reads.items())
-    return {name: table.make(values) for name, table in made.items()}
+    by_name = selection.selection_tables("selection", THRESHOLDS, INFO)
+    assert all(a.stage == "selection" and a.name == key for t in by_name.values() for key, a in t.reads.items())
+    return {name: table.make(values) for name, table in by_name.items()}
 
 
-def slow_figures(found, labels, kept):
+def slow_figures(predictions, labels, trusted):
     """IoU per class of the kept pixels, and the share of each true class that is kept."""
     ious, ratios = [], []
     valid = labels != 255
     for k in range(3):
-        truth, guess = (labels == k) & kept & valid, (found == k) & kept & valid
+        truth, guess = (labels == k) & trusted & valid, (predictions == k) & trusted & valid
         union = (truth | guess).sum()
         ious.append((truth & guess).sum() / union if union else None)
         ratios.append(truth.sum() / ((labels == k) & valid).sum())
@@ -46,21 +46,21 @@ def slow_figures(found, labels, kept):
 
 def test_the_tables_equal_a_slow_count():
     probabilities, confidence, labels = drawn()
-    found = probabilities.argmax(-1)
-    made = tables(probabilities, confidence, labels)
-    for row, threshold in zip(made["selection"]["rows"], THRESHOLDS, strict=True):
-        kept = 1 / (1 + np.exp(-confidence)) >= threshold
-        ious, ratios = slow_figures(found, labels, kept)
+    predictions = probabilities.argmax(-1)
+    results = tables(probabilities, confidence, labels)
+    for row, threshold in zip(results["selection"]["rows"], THRESHOLDS, strict=True):
+        trusted = 1 / (1 + np.exp(-confidence)) >= threshold
+        ious, ratios = slow_figures(predictions, labels, trusted)
         known = [iou for iou in ious if iou is not None]
         shown, miou, ratio, selected = row[:4]
         assert shown == threshold
         assert miou == pytest.approx(np.mean(known), abs=1e-6) if known else miou is None
         assert ratio == pytest.approx(np.mean(ratios), abs=1e-6)
-        assert selected == pytest.approx((kept & (labels != 255)).sum() / (labels != 255).sum(), abs=1e-6)
-        columns = made["selection_classes"]["columns"]
+        assert selected == pytest.approx((trusted & (labels != 255)).sum() / (labels != 255).sum(), abs=1e-6)
+        columns = results["selection_classes"]["columns"]
         for name, iou, ratio in zip(CLASSES, ious, ratios, strict=True):
             by_class = dict(
-                zip(columns, next(r for r in made["selection_classes"]["rows"] if r[0] == name), strict=True)
+                zip(columns, next(r for r in results["selection_classes"]["rows"] if r[0] == name), strict=True)
             )
             assert by_class[f"IoU at {threshold:g}"] == (None if iou is None else pytest.approx(iou, abs=1e-6))
             assert by_class[f"ratio at {threshold:g}"] == pytest.approx(ratio, abs=1e-6)
@@ -68,16 +68,16 @@ def test_the_tables_equal_a_slow_count():
 
 def test_softmax_is_compared_at_equal_coverage():
     probabilities, confidence, labels = drawn(1, images=8, size=(20, 20))
-    made = tables(probabilities, confidence, labels)["selection"]
-    found, highest, valid = probabilities.argmax(-1), probabilities.max(-1), labels != 255
-    for row in made["rows"][:3]:
-        selected = row[made["columns"].index("selected")]
-        assert row[made["columns"].index("softmax selected")] == pytest.approx(selected, abs=0.01)
+    results = tables(probabilities, confidence, labels)["selection"]
+    predictions, highest, valid = probabilities.argmax(-1), probabilities.max(-1), labels != 255
+    for row in results["rows"][:3]:
+        selected = row[results["columns"].index("selected")]
+        assert row[results["columns"].index("softmax selected")] == pytest.approx(selected, abs=0.01)
         order = np.sort(highest[valid])[::-1]
-        kept = highest >= order[min(round(selected * valid.sum()), valid.sum()) - 1]
-        ious, _ = slow_figures(found, labels, kept)
-        assert row[made["columns"].index("softmax mIoU")] == pytest.approx(np.mean(ious), abs=0.01)
-    nothing = dict(zip(made["columns"], made["rows"][3], strict=True))
+        trusted = highest >= order[min(round(selected * valid.sum()), valid.sum()) - 1]
+        ious, _ = slow_figures(predictions, labels, trusted)
+        assert row[results["columns"].index("softmax mIoU")] == pytest.approx(np.mean(ious), abs=0.01)
+    nothing = dict(zip(results["columns"], results["rows"][3], strict=True))
     assert (
         nothing["selected"] == nothing["softmax selected"] == 0 and nothing["mIoU"] is nothing["softmax mIoU"] is None
     )
@@ -86,13 +86,13 @@ def test_softmax_is_compared_at_equal_coverage():
 def test_auroc_equals_the_share_of_ordered_pairs():
     probabilities, confidence, labels = drawn(2)
     right = (probabilities.argmax(-1) == labels)[labels != 255]
-    made = tables(probabilities, confidence, labels)["selection"]["auroc"]
+    results = tables(probabilities, confidence, labels)["selection"]["auroc"]
     for name, score in (("auxiliary", confidence), ("softmax", probabilities.max(-1))):
         score = score[labels != 255]
         pairs = score[right][:, None] - score[~right][None]
         expected = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
         # Confidences are binned; pairs within a bin count half.
-        assert made[name] == pytest.approx(expected, abs=0.01)
+        assert results[name] == pytest.approx(expected, abs=0.01)
     assert selection.auroc(np.array([[3, 0], [0, 5]])) == 1.0
     assert selection.auroc(np.array([[0, 5], [3, 0]])) == 0.0
     assert selection.auroc(np.array([[2, 4]])) == 0.5
@@ -102,7 +102,7 @@ def test_auroc_equals_the_share_of_ordered_pairs():
 def test_a_confidence_that_knows_keeps_only_what_is_right():
     probabilities, _, labels = drawn(3)
     right = probabilities.argmax(-1) == labels
-    made = tables(probabilities, np.where(right, 5.0, -5.0).astype(np.float32), labels)["selection"]
-    assert made["auroc"]["auxiliary"] == 1.0
-    assert [row[1] for row in made["rows"][1:3]] == [1.0, 1.0]
-    assert made["rows"][1][3] == pytest.approx(right[labels != 255].mean(), abs=1e-6)
+    results = tables(probabilities, np.where(right, 5.0, -5.0).astype(np.float32), labels)["selection"]
+    assert results["auroc"]["auxiliary"] == 1.0
+    assert [row[1] for row in results["rows"][1:3]] == [1.0, 1.0]
+    assert results["rows"][1][3] == pytest.approx(right[labels != 255].mean(), abs=1e-6)
