@@ -19,6 +19,7 @@ from scarce_jax.models import weights
 from scarce_jax.models.pspnet import PSPNet
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
+from scarce_jax.models.tiny import TinyEncoder
 from scarce_jax.optim import Optimizer
 from scarce_jax.recipe import Net, Views, parse_origin
 from scarce_jax.training import state as state_lib
@@ -33,7 +34,7 @@ class TinySegmenter(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, train):
-        features = tiny.TinyEncoder(18, 4, name=weights.TRUNK)(image, train=train)["layer1"]
+        features = TinyEncoder(4, name=weights.TRUNK)(image, train=train)["layer1"]
         return nn.Conv(12, (1, 1), name="classifier")(features)
 
 
@@ -45,15 +46,8 @@ def config(**changes):
 def finished(tmp_path_factory, tiny_data):
     """A finished run on eight devices: 7 images in evaluation do not fill their batches of two."""
     run = tmp_path_factory.mktemp("tags") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.install(patch.setattr)
-        summary = runs.train(config(optim=Optimizer(kind="adam", lr=0.01)), run, data_dir=tiny_data)
+    summary = runs.train(config(optim=Optimizer(kind="adam", lr=0.01)), run, data_dir=tiny_data)
     return run, summary
-
-
-@pytest.fixture(autouse=True)
-def small(tiny_nets):
-    pass
 
 
 def test_average_precision_is_the_area_under_the_raw_curve():
@@ -75,12 +69,12 @@ def test_average_precision_is_the_area_under_the_raw_curve():
 def test_figures_leave_out_the_background_and_what_no_image_has():
     tags = np.array([[0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0]], np.uint8)
     logits = np.array([[9, 2.0, 1, -1], [9, 1, -2, -1], [9, -1, -3, -1]])
-    found = summarise_tags(logits, tags, ("ground", "a", "b", "c"), 0)
+    figures = summarise_tags(logits, tags, ("ground", "a", "b", "c"), 0)
     # a: perfect. b: its two images come last, at ranks 2 and 3. c: no image has it or is said to have it.
     b = (1 / 2 + 2 / 3) / 2
-    assert found["per_class"] == {"a": 1.0, "b": pytest.approx(b), "c": None}
-    assert found["map"] == pytest.approx((1 + b) / 2) and found["mean_f1"] == pytest.approx((1 + 0) / 2)
-    assert summarise_tags(logits[:, 1:], tags, ("ground", "a", "b", "c"), 0) == found
+    assert figures["per_class"] == {"a": 1.0, "b": pytest.approx(b), "c": None}
+    assert figures["map"] == pytest.approx((1 + b) / 2) and figures["mean_f1"] == pytest.approx((1 + 0) / 2)
+    assert summarise_tags(logits[:, 1:], tags, ("ground", "a", "b", "c"), 0) == figures
     nothing = summarise_tags(-np.ones((2, 2)), np.zeros((2, 2)), ("a", "b"), None)
     assert nothing == {"map": None, "mean_f1": None, "per_class": {"a": None, "b": None}}
     with pytest.raises(ValueError, match="do not fit 4 classes"):
@@ -138,14 +132,14 @@ def test_a_segmenter_takes_over_the_trunk(finished):
         init_from=parse_origin(f"{run}:segmenter/classifier#^{weights.TRUNK}/"),
     )
     taken = take(net.init_from, state_lib.abstract_net(net), mesh_lib.make_mesh())
-    assert taken.kept == ("classifier",) and taken.facts["unused"] == ["classifier"]
+    assert taken.drawn == ("classifier",) and taken.facts["unused"] == ["classifier"]
     stored = tiny.stored(run)
     for name in ("params/backbone/conv1/kernel", "batch_stats/backbone/bn1/var"):
         np.testing.assert_array_equal(taken.values[name], stored[f"segmenter/classifier/{name}"])
 
 
 def test_the_mean_of_a_class_activation_map_and_the_bias_are_the_logit():
-    module = TagClassifier(tiny.TinyEncoder(18, 4), 5)
+    module = TagClassifier(TinyEncoder(4), 5)
     image = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
     variables = module.init(jax.random.key(0), image, train=False)
     bias = jnp.arange(5.0)
@@ -158,8 +152,8 @@ def test_the_mean_of_a_class_activation_map_and_the_bias_are_the_logit():
 
 def test_the_trunk_of_a_tag_classifier_is_that_of_a_pspnet():
     def shapes(module):
-        found = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros(IMAGE.shape), train=False))
-        return {k: v for k, v in weights.flat_shapes(found).items() if k.split("/")[1] == "backbone"}
+        variables = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros(IMAGE.shape), train=False))
+        return {k: v for k, v in weights.flat_shapes(variables).items() if k.split("/")[1] == "backbone"}
 
     ours = shapes(TagClassifier(ResNet(18, width=8), 3))
     assert len(ours) == 100 and ours == shapes(PSPNet(5, 18, 8))
