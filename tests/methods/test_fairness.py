@@ -6,7 +6,11 @@ import numpy as np
 from flax import traverse_util
 
 from scarce_jax.data.datasets import SCENES
+from scarce_jax.data.source import ExampleField, Reader, Rows
+from scarce_jax.mesh import make_mesh
 from scarce_jax.methods import detailer
+from scarce_jax.models.detailer import DetailerConfig
+from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.inputs import TrainInput
 from tests import tiny
@@ -23,7 +27,8 @@ def initial(stage, seed=0):
 
 
 def test_every_shared_weight_starts_from_the_same_value():
-    config = tiny.detailer_config(compare=True, student=True)
+    config = tiny.detailer_config(compare=True, student=True, net=PSPNetConfig(depth=18, width=4))
+    config = tiny.replaced(config, "detailer", net=DetailerConfig(depth=18, width=4, embedding=8))
     recipe = detailer.recipe(config, SCENES)
     ours, theirs = initial(recipe.stage("detailer")), initial(recipe.stage("classifier"))
     assert set(ours) - set(theirs) == {"params/coarse_embedding/kernel", "params/coarse_embedding/bias"}
@@ -31,12 +36,12 @@ def test_every_shared_weight_starts_from_the_same_value():
     wider = [path for path in theirs if ours[path].shape != theirs[path].shape]
     assert wider == ["params/final_block/conv/kernel"]
     for path, value in theirs.items():
-        mine = ours[path]
+        shared = ours[path]
         if path in wider:
             # The first input channels are the picture's, the rest reads the coarse mask.
-            assert mine.shape[2] == value.shape[2] + config.detailer.embedding
-            mine = mine[:, :, : value.shape[2]]
-        np.testing.assert_array_equal(mine, value, err_msg=path)
+            assert shared.shape[2] == value.shape[2] + config.detailer.net.embedding
+            shared = shared[:, :, : value.shape[2]]
+        np.testing.assert_array_equal(shared, value, err_msg=path)
     kernels = [path for path in theirs if path.endswith("kernel")]
     assert len(kernels) > 20 and all(np.std(theirs[path]) > 0 for path in kernels)
     students = [recipe.stage(name) for name in ("student_detailed", "student_coarse")]
@@ -47,27 +52,24 @@ def draws(stage, rows, mesh, seed=0):
     """(images, augmented rows) of the first steps of a stage."""
     drawn_as = stage.keys_as or stage.name
     (name, source), *_ = stage.sources.items()
-    given = TrainInput(source, rows, seed, f"{drawn_as}/{name}", mesh, 1, True)
-    batches = [np.asarray(batch["decoded"]["image"]) for batch in given.batches(0, 3)]
+    inputs = TrainInput(source, rows, seed, f"{drawn_as}/{name}", mesh, 1, True)
+    batches = [np.asarray(batch["decoded"]["image"]) for batch in inputs.batches(0, 3)]
     row = {
         "image": jnp.arange(3 * 32 * 32, dtype=jnp.uint8).reshape(32, 32, 3),
         "label": jnp.zeros((32, 32), jnp.uint8),
     }
     row |= {"height": jnp.int32(32), "width": jnp.int32(32)}
-    warped = [source.transform(row, jax.random.fold_in(given.key, k), {})["image"] for k in range(2)]
+    warped = [source.transform(row, jax.random.fold_in(inputs.key, k), {})["image"] for k in range(2)]
     return batches, [np.asarray(image) for image in warped]
 
 
 def test_both_see_the_same_images_in_the_same_order_under_the_same_augmentation(tiny_data):
-    from scarce_jax.data.source import ExampleField, Reader, Rows
-    from scarce_jax.mesh import make_mesh
-
     recipe = detailer.recipe(tiny.detailer_config(compare=True, student=True), SCENES)
     reader, mesh = Reader("scenes", "train", str(tiny_data)), make_mesh()
     rows = Rows(reader=reader, indices=range(12), labels=(ExampleField("fine"),), size=(32, 32))
-    found = {s.name: draws(s, rows, mesh) for s in recipe.stages if s.name != "detail"}
+    by_stage = {s.name: draws(s, rows, mesh) for s in recipe.stages if s.name != "detail"}
     for one, other in (("detailer", "classifier"), ("student_detailed", "student_coarse")):
-        for a, b in zip(found[one], found[other], strict=True):
+        for a, b in zip(by_stage[one], by_stage[other], strict=True):
             np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(found["detailer"][0], found["student_coarse"][0])
-    assert not np.array_equal(found["detailer"][1][0], found["detailer"][1][1])
+    assert not np.array_equal(by_stage["detailer"][0], by_stage["student_coarse"][0])
+    assert not np.array_equal(by_stage["detailer"][1][0], by_stage["detailer"][1][1])
