@@ -14,13 +14,12 @@ import pytest
 from flax import traverse_util
 from PIL import Image
 
-from scarce_jax import mesh as mesh_lib
 from scarce_jax import runs
 from scarce_jax.data.datasets import CAMVID, SCENES
 from scarce_jax.errors import InputError
 from scarce_jax.methods import decoupled
 from scarce_jax.methods.decoupled import pointing
-from scarce_jax.methods.decoupled.figure_ground import ByClass, figure_loss, inputs, predict_by_class, reestimated
+from scarce_jax.methods.decoupled.figure_ground import ByClass, FigureLoss, PredictByClass, inputs, reestimated
 from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet, class_saliency
 from scarce_jax.ops.combinatorial import crop_subset
 from scarce_jax.recipe import Epochs, Net, sources
@@ -35,10 +34,8 @@ BACKGROUND = 1
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """One device, and programs that are little optimised."""
-    whole = mesh_lib.make_mesh
-    with pytest.MonkeyPatch.context() as patch, tiny.little_optimised():
-        patch.setattr(mesh_lib, "make_mesh", lambda devices=None: whole(devices or jax.devices()[:1]))
+    """Programs that are little optimised."""
+    with tiny.little_optimised():
         yield
 
 
@@ -52,11 +49,11 @@ def by_class():
 def nets(by_class):
     """Both nets with random values, and scores that differ by image."""
     image = jax.ShapeDtypeStruct((1, *SIZE, 3), jnp.float32)
-    given = {
+    drawn = {
         "classifier": Net(module=by_class.classifier, inputs=(image,)),
         "segmenter": Net(module=by_class.segmenter, inputs=inputs(by_class, SIZE)),
     }
-    return {role: jax.jit(functools.partial(init_net, net))(jax.random.key(0)) for role, net in given.items()}
+    return {role: jax.jit(functools.partial(init_net, net))(jax.random.key(0)) for role, net in drawn.items()}
 
 
 def biased(nets, bias, gain=1.0):
@@ -83,7 +80,7 @@ def batch(count=3, seed=0):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_data):
     folder = tmp_path_factory.mktemp("decoupled")
-    runs.train(tiny.decoupled_config(reestimate=1, steps=2), folder, data_dir=tiny_data)
+    runs.train(tiny.decoupled_config(reestimate=1, steps=2), folder, data_dir=tiny_data, mesh=tiny.mesh())
     return folder
 
 
@@ -109,7 +106,7 @@ def test_results_use_the_statistics_that_were_measured_again(run):
     stored = tiny.stored(run)
     running = {name: x for name, x in stored.items() if name.startswith("decoupled/segmenter/batch_stats/")}
     assert len(running) == 2 * (2 + 3 + 5)
-    predictor = runs.load(run)
+    predictor = runs.load(run, mesh=tiny.mesh())
     used = traverse_util.flatten_dict(predictor.variables["segmenter"]["batch_stats"], sep="/")
     differing = 0
     for name, before in running.items():
@@ -123,8 +120,8 @@ def test_results_use_the_statistics_that_were_measured_again(run):
 
 
 def test_the_report_draws_the_saliency_of_every_class_that_is_there(run, tiny_data, tmp_path):
-    found = report([run], tmp_path / "report.html", images=2, data_dir=tiny_data)
-    assert found["left_out"] == [] and found["images"] == 2
+    facts = report([run], tmp_path / "report.html", images=2, data_dir=tiny_data)
+    assert facts["left_out"] == [] and facts["images"] == 2
     text = (tmp_path / "report.html").read_text()
     (gallery,) = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])["galleries"]
     for picture in gallery["pictures"]:
@@ -141,11 +138,11 @@ def test_the_report_draws_the_saliency_of_every_class_that_is_there(run, tiny_da
 
 
 def test_only_the_segmentation_net_learns(by_class, nets):
-    loss = figure_loss(by_class, "labelled")
+    loss = FigureLoss(by_class)
 
     def value(classifier, segmenter):
-        given = {"classifier": nets["classifier"].replace(params=classifier), "segmenter": nets["segmenter"]}
-        return loss(segmenter, given, {"labelled": batch()}, {}, jax.random.key(0))[0]
+        states = {"classifier": nets["classifier"].replace(params=classifier), "segmenter": nets["segmenter"]}
+        return loss(segmenter, states, {"labelled": batch()}, {}, jax.random.key(0))[0]
 
     grads = jax.jit(jax.grad(value, argnums=(0, 1)))(nets["classifier"].params, nets["segmenter"].params)
     assert all((x == 0).all() for x in jax.tree.leaves(grads[0]))
@@ -162,11 +159,14 @@ def by_hand(by_class):
     segment = jax.jit(lambda nets, *x: segmenter.apply(nets["segmenter"].variables, *x, train=False))
 
     def predict(nets, images):
-        found = classify(nets, images)
-        p = np.asarray(jax.nn.sigmoid(found.scores.mean((1, 2))))
+        classified = classify(nets, images)
+        p = np.asarray(jax.nn.sigmoid(classified.scores.mean((1, 2))))
         vectors = np.concatenate([np.eye(4), np.ones((1, 4))])[None] * (p > 0.5)[:, None]
-        maps = saliency(nets, found.pool5, vectors, p)
-        maps = [np.asarray(jax.nn.softmax(segment(nets, found.pool5, maps[:, k], *found.switches))) for k in range(5)]
+        maps = saliency(nets, classified.pool5, vectors, p)
+        maps = [
+            np.asarray(jax.nn.softmax(segment(nets, classified.pool5, maps[:, k], *classified.switches)))
+            for k in range(5)
+        ]
         scores = np.zeros((len(images), *SIZE, 5))
         for i, present in enumerate(p > 0.5):
             scores[i, :, :, BACKGROUND] = maps[4][i, ..., 0] if present.any() else 1
@@ -178,18 +178,18 @@ def by_hand(by_class):
 
 
 def test_prediction_combines_a_pass_per_class_and_compiles_once(by_class, nets):
-    predict, expect = jax.jit(predict_by_class(by_class)), by_hand(by_class)
+    predict, expect = jax.jit(PredictByClass(by_class)), by_hand(by_class)
     images = batch(4)["image"]
     seen = set()
     for bias, gain in ((-9.0, 1.0), (9.0, 1.0), (0.0, 1e3), ([9.0, -9.0, -9.0, 9.0], 1.0)):
-        given = biased(nets, bias, gain)
-        found = predict(given, {"image": images}, {})
-        expected, present = expect(given, images)
+        states = biased(nets, bias, gain)
+        scores = predict(states, {"image": images}, {})
+        expected, present = expect(states, images)
         seen |= set(present.sum(1).tolist())
-        assert found.shape == (4, *SIZE, 5) and found.dtype == jnp.float32
-        np.testing.assert_allclose(jax.nn.softmax(found), expected, atol=2e-5)
+        assert scores.shape == (4, *SIZE, 5) and scores.dtype == jnp.float32
+        np.testing.assert_allclose(jax.nn.softmax(scores), expected, atol=2e-5)
         if bias == -9.0:
-            assert (found.argmax(-1) == BACKGROUND).all()
+            assert (scores.argmax(-1) == BACKGROUND).all()
     assert {0, 2, 4} <= seen
     assert predict._cache_size() == 1
 
@@ -206,11 +206,11 @@ def arrays_inside(jaxpr):
 
 def test_every_class_at_once_takes_the_memory_of_one_pass(by_class, nets):
     classes, pixels = 21, 2 * 64 * 64
-    wide = by_class._replace(classifier=dataclasses.replace(by_class.classifier, classes=classes - 1), classes=classes)
+    classifier = dataclasses.replace(by_class.classifier, classes=classes - 1)
+    wide = dataclasses.replace(by_class, classifier=classifier, classes=classes)
     image = jax.ShapeDtypeStruct((2, *SIZE, 3), jnp.float32)
-    classifier = jax.eval_shape(lambda: init_net(Net(module=wide.classifier, inputs=(image,)), jax.random.key(0)))
-    given = {**nets, "classifier": classifier}
-    program = jax.make_jaxpr(predict_by_class(wide))(given, {"image": image}, {})
+    state = jax.eval_shape(lambda: init_net(Net(module=wide.classifier, inputs=(image,)), jax.random.key(0)))
+    program = jax.make_jaxpr(PredictByClass(wide))({**nets, "classifier": state}, {"image": image}, {})
     # The scores are the largest array; two channels of all twenty passes would be nearly twice that.
     assert max(arrays_inside(program.jaxpr)) == classes * pixels
 
@@ -224,31 +224,31 @@ def test_statistics_are_those_of_the_batches(by_class, nets):
         "image": jnp.asarray(rng.integers(0, 256, (2, *SIZE, 3), np.uint8)),
         "label": jnp.asarray(rng.integers(0, 5, (2, *SIZE), np.uint8)),
     }
-    found = jax.jit(stage.predict)(nets, rows, {})
-    assert {name for name in found} == set(traverse_util.flatten_dict(nets["segmenter"].stats, sep="/"))
-    assert all(x.shape[0] == 2 and bool((x[0] == x[1]).all()) for x in found.values())
+    measured = jax.jit(stage.predict)(nets, rows, {})
+    assert set(measured) == set(traverse_util.flatten_dict(nets["segmenter"].stats, sep="/"))
+    assert all(x.shape[0] == 2 and bool((x[0] == x[1]).all()) for x in measured.values())
     crops = config.decoupled.crops
 
     @jax.jit
-    def given(keys):
+    def windows(keys):
         drawn = jax.vmap(lambda row, key: crop_subset(row, key, crops, 5, BACKGROUND))(rows, keys)
         return by_class.trained_on(drawn, nets)[:2]
 
     stats = []
     for k in range(2):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), k), 2)
-        pool5, saliency = given(keys)
+        pool5, saliency = windows(keys)
         stats.append([x.mean((0, 1, 2)) for x in (pool5, saliency)] + [x.var((0, 1, 2)) for x in (pool5, saliency)])
     names = ("bn_pool5/mean", "bn_saliency/mean", "bn_pool5/var", "bn_saliency/var")
     for name, values in zip(names, zip(*stats, strict=True), strict=True):
-        np.testing.assert_allclose(found[name][0], np.mean(values, 0), rtol=1e-3, atol=1e-7)
+        np.testing.assert_allclose(measured[name][0], np.mean(values, 0), rtol=1e-3, atol=1e-7)
 
 
 def test_maps_say_what_raises_the_score_of_each_class(by_class, nets):
     images = batch(2)["image"]
-    found = np.asarray(jax.jit(pointing.saliency_maps(by_class))(nets, {"image": images}, {}))
-    assert found.shape == (2, 4, 4, 5) and found.min() >= 0 and not found[..., BACKGROUND].any()
-    assert set(found.max((1, 2)).ravel().tolist()) <= {0.0, 1.0} and found.max() == 1
+    maps = np.asarray(jax.jit(pointing.SaliencyMaps(by_class))(nets, {"image": images}, {}))
+    assert maps.shape == (2, 4, 4, 5) and maps.min() >= 0 and not maps[..., BACKGROUND].any()
+    assert set(maps.max((1, 2)).ravel().tolist()) <= {0.0, 1.0} and maps.max() == 1
 
     @jax.jit
     def by_derivative(nets, images):
@@ -264,25 +264,35 @@ def test_maps_say_what_raises_the_score_of_each_class(by_class, nets):
         row, column = divmod(int(places[b, i, j, c]), 2)
         expected[b, 2 * i + row, 2 * j + column] += gain[b, i, j, c]
     expected = expected.clip(0) / np.maximum(expected.max((1, 2), keepdims=True), 1e-12)
-    np.testing.assert_allclose(found[..., 2], expected, atol=1e-4)
+    np.testing.assert_allclose(maps[..., 2], expected, atol=1e-4)
 
 
-def test_pointing_counts_hits_at_the_middle_of_a_place(by_class, monkeypatch):
+class FixedMaps:
+    """Saliency maps in place of those of a net."""
+
+    def __init__(self, by_class, maps):
+        self.by_class, self.maps = by_class, maps
+
+    def __call__(self, nets, batch, consts):
+        return jnp.asarray(self.maps)
+
+
+def test_pointing_counts_hits_at_the_middle_of_a_place(by_class):
     maps = np.zeros((2, 2, 2, 5), np.float32)
     maps[0, 0, 1, 2] = maps[0, 1, 0, 3] = maps[1, 1, 1, 2] = 1
-    monkeypatch.setattr(pointing, "saliency_maps", lambda by_class: lambda nets, batch, consts: jnp.asarray(maps))
-    config = tiny.decoupled_config()
-    stage = pointing.infer_pointing("pointing", config, config.decoupled, by_class, Net(module=None, inputs=()))
+    stage = decoupled.recipe(tiny.decoupled_config(), SCENES).stage("pointing")
+    assert isinstance(stage.predict.maps, pointing.SaliencyMaps)
+    predict = dataclasses.replace(stage.predict, maps=FixedMaps(by_class, maps))
     truth = np.full((2, 8, 8), BACKGROUND, np.uint8)
     truth[0, 2, 6], truth[0, 5, 2], truth[1, 6, 6], truth[1, 0] = 2, 3, 2, 255
-    found = stage.predict({}, {"label": jnp.asarray(truth)}, {})
+    hits = predict({}, {"label": jnp.asarray(truth)}, {})
     # The middles of the four places are at rows and columns 2 and 6.
-    assert found["hits"].tolist() == [[0, 0, 1, 0, 0], [0, 0, 1, 0, 0]]
-    assert found["images"].tolist() == [[0, 0, 1, 1, 0], [0, 0, 1, 0, 0]]
-    np.testing.assert_allclose(found["share"][0], [0, 0, 1 / 64, 1 / 64, 0])
+    assert hits["hits"].tolist() == [[0, 0, 1, 0, 0], [0, 0, 1, 0, 0]]
+    assert hits["images"].tolist() == [[0, 0, 1, 1, 0], [0, 0, 1, 0, 0]]
+    np.testing.assert_allclose(hits["share"][0], [0, 0, 1 / 64, 1 / 64, 0])
     info = dataclasses.replace(SCENES, classes=tuple("abcde"), background=BACKGROUND)
     table = pointing.pointing_table("pointing", info)
-    rows = table.make({name: np.asarray(x).mean(0) for name, x in found.items()})["rows"]
+    rows = table.make({name: np.asarray(x).mean(0) for name, x in hits.items()})["rows"]
     assert rows[0] == ["all", pytest.approx(2 / 3), pytest.approx(1 / 64), 1.5]
     assert rows[1] == ["a", None, None, 0.0] and rows[3][:2] == ["d", 0.0]
 
@@ -304,7 +314,9 @@ def test_compared_stages_read_the_few_masks_take_as_many_steps_and_draw_alike():
     config = tiny.replaced(config, "decoupled", steps=None, epochs=2.0)
     recipe = decoupled.recipe(config, SCENES)
     assert list(recipe.results) == ["decoupled", "classifier", "strong_only", "strong_classifier", "deconvnet"]
-    tags = {name: item.nets["classifier"].init_from for name, item in recipe.results.items() if item.metrics == "tags"}
+    tags = {
+        name: result.nets["classifier"].init_from for name, result in recipe.results.items() if result.metrics == "tags"
+    }
     assert {name: str(init) for name, init in tags.items()} == {
         "classifier": "classifier/classifier", "strong_classifier": "strong_classifier/classifier",
     }  # fmt: skip
@@ -312,7 +324,7 @@ def test_compared_stages_read_the_few_masks_take_as_many_steps_and_draw_alike():
     for name in ("decoupled", "strong_only", "deconvnet"):
         assert recipe.stage(name).steps == Epochs(count=2.0, of="decoupled")
     ours, theirs = recipe.stage("decoupled"), recipe.stage("strong_only")
-    assert theirs.keys_as == "decoupled" and ours.settings == theirs.settings
+    assert theirs.keys_as == "decoupled" and theirs.turns == ours.turns and theirs.sources == ours.sources
     assert recipe.stage("strong_classifier").keys_as == "classifier"
     assert decoupled.recipe(dataclasses.replace(config, strong_steps=7), SCENES).stage("strong_classifier").steps == 7
     config = tiny.replaced(config, "deconvnet", steps=5)
@@ -329,14 +341,17 @@ def test_settings_that_the_nets_do_not_take_are_named():
         decoupled.recipe(tiny.replaced(config, "classifier", size=(64, 80)), SCENES)
     with pytest.raises(InputError, match=r"decoupled.crops.crop is \(64, 64\); .* at least 96 for an fc6_kernel of 3"):
         wide = {"size": (96, 96), "augment": dataclasses.replace(config.classifier.augment, crop=(96, 96))}
-        decoupled.recipe(tiny.replaced(config, "classifier", fc6_kernel=3, **wide), SCENES)
+        decoupled.recipe(
+            tiny.replaced(config, "classifier", net=dataclasses.replace(config.classifier.net, fc6_kernel=3), **wide),
+            SCENES,
+        )
     results = decoupled.recipe(dataclasses.replace(config, compare=True), SCENES).results
-    for name, result in ((name, item) for name, item in results.items() if item.metrics == "masks"):
-        with pytest.raises(InputError, match=rf"windows for result {name} is \(48, 64\); expected multiples of 32"):
+    for result in (result for result in results.values() if result.metrics == "masks"):
+        with pytest.raises(InputError, match=r"size of images or windows is \(48, 64\); expected multiples of 32"):
             result.predict({}, {"image": jnp.zeros((1, 48, 64, 3))}, {})
-    for stage in ("classifier", "deconvnet"):
-        with pytest.raises(InputError, match=rf"{stage}.convolutions is \(1, 1, 0, 1, 1\); expected at least 1"):
-            decoupled.recipe(tiny.replaced(config, stage, convolutions=(1, 1, 0, 1, 1)), SCENES)
+    for kind, net in (("decoupled classifier", config.classifier.net), ("deconvnet", config.deconvnet.net)):
+        with pytest.raises(InputError, match=rf"{kind}: convolutions are \(1, 1, 0, 1, 1\); expected five numbers"):
+            dataclasses.replace(net, convolutions=(1, 1, 0, 1, 1))
     with pytest.raises(InputError, match="strong_classifier: {'steps': 0} must be positive"):
         decoupled.recipe(dataclasses.replace(config, compare=True, strong_steps=0), SCENES)
     with pytest.raises(InputError, match="reestimate is -1"):

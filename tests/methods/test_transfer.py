@@ -7,10 +7,10 @@ import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax import mesh as mesh_lib
 from scarce_jax import runs
 from scarce_jax.cli import main
 from scarce_jax.cpu.diffusion import Status
@@ -20,10 +20,9 @@ from scarce_jax.data.records import Records
 from scarce_jax.data.source import Example, Reader
 from scarce_jax.errors import InputError
 from scarce_jax.methods import transfer
-from scarce_jax.recipe import Artifact, Epochs, Eval, Train
+from scarce_jax.recipe import Artifact, Epochs, Eval, Loss, Train, Turn
 from scarce_jax.report import report
 from scarce_jax.training import infer as infer_lib
-from scarce_jax.training import run as run_lib
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.step import make_step
 from tests import tiny
@@ -34,12 +33,9 @@ STEPS = 2
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small():
-    """Small nets on one device."""
-    whole = mesh_lib.make_mesh
-    with pytest.MonkeyPatch.context() as patch, tiny.little_optimised():
-        tiny.install(patch.setattr)
-        patch.setattr(mesh_lib, "make_mesh", lambda devices=None: whole(devices or jax.devices()[:1]))
+def quick():
+    """Programs that are little optimised."""
+    with tiny.little_optimised():
         yield
 
 
@@ -52,25 +48,18 @@ def run(tmp_path_factory, tiny_data):
 
 def carry_out(config, folder, **options):
     """Trains, and returns which masks were looked at: stage, or None after the last -> ids."""
-    looked, now = collections.defaultdict(set), [None]
-    read, one_stage = Example.__getitem__, run_lib._carry_out
+    looked = collections.defaultdict(set)
+    read, stages = Example.__getitem__, MAIN + COMPARED if config.compare else MAIN
 
     def noted(example, key):
         if key == "fine":
-            looked[now[0]].add(read(example, "id"))
+            stage = next((name for name in stages if not (folder / name / "DONE").exists()), None)
+            looked[stage].add(read(example, "id"))
         return read(example, key)
-
-    def named(plan, stage, *rest):
-        now[0] = stage.name
-        try:
-            return one_stage(plan, stage, *rest)
-        finally:
-            now[0] = None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Example, "__getitem__", noted)
-        patch.setattr(run_lib, "_carry_out", named)
-        runs.train(config, folder, **options)
+        runs.train(config, folder, mesh=tiny.mesh(), **options)
     return looked
 
 
@@ -103,8 +92,8 @@ def test_a_class_of_a_label_map_is_one_of_its_tags(run, tiny_data):
     records = Records(folder / "label_maps/records")
     for name in records.ids:
         tags = reader.tags[reader.index[name]]
-        found = np.unique(records.read(name)["label"])
-        assert set(found) <= {0, 255, *np.flatnonzero(tags)}
+        classes = np.unique(records.read(name)["label"])
+        assert set(classes) <= {0, 255, *np.flatnonzero(tags)}
 
 
 def test_no_stage_looks_at_masks_that_the_budget_does_not_grant(run):
@@ -118,8 +107,8 @@ def test_no_stage_looks_at_masks_that_the_budget_does_not_grant(run):
 
 def test_label_maps_are_measured_against_the_hidden_masks(run, tiny_data, capsys):
     folder, _ = run
-    found = json.loads((folder / "summary.json").read_text())["results"]["label_maps"]
-    assert (found["images"], found["split"]) == (7, "train")
+    figures = json.loads((folder / "summary.json").read_text())["results"]["label_maps"]
+    assert (figures["images"], figures["split"]) == (7, "train")
     reader = Reader("scenes", "train", str(tiny_data))
     records = Records(folder / "label_maps/records")
     counts = np.zeros((12, 13), np.int64)
@@ -129,14 +118,13 @@ def test_label_maps_are_measured_against_the_hidden_masks(run, tiny_data, capsys
         valid = truth != 255
         np.add.at(counts, (truth[valid], np.minimum(label[valid], 12)), 1)
     expected = summarise(counts, SCENES.classes)
-    assert found["miou"] == pytest.approx(expected["miou"]) and found["per_class"] == pytest.approx(
-        expected["per_class"]
-    )
+    assert figures["miou"] == pytest.approx(expected["miou"])
+    assert figures["per_class"] == pytest.approx(expected["per_class"])
     assert main(["evaluate", str(folder), "--result", "label_maps", "--data-dir", str(tiny_data), "--json"]) == 0
     *shown, last = capsys.readouterr().out.splitlines()
     again = json.loads(last)
-    assert again["miou"] == found["miou"] and again["confusion"] == counts.tolist()
-    assert shown[-1].endswith(f"mIoU strong {found['miou_strong']:.4f}  mIoU weak {found['miou_weak']:.4f}")
+    assert again["miou"] == figures["miou"] and again["confusion"] == counts.tolist()
+    assert shown[-1].endswith(f"mIoU strong {figures['miou_strong']:.4f}  mIoU weak {figures['miou_weak']:.4f}")
     with pytest.raises(InputError, match="label_maps: is masks inferred on train; leave out --split"):
         runs.evaluate(folder, "label_maps", split="val", data_dir=tiny_data)
     with pytest.raises(InputError, match="label_maps: is masks of train that are there already"):
@@ -145,8 +133,8 @@ def test_label_maps_are_measured_against_the_hidden_masks(run, tiny_data, capsys
 
 def test_the_report_shows_label_maps_on_their_images(run, tiny_data, tmp_path):
     folder, _ = run
-    found = report([folder], tmp_path / "report.html", images=3, data_dir=tiny_data)
-    assert found["left_out"] == [] and found["images"] == 6
+    facts = report([folder], tmp_path / "report.html", images=3, data_dir=tiny_data)
+    assert facts["left_out"] == [] and facts["images"] == 6
     text = (tmp_path / "report.html").read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
     predicted, inferred = data["galleries"]
@@ -171,13 +159,13 @@ def test_strong_and_weak_categories_have_their_own_means(run, tiny_data, tmp_pat
     assert re.split(r"\s{2,}", header) == columns
     row = next(line for line in lines if line.startswith("lnet ")).split()
     assert row[1:4] == [f"{results['lnet'][key]:.4f}" for key in ("miou", "miou_strong", "miou_weak")]
-    for name, found in results.items():
+    for name, figures in results.items():
         for group, names in (
             ("strong", set(tiny.STRONG)),
             ("weak", set(SCENES.classes) - set(tiny.STRONG) - {"background"}),
         ):
-            known = [value for key, value in found["per_class"].items() if key in names and value is not None]
-            assert found[f"miou_{group}"] == pytest.approx(np.mean(known)), (name, group)
+            known = [value for key, value in figures["per_class"].items() if key in names and value is not None]
+            assert figures[f"miou_{group}"] == pytest.approx(np.mean(known)), (name, group)
 
 
 def test_interrupted_while_diffusing_it_repeats_one_part_at_most(run, tmp_path, tiny_data, monkeypatch):
@@ -197,16 +185,10 @@ def test_interrupted_while_diffusing_it_repeats_one_part_at_most(run, tmp_path, 
     config = tiny.transfer_config(steps=STEPS)
     monkeypatch.setattr(infer_lib, "write_part", power_cut)
     with pytest.raises(RuntimeError, match="power cut"):
-        runs.train(config, folder, data_dir=tiny_data)
+        runs.train(config, folder, data_dir=tiny_data, mesh=tiny.mesh())
     assert written == [0, 1] and not (folder / "label_maps/DONE").exists()
     monkeypatch.setattr(infer_lib, "write_part", write)
-
-    def enough(*args):
-        raise InputError("the next stage would train")
-
-    monkeypatch.setattr(run_lib, "_train", enough)
-    with pytest.raises(InputError, match="the next stage would train"):
-        runs.train(config, folder, data_dir=tiny_data)
+    runs.train(config, folder, data_dir=tiny_data, mesh=tiny.mesh())
     done = json.loads((folder / "label_maps/DONE").read_text())
     assert done["inferred"] == 1 and sum(done["status"].values()) == 7
     first, second = (Records(f / "label_maps/records") for f in (before, folder))
@@ -214,7 +196,6 @@ def test_interrupted_while_diffusing_it_repeats_one_part_at_most(run, tmp_path, 
         np.testing.assert_array_equal(first.read(name)["label"], second.read(name)["label"])
 
 
-@pytest.mark.slow
 def test_comparisons_run_and_change_nothing_else(run, tmp_path, tiny_data):
     before, _ = run
     config = tiny.transfer_config(compare=True, steps=STEPS)
@@ -237,19 +218,34 @@ def test_comparisons_run_and_change_nothing_else(run, tmp_path, tiny_data):
     assert not np.array_equal(kernels["adversarial"], kernels["pnet_scratch"])
 
 
+def assert_equal_but(first, second, *fields):
+    """Two dataclass instances differ in none but these fields."""
+    differing = {f.name for f in dataclasses.fields(first) if getattr(first, f.name) != getattr(second, f.name)}
+    assert type(first) is type(second) and differing <= set(fields)
+
+
 def test_comparisons_differ_from_what_they_are_compared_with_in_one_thing():
     stages = {stage.name: stage for stage in transfer.recipe(tiny.transfer_config(compare=True), SCENES).stages}
     for name in ("strong_only", "cam_only", "all_labels"):
-        assert stages[name].keys_as == "segmenter" and stages[name].settings == stages["segmenter"].settings
+        assert stages[name].keys_as == "segmenter"
+        assert_equal_but(stages[name], stages["segmenter"], "name", "sources", "keys_as")
+        sources = (stages[other].sources["labelled"] for other in (name, "segmenter"))
+        assert_equal_but(*sources, "ids", "labels")
     maps, cams = stages["label_maps"], stages["cam_maps"]
-    assert set(maps.nets) - set(cams.nets) == {"lnet"} and maps.settings == cams.settings
+    assert set(maps.nets) - set(cams.nets) == {"lnet"} and maps.predict.lnet is not None
+    assert_equal_but(maps, cams, "name", "nets", "predict")
+    assert dataclasses.replace(maps.predict, lnet=None) == cams.predict
     assert stages["cam_only"].sources["labelled"].ids == ("fine", Artifact(stage="cam_maps", name="label"))
     base = stages["adversarial"]
     for name in ("lambda_zero", "pnet_scratch"):
         assert stages[name].keys_as == base.keys_as == "adversarial"
-    differing = {k for k, v in base.settings.items() if stages["lambda_zero"].settings[k] != v}
-    assert differing == {"lambda_adv"} and stages["lambda_zero"].nets == {"segmenter": base.nets["segmenter"]}
-    assert stages["pnet_scratch"].settings == base.settings
+    # Without P-Net's share in the loss, P-Net itself has no part.
+    assert_equal_but(stages["lambda_zero"], base, "name", "nets", "turns")
+    assert stages["lambda_zero"].nets == {"segmenter": base.nets["segmenter"]}
+    assert stages["lambda_zero"].turns == (Turn(net="segmenter", loss=base.turns[0].loss.segmentation),)
+    assert_equal_but(stages["pnet_scratch"], base, "name", "nets")
+    assert stages["pnet_scratch"].nets["segmenter"] == base.nets["segmenter"]
+    assert_equal_but(stages["pnet_scratch"].nets["pnet"], base.nets["pnet"], "init_from")
     assert base.nets["pnet"].init_from == Artifact(stage="pnet", name="pnet")
     assert stages["pnet_scratch"].nets["pnet"].init_from is None
     # As many steps as with label maps, whatever the number of images.
@@ -258,29 +254,58 @@ def test_comparisons_differ_from_what_they_are_compared_with_in_one_thing():
     assert stages["strong_only"].steps == stages["all_labels"].steps == Epochs(count=2.0, of="segmenter")
 
 
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """A loss that notes each time it is traced; equal where the losses are."""
+
+    loss: Loss
+    traces: list = dataclasses.field(compare=False)
+
+    def __call__(self, *args):
+        self.traces.append(self.loss)
+        return self.loss(*args)
+
+
 def test_stages_that_differ_in_their_data_alone_share_one_program():
     recipe = transfer.recipe(tiny.transfer_config(compare=True), SCENES)
     stages = {stage.name: stage for stage in recipe.stages if isinstance(stage, Train)}
-    mesh = mesh_lib.make_mesh()
+    mesh, traces = tiny.mesh(), []
+    decoded = {
+        "image": jax.ShapeDtypeStruct((8, 32, 32, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((8, 32, 32), jnp.uint8),
+        "height": jax.ShapeDtypeStruct((8,), jnp.int32),
+        "width": jax.ShapeDtypeStruct((8,), jnp.int32),
+    }
+    draws = {"labelled": {"row": jax.ShapeDtypeStruct((8,), jnp.int32), "decoded": decoded}}
+    keys = {name: jax.random.key(0) for name in ("labelled", "loss")}
 
-    def program(name, steps=10):
-        stage = stages[name]
-        return make_step(stage, state_lib.transformations(stage.nets, steps), stage.sources, mesh)
+    def newly_traced(name, steps=10):
+        """Losses that are traced for a step of the stage."""
+        stage, before = stages[name], len(traces)
+        turns = tuple(dataclasses.replace(turn, loss=Counted(turn.loss, traces)) for turn in stage.turns)
+        step = make_step(dataclasses.replace(stage, turns=turns), steps, stage.sources, mesh)
+        step.eval_shape(state_lib.init_state(stage.nets, steps, 0, name, {}, mesh), draws, keys, {})
+        return len(traces) - before
 
-    assert program("strong_only") is program("cam_only") is program("all_labels") is program("segmenter")
-    assert program("pnet_scratch") is program("adversarial")
-    others = ("cam", "lnet", "segmenter", "pnet", "adversarial", "lambda_zero")
-    assert len({program(name) for name in others}) == len(others)
+    assert newly_traced("segmenter") == 1
+    for name in ("strong_only", "cam_only", "all_labels"):
+        assert stages[name].turns == stages["segmenter"].turns and newly_traced(name) == 0
+    assert newly_traced("adversarial") == 2
+    assert stages["pnet_scratch"].turns == stages["adversarial"].turns and newly_traced("pnet_scratch") == 0
     # The learning rate's schedule is part of it.
-    assert program("segmenter", steps=11) is not program("segmenter")
+    assert newly_traced("segmenter", steps=11) == 1
+    different = ("cam", "lnet", "segmenter", "pnet", "adversarial")
+    assert len({stages[name].turns for name in different}) == len(different)
+    # Alone and against the P-Net, the segmenter learns with equal settings.
+    assert stages["lambda_zero"].turns == stages["segmenter"].turns and newly_traced("lambda_zero") == 0
     results = recipe.results
-    assert results["lnet"].predict is results["pnet"].predict is results["all_labels"].predict
+    assert results["lnet"].predict == results["pnet"].predict == results["all_labels"].predict
 
 
 def test_categories_that_do_not_make_sense_are_refused():
     config = tiny.transfer_config()
-    for given in ((), ("raod",), SCENES.classes[1:]):
-        wrong = dataclasses.replace(config, budget=dataclasses.replace(config.budget, strong_categories=given))
+    for names in ((), ("raod",), SCENES.classes[1:]):
+        wrong = dataclasses.replace(config, budget=dataclasses.replace(config.budget, strong_categories=names))
         with pytest.raises(InputError, match="expected some, but not all, of striped fish, "):
             transfer.recipe(wrong, SCENES)
     with pytest.raises(InputError, match="camvid has no background"):
