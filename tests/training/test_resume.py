@@ -31,7 +31,6 @@ config = tiny.detailer_config(compare=True, steps={STEPS}, eval_every=5, runtime
 # Kills itself when the first file of the checkpoint of step 8 is being written, hence inside a save.
 IN_SAVE = """
 import os, pathlib, signal, sys, threading, time
-from tests import tiny
 from scarce_jax.cli import main
 
 def watch(folder):
@@ -41,14 +40,12 @@ def watch(folder):
 
 run = pathlib.Path(sys.argv[sys.argv.index("--workdir") + 1])
 threading.Thread(target=watch, args=[run], daemon=True).start()
-tiny.install()
 sys.exit(main(sys.argv[1:]))
 """
 
 # Kills itself when the finished nets of a stage are saved, but the stage is not done.
 IN_NETS = """
 import os, pathlib, signal, sys
-from tests import tiny
 from scarce_jax.cli import main
 from scarce_jax.training import run
 
@@ -58,14 +55,12 @@ def write_json(path, value, write=run.write_json):
     write(path, value)
 
 run.write_json = write_json
-tiny.install()
 sys.exit(main(sys.argv[1:]))
 """
 
 # Parts of four examples; kills itself when the third is written aside, where told so.
 IN_PARTS = """
 import os, pathlib, signal, sys
-from tests import tiny
 from scarce_jax.cli import main
 from scarce_jax.data import files
 from scarce_jax.training import infer
@@ -76,7 +71,6 @@ def sync(path, sync=files._sync):
     sync(path)
 
 infer.PART, files._sync = 4, sync
-tiny.install()
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -92,19 +86,19 @@ class Command:
         self.environment = tiny.environment()
 
     def start(self, script: str | None = None) -> subprocess.Popen:
-        begin = ["-m", "tests.tiny"] if script is None else ["-c", script]
+        begin = ["-m", "scarce_jax"] if script is None else ["-c", script]
         words = [sys.executable, *begin, *self._words]
         return subprocess.Popen(words, env=self.environment, cwd=tiny.ROOT, stderr=subprocess.PIPE, text=True)
 
     def lines(self) -> list[dict]:
         path = self.run / "metrics.jsonl"
-        found = []
+        entries = []
         for line in path.read_text().splitlines() if path.exists() else ():
             try:
-                found.append(json.loads(line))
+                entries.append(json.loads(line))
             except json.JSONDecodeError:
-                assert not found or line  # a line cut by the kill
-        return found
+                assert not entries or line  # a line cut by the kill
+        return entries
 
     def steps(self, stage: str) -> list[int]:
         return [x["step"] for x in self.lines() if x["stage"] == stage and x["kind"] == "train"]
@@ -133,8 +127,8 @@ class Command:
 
 def went_on(errors: str, stage: str) -> int:
     """The step from which a stage went on, as the log says."""
-    found = re.search(rf"{stage}: goes on from step (\d+)", errors)
-    return int(found[1]) if found else 0
+    match = re.search(rf"{stage}: goes on from step (\d+)", errors)
+    return int(match[1]) if match else 0
 
 
 def check_repeats(command: Command, stage: str) -> int:
