@@ -36,11 +36,3 @@ def tiny_data(tmp_path_factory):
         patch.setattr(Scenes, "SIZES", tiny.SIZES)
         prepare("scenes", folder)
     return folder
-
-
-@pytest.fixture
-def tiny_nets(monkeypatch):
-    """Small nets in place of PSPNet and detailer."""
-    from tests import tiny
-
-    tiny.install(monkeypatch.setattr)
