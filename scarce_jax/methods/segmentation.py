@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,7 @@ from scarce_jax.errors import InputError
 from scarce_jax.losses import cross_entropy, inverse_log_weights
 from scarce_jax.methods import common
 from scarce_jax.methods.common import FREQUENCIES, SEGMENTER, SegmenterStage
+from scarce_jax.models.segmenters import Net
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
 from scarce_jax.recipe import Artifact, Eval, NetState, Out, Read, Train, Turn
 
@@ -96,8 +97,9 @@ def full_size_network(config: common.Experiment, stage: SegmenterStage, classes:
       InputError: the net's are smaller.
     """
     if not stage.net.full_size:
+        kinds = ", ".join(config.kind for config in get_args(Net) if config.full_size)
         raise InputError(
-            f"{name}.net is {stage.net.kind}, whose logits are smaller than the image; expected another kind here"
+            f"{name}.net is {stage.net.kind}, whose logits are smaller than the image; expected one of {kinds} here"
         )
     return network(config, stage, classes)
 

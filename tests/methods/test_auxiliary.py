@@ -194,7 +194,9 @@ def test_a_batch_needs_images_of_both_kinds(count):
 @pytest.mark.parametrize("stage", ["segmenter", "adversarial"])
 def test_a_net_of_small_logits_is_refused(stage):
     config = tiny.replaced(tiny.auxiliary_config(compare=True), stage, net=LargeFOVConfig())
-    with pytest.raises(InputError, match=rf"{stage}.net is largefov.*smaller than the image; expected another kind"):
+    with pytest.raises(
+        InputError, match=rf"{stage}.net is largefov.*smaller than the image; expected one of pspnet, dsnet, "
+    ):
         auxiliary.recipe(config, SCENES)
 
 
