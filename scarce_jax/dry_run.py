@@ -61,7 +61,7 @@ def _memory(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo, mesh: 
     if not isinstance(stage, Train):
         return peak_bytes(lower(stage, recipe, info, mesh).compile())
     for source in stage.sources.values():
-        mesh_lib.check_batch(mesh, {stage.name: source.batch})
+        mesh_lib.check_batch(mesh, {stage.name: source.batch}, stage.accumulate)
     program = peak_bytes(lower(stage, recipe, info, mesh).compile())
     if program is None:
         return None

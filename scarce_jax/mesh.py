@@ -76,18 +76,20 @@ def local_rows(batch: int) -> slice:
     return slice(jax.process_index() * local, (jax.process_index() + 1) * local)
 
 
-def check_batch(mesh: Mesh, batches: Mapping[str, int]) -> None:
+def check_batch(mesh: Mesh, batches: Mapping[str, int], parts: int = 1) -> None:
     """Raises InputError where a global batch is not divisible by the number of devices.
 
     Args:
       batches: name of each batch's config section -> examples in the global batch.
+      parts: into how many the batch is cut (`Train.accumulate`); each is split over all devices.
     """
     for name, batch in batches.items():
-        if batch % mesh.size:
-            lower, upper = batch // mesh.size * mesh.size, -(-batch // mesh.size) * mesh.size
+        if batch % (unit := mesh.size * parts):
+            lower, upper = batch // unit * unit, -(-batch // unit) * unit
             advice = f"{upper}" if lower == 0 else f"{lower} or {upper}"
             raise InputError(
-                f"{name}.batch: {batch} examples do not divide over {mesh.size} devices; set it to {advice}"
+                f"{name}.batch: {batch} examples{f' in {parts} parts' if parts > 1 else ''} do not divide over "
+                f"{mesh.size} devices; set it to {advice}"
             )
 
 

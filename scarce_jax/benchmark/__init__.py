@@ -86,7 +86,7 @@ def benchmark(
     if mode == "train":
         trained = _with_batch(_training_stage(recipe, stage), batch)
         for source in trained.sources.values():
-            mesh_lib.check_batch(mesh, {trained.name: source.batch})
+            mesh_lib.check_batch(mesh, {trained.name: source.batch}, trained.accumulate)
         missing = f"dataset {config.dataset} is not prepared"
         dataset = (config.budget, config.train_split) if prepared else missing
         record = time_training(session, info, trained, steps, config.dtype, dataset)

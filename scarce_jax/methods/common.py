@@ -107,8 +107,8 @@ class SegmenterStage(TrainStage):
       aux_weight: weight of the loss of an auxiliary head (PSPNet has one, on layer3).
       class_weighting: c of the class weights 1 / ln(c + p) in every cross-entropy (Paszke et al., ENet, 2016; 1.02
         there), p being the share of the labelled images' pixels in a class; None weighs all pixels alike.
-      rare_class_sampling: power with which images of rare classes are drawn more often (`data.sampling`); 0.5 is usual,
-        None draws all images alike.
+      rare_class_sampling: power with which images of rare classes are drawn more often (`data.sampling`), of images
+        whose classes the budget tells; 0.5 in the paper cited there, None draws all images alike.
     """
 
     net: Segmenter = PSPNetConfig()

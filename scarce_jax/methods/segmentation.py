@@ -124,6 +124,12 @@ def train_segmenter(
 
     With `stage.class_weighting` the recipe needs the stage `frequencies` (`common.with_frequencies`).
     """
+    weight = common.draws(stage)
+    if weight is not None and ids not in ("fine", "all") and not config.budget.strong_categories:
+        raise InputError(
+            f"{name}.rare_class_sampling is {stage.rare_class_sampling}; expected none, since this stage reads images "
+            f"whose classes the budget does not tell"
+        )
     source = common.training_source(
         config,
         batch=stage.batch,
@@ -134,7 +140,7 @@ def train_segmenter(
         fields=fields[1:],
         having=having,
         labels=labels,
-        weight=common.draws(stage),
+        weight=weight,
     )
     loss = SegmentationLoss(
         module=module, fields=fields, aux_weight=stage.aux_weight, class_weighting=stage.class_weighting

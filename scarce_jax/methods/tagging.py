@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from scarce_jax.errors import InputError
 from scarce_jax.losses import multi_label_cross_entropy
 from scarce_jax.methods import common
 from scarce_jax.methods.common import TrainStage
@@ -53,7 +54,16 @@ class TagLogits:
 def train_classifier(
     name: str, config: common.Experiment, stage: TrainStage, module: nn.Module, background: int | None
 ) -> Train:
-    """A stage that trains a classifier of image tags on all training images that have them."""
+    """A stage that trains a classifier of image tags on all training images that have them.
+
+    Raises:
+      InputError: the stage asks to weigh classes, which only losses of pixels do.
+    """
+    weight = None
+    if isinstance(stage, common.SegmenterStage):
+        weight = common.draws(stage)
+        if stage.class_weighting is not None:
+            raise InputError(f"{name}.class_weighting is {stage.class_weighting}; expected none for image tags")
     source = common.training_source(
         config,
         batch=stage.batch,
@@ -62,7 +72,7 @@ def train_classifier(
         ids="tags",
         fields=("tags",),
         labels=(),
-        weight=common.draws(stage) if isinstance(stage, common.SegmenterStage) else None,
+        weight=weight,
     )
     evaluations = common.during_training(config, stage, TagLogits(module), _evaluation_source(config, stage), "tags")
     return Train(

@@ -93,8 +93,7 @@ def run(
     for stage in recipe.stages:
         if isinstance(stage, Train):
             for source in stage.sources.values():
-                # Each part of an accumulated batch is split over all devices.
-                mesh_lib.check_batch(mesh, {stage.name: source.batch // stage.accumulate})
+                mesh_lib.check_batch(mesh, {stage.name: source.batch}, stage.accumulate)
     session = Session(recipe, info.classes, run_dir, data_dir, mesh, runtime, seed, config=header.get("config", {}))
     measured = [result.source for result in recipe.results.values()]
     manifest = draw(budget, info.name, train_split, measured, session.inputs)

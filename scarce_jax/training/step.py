@@ -134,7 +134,7 @@ def _gradient(
         add, (stats, zeros, jnp.float32(0)), (jnp.arange(accumulate), parts, dict(shared)), unroll=unroll
     )
     stats, total, weights = carry
-    # Parts without anything to learn from have a gradient of zero, not of nan.
+    # A batch without anything to learn from has a gradient of zero, not of nan.
     weights = jnp.where(weights > 0, weights, 1)
     grads = jax.tree.map(lambda g, p: (g / weights).astype(p.dtype), total, nets[turn.net].params)
     metrics = jax.tree.map(lambda x: x.sum(0) / weights, metrics)

@@ -11,8 +11,11 @@ import pytest
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import optim, runs
+from scarce_jax.data.datasets import KNOWN
+from scarce_jax.data.sampling import RareClassSampling
 from scarce_jax.errors import InputError
 from scarce_jax.losses import cross_entropy
+from scarce_jax.methods import auxiliary, detailer, transfer
 from scarce_jax.methods.segmentation import SegmentationLoss
 from scarce_jax.optim import Optimizer, Schedule
 from scarce_jax.recipe import Net, Out, Source, Train, Turn
@@ -189,3 +192,32 @@ def test_class_weights_and_rare_class_sampling_serve_any_stage(tiny_data, tmp_pa
     for name, value in {"class_weighting": 1.0, "rare_class_sampling": -1.0}.items():
         with pytest.raises(InputError, match=name.replace("rare_class_sampling", "rare-class sampling")):
             tiny.detailer_config(**{name: value})
+
+
+def test_classes_that_the_budget_does_not_tell_weigh_no_draw():
+    """Else the tags of unlabelled images, which are in the dataset's index, would have a part in training."""
+    info = KNOWN["scenes"]
+    config = tiny.replaced(tiny.auxiliary_config(compare=True), "semi", rare_class_sampling=0.5)
+    with pytest.raises(InputError, match="semi.rare_class_sampling is 0.5; expected none, since this stage reads"):
+        auxiliary.recipe(config, info)
+    apart = auxiliary.recipe(tiny.replaced(config, "semi", labelled_batch=4), info).stage("semi").sources
+    assert apart["labelled"].weight == RareClassSampling(power=0.5) and apart["pseudo"].weight is None
+    config = tiny.replaced(tiny.detailer_config(compare=True, student=True), "student", rare_class_sampling=0.5)
+    with pytest.raises(InputError, match="student_detailed.rare_class_sampling"):
+        detailer.recipe(config, info)
+    # Every image has tags where categories are strong and weak.
+    config = tiny.replaced(tiny.transfer_config(), "segmenter", rare_class_sampling=0.5)
+    assert transfer.recipe(config, info).stage("segmenter").sources["labelled"].weight.power == 0.5
+    for stage, message in {
+        "cam": "cam.class_weighting is 1.1; expected none for",
+        "lnet": "lnet.class_weighting",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            transfer.recipe(tiny.replaced(tiny.transfer_config(), stage, class_weighting=1.1), info)
+
+
+def test_a_batch_must_divide_over_the_devices_in_each_of_its_parts():
+    mesh = tiny.mesh(4)
+    mesh_lib.check_batch(mesh, {"segmenter": 16}, 4)
+    with pytest.raises(InputError, match="segmenter.batch: 8 examples in 4 parts do not divide over 4 .* to 16"):
+        mesh_lib.check_batch(mesh, {"segmenter": 8}, 4)

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.data.sampling import RareClassSampling
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.methods import common
@@ -104,16 +105,18 @@ def _semi(config: Config, student: nn.Module) -> Train:
     pseudo = Artifact(stage="pseudo_labels", name="label")
     trusted = Read(artifact=pseudo, read=Confident(threshold=config.semi.threshold))
     apart = config.semi.labelled_batch
+    # Of pseudo-labelled images no class is known: where labelled ones are drawn apart, those alone are weighed.
+    unweighed = config.semi if apart is None else dataclasses.replace(config.semi, rare_class_sampling=None)
     stage = train_segmenter(
         "semi",
         config,
-        config.semi,
+        unweighed,
         student,
         ids=("fine", pseudo) if apart is None else pseudo,
         labels=("fine", trusted) if apart is None else (trusted,),
         keys_as="segmenter",
     )
-    return _started(config, stage if apart is None else _with_labelled(stage, apart))
+    return _started(config, stage if apart is None else _with_labelled(stage, apart, common.draws(config.semi)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +137,8 @@ class Together:
         return self.loss(params, nets, {self.source: rows}, shared, key)
 
 
-def _with_labelled(stage: Train, labelled: int) -> Train:
-    """The stage, with `labelled` labelled images in each batch.
+def _with_labelled(stage: Train, labelled: int, weight: RareClassSampling | None) -> Train:
+    """The stage, with `labelled` labelled images in each batch, which `weight` draws.
 
     Raises:
       InputError: there are not so many images in a batch, or the others are none.
@@ -145,7 +148,7 @@ def _with_labelled(stage: Train, labelled: int) -> Train:
         raise InputError(f"semi.labelled_batch is {labelled}; expected from 1 to semi.batch - 1, {source.batch - 1}")
     sources = {
         "pseudo": dataclasses.replace(source, batch=source.batch - labelled),
-        "labelled": dataclasses.replace(source, ids="fine", labels=("fine",), batch=labelled),
+        "labelled": dataclasses.replace(source, ids="fine", labels=("fine",), batch=labelled, weight=weight),
     }
     loss = Together(turn.loss, "labelled", tuple(sources))
     return dataclasses.replace(stage, sources=sources, turns=(dataclasses.replace(turn, loss=loss),))
