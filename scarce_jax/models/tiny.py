@@ -1,4 +1,4 @@
-"""The smallest net that has what matters to training, so that a whole recipe can be tried in seconds."""
+"""The smallest net that has what matters to training, for trying a whole recipe."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TinyEncoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TinyConfig:
-    """One convolution and two heads: for trying a whole recipe in seconds, not for good masks.
+    """One convolution and two heads: for trying a whole recipe, not for good masks.
 
     Attributes:
       width: half the convolution's channels, at least 1.
