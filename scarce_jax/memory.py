@@ -18,7 +18,7 @@ EXHAUSTED = "RESOURCE_EXHAUSTED"
 def advice(*, what: str, batch: int, size: tuple[int, int] | None, lower: str, resumes: bool = True) -> Iterator[None]:
     """Raises InputError in place of an allocation failure on a device; any other error passes.
 
-    A failure inside another `advice` is told by the inner one.
+    Of two `advice`s around a failure the inner one answers.
 
     Args:
       what: the stage or result that runs inside, for the message: "stage detailer", "result semi".

@@ -185,7 +185,7 @@ def open_result(
     """
     session, info, _ = open_run(run_dir, data_dir, mesh)
     name, evaluation = choose_result(session.recipe, session.run_dir, result)
-    if split is not None and evaluation.given is not None:
+    if split is not None and evaluation.inferred is not None:
         raise InputError(f"result {name}: is masks inferred on {evaluation.source.split}; leave out --split")
     if split is not None:
         evaluation = dataclasses.replace(evaluation, source=dataclasses.replace(evaluation.source, split=split))
@@ -249,7 +249,9 @@ def with_views(name: str, evaluation: Eval, views: Views | None) -> Eval:
     if evaluation.metrics == "tags":
         raise InputError(f"result {name}: says which classes an image has; it takes no flip, scales, window or CRF")
     if evaluation.predict is None:
-        raise InputError(f"result {name}: is a given mask, not a prediction; it takes no flip, scales, window or CRF")
+        raise InputError(
+            f"result {name}: is a mask that is there already, not a prediction; it takes no flip, scales, window or CRF"
+        )
     return dataclasses.replace(evaluation, views=views)
 
 
@@ -341,7 +343,7 @@ def predictor(
             f"result {name}: says which classes an image has, and predicts no masks; `evaluate` measures it, and a run "
             f"of masks can start from its net with init_from"
         )
-    if evaluation.given is not None:
+    if evaluation.inferred is not None:
         raise InputError(
             f"result {name}: is masks of {evaluation.source.split} that are there already, and predicts none"
         )

@@ -103,7 +103,7 @@ class Eval:
       predict: `(nets, batch, consts) -> scores [B, h, w, K]`, the largest wins; None predicts nothing (255).
       source: what is measured; `labels` is the truth.
       composite: keep the coarse label wherever there is one (the paper's composite model, detailer section 5).
-      given: a mask of records that is measured in place of a prediction; then `predict` is None.
+      inferred: masks of records that are measured in place of a prediction; then `predict` is None.
       hidden_truth: look at the truth also where the budget does not grant it, to learn how good inferred labels are.
         For results alone: no stage may depend on it.
       groups: name -> class ids; the mean IoU over each group is the figure `miou_<name>`.
@@ -122,7 +122,7 @@ class Eval:
     source: Source
     metrics: Literal["masks", "tags"] = "masks"
     composite: bool = False
-    given: Artifact | None = None
+    inferred: Artifact | None = None
     hidden_truth: bool = False
     groups: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     views: Views = PLAIN
@@ -299,6 +299,6 @@ def reads(stage: Stage | Eval) -> list[Artifact]:
             elif isinstance(field, Artifact):
                 artifacts.append(field)
     artifacts += [value for value in stage.consts.values() if isinstance(value, Artifact)]
-    if isinstance(stage, Eval) and stage.given is not None:
-        artifacts.append(stage.given)
+    if isinstance(stage, Eval) and stage.inferred is not None:
+        artifacts.append(stage.inferred)
     return list(dict.fromkeys(artifacts))

@@ -1,6 +1,6 @@
 """The main result of a run on every image of a split: its confusion matrix, and pictures of some images.
 
-Masks that a stage inferred of training images, and that a result measures (`Eval.given`), are shown as well.
+Masks that a stage inferred of training images, and that a result measures (`Eval.inferred`), are shown as well.
 """
 
 from __future__ import annotations
@@ -163,11 +163,11 @@ def show_inferred(
     """
     session, info, _ = open_run(run_dir, data_dir)
     for name, evaluation in session.recipe.results.items():
-        if not images or evaluation.given is None or not (run_dir / evaluation.given.stage / "DONE").exists():
+        if not images or evaluation.inferred is None or not (run_dir / evaluation.inferred.stage / "DONE").exists():
             continue
         rows, field = (
             session.inputs.open(evaluation.source, evaluation.hidden_truth),
-            session.inputs.field(evaluation.given),
+            session.inputs.field(evaluation.inferred),
         )
         counts = np.zeros((len(rows), len(session.classes), len(session.classes) + 1), np.int64)
         for k in range(len(rows)):

@@ -145,7 +145,7 @@ class Session:
             if evaluation.metrics == "tags":
                 self._measurements[key] = TagEvaluation(rows, **shared)
             else:
-                stored = None if evaluation.given is None else self.inputs.field(evaluation.given)
+                stored = None if evaluation.inferred is None else self.inputs.field(evaluation.inferred)
                 self._measurements[key] = MaskEvaluation(
                     rows,
                     composite=evaluation.composite,

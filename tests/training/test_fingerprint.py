@@ -62,7 +62,7 @@ def variants(value, path=""):
     elif isinstance(value, str):
         yield path, f"{value}_"
     elif value is None:
-        yield path, Artifact(stage="label_maps", name="label") if path == ".given" else 1
+        yield path, Artifact(stage="label_maps", name="label") if path == ".inferred" else 1
     elif isinstance(value, functools.partial):
         yield f"{path}.func", functools.partial(other_function, *value.args, **value.keywords)
         for where, changed in variants(value.keywords, path):

@@ -1,4 +1,4 @@
-"""What P-Net tells of held-out strong images: which masks are true."""
+"""How often P-Net has masks of held-out strong images right."""
 
 from __future__ import annotations
 

@@ -159,4 +159,4 @@ def _measured_maps(name: str, config: Config) -> Eval:
         size=config.lnet.size,
         transform=common.unaugmented,
     )
-    return Eval(name=name, predict=None, source=source, given=maps, hidden_truth=True)
+    return Eval(name=name, predict=None, source=source, inferred=maps, hidden_truth=True)
