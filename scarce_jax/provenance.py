@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
 
 def git_revision() -> str | None:
     """The library's revision, where it runs from a checkout; "-dirty" where that was changed."""
-    root = pathlib.Path(__file__).parents[2]
+    root = pathlib.Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

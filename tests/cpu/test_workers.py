@@ -124,7 +124,7 @@ def test_a_script_without_a_main_guard_runs_once_and_its_workers_load_no_jax(tmp
             print(name, result)
         """)
     )
-    root = pathlib.Path(__file__).parents[1]
+    root = pathlib.Path(__file__).parents[2]
     process = subprocess.run(
         [sys.executable, script],
         env={**os.environ, "PYTHONPATH": str(root)},
