@@ -1,16 +1,15 @@
-"""From folders to examples: which image, mask and coarse mask belong together, and what the names alone show."""
+"""From folders to examples: which image, mask and coarse mask belong together."""
 
 from __future__ import annotations
 
-import bisect
 import collections
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
 from scarce_jax.data.files import SUFFIXES
-from scarce_jax.doctor.examine import Example
-from scarce_jax.doctor.report import Findings, printable
+from scarce_jax.doctor.facts import Example
+from scarce_jax.doctor.findings import Finding, fault, printable
 from scarce_jax.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -22,172 +21,99 @@ def pair_folders(
     masks: pathlib.Path | None,
     coarse: pathlib.Path | None,
     split: str,
-    findings: Findings,
+    faults: list[Finding],
 ) -> list[Example]:
     """The examples of an image folder, matched by name without suffix; subfolders are searched and part of the name.
 
     Args:
-      split: of all; empty: the first subfolder of a name, if it is called as a split.
+      split: the split of all examples; if empty, a first subfolder called train, val or test is a split.
+      faults: receives what the names show.
 
     Raises:
       InputError: a folder is missing, or holds no image file.
     """
-    files_by_name = list_files(images, findings)
-    labels = {"mask": masks, "coarse": coarse}
-    matched = {
-        key: _matched(files_by_name, images, folder, findings) for key, folder in labels.items() if folder is not None
-    }
+    files = _list_files(images, faults)
+    masks, coarse = ({} if folder is None else _match(files, images, folder, faults) for folder in (masks, coarse))
     examples = []
-    for name, path in files_by_name.items():
-        files = {key: masks.get(name) for key, masks in matched.items()}
-        examples.append(Example(split=split or _own_split(name), name=name, image=path, **files))
+    for name, path in files.items():
+        first, slash, _ = name.partition("/")
+        own = first if slash and first in SPLITS else ""
+        example = Example(split=split or own, name=name, image=path, mask=masks.get(name), coarse=coarse.get(name))
+        examples.append(example)
     return examples
 
 
-def _own_split(name: str) -> str:
-    first, slash, _ = name.partition("/")
-    return first if slash and first in SPLITS else ""
-
-
-def list_files(folder: pathlib.Path, findings: Findings) -> Files:
-    """Name (path from the folder, without suffix) -> image file, in order; hidden files are left out.
-
-    Raises:
-      InputError: it is no folder, or has no image file.
-    """
+def _list_files(folder: pathlib.Path, faults: list[Finding]) -> Files:
+    """Name (path from the folder, without suffix) -> image file, sorted; hidden files are left out."""
     if not folder.is_dir():
         raise InputError(f"{folder}: {'a file' if folder.exists() else 'missing'}, expected a folder of image files")
     others: collections.Counter[str] = collections.Counter()
     files: Files = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if any(part.startswith(".") for part in inside.parts) or path.is_dir():
+        name = inside.with_suffix("").as_posix()
+        if path.is_dir() or any(part.startswith(".") for part in inside.parts):
             continue
         if path.suffix.lower() not in SUFFIXES:
             others[path.suffix or "no suffix"] += 1
             continue
-        name = inside.with_suffix("").as_posix()
         if printable(name) != name:
-            findings.add(
-                "unreadable-name",
-                path,
-                "bytes that are no UTF-8 text, or control characters",
-                expected="names of printable text, because they become ids",
-                advice="rename the file and what belongs to it",
-            )
+            faults.append(fault("unreadable-name", path, "bytes that are no UTF-8 text, or control characters"))
         if name in files:
-            findings.add(
-                "duplicate-stem",
-                path,
-                f"beside {files[name].name}",
-                expected="one file for each name without suffix, because it becomes the id",
-                advice="remove one of the two, or rename it together with its mask",
-            )
-            continue
-        files[name] = path
+            faults.append(fault("duplicate-stem", path, f"beside {files[name].name}"))
+        files.setdefault(name, path)
     if not files:
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(3)) or "nothing"
         raise InputError(f"{folder}: no image file ({kinds} found); expected files ending in {', '.join(SUFFIXES)}")
     return files
 
 
-def _matched(images: Files, image_folder: pathlib.Path, folder: pathlib.Path, findings: Findings) -> Files:
-    """Image name -> mask; names that differ by constant endings are a finding, and matched all the same."""
-    masks = list_files(folder, findings)
+def _match(images: Files, image_folder: pathlib.Path, folder: pathlib.Path, faults: list[Finding]) -> Files:
+    """Image name -> mask. Names that differ by constant parts are a fault, and matched nevertheless."""
+    masks = _list_files(folder, faults)
     stray = [name for name in masks if name not in images]
     endings = constant_endings(images, masks) if len(stray) > len(masks) / 2 else []
-    if endings:
-        (first, second), *others = endings
-        many = "" if not others else f"; also {', '.join(repr(mask) for _, mask in others)} in the same folder"
-        findings.add(
-            "names-differ",
-            folder,
-            f"{_named(first, 'images')}, {_named(second, 'masks')}{many}",
-            expected="a mask has the name of its image, up to the suffix",
-            advice=(
-                f"rename them, e.g. {next(iter(masks))} to {_renamed(next(iter(masks)), first, second)}"
-                if not others
-                else "copy the one kind of mask that holds class ids to a folder of its own, named as the images"
-            ),
-            count=len(stray),
-        )
-        if others:
-            return {}
-        by_core = {_core(name, second): path for name, path in masks.items() if _core(name, second) is not None}
-        return {name: by_core[core] for name in images if (core := _core(name, first)) in by_core}
-    for name in stray:
-        findings.add(
-            "mask-without-image",
-            masks[name],
-            f"no image {name}.* in {image_folder}",
-            expected="an image of the same name for every mask",
-            advice="restore the image, correct the name, or remove the mask",
-        )
-    return {name: path for name, path in masks.items() if name in images}
+    if not endings:
+        for name in stray:
+            faults.append(fault("mask-without-image", masks[name], f"no image {name}.* in {image_folder}"))
+        return {name: path for name, path in masks.items() if name in images}
+    start, end = _shared(images)
+    (before, after), *others = endings
+    renamed = {name: f"{before}{name[len(start) : len(name) - len(end)]}{after}" for name in images}
+    matched = {} if others else {name: masks[mask] for name, mask in renamed.items() if mask in masks}
+    patterns = ", ".join(repr(f"{before}*{after}") for before, after in endings)
+    advice = "copy the one kind of mask that holds class ids to a folder of its own, named as the images"
+    for name, path in list(matched.items())[:1]:
+        advice = f"rename them, e.g. {path.name} to {pathlib.PurePath(name).name}{path.suffix}"
+    found = f"images are named {f'{start}*{end}'!r}, masks {patterns}"
+    faults.append(fault("names-differ", folder, found, advice=advice, count=len(stray)))
+    return matched
 
 
 def constant_endings(images: Iterable[str], masks: Iterable[str]) -> list[tuple[str, str]]:
-    """How the names of nearly all images and masks differ: (ending of the images, ending of the masks).
+    """What masks have before and after the part of an image's name that differs from image to image.
 
-    An ending is what follows the common part; with "^" before it, it is a beginning. Several are given where one
-    image has several masks, the commonest first; none where fewer than 4 in 5 names fit.
+    Returns:
+      (before, after) of every kind of mask that has a file for at least 4 in 5 images, the commonest first.
     """
-    images, masks = sorted(images), sorted(masks)
-    counted: collections.Counter[tuple[str, str]] = collections.Counter()
-    for turned in (False, True):
-        pairs = _near(_turned(images, turned), _turned(masks, turned))
-        counted.update(tuple(_mark(rest, turned) for rest in pair) for pair in pairs)
-    needed = 0.8 * min(len(images), len(masks))
-    endings = []
-    for pair, _ in counted.most_common(8):
-        cores = [
-            {_core(name, ending) for name in names} - {None}
-            for names, ending in zip((images, masks), pair, strict=True)
-        ]
-        if any(pair) and len(cores[0] & cores[1]) >= max(1, needed):
-            endings.append(pair)
-    # One image ending for each kind of mask: the commonest.
-    kinds = {mask: (image, mask) for image, mask in reversed(endings)}
-    return list(reversed(kinds.values()))
+    images, masks = list(images), list(masks)
+    start, end = _shared(images)
+    cores = {name[len(start) : len(name) - len(end)] for name in images}
+    lengths = {len(core) for core in cores}
+    counted = collections.Counter(
+        (mask[:k], mask[k + length :])
+        for mask in masks
+        for length in lengths
+        for k in range(len(mask) - length + 1)
+        if mask[k : k + length] in cores
+    )
+    needed = max(1, 0.8 * min(len(images), len(masks)))
+    return [pair for pair, count in counted.most_common() if count >= needed and pair != (start, end)]
 
 
-def _near(images: Sequence[str], masks: Sequence[str]) -> Iterable[tuple[str, str]]:
-    """For each mask, what is left of it and of the image whose name has most in common with it."""
-    known, ordered = set(images), sorted(images)
-    for mask in masks:
-        longest = next((mask[:end] for end in range(len(mask), 0, -1) if mask[:end] in known), None)
-        if longest is not None:
-            yield "", mask[len(longest) :]
-            continue
-        at = bisect.bisect(ordered, mask)
-        shared = [(len(os.path.commonprefix([mask, other])), other) for other in ordered[max(0, at - 1) : at + 1]]
-        length, other = max(shared)
-        if length:
-            yield other[length:], mask[length:]
-
-
-def _turned(names: Iterable[str], turned: bool) -> list[str]:
-    return [name[::-1] if turned else name for name in names]
-
-
-def _mark(rest: str, turned: bool) -> str:
-    """An ending as it is, a beginning with "^" before it."""
-    return f"^{rest[::-1]}" if turned and rest else rest
-
-
-def _core(name: str, ending: str) -> str | None:
-    """The name without an ending (or a beginning, marked by "^"); None where it has not got it."""
-    if ending.startswith("^"):
-        return name[len(ending) - 1 :] if name.startswith(ending[1:]) else None
-    return name.removesuffix(ending) if name.endswith(ending) else None
-
-
-def _named(ending: str, what: str) -> str:
-    if not ending:
-        return f"{what} have nothing added"
-    return f"{what} begin with {ending[1:]!r}" if ending.startswith("^") else f"{what} end in {ending!r}"
-
-
-def _renamed(mask: str, image_ending: str, mask_ending: str) -> str:
-    core = _core(mask, mask_ending) or mask
-    return f"{image_ending[1:]}{core}" if image_ending.startswith("^") else f"{core}{image_ending}"
+def _shared(names: Sequence[str]) -> tuple[str, str]:
+    """The longest beginning and the longest end that all names share; both empty for a single name."""
+    if len(names) < 2:
+        return "", ""
+    start = os.path.commonprefix(list(names))
+    return start, os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1]

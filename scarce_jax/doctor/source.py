@@ -1,4 +1,4 @@
-"""What the masks should hold, from the command's flags; and the examples of a source folder of the `folder` builder."""
+"""What the masks should hold, by the command's flags, and the examples of a source folder of the `folder` builder."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import os
 import pathlib
 
 from scarce_jax.data.builders.folder import CLASSES, IMAGES, MASKS, Folder, find_splits, find_tags
-from scarce_jax.data.builders.folder_files import Classes, read_classes
+from scarce_jax.data.builders.folder_files import read_classes
 from scarce_jax.data.files import SUFFIXES
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.doctor.examine import Example
-from scarce_jax.doctor.ids import Expected
+from scarce_jax.doctor.facts import Example, Expected
+from scarce_jax.doctor.findings import Finding, fault, plural
 from scarce_jax.doctor.layouts import pair_folders
-from scarce_jax.doctor.report import Findings, plural
 from scarce_jax.errors import InputError
 
 
 def expected_classes(classes: str | int | os.PathLike[str]) -> Expected:
-    """What `--classes` says: a number, a `classes.json`, or a text file with one name a line.
+    """The classes of `--classes`: their number, a `classes.json`, or a text file with one name per line.
 
     Raises:
-      InputError: it is none of these, or not 1 to 255 classes.
+      InputError: `classes` is none of these, or there are not 1 to 255 classes.
     """
     text = str(classes)
     if text.isdecimal():
@@ -29,13 +28,13 @@ def expected_classes(classes: str | int | os.PathLike[str]) -> Expected:
     else:
         path = pathlib.Path(classes).expanduser()
         if path.suffix.lower() == ".json":
-            return _expected(read_classes(path))
+            return _expected(path)
         try:
             content = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
                 f"--classes {classes}: not a number and not a readable file ({error}); expected the number of classes, "
-                "a classes.json, or a text file with one class name a line"
+                "a classes.json, or a text file with one class name per line"
             ) from error
         names = [line.strip() for line in content.splitlines() if line.strip()]
     if not 1 <= len(names) <= IGNORE:
@@ -43,56 +42,52 @@ def expected_classes(classes: str | int | os.PathLike[str]) -> Expected:
     return Expected(names=tuple(names))
 
 
-def source_examples(source: pathlib.Path, findings: Findings) -> tuple[list[Example], Expected, dict[str, object]]:
-    """The examples of all splits with their tags, what their masks should hold, and each split's mask folder.
+def source_examples(source: pathlib.Path, faults: list[Finding]) -> tuple[list[Example], Expected]:
+    """The examples of all splits with their tags, and what their masks should hold.
+
+    Args:
+      faults: receives what file names, folder names and tags.csv show.
 
     Raises:
-      InputError: classes.json is missing or wrong, there is no split, or one has no image.
+      InputError: classes.json is missing or wrong, there is no split, or a split has no image.
     """
     if not source.is_dir():
         state = "a file" if source.exists() else "missing"
         raise InputError(f"--source {source}: {state}, expected a folder that holds {Folder.HOLDS}")
-    classes = read_classes(source / CLASSES)
+    expected = _expected(source / CLASSES)
     examples: list[Example] = []
-    places: dict[str, object] = {}
+    images: dict[str, dict[str, pathlib.Path]] = {}
     for split in find_splits(source):
-        folders = [source / split / kind for kind in MASKS.values()]
-        masks, coarse = (folder if folder.is_dir() else None for folder in folders)
-        examples += pair_folders(source / split / IMAGES, masks, coarse, split, findings)
-        places[split] = masks or source / split
-        _find_unread(source / split, findings)
-    images: dict[str, dict[str, pathlib.Path]] = {split: {} for split in places}
-    for example in examples:
-        images[example.split][example.name] = example.image
+        masks, coarse = (
+            folder if folder.is_dir() else None for folder in map((source / split).joinpath, MASKS.values())
+        )
+        here = pair_folders(source / split / IMAGES, masks, coarse, split, faults)
+        images[split] = {example.name: example.image for example in here}
+        examples += here
+        _find_unread(source / split, faults)
     try:
-        tags = find_tags(source, classes, images)
+        tags = find_tags(source, read_classes(source / CLASSES), images)
     except InputError as error:
-        file, _, fault = str(error).partition(", ")
-        advice = "correct it, and check again: the lines after it were not read, and no tag was compared with a mask"
-        findings.add("tags-file", file, fault or str(error), expected="lines id,class;class", advice=advice)
-        tags = {}
-    classes_of = {name: frozenset(row.nonzero()[0].tolist()) for name, row in tags.items()}
-    tagged = [dataclasses.replace(x, tags=classes_of.get(f"{x.split}/{x.name}")) for x in examples]
-    return tagged, _expected(classes), places
+        file, _, found = str(error).partition(", ")
+        faults.append(fault("tags-file", file, found or str(error)))
+        return examples, expected
+    indices = {name: frozenset(row.nonzero()[0].tolist()) for name, row in tags.items()}
+    return [dataclasses.replace(x, tags=indices.get(f"{x.split}/{x.name}")) for x in examples], expected
 
 
-def _find_unread(split: pathlib.Path, findings: Findings) -> None:
+def _find_unread(split: pathlib.Path, faults: list[Finding]) -> None:
     """Folders of images that no command reads: masks in `labels` would leave every image unlabelled."""
-    read = (IMAGES, *MASKS.values())
     for folder in sorted(path for path in split.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        count = sum(path.suffix.lower() in SUFFIXES for path in folder.rglob("*")) if folder.name not in read else 0
+        if folder.name in (IMAGES, *MASKS.values()):
+            continue
+        count = sum(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
         if count:
-            findings.add(
-                "folder-not-read",
-                folder,
-                f"{plural(count, 'image file')} in a folder that is not read",
-                expected=f"masks in a folder {MASKS['fine']}, coarse masks in a folder {MASKS['coarse']}",
-                advice=f"rename it to {MASKS['fine']} if these are masks, or move it out of the split",
-                certain=not (split / MASKS["fine"]).is_dir(),
-            )
+            found = f"{plural(count, 'image file')} in a folder that is not read"
+            advice = f"rename it to {MASKS['fine']} if these are masks, or move it out of the split"
+            certain = not (split / MASKS["fine"]).is_dir()
+            faults.append(fault("folder-not-read", folder, found, advice=advice, certain=certain))
 
 
-def _expected(classes: Classes) -> Expected:
-    return Expected(
-        names=classes.classes, palette=classes.palette, background=classes.background, ignore=classes.ignore
-    )
+def _expected(path: pathlib.Path) -> Expected:
+    classes = read_classes(path)
+    return Expected(names=classes.classes, background=classes.background, ignore=classes.ignore)

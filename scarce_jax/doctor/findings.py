@@ -1,0 +1,165 @@
+"""The kinds of faults that the label doctor finds, their texts, and findings: faults with equal texts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+READABLE = "a readable image file"
+ID_FILE = "one class id per pixel, in an 8-bit grey or palette PNG"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """The texts that all faults of one kind share.
+
+    Attributes:
+      expected: what should be there.
+      advice: what to do; empty where it depends on the fault.
+      certain: False for a warning, which may be right and does not fail the check.
+    """
+
+    expected: str
+    advice: str = ""
+    certain: bool = True
+
+
+KINDS = {
+    # Files and folders.
+    "unreadable-file": Kind(READABLE, "check its permissions and the disk"),
+    "empty-file": Kind(READABLE, "fetch or export it again; a full disk or a broken copy leaves such files"),
+    "truncated-file": Kind(READABLE, "fetch or export it again; a download or copy broke off"),
+    "not-an-image": Kind(READABLE, "replace it, or take it out of the folder"),
+    "damaged-file": Kind(READABLE, "fetch or export it again"),
+    "unreadable-name": Kind("a name of printable text, because it becomes an id", "rename the file and its masks"),
+    "duplicate-stem": Kind(
+        "one file for each name without suffix, because it becomes the id",
+        "remove one of the two, or rename it together with its mask",
+    ),
+    "mask-without-image": Kind(
+        "an image with the same name for every mask", "restore the image, correct the name, or remove the mask"
+    ),
+    "names-differ": Kind("a mask has the name of its image, up to the suffix"),
+    "folder-not-read": Kind("masks in a folder `masks`, coarse masks in a folder `coarse`"),
+    "tags-file": Kind(
+        "lines id,class;class",
+        "correct it, and check again: the lines after it were not read, and no tag was compared with a mask",
+    ),
+    # Images.
+    "constant-image": Kind("a picture", "look at the file; remove it if it is a placeholder or a failed export", False),
+    "duplicate-image": Kind("each image once in a split", "remove one, unless it is meant to count twice", False),
+    "image-in-two-splits": Kind(
+        "no image in more than one split",
+        "remove it from one of the two, with its mask; a measurement on a trained image says nothing",
+    ),
+    # Mask files.
+    "lossy-mask": Kind(
+        ID_FILE,
+        "export the masks again as PNG from where they were drawn; lossy compression changes ids along every border",
+    ),
+    "deep-mask": Kind(
+        "8 bits per pixel, with 255 for void",
+        "recode void to 255 and every other id to at most 254, then save the masks as 8-bit grey PNG: "
+        "Image.fromarray(mask.astype('uint8')).save(path)",
+    ),
+    "not-ids": Kind(ID_FILE, "round the values to class ids, and save them as 8-bit grey PNG"),
+    "colour-mask": Kind(ID_FILE),
+    "size-mismatch": Kind("a mask as large as its image"),
+    "exif-rotation": Kind(
+        "a mask of the image as viewers show it",
+        "look at image and mask together; if the mask was drawn without the EXIF rotation, turn the mask too, or save "
+        "the image without the tag",
+        False,
+    ),
+    "all-ignore": Kind(
+        "at least one labelled pixel", "label it, or remove the mask so that the image counts as unlabelled"
+    ),
+    # Ids.
+    "id-out-of-range": Kind("class ids"),
+    "void-code": Kind("void is 255"),
+    "void-class": Kind(
+        "only classes that are to be learned; void pixels are 255",
+        "unless it is to be predicted, take it off the list of classes and save void as 255",
+        False,
+    ),
+    "one-class": Kind(
+        "at least two classes; 255 is void and never learned",
+        "if 255 is the object, as in black and white masks, write 1 in place of it",
+    ),
+    "empty-class": Kind("pixels of every class"),
+    # Masks and tags that contradict each other.
+    "coarse-contradicts-fine": Kind("at most 25%"),
+    "tags-contradict-mask": Kind("a tag for every class in the mask"),
+}
+
+
+SHOWN = 3
+"""Files that a finding names; the others are counted."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Finding:
+    """All faults of one kind with equal texts.
+
+    Attributes:
+      kind: a key of `KINDS`.
+      expected, advice, certain: see `Kind`.
+      examples: (file, what is there) of the first `SHOWN` faults.
+      count: number of files, classes or pairs of images with this fault.
+    """
+
+    kind: str
+    expected: str
+    advice: str
+    certain: bool
+    examples: list[tuple[str, str]]
+    count: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        file, found = self.examples[0]
+        return {
+            "kind": self.kind,
+            "file": file,
+            "found": found,
+            "expected": self.expected,
+            "advice": self.advice,
+            "count": self.count,
+            "files": [file for file, _ in self.examples],
+        }
+
+    def __str__(self) -> str:
+        file, found = self.examples[0]
+        where = f"in {file}" if self.count == 1 else f"in {self.count:,} places, first {file}"
+        level = "PROBLEM" if self.certain else "WARNING"
+        return f"{level} {self.kind} {where}: {found}; expected {self.expected}. To do: {self.advice}."
+
+
+def fault(kind: str, file: object, found: str, **changes: Any) -> Finding:
+    """A fault of one file with the texts of its kind, some of them replaced by `changes`."""
+    example = (printable(file), printable(found))
+    return Finding(**{**vars(KINDS[kind]), "kind": kind, "examples": [example], **changes})
+
+
+def group(faults: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Joins faults with equal texts, in the order of the first of each."""
+    findings: dict[tuple, Finding] = {}
+    for one in faults:
+        key = (one.kind, one.expected, one.advice, one.certain)
+        if key not in findings:
+            findings[key] = one
+            continue
+        findings[key].count += one.count
+        findings[key].examples = [*findings[key].examples, *one.examples][:SHOWN]
+    return tuple(findings.values())
+
+
+def plural(count: int, what: str) -> str:
+    """ "1 image", "2 images"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def printable(text: object) -> str:
+    """The text with control characters and bytes that are not UTF-8 escaped, for terminals and JSON."""
+    clean = str(text).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in clean)

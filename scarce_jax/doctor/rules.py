@@ -1,0 +1,122 @@
+"""All rules over the whole set, and those that compare: coarse with fine masks, tags with masks, image with image."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterator
+
+from scarce_jax.doctor import ids
+from scarce_jax.doctor.examine import MAX_COLOURS
+from scarce_jax.doctor.facts import Examined
+from scarce_jax.doctor.findings import Finding, fault, plural
+
+COARSE_WRONG = 0.25
+"""Share of an image's coarse pixels that may differ from the fine mask; masks drawn by people differ in 0.03."""
+
+
+def colour_masks(examined: Examined) -> Iterator[Finding]:
+    """Masks that hold colours instead of class ids."""
+    masks = {path: colours for f in examined.facts for path, colours in f.colours.items()}
+    totals: collections.Counter[tuple[int, int, int]] = collections.Counter()
+    for colours in masks.values():
+        totals.update({colour: pixels for pixels, colour in colours or ()})
+    if all(r == g == b for r, g, b in totals):
+        advice = "the three channels are equal: keep one of them, Image.open(path).getchannel(0).save(path)"
+    else:
+        shown = ", ".join("({},{},{})".format(*colour) for colour, _ in totals.most_common(24))
+        more = f" and {len(totals) - 24} rarer ones" if len(totals) > 24 else ""
+        advice = f"turn each colour into its class id; commonest first, they are {shown}{more}"
+    for path, colours in masks.items():
+        if colours is None:
+            yield fault(
+                "colour-mask",
+                path,
+                f"more than {MAX_COLOURS} colours",
+                advice="so many colours are a photograph, or colours blended by resizing or JPEG: check that this is "
+                "the folder of the masks, or export them again without blending",
+            )
+        else:
+            yield fault("colour-mask", path, f"an RGB picture of {plural(len(colours), 'colour')}", advice=advice)
+
+
+def coarse_contradicts_fine(examined: Examined) -> Iterator[Finding]:
+    """Coarse masks of another image, or with other ids than the fine ones."""
+    bad = [f for f in examined.facts if sum(f.wrong.values()) > COARSE_WRONG * f.labelled]
+    wrong: collections.Counter[int] = collections.Counter()
+    for f in bad:
+        wrong.update(f.wrong)
+    advice = "if it is the coarse mask of another image, exchange it; if its ids differ from the fine ones, recode them"
+    for value, pixels in wrong.most_common(1):
+        share = pixels / wrong.total()
+        if share > 0.9 and len(bad) > 1:
+            advice = (
+                f"{share:.0%} of these pixels have the coarse id {examined.expected.name(value)}: if it means "
+                "unlabelled there, export the coarse masks with 255 for unlabelled"
+            )
+    for f in bad:
+        share = sum(f.wrong.values()) / f.labelled
+        found = f"{share:.0%} of its labelled pixels have another class in the fine mask"
+        yield fault("coarse-contradicts-fine", f.coarse.file, found, advice=advice)
+
+
+def tags_contradict_mask(examined: Examined) -> Iterator[Finding]:
+    """Classes with pixels and no tag, and tags without a pixel."""
+    expected = examined.expected
+    for f in examined.facts:
+        if f.example.tags is None or f.fine is None:
+            continue
+        name = f.example.name
+        drawn = f.fine.counts.keys() - expected.void - {expected.background}
+        if expected.names is not None:
+            drawn &= set(range(len(expected.names)))
+        untagged, undrawn = sorted(drawn - f.example.tags), sorted(f.example.tags - drawn - {expected.background})
+        if untagged:
+            yield fault(
+                "tags-contradict-mask",
+                f.fine.file,
+                f"the mask has {', '.join(map(expected.name, untagged))}, the tags of {name} do not",
+                advice="correct the tags or the mask; a shifted list of tags shows up in many files at once",
+            )
+        if undrawn:
+            # The tagged object may lie in a void region, or was lost when the mask was reduced.
+            void = bool(expected.void & f.fine.counts.keys())
+            yield fault(
+                "tags-contradict-mask",
+                f.fine.file,
+                f"the tags of {name} have {', '.join(map(expected.name, undrawn))}, the mask does not",
+                expected="pixels of every tagged class in the mask" + (", unless they are void" if void else ""),
+                advice="correct the tags or the mask",
+                certain=not void,
+            )
+
+
+def copies(examined: Examined) -> Iterator[Finding]:
+    """The same image twice: a problem between splits, a warning within one."""
+    first_of: dict[bytes, object] = {}
+    for f in examined.facts:
+        if f.digest is None:
+            continue
+        here, first = f.example, first_of.setdefault(f.digest, f.example)
+        if first.split != here.split:
+            found = f"in {here.split or 'all'}: the same pixels as {first.image} in {first.split or 'all'}"
+            yield fault("image-in-two-splits", here.image, found)
+        elif first is not here:
+            yield fault("duplicate-image", here.image, f"the same pixels as {first.image}")
+
+
+RULES: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
+    colour_masks,
+    ids.shifted,
+    ids.out_of_range,
+    ids.void_classes,
+    ids.far_id,
+    ids.minus_one,
+    ids.outlines,
+    ids.one_class,
+    ids.unused_ignore,
+    ids.empty_classes,
+    coarse_contradicts_fine,
+    tags_contradict_mask,
+    copies,
+)
+"""In the order of their findings in the report."""
