@@ -1,4 +1,4 @@
-"""Turns a device that runs out of memory into one message that says what to lower."""
+"""Turns running out of device memory into one message with the flag to lower."""
 
 from __future__ import annotations
 
@@ -11,24 +11,21 @@ import jax
 from scarce_jax.errors import InputError
 
 EXHAUSTED = "RESOURCE_EXHAUSTED"
-"""In the text of the error with which XLA's allocators answer."""
+"""Part of the message of the error that XLA's allocators raise."""
 
 
 @contextlib.contextmanager
 def advice(*, what: str, batch: int, size: tuple[int, int] | None, lower: str, resumes: bool = True) -> Iterator[None]:
     """Raises InputError in place of an allocation failure on a device; any other error passes.
 
-    Of two `advice`s around a failure the inner one answers.
+    If one `advice` is inside another, the message is the inner one's.
 
     Args:
-      what: the stage or result that runs inside, for the message: "stage detailer", "result semi".
+      what: the stage or result that runs inside, such as "stage detailer" or "result semi".
       batch: its batch.
-      size: (height, width) of its images, None where they keep their own.
-      lower: what to lower: "--detailer.batch", "--batch".
-      resumes: whether the command, run again, goes on from finished stages.
-
-    Raises:
-      InputError: a device cannot hold what runs inside.
+      size: (height, width) of its images; None for images at native size.
+      lower: the flag to lower, such as "--detailer.batch".
+      resumes: whether the same command continues from the finished stages.
     """
     try:
         yield
@@ -41,7 +38,7 @@ def advice(*, what: str, batch: int, size: tuple[int, int] | None, lower: str, r
 
 
 def evaluation_flag(config: Mapping[str, Any], batch: int) -> str:
-    """The flags that set an evaluation batch of this value, such as "--segmenter.eval-batch".
+    """The flags of the stages whose evaluation batch is `batch`, such as "--segmenter.eval-batch".
 
     Args:
       config: a method's config as in config.json.

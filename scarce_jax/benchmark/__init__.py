@@ -1,4 +1,4 @@
-"""Times what a config compiles: a stage's training step, or the prediction of a result."""
+"""Times what a config compiles: the training step of a stage, or the prediction of a result."""
 
 from __future__ import annotations
 
@@ -37,40 +37,43 @@ def benchmark(
     data_dir: str | os.PathLike | None = None,
     name: str | None = None,
 ) -> dict[str, Any]:
-    """Compiles and times a stage's real step on synthetic rows and, where the dataset is prepared, on real data.
+    """Compiles and times the real step of a stage, on synthetic rows and, if the dataset is prepared, on its images.
 
     Args:
-      stage: a training stage; default the recipe's first. In mode "infer": the one that left the measured nets;
-        default that of the first result that predicts anything.
-      mode: "train"; or "infer", which times masks at native size through a `Predictor` with random nets.
-      batch: examples per step of every source, over all devices; in mode "infer" images per device. Default the
+      stage: a training stage; default the first. In mode "infer", the stage that trains the net that predicts; default
+        that of the first result that predicts.
+      mode: "train", or "infer", which times masks at native size through a `Predictor` with random nets.
+      batch: examples per step of every source, over all devices; in mode "infer", images per device. Default the
         config's.
-      steps: measured steps; those before them that compile and warm up are left out.
-      native: (height, width) of the images in mode "infer"; default that of the dataset's first, else the source's
-        size.
-      name: stands as "config" in the record; default the method's name.
+      steps: number of measured steps, without those that compile and warm up.
+      native: (height, width) of the images in mode "infer"; default that of the dataset's first image, or the size of
+        the source where the dataset is not prepared.
+      name: the record's "config"; default the method's name.
 
     Returns:
-      One record of JSON values. Step times are in ms, between the ends of consecutive steps that are dispatched as
-      training does; FLOPs, bytes and memory are those of one device.
+      A record of JSON values. A step time is the time in ms between the ends of consecutive steps, which are dispatched
+      as in training. FLOPs, bytes and memory are those of one device.
 
       Both modes: "benchmark" (the mode), "git_revision", "versions", "device" (its kind), "devices", "config",
       "method", "stage", "dtype", "deterministic", "compile_cache", "global_batch", "size", "parameters", "steps",
       "median_step_ms", "p90_step_ms", "images_per_second", "images_per_second_per_device", "flops" of a step,
       "flops_per_second", "share_of_peak", "bytes", "bytes_per_second", "share_of_bandwidth" (`benchmark.roofline`),
-      "memory" (the largest ever in use, where the device reports it).
-      "train": "crop", "lower_seconds", "compile_seconds", "steps_per_dispatch", "flops_from", "peak_bytes",
+      "memory" (the peak of this process, null where the device reports none).
+
+      Mode "train": "crop", "lower_seconds", "compile_seconds", "steps_per_dispatch", "flops_from", "peak_bytes",
       "data_wait" (share of the time spent waiting for batches), "loss_is_finite", and "real": the same times on the
-      dataset's images, with "resident", "workers", "loader_images_per_second" and "loader_to_step", the ratio of the
-      loader's rate to the step's; or null, and "real_missing" says why.
-      "infer": "result", "native_size", "first_call_seconds" (which compiles) and "latency" (one image through
-      `Predictor.predict`, host work included).
+      dataset's images, with "resident", "workers", "loader_images_per_second" and "loader_to_step" (the loader's rate
+      over the step's). "real" is null where they cannot be timed; "real_missing" is the reason.
+
+      Mode "infer": "result", "native_size", "first_call_seconds" (with compilation) and "latency" (one image through
+      `Predictor.predict`, with the work on the host).
 
     Raises:
-      InputError: no such stage, a batch that does not divide over the devices, or no memory for it.
+      InputError: the stage does not exist, the batch does not divide by the devices, or a device's memory cannot hold
+        it.
     """
     if steps < 1 or (batch is not None and batch < 1):
-        raise InputError(f"benchmark: found {steps} steps and batch {batch}; expected at least 1")
+        raise InputError(f"benchmark: found {steps} steps and batch {batch}; expected at least 1 of both")
     if mode not in MODES:
         raise InputError(f"benchmark: mode {mode!r}; expected one of {', '.join(MODES)}")
     method = methods.name_of(config)
@@ -105,7 +108,7 @@ def benchmark(
         "method": method,
         "dtype": config.dtype,
         "deterministic": config.runtime.deterministic,
-        # With a persistent cache, compile seconds may be those of reading it.
+        # With a persistent cache, the compile seconds may be the time to read it.
         "compile_cache": jax.config.jax_compilation_cache_dir is not None,
         **record,
         "memory": memory_in_use(device),
@@ -113,15 +116,15 @@ def benchmark(
 
 
 def _training_stage(recipe: Recipe, name: str | None) -> Train:
-    """The training stage of this name, or the first."""
+    """The training stage with this name; the first for None."""
     stages = {stage.name: stage for stage in recipe.stages if isinstance(stage, Train)}
     if name is not None and name not in stages:
-        raise InputError(f"stage {name!r}: no training stage of this recipe; it has {', '.join(stages)}")
+        raise InputError(f"--stage: the recipe has no training stage {name!r}; expected one of {', '.join(stages)}")
     return stages[name or next(iter(stages))]
 
 
 def _with_batch(stage: Train, batch: int | None) -> Train:
-    """The stage with this batch in every source; None leaves it as it is."""
+    """The stage with this batch in every source; unchanged for None."""
     if batch is None:
         return stage
     sources = {name: dataclasses.replace(source, batch=batch) for name, source in stage.sources.items()}
@@ -129,21 +132,21 @@ def _with_batch(stage: Train, batch: int | None) -> Train:
 
 
 def _predicting_result(recipe: Recipe, stage: str | None) -> tuple[str, Eval]:
-    """The first result that predicts, with a net of this stage where one is named."""
+    """The first result that predicts, with a net of this stage unless it is None."""
     if stage is not None:
         _training_stage(recipe, stage)
     for name, result in recipe.results.items():
         stages = [net.init_from.stage for net in result.nets.values()]
         if result.predict is not None and (stage is None or stage in stages):
             return name, result
-    raise InputError(f"stage {stage}: no result of this recipe predicts with a net of it")
+    raise InputError(f"--stage {stage}: no result predicts with a net of this stage; choose another stage")
 
 
 def _native_size(session: Session, result: Eval, prepared: bool) -> tuple[int, int]:
-    """(height, width) of the dataset's first image where it is prepared, else the size of the result's source."""
+    """(height, width) of the dataset's first image, or of the result's source where the dataset is not prepared."""
     source = result.source
     if prepared:
         return session.inputs.reader(source.dataset, source.split).read(0)["image"].shape[:2]
     if source.size is None:
-        raise InputError("benchmark: masks are predicted at native size, which is not known; give --native H W")
+        raise InputError("benchmark: the dataset is not prepared, so the native size is not known; give --native H W")
     return source.size

@@ -1,4 +1,4 @@
-"""Times masks at native size: what `predict` and `evaluate` run, on random nets and one random image."""
+"""Times the prediction of masks at native size, as `predict` and `evaluate` run it, with random nets and images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from scarce_jax import memory
 from scarce_jax.benchmark.roofline import reached
-from scarce_jax.benchmark.timing import enough_memory, pace, rates
+from scarce_jax.benchmark.timing import pace, rates
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.evaluation.views import native_canvas
 from scarce_jax.recipe import Eval
@@ -30,16 +31,16 @@ def time_prediction(
     batch: int,
     native: tuple[int, int],
 ) -> dict[str, Any]:
-    """The keys of a prediction benchmark's record.
+    """Times a result, and returns the keys of its record that are special to predictions.
 
     Args:
-      name, result: a result that predicts.
+      name, result: a result with a `predict`.
       batch: images per device.
       native: (height, width) of the images.
     """
     mesh = session.mesh
     nets = state_lib.init_state(result.nets, 0, session.seed, name, {}, mesh).nets
-    # A session whose stages have left nothing has no constants of theirs.
+    # No stage has run, so the constants that stages leave do not exist.
     consts = jax.device_get(ones_for_artifacts(result, session.recipe, info, mesh))
     result = dataclasses.replace(result, consts=consts)
     predict = predictor(session, info, config, name, result, nets)
@@ -48,7 +49,8 @@ def time_prediction(
     coarse = rng.integers(0, len(info.classes), native, np.uint8) if predict.needs_coarse else None
     canvas = native_canvas(*native)
     rows = {key: np.stack([value] * batch * mesh.size) for key, value in predict.row(image, coarse).items()}
-    with enough_memory(f"batch {batch} per device"):
+    what = f"predicting with result {name}"
+    with memory.advice(what=what, batch=batch, size=native, lower="--batch", resumes=False):
         began = time.perf_counter()
         jax.block_until_ready(predict.dispatch(rows, canvas))
         first_call = round(time.perf_counter() - began, 3)
@@ -72,7 +74,7 @@ def time_prediction(
 
 
 def _flops(session: Session, info: DatasetInfo, result: Eval, native: tuple[int, int], batch: int) -> float:
-    """Operations of the nets for a batch, without bringing the scores to native size."""
+    """FLOPs of the nets for one batch, without the resizing of scores to native size."""
     spec = row_spec(result.source, session.recipe, info, native)
     rows = {name: jax.ShapeDtypeStruct((batch, *x.shape), x.dtype) for name, x in spec.items()}
 

@@ -1,4 +1,4 @@
-"""What a device can do at most, and what share of it a compiled program reaches."""
+"""The limits of a device, and the share of them that a compiled program reaches."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scarce_jax.synthetic import peak_bytes
 
 @dataclasses.dataclass(frozen=True)
 class Peak:
-    """A device's limits: dense (not sparse) matrix FLOP/s by input type, and memory bytes/s.
+    """The limits of a device: dense matrix FLOP/s by input type, and memory bytes/s.
 
-    XLA may compute convolutions of float32 in TF32 on these GPUs, so that is the limit of float32.
+    The limit of float32 is that of TF32, because XLA may compute float32 convolutions in TF32 on these GPUs.
     """
 
     bfloat16: float
@@ -26,9 +26,9 @@ def _peak(bfloat16: float, tf32: float, gigabytes: float) -> Peak:
     return Peak(bfloat16 * 1e12, tf32 * 1e12, gigabytes * 1e9)
 
 
-# As pages that quote NVIDIA's data sheets have them (not checked against the sheets): "A100 Tensor Core GPU",
-# "H100 Tensor Core GPU", "H200 Tensor Core GPU", "L4 Tensor Core GPU", "L40S GPU"; RTX 4090: "Ada GPU Architecture",
-# float32 accumulation. Where they state figures with sparsity, half of them.
+# From pages that quote NVIDIA's data sheets "A100 Tensor Core GPU", "H100 Tensor Core GPU", "H200 Tensor Core GPU",
+# "L4 Tensor Core GPU", "L40S GPU" and, for the RTX 4090, "Ada GPU Architecture" (float32 accumulation); not checked
+# against the sheets themselves. Figures that are stated with sparsity are halved.
 PEAKS = {
     "NVIDIA A100-SXM4-40GB": _peak(312, 156, 1555),
     "NVIDIA A100-SXM4-80GB": _peak(312, 156, 2039),
@@ -40,20 +40,19 @@ PEAKS = {
     "NVIDIA L40S": _peak(362, 183, 864),
     "NVIDIA GeForce RTX 4090": _peak(165.2, 82.6, 1008),
 }
-"""Device kind, as JAX names it, -> its limits. A part of a GPU (MIG) has another name, and no entry."""
+"""Device kind in JAX -> its limits. A part of a GPU (MIG) has a kind of its own, which has no entry."""
 
 COUNTED = 0.5
-"""Below this share of the operations before compilation, the compiled program's count leaves out library calls."""
+"""A compiled program that counts a smaller share of the FLOPs before compilation has left out library calls."""
 
 
 def work(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled, devices: int) -> dict[str, Any]:
-    """Operations, bytes and memory of one call of a program, on one device.
+    """FLOPs, bytes and memory of one call of a program, on one device.
 
     Returns:
-      {"flops", "flops_from", "bytes", "peak_bytes"}; "flops_from" is "compiled", or "lowered" where the compiled
-      program hides operations in library calls (cuDNN) that XLA's cost analysis counts as nothing; "bytes" is what its
-      kernels read and write, from and to caches too; "peak_bytes" holds arguments, results and temporary memory, not
-      the images of a resident source.
+      "flops"; "flops_from": "compiled", or "lowered" where the compiled program hides FLOPs in library calls (cuDNN),
+      which XLA's cost analysis counts as 0; "bytes": what its kernels read and write, including caches; "peak_bytes":
+      arguments, results and temporary memory, without the images of a resident source.
     """
     before, after = lowered.cost_analysis() or {}, compiled.cost_analysis() or {}
     expected, counted = before.get("flops", 0.0) / devices, after.get("flops", 0.0)
@@ -67,7 +66,7 @@ def work(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled, devices: in
 
 
 def reached(done: dict[str, Any], seconds: float, device: jax.Device, dtype: str) -> dict[str, Any]:
-    """FLOP/s and bytes/s of one device, and their shares of its limits, None where these are not known."""
+    """FLOP/s and bytes/s of one device, and their shares of its limits; None where unknown."""
     peak = PEAKS.get(device.device_kind)
     flops, moved = (None if done[key] is None else done[key] / seconds for key in ("flops", "bytes"))
     return {
@@ -79,7 +78,7 @@ def reached(done: dict[str, Any], seconds: float, device: jax.Device, dtype: str
 
 
 def memory_in_use(device: jax.Device) -> dict[str, int] | None:
-    """The largest memory that this process ever used on the device, and its limit; None where it does not tell."""
+    """The peak of this process's memory on the device, and its limit, in bytes; None where the device reports none."""
     stats = device.memory_stats()
     if not stats or "peak_bytes_in_use" not in stats:
         return None

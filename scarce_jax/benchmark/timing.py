@@ -1,8 +1,7 @@
-"""Times of consecutive steps, the rates they come to, and running out of memory as one message."""
+"""Times of consecutive steps, and the rates that follow from them."""
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,15 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from scarce_jax.errors import InputError
-
 WARM_UP = 3
+"""Steps that are not measured, at the beginning."""
 
 
 def pace(step: Callable[[], Any], steps: int) -> list[float]:
-    """Seconds between the ends of consecutive steps; the first `WARM_UP` steps are left out.
+    """Seconds between the ends of consecutive steps, without the first `WARM_UP` steps.
 
-    Each step is dispatched before the one before it has ended, as in training.
+    Each step is dispatched before the previous one has ended, as in training.
     """
     ends, pending = [], None
     for _ in range(WARM_UP + steps + 1):
@@ -32,7 +30,7 @@ def pace(step: Callable[[], Any], steps: int) -> list[float]:
 
 
 def rates(intervals: list[float], images: int, devices: int) -> dict[str, float]:
-    """Median and 90th percentile of the steps in ms, and images per second, in all and per device."""
+    """Median and 90th percentile of the step times in ms, and images per second, in total and per device."""
     rate = images * len(intervals) / sum(intervals)
     return {
         "steps": len(intervals),
@@ -44,21 +42,10 @@ def rates(intervals: list[float], images: int, devices: int) -> dict[str, float]
 
 
 def loader_rate(streams: list[Iterator], batches: int) -> float:
-    """Batches per second without a step; the first ones, which were read ahead, are left out."""
+    """Batches per second without a step; the first batches are not measured, because they were read ahead."""
     for _ in range(4):
         jax.block_until_ready([next(stream) for stream in streams])
     began = time.perf_counter()
     for _ in range(batches):
         jax.block_until_ready([next(stream) for stream in streams])
     return batches / (time.perf_counter() - began)
-
-
-@contextlib.contextmanager
-def enough_memory(what: str) -> Iterator[None]:
-    """Raises InputError where the device has not the memory for what is done inside."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise InputError(f"benchmark: out of device memory with {what}; give a smaller --batch") from error

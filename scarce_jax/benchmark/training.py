@@ -1,4 +1,4 @@
-"""Times a training stage's step, on random rows and on the dataset's."""
+"""Times the step of a training stage, on random rows and on the dataset's images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 import jax
 
+from scarce_jax import memory
 from scarce_jax.benchmark.roofline import reached, work
-from scarce_jax.benchmark.timing import WARM_UP, enough_memory, loader_rate, pace, rates
+from scarce_jax.benchmark.timing import WARM_UP, loader_rate, pace, rates
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.recipe import Source, Train, reads
@@ -28,21 +29,22 @@ log = logging.getLogger("scarce_jax")
 
 SYNTHETIC_ROWS = 64
 LOADER_RATIO = 1.3
-"""Below this ratio of the loader's rate to the step's, a little noise makes the step wait."""
+"""Below this ratio of the loader's rate to the step's, small variations make the step wait for data."""
 
 
 def time_training(
     session: Session, info: DatasetInfo, stage: Train, steps: int, dtype: str, dataset: tuple[Budget, str] | str
 ) -> dict[str, Any]:
-    """The keys of a training benchmark's record.
+    """Times a stage, and returns the keys of its record that are special to training.
 
     Args:
-      steps: measured steps.
-      dtype: compute dtype, which decides the device's peak.
-      dataset: the budget and the training split; or, in words, why the dataset's own images cannot be timed.
+      steps: number of measured steps.
+      dtype: compute dtype, which decides the device's limit.
+      dataset: the budget and the training split; or the reason why the dataset's own images cannot be timed.
     """
     images = sum(source.batch for source in stage.sources.values())
-    with enough_memory(f"stage {stage.name} with batch {images}"):
+    size = next(iter(stage.sources.values())).size
+    with memory.advice(what=f"stage {stage.name}", batch=images, size=size, lower="--batch", resumes=False):
         rows = {
             name: SyntheticRows(source, session.recipe, info, max(source.batch, SYNTHETIC_ROWS))
             for name, source in stage.sources.items()
@@ -50,7 +52,7 @@ def time_training(
         inputs = {name: train_input(session, stage, name, rows[name], resident=True) for name in rows}
         step = CompiledStep(session, info, stage)
         times = step.time(inputs, steps)
-        # Nets are drawn here whatever they start from; only data of earlier stages is missing.
+        # The nets are random whatever they would start from, so that only data of earlier stages is missing.
         artifacts = reads(dataclasses.replace(stage, nets={}, consts={}))
         missing = dataset if isinstance(dataset, str) else None
         if missing is None and artifacts:
@@ -71,7 +73,7 @@ def time_training(
 
 
 def train_input(session: Session, stage: Train, name: str, rows: Any, resident: bool | None) -> TrainInput:
-    """The rows as the training loop reads them."""
+    """The input of a source as the training loop opens it."""
     drawn_as = f"{stage.keys_as or stage.name}/{name}"
     source, workers = stage.sources[name], session.runtime.workers
     return TrainInput(source, rows, session.seed, drawn_as, session.mesh, workers, resident)
@@ -84,7 +86,7 @@ def crop(source: Source, row: Mapping[str, jax.ShapeDtypeStruct], consts: Mappin
 
 
 class CompiledStep:
-    """A stage's step on random nets, compiled by the first inputs that it is timed on, and kept for others."""
+    """A stage's step with random nets; compiled for the first inputs, and again only for inputs of other shapes."""
 
     def __init__(self, session: Session, info: DatasetInfo, stage: Train):
         self.session, self.stage = session, stage
@@ -93,14 +95,14 @@ class CompiledStep:
         self.work: dict[str, Any] = {}
 
     def time(self, inputs: Mapping[str, TrainInput], steps: int) -> dict[str, Any]:
-        """Rates of so many steps, the share of the time spent waiting for batches, and whether the loss is finite."""
+        """Rates over `steps` steps, the share of the time spent waiting for batches, and whether the loss is finite."""
         stage, session = self.stage, self.session
         drawn_as = stage.keys_as or stage.name
         length = number_of_steps(stage)
         state = state_lib.init_state(stage.nets, length, session.seed, drawn_as, {}, session.mesh)
         keys = step_keys(inputs, session.seed, drawn_as, session.mesh)
         count = at_once(session.runtime, inputs, session.mesh)
-        # More batches than steps, so that a loader never runs dry and prefetches to the end.
+        # More batches than steps, so that the loader still prefetches during the last step.
         total = count * (WARM_UP + steps + 8)
         streams = {name: x.batches(0, total, dispatches(0, total, count, ())) for name, x in inputs.items()}
         draws = {name: next(batches) for name, batches in streams.items()}
@@ -112,7 +114,7 @@ class CompiledStep:
             self.program, self.shapes = lowered.compile(), shapes
             program_work = work(lowered, self.program, session.mesh.size)
             if count > 1:
-                # XLA's cost analysis counts the body of a loop once, or not, by backend.
+                # Backends differ in how XLA's cost analysis counts the body of a loop.
                 program_work |= {"flops": None, "flops_from": None, "bytes": None}
             self.work = self.work or {
                 "steps_per_dispatch": count,
@@ -148,7 +150,7 @@ class CompiledStep:
 def time_real_images(
     session: Session, info: DatasetInfo, stage: Train, step: CompiledStep, steps: int, budget: Budget, split: str
 ) -> dict[str, Any]:
-    """The same step on the dataset's own images, and how fast they come by themselves."""
+    """Times the same step on the dataset's own images, and their loader without a step."""
     measured = [result.source for result in session.recipe.results.values()]
     manifest = draw(budget, info.name, split, measured, session.inputs)
     opened = dataclasses.replace(session, manifest=manifest).inputs
@@ -168,12 +170,12 @@ def time_real_images(
 
 
 def loader_share(loader: float, step: float, workers: int) -> dict[str, float]:
-    """The loader's images/s and its ratio to the step's; a ratio at which the step will wait is a warning."""
+    """The loader's images/s and its ratio to the step's; warns below `LOADER_RATIO`."""
     ratio = loader / step
     if ratio < LOADER_RATIO:
         log.warning(
-            "benchmark: the loader gives %.1f images/s, %.2f times what the step takes (below %.1f it will wait); "
-            "raise --runtime.workers (%d), or keep images on the device with --runtime.resident True",
+            "benchmark: the loader gives %.1f images/s, %.2f times the step's rate; below %.1f the step will wait; "
+            "raise --runtime.workers (%d), or keep the images on the device with --runtime.resident True",
             *(loader, ratio, LOADER_RATIO, workers),
         )
     return {"loader_images_per_second": round(loader, 2), "loader_to_step": round(ratio, 2)}

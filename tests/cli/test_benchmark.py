@@ -13,7 +13,8 @@ import pytest
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import methods
 from scarce_jax.benchmark import benchmark, roofline
-from scarce_jax.benchmark.timing import enough_memory, loader_rate, pace, rates
+from scarce_jax.benchmark import training as training_benchmark
+from scarce_jax.benchmark.timing import loader_rate, pace, rates
 from scarce_jax.benchmark.training import CompiledStep, loader_share, time_real_images, train_input
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.datasets import SCENES
@@ -226,11 +227,18 @@ def test_shares_of_a_known_device_and_of_an_unknown_one():
     assert found["flops_per_second"] == 49.47e12 and found["share_of_peak"] is found["share_of_bandwidth"] is None
 
 
-def test_running_out_of_memory_is_one_message():
-    with pytest.raises(InputError, match="out of device memory with batch 64"), enough_memory("batch 64"):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes")
-    with pytest.raises(jax.errors.JaxRuntimeError), enough_memory("batch 64"):
-        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+def test_running_out_of_memory_is_one_message(monkeypatch, tmp_path):
+    def fail_with(message):
+        def fail(*_):
+            raise jax.errors.JaxRuntimeError(message)
+
+        monkeypatch.setattr(training_benchmark, "pace", fail)
+        benchmark(tiny.supervised_config(), batch=64, steps=1, data_dir=tmp_path)
+
+    with pytest.raises(InputError, match="out of device memory with batch 64 at 32 x 32; lower --batch$"):
+        fail_with("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        fail_with("INTERNAL: something else")
 
 
 def test_what_no_optimizer_moves_is_not_trainable():
