@@ -1,7 +1,8 @@
-"""What the benchmark scripts share: the header of a line, appending it, where results stand."""
+"""Shared by the benchmark scripts: the parser, timing, the header of a line of results, and appending it to a file."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import pathlib
 import statistics
@@ -13,8 +14,15 @@ from typing import Any
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
-# The library of this checkout, whose revision the lines state, whatever else is installed.
+# The library of this checkout, whose revision the results state, and not an installed one.
 sys.path.insert(0, str(ROOT))
+
+
+def arguments(description: str, results: str) -> argparse.ArgumentParser:
+    """A parser with the flag `--out`; its default is the file `results` of benchmarks/results."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / results, help="JSONL file to append to")
+    return parser
 
 
 def header() -> dict[str, Any]:
@@ -41,20 +49,45 @@ def append(path: pathlib.Path, line: dict[str, Any]) -> None:
     print(text, flush=True)
 
 
+def rate(call: Callable[[int], Any], seconds: float, ahead: int = 1) -> float:
+    """Calls per second of `call(k)` for k = 0, 1, ..., without the first `ahead` calls."""
+    for k in range(ahead):
+        call(k)
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        call(ahead + done)
+        done += 1
+    return done / (time.perf_counter() - began)
+
+
 def seconds_each(work: Callable[[int], None], repeats: int = 5, shortest: float = 0.2) -> float:
-    """Median seconds of one call; `work(n)` makes n calls and waits for them. Calls are timed in groups of 0.2 s."""
+    """Median seconds of one call, timed in groups that take at least `shortest` seconds.
+
+    Args:
+      work: `work(n)` makes n calls and waits for them.
+      repeats: number of groups.
+    """
+
+    def timed(calls: int) -> float:
+        began = time.perf_counter()
+        work(calls)
+        return time.perf_counter() - began
+
     work(2)
     calls = 1
-    while True:
-        began = time.perf_counter()
-        work(calls)
-        taken = time.perf_counter() - began
-        if taken >= shortest:
-            break
+    while (taken := timed(calls)) < shortest:
         calls = max(calls + 1, min(10 * calls, round(1.2 * calls * shortest / max(taken, 1e-9))))
-    times = [taken / calls]
-    for _ in range(repeats - 1):
-        began = time.perf_counter()
-        work(calls)
-        times.append((time.perf_counter() - began) / calls)
-    return statistics.median(times)
+    return statistics.median([taken, *(timed(calls) for _ in range(repeats - 1))]) / calls
+
+
+def dispatches(program: Callable[..., Any], *values: Any) -> Callable[[int], None]:
+    """The `work` of `seconds_each` for a JAX program: dispatches all calls, then waits for the last one."""
+    import jax
+
+    def work(calls: int) -> None:
+        result = None
+        for _ in range(calls):
+            result = program(*values)
+        jax.block_until_ready(result)
+
+    return work

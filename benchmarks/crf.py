@@ -1,25 +1,25 @@
-"""Times the dense CRF on one image of 500 x 375 with 21 labels, and states its error, one JSON line per parameter set.
+"""Times the dense CRF on an image of 500 x 375 with 21 labels, and measures its error; one JSON line per parameter set.
 
     python benchmarks/crf.py [NAME ...] [--image FILE] [--batch N] [--out FILE]
 
-The work depends on how many colours the image has. Without --image it is drawn: smooth noise of several scales, and a
-standard deviation of 1 at each pixel; --image is resized. The probabilities are a softmax of random logits: areas of 40
-pixels, and noise of 8 pixels.
+The time depends on the number of colours in the image. --image FILE is resized; without it, the image is smooth noise
+of several scales, with a standard deviation of 1 at each pixel. The probabilities are a softmax of random logits with a
+coarse scale of 40 pixels and a fine one of 8 pixels.
 
-The error is against every pair of pixels in float64 (tests/ops/crf_reference.py), on the middle 96 x 72 pixels: the
-mean total variation between the marginals, and the share of pixels whose likeliest label is another one.
+The reference for the error takes every pair of pixels in float64 (tests/ops/crf_reference.py), on the middle 96 x 72
+pixels. The error is the mean total variation between the marginals, and the share of pixels with another likeliest
+label.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import pathlib
 import statistics
 import time
 
 import numpy as np
-from common import RESULTS, append, header
+from common import append, arguments, header
 
 SIZE, CROP, CLASSES = (375, 500), (72, 96), 21
 
@@ -42,18 +42,17 @@ def probabilities(random: np.random.Generator) -> np.ndarray:
     logits = np.zeros((*SIZE, CLASSES), np.float32)
     for pixels, deviation in ((40, 4), (8, 1)):
         coarse = random.normal(0, deviation, (CLASSES, -(-SIZE[0] // pixels), -(-SIZE[1] // pixels)))
-        logits += np.stack([cv2.resize(one, SIZE[::-1]) for one in coarse], -1)
+        logits += np.stack([cv2.resize(channel, SIZE[::-1]) for channel in coarse], -1)
     shares = np.exp(logits - logits.max(-1, keepdims=True))
     return shares / shares.sum(-1, keepdims=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="parameter sets; all where none is named")
+    parser = arguments(__doc__, "crf.jsonl")
+    parser.add_argument("names", nargs="*", help="parameter sets; default all")
     parser.add_argument("--image", type=pathlib.Path)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "crf.jsonl")
     options = parser.parse_args()
 
     import cv2

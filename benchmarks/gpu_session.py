@@ -1,13 +1,13 @@
-"""Everything that is to be measured on a GPU host, in one call of under ten minutes.
+"""Runs every benchmark for a GPU host in one call of under ten minutes.
 
     python benchmarks/gpu_session.py [--out DIR] [--minutes M] [--torch-python PYTHON] [--tiny]
 
-The most wanted first, each in a process of its own with what is left of the time: the ResNet-101 detailer of
-configs/detailer_cityscapes.py at 340 x 340 in bfloat16 (200 steps on random images), larger batches, convolutions and
-train step against PyTorch where --torch-python has it, prediction at 1024 x 2048, several steps in one dispatch for the
-small net, deterministic kernels, and the input pipeline. DIR/session.json tells what ran, how long and what failed; it
-is written after every task, so that a session cut short keeps what it has. DIR/*.jsonl hold the results' lines.
---tiny runs the same tasks at sizes for a CPU, to see that they run.
+Each task has a process of its own, which gets the remaining time; the most important task comes first. The tasks are
+the ResNet-101 detailer of configs/detailer_cityscapes.py at 340 x 340 in bfloat16 (200 steps on random images), larger
+batches, the comparison with PyTorch (if --torch-python has it), prediction at 1024 x 2048, the small net with one and
+with 20 steps per dispatch, deterministic kernels, and the input pipeline. DIR/session.json has the status, seconds and
+record of every task, and is written after each, so that a session that is cut short keeps its results. DIR/*.jsonl hold
+the lines of the scripts. --tiny runs the same tasks at sizes for a CPU, to test that they run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TINY = [
 
 
 def tasks(out: pathlib.Path, torch_python: str, tiny: bool) -> dict[str, list[str]]:
-    """Name -> words of each task, the most wanted first."""
+    """Name -> command line of each task, the most important first."""
 
     def benchmark(config: str, steps: int, *flags: str) -> list[str]:
         words = [sys.executable, "-m", "scarce_jax", "benchmark", config, "--json"]
@@ -56,7 +56,7 @@ def tasks(out: pathlib.Path, torch_python: str, tiny: bool) -> dict[str, list[st
 
 
 def run(words: list[str], limit: float) -> dict[str, Any]:
-    """Exit status, seconds, the JSON object that ends standard output, and the end of what went to standard error."""
+    """Runs a command, and returns its status, seconds, the JSON object that ends its output, and its last errors."""
     began = time.perf_counter()
     try:
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=limit)
@@ -76,7 +76,7 @@ def has_torch(python: str) -> bool:
 
 
 def device() -> str | None:
-    """What nvidia-smi says of the GPUs, None where there is none."""
+    """The GPUs by nvidia-smi, None without it."""
     if shutil.which("nvidia-smi") is None:
         return None
     fields = "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit"

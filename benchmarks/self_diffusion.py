@@ -1,16 +1,16 @@
-"""How fast label maps come from self-diffusion, in worker processes as the `finish` of an `Infer` stage runs them.
+"""Times self-diffusion, which makes label maps in worker processes as the `finish` of an `Infer` stage.
 
     python benchmarks/self_diffusion.py [--photos DIR] [--images N] [--workers N] [--full] [--out FILE]
 
-Images of 321 x 321 (photographs of a folder, or drawn), two present classes of 20, maps of 20 x 20 and objectness of
-41 x 41. One line says images/s over the workers, sending included and starting the workers not, for several numbers of
-SLIC iterations, with the median processor time of an image; and in this process, on one thread, milliseconds of
-superpixels alone and of everything. The load average tells whether the machine was doing other work.
+Images of 321 x 321 (photographs of a folder, or noise) have two of 20 classes, class activation maps of 20 x 20 and
+objectness of 41 x 41. The line of results has images/s over all workers for several numbers of SLIC iterations, with
+the transfer of images but without the start of the workers, and the median processor time per image. It also has the
+milliseconds of the superpixels and of everything on one thread of this process. The load average shows whether the
+machine did other work.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import os
@@ -20,7 +20,7 @@ import time
 
 import cv2
 import numpy as np
-from common import RESULTS, append, header, seconds_each
+from common import append, arguments, header, rate, seconds_each
 from input_pipeline import natural
 
 from scarce_jax.cpu.diffusion import Diffusion, Status
@@ -30,18 +30,18 @@ from scarce_jax.data.images import read_image, resize_image
 
 SIZE = (321, 321)
 GOAL = 10
-"""Images/s of two workers on two cores. The paper needs a second an image."""
+"""Images/s that two workers on two cores should reach. The paper takes one second per image."""
 
 
 def blob(rng: np.random.Generator, size: int) -> np.ndarray:
-    """float32 [size, size] in 0..1: a bump somewhere in the middle half."""
+    """float32 [size, size] in 0..1: a bump at a random place in the middle half."""
     y, x = rng.uniform(0.25, 0.75, 2) * size
     rows, columns = np.ogrid[:size, :size]
     return np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (0.02 * size**2)).astype(np.float32)
 
 
 def example(rng: np.random.Generator, image: np.ndarray) -> dict[str, np.ndarray]:
-    """The fields that a `Diffusion` takes, with 21 classes."""
+    """The fields of one example for a `Diffusion` with 21 classes."""
     tags = np.zeros(21, np.uint8)
     tags[[8, 12]] = 1
     cam = np.zeros((20, 20, 20), np.float16)
@@ -51,38 +51,34 @@ def example(rng: np.random.Generator, image: np.ndarray) -> dict[str, np.ndarray
 
 
 def timed(example_id: str, fields: dict, *, settings: Diffusion) -> tuple[int, float]:
-    """Status of one image, and the seconds of processor time that it took."""
+    """The status of one image, and its seconds of processor time."""
     began = time.process_time()
     status = settings(example_id, fields)["status"]
     return int(status), time.process_time() - began
 
 
 def throughput(examples: list[dict], settings: Diffusion, workers: int, seconds: float) -> tuple[dict, list[int]]:
-    """Images/s over the workers and processor time of one, and the statuses that were seen."""
+    """Images/s over all workers with the processor time of one image, and the statuses."""
     finish = functools.partial(timed, settings=settings)
-    items = ((str(k), row) for k, row in enumerate(itertools.cycle(examples)))
-    results = map_ordered(finish, items, workers, ahead=4 * workers)
-    # Until every process has imported what it needs, and what was made ahead of the clock is out.
-    for _ in range(8 * workers):
-        next(results)
-    seen, began = [], time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        seen.append(next(results)[1])
-    taken = time.perf_counter() - began
+    rows = ((str(k), row) for k, row in enumerate(itertools.cycle(examples)))
+    results = map_ordered(finish, rows, workers, ahead=4 * workers)
+    outcomes: list[tuple[int, float]] = []
+    # The first images wait for the imports of every worker, and then come from the queue.
+    ahead = 8 * workers
+    images = rate(lambda _: outcomes.append(next(results)[1]), seconds, ahead=ahead)
     results.close()
-    statuses, processor = zip(*seen, strict=True)
-    rate = {"images_per_second": round(len(seen) / taken, 1), "cpu_ms": round(1e3 * statistics.median(processor), 1)}
-    return rate, list(statuses)
+    statuses, processor = zip(*outcomes[ahead:], strict=True)
+    times = {"images_per_second": round(images, 1), "cpu_ms": round(1e3 * statistics.median(processor), 1)}
+    return times, list(statuses)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=pathlib.Path, help="a folder of JPEG files, in place of drawn images")
+    parser = arguments(__doc__, "self_diffusion.jsonl")
+    parser.add_argument("--photos", type=pathlib.Path, help="a folder of JPEG files, in place of noise")
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--iterations", type=int, nargs="+", default=[5, 10])
     parser.add_argument("--full", action="store_true", help="longer timings, for a result that is kept")
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "self_diffusion.jsonl")
     options = parser.parse_args()
     before, rng = os.getloadavg()[0], np.random.default_rng(0)
     if options.photos:
@@ -95,8 +91,8 @@ def main() -> None:
     rates, statuses = {}, []
     for iterations in options.iterations:
         settings = Diffusion(iterations=iterations)
-        rate, seen = throughput(examples, settings, options.workers, 15.0 if options.full else 3.0)
-        rates[str(iterations)], statuses = rate, statuses + seen
+        times, seen = throughput(examples, settings, options.workers, 15.0 if options.full else 3.0)
+        rates[str(iterations)], statuses = times, statuses + seen
     line |= {"iterations": Diffusion().iterations, "by_iterations": rates}
     line["status"] = {status.name.lower(): statuses.count(status) for status in Status if status in statuses}
 

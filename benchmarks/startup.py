@@ -2,10 +2,10 @@
 
     python benchmarks/startup.py [--counts 100 100000] [--repeats N] [--resident] [--out FILE]
 
-Every start is a process of its own, in a new run folder, with the step compiled before. `seconds` counts from the call
-of `scarce_jax.train` until the first step is logged: opening the dataset, drawing the label budget, writing config and
-manifest, initial values, loading the compiled step. Median of the repeats. With --resident all images are decoded
-before the first step; without, images stream, as they do when they are too many to be held.
+Every start has a process and a run folder of its own; an earlier one has compiled the step. `seconds` is the time from
+the call of `scarce_jax.train` until the first step is logged: the dataset is opened, the label budget drawn, config and
+manifest written, the initial values drawn, and the compiled step loaded. The result is the median of the repeats. With
+--resident, all images are decoded before the first step; otherwise they stream, as images do that do not fit in memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import time
 
 import numpy as np
 import tensorflow_datasets as tfds
-from common import RESULTS, ROOT, append
+from common import ROOT, append, arguments, header
 
 from scarce_jax.data.builders import SegmentationBuilder, prepare
 from scarce_jax.data.builders.files import Example
@@ -36,7 +36,7 @@ DATASET = "startup:TinyImages"
 
 
 class TinyImages(SegmentationBuilder):
-    """Images of 16 x 16 with one class each before the background; the builder's `COUNT` says how many."""
+    """`COUNT` images of 16 x 16, each with one class in front of the background."""
 
     VERSION = tfds.core.Version("1.0.0")
     COUNT = 100
@@ -57,7 +57,7 @@ class TinyImages(SegmentationBuilder):
 
 
 def start(data: str, workdir: pathlib.Path, resident: bool) -> float:
-    """Seconds until the first step of a run is logged."""
+    """Seconds from the call of `train` until the first step is logged."""
     import scarce_jax
     from scarce_jax.cli.common import load_config
     from scarce_jax.ops.augment import Augment
@@ -85,11 +85,10 @@ def start(data: str, workdir: pathlib.Path, resident: bool) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments(__doc__, "startup.jsonl")
     parser.add_argument("--counts", type=int, nargs="+", default=[100, 100_000])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--resident", action="store_true")
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "startup.jsonl")
     parser.add_argument("--start", nargs=2, metavar=("DATA", "WORKDIR"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.start:
@@ -105,14 +104,12 @@ def main() -> None:
             prepare(DATASET, root / str(count))
             command = [sys.executable, __file__, *(["--resident"] if options.resident else []), "--start"]
             times = []
-            # The first start compiles.
+            # The first start compiles, and is not counted.
             for repeat in range(options.repeats + 1):
                 words = [*command, str(root / str(count)), str(root / f"run_{count}_{repeat}")]
                 run = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
                 times.append(json.loads(run.stdout.splitlines()[-1]))
             seconds[str(count)] = round(statistics.median(times[1:]), 2)
-    from common import header
-
     line = {"benchmark": "startup", **header(), "size": [SIDE, SIDE], "resident": options.resident, "seconds": seconds}
     append(options.out, line)
 

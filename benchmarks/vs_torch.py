@@ -1,28 +1,28 @@
-"""Dilated convolutions, pooling with switches and the PSPNet train step against PyTorch: same work, same device.
+"""Compares dilated convolutions, pooling with switches and the PSPNet train step with PyTorch on the same device.
 
     python benchmarks/vs_torch.py [--torch-python PYTHON] [--full] [--compile] [--out FILE]
 
-PyTorch runs in a process of its own, after JAX's has ended, so that neither holds memory or threads of the other;
---torch-python names an interpreter that has it. Both use NHWC (channels_last), float32 parameters and, with --full,
-bfloat16 computation (autocast), on a GPU; without --full, float32 and small sizes, as fit a CPU.
+Each framework has a process of its own, one after the other, so that they do not share memory or threads;
+--torch-python is an interpreter with PyTorch. Both use NHWC (channels_last) and float32 parameters. With --full, they
+compute in bfloat16 (autocast) at sizes for a GPU; otherwise in float32 at sizes for a CPU.
 
-The convolutions are the 3x3 ones of a dilated encoder, rates 2, 4 and 12, forward and each gradient apart. Pooling is
-2x2 with switches, as VGG's first, and unpooling by them, forward and gradient apart; in PyTorch `max_pool2d` with
-indices and `max_unpool2d`. The train step is a PSPNet with auxiliary head: forward, cross-entropy with 255 ignored,
-backward, SGD with momentum and decay, on random images that are on the device already; both frameworks count the same
-parameters, or the script stops.
+The convolutions are the 3x3 ones of a dilated encoder with rates 2, 4 and 12: forward, input gradient and kernel
+gradient. Pooling is 2x2 with switches, as after VGG's first layers, and unpooling by the switches, forward and
+gradient; in PyTorch `max_pool2d` with indices and `max_unpool2d`. The train step is that of a PSPNet with auxiliary
+head: forward, cross-entropy that ignores 255, backward, SGD with momentum and weight decay, on random images that are
+on the device. The script stops if the two nets differ in their number of parameters.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import pathlib
 import subprocess
 import sys
 from typing import Any
 
-from common import RESULTS, append, header, seconds_each
+from common import append, arguments, dispatches, header, seconds_each
 
 RATES = (2, 4, 12)
 CLASSES = 19
@@ -40,7 +40,7 @@ AUX_WEIGHT, DROPOUT = 0.4, 0.1
 
 
 def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of every convolution and of the train step, by JAX."""
+    """Seconds of every operator and of the train step in JAX, and the number of parameters."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -51,36 +51,24 @@ def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
 
     dtype, conv = jnp.dtype(sizes["dtype"]), sizes["conv"]
 
-    def timed(program: Any, *arguments: Any) -> float:
-        def work(calls: int) -> None:
-            result = None
-            for _ in range(calls):
-                result = program(*arguments)
-            jax.block_until_ready(result)
+    def timed(program: Any, *values: Any) -> float:
+        return seconds_each(dispatches(program, *values))
 
-        return seconds_each(work)
+    def convolve(x: jax.Array, w: jax.Array, rate: int) -> jax.Array:
+        rates, names = (rate, rate), ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, w, (1, 1), (rates, rates), rhs_dilation=rates, dimension_numbers=names)
 
     shape = (conv["batch"], conv["size"], conv["size"], conv["channels"])
     x, g = (jax.random.normal(jax.random.key(k), shape, dtype) for k in range(2))
     w = jax.random.normal(jax.random.key(2), (3, 3, conv["channels"], conv["channels"]), dtype)
     seconds: dict[str, Any] = {}
     for rate in RATES:
-
-        def forward(x: jax.Array, w: jax.Array, rate: int = rate) -> jax.Array:
-            pad = ((rate, rate), (rate, rate))
-            return jax.lax.conv_general_dilated(
-                x, w, (1, 1), pad, rhs_dilation=(rate, rate), dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-
-        def to_input(x: jax.Array, w: jax.Array, g: jax.Array, forward: Any = forward) -> jax.Array:
-            return jax.vjp(lambda x: forward(x, w), x)[1](g)[0]
-
-        def to_kernel(x: jax.Array, w: jax.Array, g: jax.Array, forward: Any = forward) -> jax.Array:
-            return jax.vjp(lambda w: forward(x, w), w)[1](g)[0]
-
+        forward = functools.partial(convolve, rate=rate)
         seconds[f"forward_{rate}"] = timed(jax.jit(forward), x, w)
-        seconds[f"input_gradient_{rate}"] = timed(jax.jit(to_input), x, w, g)
-        seconds[f"kernel_gradient_{rate}"] = timed(jax.jit(to_kernel), x, w, g)
+        # XLA removes the gradient that is not returned.
+        for k, name in enumerate(("input", "kernel")):
+            pull = jax.jit(lambda x, w, g, f=forward, k=k: jax.vjp(f, x, w)[1](g)[k])
+            seconds[f"{name}_gradient_{rate}"] = timed(pull, x, w, g)
 
     pool = sizes["pool"]
     shape = (pool["batch"], pool["size"], pool["size"], pool["channels"])
@@ -135,12 +123,12 @@ def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
 
 
 def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
-    """The same by PyTorch."""
+    """The same in PyTorch."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True
-    # As XLA does for convolutions of float32 on the GPUs that have it.
+    # XLA too computes float32 convolutions in TF32 on GPUs that have it.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     dtype, conv = getattr(torch, sizes["dtype"]), sizes["conv"]
 
@@ -149,12 +137,12 @@ def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
             torch.cuda.synchronize()
 
     def timed(call: Any) -> float:
-        def work(calls: int) -> None:
-            for _ in range(calls):
-                call()
-            wait()
+        return seconds_each(functools.partial(repeated, call))
 
-        return seconds_each(work)
+    def repeated(call: Any, calls: int) -> None:
+        for _ in range(calls):
+            call()
+        wait()
 
     def random(*shape: int) -> Any:
         return torch.randn(shape, device=device, dtype=dtype).to(memory_format=torch.channels_last)
@@ -208,18 +196,13 @@ def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
         loss.backward()
         optimizer.step()
 
-    def work(calls: int) -> None:
-        for _ in range(calls):
-            call()
-        wait()
-
-    seconds["step"] = seconds_each(work, repeats=3)
+    seconds["step"] = seconds_each(functools.partial(repeated, call), repeats=3)
     kind = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     return {"seconds": seconds, "parameters": parameters, "torch": torch.__version__, "torch_device": kind}
 
 
 def torch_pspnet(depth: int, width: int) -> Any:
-    """The PSPNet of `scarce_jax.models.pspnet` in PyTorch, with its auxiliary head."""
+    """The net of `scarce_jax.models.pspnet.PSPNet` in PyTorch, with the auxiliary head."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -289,12 +272,11 @@ def torch_pspnet(depth: int, width: int) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has PyTorch")
+    parser = arguments(__doc__, "vs_torch.jsonl")
+    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter with PyTorch")
     parser.add_argument("--full", action="store_true", help="the papers' sizes in bfloat16, for a GPU")
     parser.add_argument("--compile", action="store_true", help="torch.compile for PyTorch's train step")
     parser.add_argument("--side", choices=("jax", "torch"), help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "vs_torch.jsonl")
     options = parser.parse_args()
     sizes = FULL if options.full else SMALL
     if options.side is not None:
@@ -308,7 +290,7 @@ def main() -> None:
     ours, theirs = (sides[side].pop("seconds") for side in ("jax", "torch"))
     counts = [sides[side].pop("parameters") for side in ("jax", "torch")]
     if counts[0] != counts[1]:
-        sys.exit(f"not the same work: {counts[0]} parameters here, {counts[1]} in the PyTorch net")
+        sys.exit(f"the nets differ: {counts[0]} parameters in JAX, {counts[1]} in PyTorch; correct torch_pspnet")
     line = {
         "benchmark": "vs_torch",
         **sides["jax"],
