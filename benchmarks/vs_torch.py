@@ -144,34 +144,28 @@ def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
             call()
         wait()
 
+    def gradient(y: Any, x: Any) -> Any:
+        return torch.autograd.grad(y, x, y.detach(), retain_graph=True)
+
     def random(*shape: int) -> Any:
         return torch.randn(shape, device=device, dtype=dtype).to(memory_format=torch.channels_last)
 
     shape = (conv["batch"], conv["channels"], conv["size"], conv["size"])
-    x, g, w = random(*shape), random(*shape), random(conv["channels"], conv["channels"], 3, 3)
+    x, w = (random(*size).requires_grad_() for size in (shape, (conv["channels"], conv["channels"], 3, 3)))
     seconds: dict[str, Any] = {}
     for rate in RATES:
-        pads = dict(padding=rate, dilation=rate)
-
-        def backward(which: list[bool], rate: int = rate) -> Any:
-            one, rates = [1, 1], [rate, rate]
-            return torch.ops.aten.convolution_backward(
-                g, x, w, None, one, rates, rates, False, [0, 0], 1, which
-            )  # fmt: skip
-
-        seconds[f"forward_{rate}"] = timed(lambda pads=pads: torch.nn.functional.conv2d(x, w, **pads))
-        seconds[f"input_gradient_{rate}"] = timed(lambda f=backward: f([True, False, False]))
-        seconds[f"kernel_gradient_{rate}"] = timed(lambda f=backward: f([False, True, False]))
+        forward = functools.partial(torch.nn.functional.conv2d, padding=rate, dilation=rate)
+        y = forward(x, w)
+        seconds[f"input_gradient_{rate}"] = timed(functools.partial(gradient, y, x))
+        seconds[f"kernel_gradient_{rate}"] = timed(functools.partial(gradient, y, w))
+        with torch.no_grad():
+            seconds[f"forward_{rate}"] = timed(functools.partial(forward, x, w))
 
     pool = sizes["pool"]
     x = random(pool["batch"], pool["channels"], pool["size"], pool["size"]).requires_grad_()
     pooled, indices = torch.nn.functional.max_pool2d(x, 2, return_indices=True)
     values = pooled.detach().requires_grad_()
     spread = torch.nn.functional.max_unpool2d(values, indices, 2)
-
-    def gradient(y: Any, x: Any) -> Any:
-        return torch.autograd.grad(y, x, y.detach(), retain_graph=True)
-
     seconds["pool_gradient"] = timed(lambda: gradient(pooled, x))
     seconds["unpool_gradient"] = timed(lambda: gradient(spread, values))
     with torch.no_grad():

@@ -27,7 +27,7 @@ DONE, WRONG_INPUT, USAGE, INTERRUPTED = 0, 1, 2, 130
 STORAGE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
 }  # fmt: skip
-"""What a file system answers when the folder is the wrong one, not the program."""
+"""Errors of a file system that choosing another folder can solve."""
 
 ADVICE = "make room or choose another folder, then run the same command again"
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 the input is wrong, 2 usage, 130 interrupted."""
     try:
         status = _run(list(sys.argv[1:] if argv is None else argv))
-        # Here, where a reader that went away is noticed, and not at the interpreter's exit.
+        # A broken pipe shows here, and not at the interpreter's exit.
         sys.stdout.flush()
         return status
     except SystemExit as error:  # tyro's, after --help or a usage error
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("scarce-jax: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of standard output went away; pointing it at nothing keeps the interpreter's exit quiet.
+        # The reader of standard output is gone; without this, the interpreter would report it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
@@ -75,7 +75,7 @@ def _run(argv: list[str]) -> int:
         print(f"scarce-jax: no command {argv[0]!r}{nearest(argv[0], COMMANDS)}\n\n{_usage()}", file=sys.stderr)
         return USAGE
     _quiet()
-    # As `python -m` has it, so that users' own methods and datasets can be imported; last, so that it hides nothing.
+    # Users' own methods and datasets can be imported, as with `python -m`; last, so that they hide no other module.
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())
     return importlib.import_module(f"{__name__}.{argv[0]}").main(argv[1:]) or DONE
@@ -88,7 +88,7 @@ def _usage() -> str:
 
 
 def _quiet() -> None:
-    """Our own lines on standard error as they are; the libraries' only from warnings on."""
+    """Prints this library's log lines without decoration, and those of other libraries from warnings on."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -99,5 +99,5 @@ def _quiet() -> None:
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.ERROR)
-    # Reading a damaged checkpoint leaves failed tasks in Orbax; the one message about it is ours.
+    # A damaged checkpoint leaves failed tasks in Orbax, which asyncio would report beside our message.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""`scarce-jax benchmark CONFIG`: how fast a stage trains, or a result predicts, on the devices at hand."""
+"""`scarce-jax benchmark CONFIG`: times the training of a stage, or the prediction of a result."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import tyro
-
-from scarce_jax.cli.common import Folder, Name, Number, Switch, parse_with_config, print_json, table
+from scarce_jax.cli.common import Folder, Name, Number, Switch, parse_with_config, print_json, shown, table
 
 
 @dataclasses.dataclass(kw_only=True)
 class Options:
-    """Flags of `benchmark` beside the config's fields.
+    """Flags of `benchmark` besides the config's fields.
 
     Attributes:
-      stage: which training stage; default the first. With --mode infer, the one whose net predicts.
+      stage: a training stage; default the first. With --mode infer, the stage whose net predicts.
       mode: train times the training step; infer times masks at native size.
       batch: examples per step of every source, over all devices; with --mode infer, images per device. Default the
         config's.
-      steps: steps to measure, after those that compile and warm up.
-      native: height and width of the images of --mode infer; default those of the dataset, or of the config's size.
-      data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      steps: number of steps to measure, after those that compile and warm up.
+      native: height and width of the images for --mode infer; default those of the dataset, or the config's size.
+      data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       json: end standard output with one JSON object.
     """
 
@@ -30,7 +28,7 @@ class Options:
     mode: Literal["train", "infer"] = "train"
     batch: Number = None
     steps: int = 20
-    native: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="H W", help_behavior_hint="")] = None
+    native: Annotated[tuple[int, int] | None, shown("H W")] = None
     data_dir: Folder = None
     json: Switch = False
 
@@ -43,18 +41,11 @@ def main(argv: Sequence[str]) -> int:
     path, options, config = parse_with_config(Options, argv, "benchmark", ABOUT)
     from scarce_jax.benchmark import benchmark
 
-    record = benchmark(
-        config,
-        stage=options.stage,
-        mode=options.mode,
-        batch=options.batch,
-        steps=options.steps,
-        native=options.native,
-        data_dir=options.data_dir,
-        name=path.stem,
-    )
+    arguments = {**vars(options), "name": path.stem}
+    as_json = arguments.pop("json")
+    record = benchmark(config, **arguments)
     print(_show(record))
-    if options.json:
+    if as_json:
         print_json(record)
     return 0
 

@@ -1,4 +1,4 @@
-"""`scarce-jax check`: what is wrong with images and masks, by file."""
+"""`scarce-jax check`: finds what is wrong with images and masks, by file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Name, Switch, parse, print_json
+from scarce_jax.cli.common import Folder, Switch, parse, print_json, shown
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -18,33 +18,33 @@ class Options:
 
     Attributes:
       dataset: a prepared dataset.
-      data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      source: a folder as `prepare folder/NAME` takes it: classes.json, and SPLIT/images, SPLIT/masks, SPLIT/coarse.
+      data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      source: a folder for `prepare folder/NAME`: classes.json, and SPLIT/images, SPLIT/masks, SPLIT/coarse.
       images: a folder of images.
-      masks: a folder of their masks, named as the images.
-      coarse: a folder of their coarse masks, named as the images.
-      classes: the number of classes, or a file of their names (classes.json, or one name a line).
-      ignore: the id of void pixels in the masks; 255 always is one.
+      masks: a folder of their masks, with the names of the images.
+      coarse: a folder of their coarse masks, with the names of the images.
+      classes: the number of classes, or a file with their names (classes.json, or one name per line).
+      ignore: the id of void pixels in the masks, besides 255.
       json: end standard output with one JSON object.
     """
 
-    dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET", help_behavior_hint="")] = None
+    dataset: Annotated[str | None, tyro.conf.Positional, shown("DATASET")] = None
     data_dir: Folder = None
     source: Folder = None
     images: Folder = None
     masks: Folder = None
     coarse: Folder = None
-    classes: Annotated[Name, tyro.conf.arg(metavar="N|FILE", help_behavior_hint="")] = None
+    classes: Annotated[str | None, shown("N|FILE")] = None
     ignore: Annotated[int, tyro.conf.arg(metavar="ID")] = 255
     json: Switch = False
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command; 1 where anything is wrong, warnings apart."""
-    options = parse(Options, argv, "check", "Reads every image and mask, and says what is wrong with them.")
-    wrong = _usage_fault(options)
-    if wrong:
-        print(f"scarce-jax check: {wrong}", file=sys.stderr)
+    """Runs the command; returns 1 if there is any problem, warnings apart."""
+    options = parse(Options, argv, "check", "Reads every image and mask, and finds what is wrong with them.")
+    fault = _usage_fault(options)
+    if fault:
+        print(f"scarce-jax check: {fault}", file=sys.stderr)
         return 2
     from scarce_jax import doctor
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _usage_fault(options: Options) -> str:
-    """What is missing or too much among the flags, in words; empty where nothing is."""
+    """What is wrong with the combination of flags, or an empty text."""
     ways = {"DATASET": options.dataset, "--source": options.source, "--images": options.images}
     used = [name for name, value in ways.items() if value is not None]
     if len(used) != 1:
@@ -75,5 +75,9 @@ def _usage_fault(options: Options) -> str:
     if used == ["--images"]:
         return "" if options.masks is not None else "--images needs --masks DIR, the folder of their masks"
     if extra:
-        return f"{', '.join(extra)}: for --images only; {used[0]} knows its masks and classes"
-    return f"--data-dir is for DATASET only, not for {used[0]}" if used == ["--source"] and options.data_dir else ""
+        return f"{', '.join(extra)}: for --images only; leave it out, {used[0]} has its own masks and classes"
+    return (
+        f"--data-dir is for DATASET only; leave it out with {used[0]}"
+        if used == ["--source"] and options.data_dir
+        else ""
+    )

@@ -1,4 +1,4 @@
-"""What the commands share: kinds of flags, parsing by tyro, config files, tables."""
+"""Shared by the commands: types of flags, parsing with tyro, config files, tables."""
 
 from __future__ import annotations
 
@@ -14,25 +14,30 @@ import tyro
 
 from scarce_jax.errors import InputError
 
-# Optional flags of a command. Their help says what happens without them, so tyro's "(default: None)" is left out.
-Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
-Folder = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
-Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
-Number = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 
-Scales = Annotated[str | None, tyro.conf.arg(metavar="S1,S2,...", help_behavior_hint="")]
-Window = Annotated[str | None, tyro.conf.arg(metavar="H,W", help_behavior_hint="")]
+def shown(metavar: str | None = None, **options: Any) -> Any:
+    """How --help shows a flag, without tyro's "(default: None)": the text of the flag describes its default."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="", **options)
 
-RunFolder = Annotated[
-    pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="", name="run")
+
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, shown()]
+Folder = Annotated[pathlib.Path | None, shown("DIR")]
+Name = Annotated[str | None, shown("NAME")]
+Number = Annotated[int | None, shown("N")]
+RunFolder = Annotated[pathlib.Path, tyro.conf.Positional, shown("RUN", name="run")]
+ConfigFile = Annotated[
+    str, tyro.conf.Positional, shown("CONFIG", help="a Python file that defines `config`, such as those in configs/.")
 ]
+
+Flat = tyro.conf.arg(name="")
+"""For a field that is a dataclass: its own fields are flags without a prefix."""
 
 
 def parse(options: Any, argv: Sequence[str], command: str, description: str, *, compact: bool = False) -> Any:
-    """Parses `argv` into the dataclass `options`; tyro answers a usage error with the nearest name and status 2.
+    """Parses `argv` into the dataclass `options`; a usage error exits with status 2 and the most similar flag.
 
     Args:
-      compact: --help lists names and defaults alone, and --help-verbose says what each is.
+      compact: --help lists only names and defaults, and --help-verbose also descriptions.
     """
     return tyro.cli(
         options,
@@ -44,30 +49,16 @@ def parse(options: Any, argv: Sequence[str], command: str, description: str, *, 
     )
 
 
-Flat = tyro.conf.arg(name="")
-"""Of a field of options: its own fields are flags without a prefix."""
-
-ConfigFile = Annotated[
-    str,
-    tyro.conf.Positional,
-    tyro.conf.arg(
-        metavar="CONFIG",
-        help="a Python file that defines `config`, such as those in configs/.",
-        help_behavior_hint="",
-    ),
-]
-
-
 def parse_with_config(options: type, argv: Sequence[str], command: str, about: str) -> tuple[pathlib.Path, Any, Any]:
-    """Parses `CONFIG [flags]`, where every field of the config is a flag of its own name too.
+    """Parses `CONFIG [flags]`, where every field of the config is also a flag.
 
     Args:
       options: dataclass of the command's own flags.
       about: what the command does, for its help.
 
     Returns:
-      The config's path, the options, and the config with the given fields replaced, and without the paper's figures
-      where they are of other data (see `sweep.paper.own_figures`).
+      The path of the config; the options; and the config with the flags applied, without figures of the paper for other
+      data (see `sweep.paper.own_figures`).
     """
     rest = list(argv)
     flags = ("options", Annotated[options, Flat])
@@ -95,10 +86,10 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
 
 
 def load_config(path: pathlib.Path) -> Any:
-    """The instance named `config` in a Python file.
+    """The variable `config` of a Python file.
 
     Raises:
-      InputError: no such file, it cannot be run, or its `config` is missing or no method's Config.
+      InputError: the file is missing or fails, or its `config` is missing or not an instance of a method's Config.
     """
     from scarce_jax import methods
 
@@ -109,9 +100,9 @@ def load_config(path: pathlib.Path) -> Any:
     except InputError as error:
         raise InputError(f"config {path}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise InputError(f"config {path}: cannot be run ({type(error).__name__}: {error})") from error
+        raise InputError(f"config {path}: it fails with {type(error).__name__}: {error}; correct the file") from error
     if "config" not in values:
-        raise InputError(f"config {path}: defines no `config`; expected one instance of a method's Config of that name")
+        raise InputError(f"config {path}: defines no `config`; assign an instance of a method's Config to this name")
     try:
         methods.name_of(values["config"])
     except InputError as error:
@@ -120,14 +111,14 @@ def load_config(path: pathlib.Path) -> Any:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object as the last line of standard output."""
+    """Prints one JSON object as the last line of standard output."""
     print(json.dumps(value, allow_nan=False))
     sys.stdout.flush()
 
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
-    """Plain aligned columns; numbers to the right."""
-    cells = [[_cell(x) for x in row] for row in rows]
+    """Plain aligned columns, with numbers to the right."""
+    cells = [[cell(value) for value in row] for row in rows]
     numeric = [all(isinstance(row[j], int | float) or row[j] is None for row in rows) for j in range(len(header))]
     widths = [max(len(line[j]) for line in [list(header), *cells]) for j in range(len(header))]
 
@@ -138,7 +129,8 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
     return "\n".join([line(header), line(["-" * w for w in widths]), *(line(row) for row in cells)])
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as tables show it; "-" for None."""
     if value is None:
         return "-"
     if isinstance(value, float):

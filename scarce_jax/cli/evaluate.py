@@ -1,4 +1,4 @@
-"""`scarce-jax evaluate RUN`: restore what a result needs, and measure it."""
+"""`scarce-jax evaluate RUN`: measures a result of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from scarce_jax.cli.common import Flat, Folder, Name, RunFolder, Switch, parse, print_json, table
+from scarce_jax.cli.common import Flat, Folder, Name, RunFolder, Switch, cell, parse, print_json, table
 from scarce_jax.cli.views import PredictionFlags
 
 
@@ -16,8 +16,8 @@ class Options:
 
     Attributes:
       run: a run folder.
-      result: which result; default the method's first. An unknown name lists them.
-      split: which split of the dataset; default the one that the config measures on.
+      result: name of the result; default the method's first. An unknown name lists all.
+      split: split of the dataset; default the one that the config measures on.
       data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       json: end standard output with one JSON object.
     """
@@ -35,14 +35,8 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, "evaluate", "Measures a result over every image of a split.")
     from scarce_jax import runs
 
-    figures = runs.evaluate(
-        options.run,
-        options.result,
-        split=options.split,
-        views=options.prediction.views(),
-        batch=options.prediction.batch,
-        data_dir=options.data_dir,
-    )
+    arguments = {"split": options.split, "data_dir": options.data_dir, **options.prediction.arguments()}
+    figures = runs.evaluate(options.run, options.result, **arguments)
     print(_text(figures))
     if options.json:
         print_json(figures)
@@ -56,16 +50,12 @@ def _text(figures: dict[str, Any]) -> str:
     data = f"{figures['images']} images of {figures['dataset']}/{figures['split']}"
     head = f"{figures['run']}: {figures['result']} on {data}"
     if "map" in figures:
-        summary = f"mAP {_figure(figures['map'])}  mean F1 {_figure(figures['mean_f1'])}"
+        summary = f"mAP {cell(figures['map'])}  mean F1 {cell(figures['mean_f1'])}"
         return f"{head}\n\n{table(rows, ['class', 'average precision'])}\n\n{summary}"
     summary = (
         f"mIoU {figures['miou']:.4f} (at training size {figures['miou_at_size']:.4f})  "
         f"mean accuracy {figures['mean_accuracy']:.4f}  pixel accuracy {figures['pixel_accuracy']:.4f}"
     )
-    groups = [f"mIoU {key.removeprefix('miou_')} {_figure(figures[key])}" for key in figures if is_group_figure(key)]
+    groups = [f"mIoU {key.removeprefix('miou_')} {cell(figures[key])}" for key in figures if is_group_figure(key)]
     summary = "  ".join([summary, *groups])
     return f"{head}\n\n{table(rows, ['class', 'IoU'])}\n\n{summary}"
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

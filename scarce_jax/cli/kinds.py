@@ -1,4 +1,4 @@
-"""Flags that choose the type of a config's field: `--segmenter.net dsnet`."""
+"""Flags that choose the kind of a net, and with it the type of a field of the config: `--segmenter.net dsnet`."""
 
 from __future__ import annotations
 
@@ -13,37 +13,36 @@ from scarce_jax.errors import nearest
 
 
 def choose_kinds(config: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
-    """The config with the types that `argv` chooses, and `argv` without those flags.
+    """Applies the flags of `argv` that choose a kind.
 
-    A field whose annotation is a union of dataclasses with a field `kind` takes its kind as a flag. Another kind than
-    the config's starts from its own defaults; the same kind keeps the config's values. Of several flags for a field the
-    last counts.
+    A field whose type is a union of dataclasses with a field `kind` takes its kind as a flag. The config's own kind
+    keeps the config's values; another kind starts from its defaults. The last of several flags for one field counts.
+
+    Returns:
+      The config with the chosen kinds, and `argv` without those flags.
 
     Raises:
-      SystemExit: status 2, after a message with the nearest name, where a flag names no kind of its field.
+      SystemExit: status 2, after a message with the most similar kind, where a kind is unknown.
     """
-    rest, position = [], 0
-    while position < len(argv):
-        flag, equals, value = argv[position].partition("=")
+    rest, words = [], iter(argv)
+    for word in words:
+        flag, equals, value = word.partition("=")
         path = flag.removeprefix("--").replace("-", "_").split(".")
         kinds = _kinds(config, path) if flag.startswith("--") else {}
-        if kinds and not equals and position + 1 < len(argv):
-            position += 1
-            value = argv[position]
-        if kinds:
-            if value not in kinds:
-                choices = f"{', '.join(kinds)}{nearest(value, kinds)}"
-                print(f"scarce-jax: {flag}: found {value!r}, expected one of {choices}", file=sys.stderr)
-                raise SystemExit(2)
-            config = _replaced(config, path, kinds[value])
-        else:
-            rest.append(argv[position])
-        position += 1
+        if not kinds:
+            rest.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if value not in kinds:
+            choices = f"{', '.join(kinds)}{nearest(value, kinds)}"
+            print(f"scarce-jax: {flag}: found {value!r}, expected one of {choices}", file=sys.stderr)
+            raise SystemExit(2)
+        config = _replaced(config, path, kinds[value])
     return config, rest
 
 
 def kinds_help(config: Any) -> str:
-    """For --help: the kinds that each field of the config can have, one field a line; empty where none has a choice."""
+    """For --help: one line per field with its kinds; empty if no field has a choice."""
     lines = [f"--{path.replace('_', '-')}: {', '.join(kinds)}" for path, kinds in _choices(config)]
     if not lines:
         return ""
@@ -52,7 +51,7 @@ def kinds_help(config: Any) -> str:
 
 
 def _choices(config: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, type]]]:
-    """(path, kinds) of every field below `config` whose type can be chosen."""
+    """(path, kinds) of every nested field of `config` with a choice."""
     for field in dataclasses.fields(config):
         path, value = prefix + field.name, getattr(config, field.name)
         kinds = _kinds(config, [field.name])
@@ -63,7 +62,7 @@ def _choices(config: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, typ
 
 
 def _kinds(config: Any, path: Sequence[str]) -> dict[str, type]:
-    """kind -> type, of the field at `path`; empty where there is no such field or no choice."""
+    """Kind -> type of the field at `path`; empty if there is no such field, or no choice."""
     *parents, name = path
     for parent in parents:
         config = getattr(config, parent, None)
@@ -76,7 +75,7 @@ def _kinds(config: Any, path: Sequence[str]) -> dict[str, type]:
 
 
 def _replaced(config: Any, path: Sequence[str], chosen: type) -> Any:
-    """The config with defaults of the type `chosen` at `path`, unless it has that type already."""
+    """The config with the defaults of `chosen` at `path`, unless the field has that type already."""
     name, *below = path
     value = getattr(config, name)
     if below:

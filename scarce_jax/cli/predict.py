@@ -1,4 +1,4 @@
-"""`scarce-jax predict RUN PATH...`: masks and overlays for any image files."""
+"""`scarce-jax predict RUN PATH...`: writes masks and overlays for image files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Flat, Folder, Name, RunFolder, Switch, parse
+from scarce_jax.cli.common import Flat, Folder, Name, RunFolder, Switch, parse, shown
 from scarce_jax.cli.views import PredictionFlags
 
 
@@ -22,16 +22,14 @@ class Options:
       run: a run folder.
       paths: image files, or folders of them.
       out: folder for <stem>.png (class ids), <stem>_overlay.png and <stem>_confidence.png.
-      result: which result; default the method's first. An unknown name lists them.
-      coarse: folder with a coarse mask <stem>.png per image (class ids, 255 = unlabelled).
+      result: name of the result; default the method's first. An unknown name lists all.
+      coarse: folder with a coarse mask <stem>.png for each image (class ids, 255 = unlabelled).
       confidence: also write the confidence, 0..255.
       native_ids: write the dataset's own mask values instead of class ids.
     """
 
     run: RunFolder
-    paths: Annotated[
-        tuple[pathlib.Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH...", help_behavior_hint="")
-    ] = ()
+    paths: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional, shown("PATH...")] = ()
     out: Annotated[pathlib.Path, tyro.conf.arg(metavar="DIR")]
     result: Name = None
     coarse: Folder = None
@@ -44,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Options, argv, "predict", "Writes a mask and an overlay for every image.")
     if not options.paths:
-        print("scarce-jax predict: no PATH given; name image files, or folders of them", file=sys.stderr)
+        print("scarce-jax predict: no PATH given; give image files, or folders of them", file=sys.stderr)
         return 2
     from scarce_jax import runs
 
@@ -56,8 +54,7 @@ def main(argv: Sequence[str]) -> int:
         coarse=options.coarse,
         confidence=options.confidence,
         native_ids=options.native_ids,
-        views=options.prediction.views(),
-        batch=options.prediction.batch,
+        **options.prediction.arguments(),
     )
     print(f"{written['images']} images: masks and overlays of result {written['result']} are in {written['out']}")
     return 0

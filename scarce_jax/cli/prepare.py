@@ -1,4 +1,4 @@
-"""`scarce-jax prepare DATASET`: build a dataset as ArrayRecord files, without TensorFlow."""
+"""`scarce-jax prepare DATASET`: builds a dataset as ArrayRecord files, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Switch, parse
+from scarce_jax.cli.common import Folder, Switch, parse, shown
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -17,13 +17,13 @@ class Options:
 
     Attributes:
       dataset: scenes, scenes/coloured, camvid, cityscapes, voc, voc/animals, coco, coco/with_voc, folder/NAME for
-        images of your own (NAME is your choice), or MODULE:CLASS of a builder of your own.
-      source: folder that holds its files; `scenes` and `scenes/coloured` are drawn by a program and need none.
-      data_dir: where it is built; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      again: build it also where it is there; it is replaced when the new one is complete.
+        images of your own (NAME is your choice), or MODULE:CLASS for a builder of your own.
+      source: folder with the files of the dataset; a program draws scenes and scenes/coloured, which need none.
+      data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      again: build it again if it exists; the old one is replaced when the new one is complete.
     """
 
-    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET", help_behavior_hint="")]
+    dataset: Annotated[str, tyro.conf.Positional, shown("DATASET")]
     source: Folder = None
     data_dir: Folder = None
     again: Switch = False
@@ -38,5 +38,5 @@ def main(argv: Sequence[str]) -> int:
     print(prepare(options.dataset, options.data_dir, options.source, again=options.again))
     if prepared_before:
         again = prepare_command(options.dataset, options.data_dir, again=True)
-        print(f"\nIt was prepared before, and nothing was read now; to build it anew: {again}")
+        print(f"\nThe dataset was prepared before, so nothing was read; to build it again: {again}")
     return 0

@@ -1,4 +1,4 @@
-"""`scarce-jax report RUN...`: one HTML file about one or several runs."""
+"""`scarce-jax report RUN...`: writes one HTML file about one or several runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Name, Number, parse
+from scarce_jax.cli.common import Folder, Name, Number, parse, shown
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -18,18 +18,16 @@ class Options:
     """Flags of `report`.
 
     Attributes:
-      runs: run folders, finished or not; several are compared, and those that differ by their seed alone averaged.
-      out: the file; default RUN/report.html for one run, else report.html in the current folder.
-      images: how many images to show: the best, the worst and evenly between.
-      split: which split of the dataset to predict; default the one that the config measures on.
-      batch: images per device, to fit a smaller one; it changes no result. Default the config's.
+      runs: run folders, finished or not; several are compared, and those that differ only in their seed are averaged.
+      out: the file; default RUN/report.html for one run, and report.html in the current folder for several.
+      images: number of images to show: the best, the worst and others evenly between.
+      split: split of the dataset to predict; default the one that the config measures on.
+      batch: images per device, for less memory; it changes no result. Default the config's.
       data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
 
-    runs: Annotated[
-        tuple[pathlib.Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...", help_behavior_hint="")
-    ] = ()
-    out: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    runs: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional, shown("RUN...")] = ()
+    out: Annotated[pathlib.Path | None, shown("FILE")] = None
     images: Annotated[int, tyro.conf.arg(metavar="N")] = 12
     split: Name = None
     batch: Number = None
@@ -41,18 +39,11 @@ def main(argv: Sequence[str]) -> int:
     about = "Writes one HTML file with figures, curves, confusion matrix and pictures; it needs no network."
     options = parse(Options, argv, "report", about)
     if not options.runs:
-        print("scarce-jax report: no RUN given; name at least one run folder", file=sys.stderr)
+        print("scarce-jax report: no RUN given; give at least one run folder", file=sys.stderr)
         return 2
     from scarce_jax.report import report
 
-    written = report(
-        options.runs,
-        options.out,
-        images=options.images,
-        split=options.split,
-        batch=options.batch,
-        data_dir=options.data_dir,
-    )
+    written = report(**vars(options))
     for line in written["left_out"]:
         print(f"left out: {line}")
     runs = "1 run" if len(options.runs) == 1 else f"{len(options.runs)} runs"

@@ -1,4 +1,4 @@
-"""`scarce-jax sweep CONFIG --over FIELD=V1,V2`: one run per combination, a table and a curve of their results."""
+"""`scarce-jax sweep CONFIG --over FIELD=V1,V2`: one run per combination, with a table and a curve of the results."""
 
 from __future__ import annotations
 
@@ -11,28 +11,25 @@ from typing import Annotated, Any
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Switch, parse_with_config, print_json, table
+from scarce_jax.cli.common import Folder, Switch, parse_with_config, print_json, shown, table
 from scarce_jax.errors import InputError
 
 
 @dataclasses.dataclass(kw_only=True)
 class Options:
-    """Flags of `sweep` beside the config's fields.
+    """Flags of `sweep` besides the config's fields.
 
     Attributes:
-      over: a field and its values; given again, every combination is run. A+B=1+2,3+4 changes two fields together,
-        and paper.TABLE takes the rows of a table in the config's `paper`.
-      workdir: folder of the sweep, with one run folder a combination. The same command again goes on in it.
-      data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      over: a field and its values; with several --over, every combination is run. A+B=1+2,3+4 changes two fields
+        together, and paper.TABLE takes the rows of a table in the config's `paper`.
+      workdir: folder of the sweep, with one run folder per combination. The same command goes on in it.
+      data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       dry_run: only print the runs and their steps; needs no data and compiles nothing.
       json: end standard output with one JSON object.
     """
 
-    over: Annotated[
-        tyro.conf.UseAppendAction[tuple[str, ...]],
-        tyro.conf.arg(metavar="FIELD=V1,V2", help_behavior_hint=""),
-    ] = ()
-    workdir: Annotated[pathlib.Path, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
+    over: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], shown("FIELD=V1,V2")] = ()
+    workdir: Annotated[pathlib.Path, shown("DIR")]
     data_dir: Folder = None
     dry_run: Switch = False
     json: Switch = False
@@ -48,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     for argument in options.over:
         key, values = parse_axis(argument)
         if key in over:
-            raise InputError(f"--over {key}: stands there twice; give all its values in one")
+            raise InputError(f"--over {key}: given twice; give all values in one --over")
         over[key] = values
 
     from scarce_jax import mesh
@@ -71,20 +68,23 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse_axis(argument: str) -> tuple[str, list[Any] | None]:
-    """`FIELD=V1,V2` as a key of `over` of `sweep.sweep` and its values; a paper's table may stand without values.
+    """A key and its values for the argument `over` of `sweep.sweep`.
 
-    Values are written as in a config file (10, 0.5, True, None, [64, 96], 'a,b'), also true, false and none; what is
-    none of these is a text.
+    Values are written as in a config file (10, 0.5, True, None, [64, 96], 'a,b'); true, false and none are allowed too,
+    and any other value is a string.
+
+    Args:
+      argument: `FIELD=V1,V2`, or a table of the paper, which needs no values.
 
     Raises:
-      InputError: it is no such text.
+      InputError: `argument` has no values, or an empty one.
     """
     key, equals, listed = argument.partition("=")
     key = key.replace("-", "_")
-    if not equals and not key.startswith(PAPER):
-        raise InputError(f"--over {argument}: expected FIELD=V1,V2")
     if not equals:
-        return key, None
+        if key.startswith(PAPER):
+            return key, None
+        raise InputError(f"--over {argument}: expected FIELD=V1,V2")
     points = COMMA.split(listed)
     if not all(points):
         raise InputError(f"--over {argument}: a value is empty; expected FIELD=V1,V2")
@@ -93,7 +93,7 @@ def parse_axis(argument: str) -> tuple[str, list[Any] | None]:
     return key, [_value(point) for point in points]
 
 
-PAPER = "paper."
+PAPER = "paper."  # The constant of `sweep.paper`, without its slow imports.
 
 COMMA = re.compile(r""",(?=(?:[^'"]*['"][^'"]*['"])*[^'"]*$)(?![^\[]*\])""")
 """A comma outside quotes and brackets."""
@@ -148,7 +148,7 @@ def _cell(result: dict[str, Any], name: str) -> str | None:
 
 
 def _failures(results: dict[str, Any]) -> str:
-    """Names what failed, runs that failed for one reason together."""
+    """The runs that failed, grouped by their reason."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in results["failed"].items():
         by_reason.setdefault(reason, []).append(name)

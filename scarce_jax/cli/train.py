@@ -1,4 +1,4 @@
-"""`scarce-jax train CONFIG`: run a recipe, resuming by itself."""
+"""`scarce-jax train CONFIG`: runs a recipe, and resumes by itself."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import tyro
-
-from scarce_jax.cli.common import Folder, Number, Switch, parse_with_config, print_json, table
+from scarce_jax.cli.common import Folder, Number, Switch, cell, parse_with_config, print_json, shown, table
 from scarce_jax.errors import InputError
 
 
 @dataclasses.dataclass(kw_only=True)
 class Options:
-    """Flags of `train` beside the config's fields.
+    """Flags of `train` besides the config's fields.
 
     Attributes:
-      workdir: run folder; default runs/<config>-<8 hex of its values>. The same command again goes on in it.
-      data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      workdir: run folder; default runs/<config>-<8 hex of its values>. The same command goes on in it.
+      data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       dry_run: only print stages, nets, parameters and steps; needs no data and compiles nothing.
-      compile: with --dry-run, also compile every stage and print how much memory it takes on a device.
+      compile: with --dry-run, also compile every stage and print its memory on a device.
       json: end standard output with one JSON object.
-      redo: do this stage again, with all that read from it.
-      reuse: take over equal finished stages of another run folder.
-      coordinator: address of process 0 in a run of several hosts; under Slurm it is found without.
+      redo: do this stage again, and all stages that read from it.
+      reuse: copy equal finished stages from another run folder.
+      coordinator: address of process 0 in a run on several hosts; not needed under Slurm.
       processes: number of processes, with --coordinator.
       process: number of this process, from 0, with --coordinator.
     """
@@ -35,9 +33,9 @@ class Options:
     dry_run: Switch = False
     compile: Switch = False
     json: Switch = False
-    redo: Annotated[str | None, tyro.conf.arg(metavar="STAGE", help_behavior_hint="")] = None
-    reuse: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
-    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="")] = None
+    redo: Annotated[str | None, shown("STAGE")] = None
+    reuse: Annotated[pathlib.Path | None, shown("RUN")] = None
+    coordinator: Annotated[str | None, shown("HOST:PORT")] = None
     processes: Number = None
     process: Number = None
 
@@ -54,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     from scarce_jax.dry_run import dry_run
 
     if options.compile and not options.dry_run:
-        raise InputError("--compile: belongs to --dry-run, which is not given; leave it out to train")
+        raise InputError("--compile: needs --dry-run, which is missing; add it, or leave out --compile to train")
     if options.dry_run:
         plan = dry_run(config, options.data_dir, compile=options.compile)
         print_json(plan) if options.json else print(_describe(plan))
@@ -75,9 +73,10 @@ FIGURES = (
     {"miou": "mIoU", "mean_accuracy": "mean accuracy", "pixel_accuracy": "pixel accuracy"},
     {"map": "mAP", "mean_f1": "mean F1"},
 )
-"""Of results that are masks, and of image tags: key in the summary -> column."""
+"""Key in the summary -> column, for results that are masks and for those that are image tags."""
 
 WIDE = 120
+"""Characters of the longest line that is printed."""
 
 
 def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
@@ -87,24 +86,32 @@ def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
     results = summary["results"]
     groups = dict.fromkeys(key for measured in results.values() for key in measured if is_group_figure(key))
     for figures in FIGURES:
-        rows = []
         main, *others = figures
         columns = [main, *(groups if main == "miou" else ()), *others]
-        for name, measured in results.items():
-            if main not in measured:
-                continue
-            cited = paper.get(name)
-            cited = [cited if isinstance(cited, float) else None] if paper else []
-            rows.append([name, *(measured.get(key) for key in columns), measured["images"], *cited])
-        named = [figures.get(key) or key.replace("miou_", "mIoU ") for key in columns]
-        header = ["result", *named, "images", *([f"paper's {figures[main]}"] if paper else [])]
+        rows = [
+            [
+                name,
+                *(measured.get(key) for key in columns),
+                measured["images"],
+                *([_cited(paper, name)] if paper else []),
+            ]
+            for name, measured in results.items()
+            if main in measured
+        ]
+        headings = [figures.get(key) or key.replace("miou_", "mIoU ") for key in columns]
+        header = ["result", *headings, "images", *([f"paper's {figures[main]}"] if paper else [])]
         if rows:
             tables.append(f"\n{table(rows, header)}")
     return "\n".join(tables)
 
 
+def _cited(paper: dict[str, Any], name: str) -> float | None:
+    """The paper's figure for a result; None if there is none, or a table of figures."""
+    return paper[name] if isinstance(paper.get(name), float) else None
+
+
 def _tables(summary: dict[str, Any]) -> str:
-    """The recipe's own tables, as far as a terminal is wide enough; the report shows all."""
+    """The recipe's own tables; only the report shows those that are too wide for a terminal."""
     shown = ""
     for name, content in summary["tables"].items():
         text = table(content["rows"], content["columns"])
@@ -118,7 +125,7 @@ def _tables(summary: dict[str, Any]) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(entry)}" for key, entry in value.items())
-    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    return cell(value)
 
 
 def _describe(plan: dict[str, Any]) -> str:
@@ -126,19 +133,16 @@ def _describe(plan: dict[str, Any]) -> str:
     for stage in plan["stages"]:
         batch = ", ".join(str(b) for b in stage["batch"].values())
         reads = "; ".join(f"{r['dataset']}/{r['split']} {_ids(r['ids'])} at {_size(r['size'])}" for r in stage["reads"])
-        # A stage that only counts has no net.
+        # A stage that only counts pixels has no net.
         for role, net in (stage["nets"] or {None: None}).items():
             sizes = (net["parameters"], net["trainable"]) if net else (None, None)
             origin = (net["init_from"] or "drawn") if net else None
-            memory = [] if "backend" not in plan else [_mebibytes(stage["peak_bytes"])]
+            count = stage["peak_bytes"]
+            memory = [None if count is None else round(count / 2**20)] if "backend" in plan else []
             rows.append([stage["name"], stage["kind"], stage["steps"], batch, role, *sizes, *memory, origin, reads])
     memory = [f"MiB ({plan['backend']})"] if "backend" in plan else []
     header = ["stage", "kind", "steps", "batch", "net", "parameters", "trainable", *memory, "starts from", "reads"]
     return table(rows, header)
-
-
-def _mebibytes(count: int | None) -> int | None:
-    return None if count is None else round(count / 2**20)
 
 
 def _ids(ids: Any) -> str:

@@ -1,37 +1,41 @@
-"""The flags of `evaluate` and `predict` that say in which views images are predicted."""
+"""The flags of `evaluate` and `predict` that choose how images are predicted."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
-from scarce_jax.cli.common import Name, Number, Scales, Switch, Window
+from scarce_jax.cli.common import Name, Number, Switch, shown
 from scarce_jax.errors import InputError
 
 
 @dataclasses.dataclass(kw_only=True)
 class PredictionFlags:
-    """Flags that say how images are predicted.
+    """Flags that choose the views and the batch of a prediction.
 
     Attributes:
       flip: also predict the mirrored image, and average the probabilities.
       scales: predict at these factors of the result's size, and average.
       window: predict in windows of this size that slide over the image, and average where they overlap.
-      crf: refine by the image's colours with a dense CRF of these parameters; an unknown name lists them.
-      batch: images per device, to fit a smaller one; it changes no result. Default the config's.
+      crf: refine the result with a dense CRF with these parameters; an unknown name lists all.
+      batch: images per device, for less memory; it changes no result. Default the config's.
     """
 
     flip: Switch = False
-    scales: Scales = None
-    window: Window = None
+    scales: Annotated[str | None, shown("S1,S2,...")] = None
+    window: Annotated[str | None, shown("H,W")] = None
     crf: Name = None
     batch: Number = None
 
-    def views(self) -> Any:
-        """The `Views` that the flags ask for, None where there are none of them.
+    def arguments(self) -> dict[str, Any]:
+        """The arguments `views` and `batch` of `runs.evaluate` and `runs.predict`."""
+        return {"views": self._views(), "batch": self.batch}
+
+    def _views(self) -> Any:
+        """The `Views` of the flags, or None without any.
 
         Raises:
-          InputError: a flag holds something else than numbers with commas between them, or names no parameters.
+          InputError: --scales or --window is not numbers with commas between them, or --crf is unknown.
         """
         if not self.flip and self.scales is None and self.window is None and self.crf is None:
             return None

@@ -118,15 +118,8 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         file, found = self.examples[0]
-        return {
-            "kind": self.kind,
-            "file": file,
-            "found": found,
-            "expected": self.expected,
-            "advice": self.advice,
-            "count": self.count,
-            "files": [file for file, _ in self.examples],
-        }
+        texts = {"kind": self.kind, "file": file, "found": found, "expected": self.expected, "advice": self.advice}
+        return {**texts, "count": self.count, "files": [file for file, _ in self.examples]}
 
     def __str__(self) -> str:
         file, found = self.examples[0]

@@ -25,32 +25,32 @@ def report(
     split: str | None = None,
     batch: int | None = None,
 ) -> dict[str, Any]:
-    """Writes what runs did, finished or not, into one HTML file that needs no network.
+    """Writes one HTML file about runs, finished or not; it needs no network.
 
-    The main result of each run is predicted once for every image of the split, for the confusion matrix and to choose
-    the images that are shown. Masks that its stages inferred of training images, and that results measure, are shown
-    too. Where that cannot be done the file does without, and says why.
+    The main result of each run is predicted for every image of the split, for the confusion matrix and to choose the
+    images to show. Masks that stages inferred for training images are shown too, if a result measures them. What cannot
+    be computed is left out, and the file says why.
 
     Args:
       runs: run folders.
-      out: the file; default RUN/report.html for one run, else report.html in the current folder.
-      images: how many images to show of each split, the best, the worst and evenly between.
-      data_dir: where datasets are prepared; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      out: the file; default RUN/report.html for one run, and report.html in the current folder for several.
+      images: number of images to show for each split: the best, the worst and others evenly between.
+      data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       split: default the split that each run's config measures on.
       batch: images per device, which changes no result; default each config's.
 
     Returns:
-      {"report": path, "bytes": size of the file, "images": shown, "left_out": [what is not in it and why]}.
+      {"report": path, "bytes": size of the file, "images": number shown, "left_out": [what is left out, and why]}.
 
     Raises:
-      InputError: no such run, one given twice, a damaged file of a run, or a place that cannot be written.
+      InputError: a run does not exist, is given twice or has a damaged file, or `out` is not a file in a folder that
+        exists.
     """
     folders = [pathlib.Path(run) for run in runs]
     _check(folders, images)
     described = [read_run(folder) for folder in folders]
-    path = (
-        pathlib.Path(out) if out is not None else (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
-    )
+    default = (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
+    path = default if out is None else pathlib.Path(out)
     if path.is_dir() or not path.parent.is_dir():
         fault = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise InputError(f"--out {path}: {fault}; expected the name of an HTML file in a folder that exists")
@@ -64,14 +64,14 @@ def report(
             )
         except InputError as error:
             run["measured"] = None
-            left_out.append(f"{run['name']}: no confusion matrix and no images, because of this: {error}")
+            left_out.append(f"{run['name']}: confusion matrix and images are left out; {error}")
         try:
             show_inferred(folder, number, galleries, images=images, data_dir=data_dir)
         except InputError as error:
-            left_out.append(f"{run['name']}: no inferred masks of training images, because of this: {error}")
+            left_out.append(f"{run['name']}: inferred masks of training images are left out; {error}")
         unfinished = [stage["name"] for stage in run["stages"] if not stage["done"]]
         if unfinished:
-            left_out.append(f"{run['name']}: not finished ({', '.join(unfinished)}); the report says what is done")
+            left_out.append(f"{run['name']}: these stages are not finished: {', '.join(unfinished)}")
     shown = [gallery.content() for gallery in galleries if images]
     content = {"runs": described, **compare(described), "galleries": shown, "left_out": left_out}
     size = write_page(path, content)
@@ -85,11 +85,11 @@ def report(
 
 def _check(folders: Sequence[pathlib.Path], images: int) -> None:
     if not folders:
-        raise InputError("report: no run given; name at least one run folder")
+        raise InputError("report: no run given; give at least one run folder")
     if images < 0:
         raise InputError(f"--images {images}: expected 0 or more")
     seen: dict[pathlib.Path, pathlib.Path] = {}
     for folder in folders:
         if folder.resolve() in seen:
-            raise InputError(f"{seen[folder.resolve()]} and {folder}: are the same run; name it once")
+            raise InputError(f"{seen[folder.resolve()]} and {folder}: are the same run; give it once")
         seen[folder.resolve()] = folder

@@ -1,4 +1,4 @@
-"""Runs beside each other: grouped by their settings without the seed, with mean and spread over the seeds."""
+"""Compares runs: groups them by their settings without the seed, with mean and spread over the seeds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from scarce_jax.sweep.table import spread
 
 
 def compare(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Groups of equal settings but for the seed, and what differs between the groups.
+    """Groups runs that differ only in their seed, and lists the settings that differ between the groups.
 
     Args:
-      runs: as `files.read_run` gives them.
+      runs: the values of `files.read_run`.
 
     Returns:
-      "groups": [{"name", "runs": numbers of the runs, "seeds", "results": {result: {metric: [mean, spread, count]}},
-      "paper"}], where the spread is half the range, and "differences": {setting: [its value in each group]}.
+      "groups": [{"name", "runs": indices in `runs`, "seeds", "results": {result: {figure: [mean, spread, count]}},
+      "paper"}], where the spread is half the range; and "differences": {setting: [its value in each group]}.
     """
     members: dict[str, list[int]] = {}
     for number, run in enumerate(runs):
@@ -48,13 +48,13 @@ def compare(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _deciding(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a result, without the seed."""
+    """The settings that affect a result, without the seed."""
     left_out = {"seed", *WITHOUT_EFFECT}
     return {key: value for key, value in run["settings"].items() if key.split(".")[0] not in left_out}
 
 
 def _over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Result -> figure, also "per_class.NAME" -> [mean, half the range, how many runs have it]."""
+    """Result -> figure, or "per_class.CLASS" -> [mean, half the range, number of runs that have it]."""
     values: dict[str, dict[str, list[float]]] = {}
     for run in results:
         for name, figures in run.items():

@@ -1,4 +1,4 @@
-"""What the files of a run folder say, as JSON values; nothing here computes on a device."""
+"""Reads the files of a run folder as JSON values, without computing anything on a device."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from scarce_jax.training.folder import read_json
 from scarce_jax.training.log import complete_lines
 
 POINTS = 600
-"""Points of a curve; of a longer one every k-th is kept, so that long runs do not make the page heavy."""
+"""Most points of a curve; longer curves are thinned, so that long runs do not make the page large."""
 
 TIMING = ("images_per_second", "data_wait")
 
 
 def read_run(folder: pathlib.Path) -> dict[str, Any]:
-    """All that a run, finished or not, has left about itself.
+    """Everything that the page shows about a run, finished or not, except predictions.
 
     Raises:
-      InputError: not a run folder, or a file in it is damaged.
+      InputError: the folder is no run folder, or a file in it is damaged.
     """
     facts = read_facts(folder)
     finished = folder / "summary.json"
@@ -60,7 +60,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _config_name(command: Sequence[str], folder: pathlib.Path) -> str:
-    """The stem of the config file that the command names; a run that a script made has its folder's name."""
+    """The stem of the config file in the command; the folder's name for a run that a script started."""
     after = command[command.index("train") + 1 :] if "train" in command else ()
     return next((pathlib.PurePath(word).stem for word in after if word.endswith(".py")), folder.name)
 
@@ -68,7 +68,7 @@ def _config_name(command: Sequence[str], folder: pathlib.Path) -> str:
 def _stages(
     folder: pathlib.Path, facts: Mapping[str, Any], summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Every stage that is known of, with its timing; of an unfinished one how far it came."""
+    """Every stage with its timing, and the last logged step of an unfinished one."""
     begun = sorted(folder.glob("*/stage.json"), key=lambda path: path.stat().st_mtime)
     known = [stage["name"] for stage in summary.get("stages", ())]
     names = list(dict.fromkeys([*known, *(path.parent.name for path in begun), *facts["steps"]]))
@@ -77,16 +77,16 @@ def _stages(
         path = folder / name / "DONE"
         done = read_json(path) if path.exists() else None
         logged = [line for line in lines if line["stage"] == name and line["kind"] == "train"]
-        # The first interval holds the compilation, so its rate says nothing about the rest.
-        timing = {key: [line[key] for line in logged[1:] if line.get(key) is not None] for key in TIMING}
+        # The first interval includes the compilation, so its rate is not representative.
+        rates, waits = ([line[key] for line in logged[1:] if line.get(key) is not None] for key in TIMING)
         stage = {
             "name": name,
             "done": done is not None,
             "kind": "train" if name in facts["steps"] else "infer",
             "steps": facts["steps"].get(name),
             "at": logged[-1]["step"] if logged else 0,
-            "images_per_second": _statistic(statistics.median, timing["images_per_second"]),
-            "data_wait": _statistic(statistics.fmean, timing["data_wait"]),
+            "images_per_second": statistics.median(rates) if rates else None,
+            "data_wait": statistics.fmean(waits) if waits else None,
         }
         for key in ("seconds", "compile_seconds", "examples", "kept_step", "read"):
             stage[key] = done.get(key) if done else None
@@ -94,12 +94,8 @@ def _stages(
     return stages
 
 
-def _statistic(function: Any, values: Sequence[float]) -> float | None:
-    return function(values) if values else None
-
-
 def _curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[list[float | None]]]]:
-    """Stage -> quantity -> [steps, values]; quantities of measurements begin with "eval ", as in "eval val miou"."""
+    """Stage -> quantity -> [steps, values]; quantities of measurements start with "eval ", as in "eval val miou"."""
     points: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for line in lines:
         prefix = "" if line["kind"] == "train" else f"{line['kind']} {line.get('eval', '')} "
@@ -113,7 +109,7 @@ def _curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[list
 
 
 def _thinned(curve: Sequence[tuple[int, float]]) -> list[list[float]]:
-    """At most about `POINTS` of the points, evenly taken, the last one among them; values to 6 figures."""
+    """At most `POINTS` of the points, evenly spaced and with the last one; values to 6 digits."""
     stride = -(-len(curve) // POINTS)
     points = curve[(len(curve) - 1) % stride :: stride]
     return [[step for step, _ in points], [float(f"{value:.6g}") for _, value in points]]

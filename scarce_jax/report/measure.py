@@ -1,6 +1,6 @@
 """The main result of a run on every image of a split: its confusion matrix, and pictures of some images.
 
-Masks that a stage inferred of training images, and that a result measures (`Eval.inferred`), are shown as well.
+Masks that a stage inferred for training images are shown too, if a result measures them (`Eval.inferred`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import io
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -31,10 +31,10 @@ from scarce_jax.runs import load, open_result, open_run
 from scarce_jax.training.session import Session
 
 LONGEST = 640
-"""Pixels of the longer side of a picture in the page, so that twelve images stay within a few MB."""
+"""Pixels of the longer side of a picture, so that twelve pictures take a few MB."""
 
 MAP_SIDE = 160
-"""The same of a map, which is smooth."""
+"""Pixels of the longer side of a map, which is smooth."""
 
 _HEAT = np.stack([np.full(256, 255), np.arange(256), np.zeros(256, int)], -1).astype(np.uint8)
 _OPACITY = (np.arange(256) * 0.85).astype(np.uint8).tobytes()
@@ -44,14 +44,15 @@ _count = jax.jit(confusion, static_argnums=2)
 
 @dataclasses.dataclass
 class Gallery:
-    """Images of one split, shown for every run that was measured on it.
+    """Images of one split, with the masks of every run that is measured on it.
 
-    The first such run decides which: its best, its worst, and evenly between by mIoU of the single image.
+    The first of these runs decides which images: its best, its worst, and others evenly between by the mIoU of a single
+    image.
 
     Attributes:
-      key: dataset, split, class names, colours and image ids; runs share a gallery where these are equal.
+      key: dataset, split, class names, colours and image ids; runs with equal keys share a gallery.
       chosen: row numbers of the images, best first.
-      pictures: for each of them its id, image and layers, as the page takes them.
+      pictures: id, image and layers of each, in the format of the page.
       runs: numbers of the runs.
     """
 
@@ -61,7 +62,7 @@ class Gallery:
     runs: list[int] = dataclasses.field(default_factory=list)
 
     def picture(self, k: int) -> dict[str, Any]:
-        """That of row k, one of those chosen."""
+        """The picture of row k, which must be in `chosen`."""
         return self.pictures[self.chosen.index(k)]
 
     def show(self, run: int, result: str, k: int, labels: np.ndarray, miou: float | None) -> None:
@@ -72,7 +73,7 @@ class Gallery:
         self.picture(k)["layers"].append({**layer, "run": run, "result": result, "miou": miou})
 
     def content(self) -> dict[str, Any]:
-        """As the page takes it."""
+        """The gallery in the format of the page."""
         dataset, split, classes, palette, _ = self.key
         return {
             "dataset": dataset,
@@ -94,20 +95,20 @@ def measure(
     split: str | None,
     batch: int | None,
 ) -> dict[str, Any]:
-    """Predicts the run's main result over the split, and adds its pictures to the gallery of that split.
+    """Predicts the main result of a run over a split, and adds its pictures to the gallery of that split.
 
     Args:
-      number: the run's number in the page.
-      galleries: those of earlier runs; a new one is appended where none fits.
-      images: how many images a new gallery shows.
+      number: number of the run in the page.
+      galleries: galleries of earlier runs; a new one is appended if none has the same images.
+      images: number of images in a new gallery.
       batch: images per device; None for the config's.
 
     Returns:
-      {"result", "split", "images", and what `evaluation.confusion.summarise` gives}: at native size.
+      {"result", "split", "images"} and the figures of `data.figures.summarise` at native size.
 
     Raises:
-      InputError: the main result is not there yet, the dataset is not prepared, a checkpoint is damaged, or a device's
-        memory does not hold a batch.
+      InputError: the main result is not finished, the dataset is not prepared, a checkpoint is damaged, or a batch does
+        not fit in the memory of a device.
     """
     session, name, evaluation = open_result(run_dir, split=split, data_dir=data_dir, batch=batch)
     rows, maps = session.inputs.open(evaluation.source), {}
@@ -120,10 +121,8 @@ def measure(
         resumes=False,
     )
     with advice:
-        counts = np.zeros((len(rows), len(session.classes), len(session.classes) + 1), np.int64)
-        for k, truth, labels in _predictions(predictor, rows, range(len(rows))):
-            counts[k] = _confusion(labels, truth, len(session.classes))
-        mious = _mious(counts, session)
+        pairs = ((labels, truth) for _, truth, labels in _predictions(predictor, rows, range(len(rows))))
+        total, mious = _score(pairs, session)
         gallery = _gallery(galleries, evaluation, rows, mious, session.classes, predictor.palette, images)
         predictions = {k: labels for k, _, labels in _predictions(predictor, rows, gallery.chosen)}
         if evaluation.maps is not None:
@@ -140,20 +139,27 @@ def measure(
             if values[..., label].any():
                 drawn = _map_layer(values[..., label], label, (picture["height"], picture["width"]))
                 picture["layers"].append({**drawn, "run": number, "result": name})
-    figures = summarise(counts.sum(axis=0), session.classes)
+    figures = summarise(total, session.classes)
     return {"result": name, "split": evaluation.source.split, "images": len(rows), **figures}
 
 
-def _confusion(labels: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
-    """[K, K + 1] of masks uint8 [H, W], on a canvas so that images of many sizes compile few programs."""
-    canvas = native_canvas(*truth.shape)
-    return np.asarray(_count(place(labels, canvas), place(truth, canvas), classes))
+def _score(pairs: Iterable[tuple[np.ndarray, np.ndarray]], session: Session) -> tuple[np.ndarray, list[float | None]]:
+    """The confusion matrix [K, K + 1] of (labels, truth), both uint8 [H, W], and the mIoU of every image."""
+    classes = len(session.classes)
+    total, mious = np.zeros((classes, classes + 1), np.int64), []
+    for labels, truth in pairs:
+        # On canvases, images of many sizes compile few programs.
+        canvas = native_canvas(*truth.shape)
+        counts = np.asarray(_count(place(labels, canvas), place(truth, canvas), classes), np.int64)
+        mious.append(summarise(counts, session.classes)["miou"])
+        total += counts
+    return total, mious
 
 
 def show_inferred(
     run_dir: pathlib.Path, number: int, galleries: list[Gallery], *, images: int, data_dir: str | os.PathLike | None
 ) -> None:
-    """Adds the masks of training images that finished stages inferred and results measure, such as label maps.
+    """Adds masks of training images that finished stages inferred and results measure, such as label maps.
 
     Args:
       number, galleries, images: as for `measure`.
@@ -165,27 +171,18 @@ def show_inferred(
     for name, evaluation in session.recipe.results.items():
         if not images or evaluation.inferred is None or not (run_dir / evaluation.inferred.stage / "DONE").exists():
             continue
-        rows, field = (
-            session.inputs.open(evaluation.source, evaluation.hidden_truth),
-            session.inputs.field(evaluation.inferred),
-        )
-        counts = np.zeros((len(rows), len(session.classes), len(session.classes) + 1), np.int64)
-        for k in range(len(rows)):
-            counts[k] = _confusion(*_native(rows, field, k), len(session.classes))
-        mious = _mious(counts, session)
+        rows = session.inputs.open(evaluation.source, evaluation.hidden_truth)
+        field = session.inputs.field(evaluation.inferred)
+        _, mious = _score((_native(rows, field, k) for k in range(len(rows))), session)
         gallery = _gallery(galleries, evaluation, rows, mious, info.classes, info.palette, images)
         for k in gallery.chosen:
             gallery.show(number, name, k, _native(rows, field, k)[0], mious[k])
 
 
 def _native(rows: Rows, field: RecordField, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The inferred mask of a row at its image's size, and the true one."""
+    """The inferred and the true mask of a row, both at the size of the image."""
     example = rows.example(k)
     return resize_label(field.get(example), example["label"].shape), example["label"]
-
-
-def _mious(counts: np.ndarray, session: Session) -> list[float | None]:
-    return [summarise(count, session.classes)["miou"] for count in counts]
 
 
 def _gallery(
@@ -197,7 +194,7 @@ def _gallery(
     palette: tuple[tuple[int, int, int], ...],
     images: int,
 ) -> Gallery:
-    """The gallery of these images, a new one if there is none yet."""
+    """The gallery of the images of `rows`; a new one if there is none."""
     key = (evaluation.source.dataset, evaluation.source.split, classes, palette, rows.ids)
     gallery = next((gallery for gallery in galleries if gallery.key == key), None)
     if gallery is None:
@@ -208,7 +205,7 @@ def _gallery(
 
 
 def choose(mious: Sequence[float | None], images: int) -> list[int]:
-    """The best, the worst, and images evenly between by rank; best first, images without a figure left out."""
+    """Indices of the best, the worst and others evenly between by rank, best first; skips images without an mIoU."""
     ranked = sorted((k for k, miou in enumerate(mious) if miou is not None), key=lambda k: -mious[k])
     if images >= len(ranked):
         return ranked
@@ -218,7 +215,7 @@ def choose(mious: Sequence[float | None], images: int) -> list[int]:
 def _predictions(
     predictor: Predictor, rows: Rows, chosen: Sequence[int]
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(row number, truth, predicted labels) of these rows, masks uint8 [H, W] at native size; each is decoded once."""
+    """(row number, true mask, predicted mask) of the `chosen` rows, both uint8 [H, W] at native size."""
 
     def load(position: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         example = rows.example(chosen[position])
@@ -229,7 +226,7 @@ def _predictions(
 
 
 def _maps(session: Session, evaluation: Eval, rows: Rows, chosen: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """(row number, the result's maps float [h, w, K]) of these rows."""
+    """(row number, maps float32 [h, w, K] of the result) for the `chosen` rows."""
     nets, consts = session.nets(evaluation), session.consts(evaluation)
 
     @jax.jit
@@ -244,7 +241,7 @@ def _maps(session: Session, evaluation: Eval, rows: Rows, chosen: Sequence[int])
 
 
 def _picture(rows: Rows, k: int, mious: Sequence[float | None], palette: Sequence) -> dict[str, Any]:
-    """An image of the split with its truth, before any prediction."""
+    """An image of the split with its true mask, in the format of the page."""
     example = rows.example(k)
     image = resize_image(example["image"], _shown_size(*example["image"].shape[:2]))
     known = [miou for miou in mious if miou is not None]
@@ -260,7 +257,7 @@ def _picture(rows: Rows, k: int, mious: Sequence[float | None], palette: Sequenc
 
 
 def _layer(kind: str, mask: np.ndarray, palette: Sequence) -> dict[str, Any]:
-    """A mask in its classes' colours, transparent where it has no class, and which classes it has."""
+    """A mask in the colours of its classes, transparent where void, with the list of its classes."""
     shown = resize_label(mask, _shown_size(*mask.shape))
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
@@ -271,7 +268,7 @@ def _layer(kind: str, mask: np.ndarray, palette: Sequence) -> dict[str, Any]:
 
 
 def _map_layer(values: np.ndarray, label: int, size: tuple[int, int]) -> dict[str, Any]:
-    """Values float [h, w] of 0 to 1 as a picture of these proportions: red to yellow, and opaque as they are high."""
+    """Values float [h, w] in 0..1 as a picture with the proportions of `size`: red to yellow, high values opaque."""
     scale = min(1.0, MAP_SIDE / max(size))
     height, width = (max(1, round(side * scale)) for side in size)
     grown = Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""The HTML file: the template with styles, script and data in it."""
+"""The HTML file: the template filled with styles, scripts and data."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 from scarce_jax.data.files import write_atomically
 
 SCRIPTS = ("elements.js", "charts.js", "gallery.js", "report.js")
-"""In the order in which they need each other."""
+"""In the order of their dependencies."""
 
 
 def write_page(path: pathlib.Path, content: Mapping[str, Any]) -> int:
-    """Writes the file, whole or not at all, and gives its size in bytes."""
+    """Writes the file atomically, and returns its size in bytes."""
     text = page(content)
     with write_atomically(path) as aside:
         aside.write_text(text, encoding="utf-8")
@@ -27,10 +27,10 @@ def write_page(path: pathlib.Path, content: Mapping[str, Any]) -> int:
 
 
 def page(content: Mapping[str, Any]) -> str:
-    """The page's text.
+    """The text of the page.
 
     Args:
-      content: what `report.js` reads: "runs", "groups", "differences", "galleries", "left_out".
+      content: the values that `report.js` reads: "runs", "groups", "differences", "galleries" and "left_out".
     """
     files = importlib.resources.files(__package__)
     names = ", ".join(run["name"] for run in content["runs"])
@@ -41,12 +41,12 @@ def page(content: Mapping[str, Any]) -> str:
         "data": _embedded(content),
     }
     template = (files / "template.html").read_text(encoding="utf-8")
-    # One pass, so that nothing in the data is taken for a place of the template.
+    # A single pass, so that data that looks like a placeholder is not replaced.
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
 
 
 def _embedded(value: Any) -> str:
-    """JSON that no HTML parser can mistake for the end of its script element; numbers that JSON lacks are null."""
+    """JSON that cannot end its script element for an HTML parser; NaN and infinity become null."""
     text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -1,4 +1,4 @@
-"""One run per combination of some fields' values, and the table and plot of their results."""
+"""Runs a config for every combination of some fields' values, with a table and a plot of the results."""
 
 from __future__ import annotations
 
@@ -35,25 +35,26 @@ def sweep(
 ) -> dict[str, Any]:
     """Runs a config once for every combination of values, and tabulates the results.
 
-    Every combination is a run folder of its own in `workdir`, and takes over equal finished stages of all others
-    there. The same call again goes on where an earlier one stopped: what is done is skipped, what failed is tried
-    again. A run that fails with an InputError does not keep the others from being done. After every run
-    `workdir/table.json` is written, at the end `workdir/curve.png`.
+    Every combination has a run folder in `workdir`, and reuses equal finished stages of the other runs. The same call
+    continues a sweep that stopped: it skips finished runs, and tries failed ones again. If a run fails with an
+    InputError, the other runs are done nevertheless. `workdir/table.json` is written after every run, and
+    `workdir/curve.png` at the end.
 
     Args:
       config: a method's Config.
-      over: what is swept, and its values. `{"budget.fine": [10, 25], "seed": [0, 1]}` is the product of two axes;
+      over: the swept fields and their values. `{"budget.fine": [10, 25], "seed": [0, 1]}` is the product of two axes;
         `{"budget.fine+detailer.steps": [(10, 1000), (500, 9000)]}` changes two fields together; `{"paper.table_1":
-        None}` takes every row of that table of `config.paper`, and `[10, 25]` those that begin so (`sweep.paper`). Runs
-        that differ in the axis with `seed` alone are repeats, whose mean and spread the table has.
+        None}` takes every row of that table of `config.paper`, and `[10, 25]` the rows whose first value is 10 or 25
+        (`sweep.paper`). Runs that differ only in the axis with `seed` are repeats: one row of the table, with mean and
+        spread.
       workdir: the folder of the sweep.
       data_dir, mesh: as in `train`.
 
     Returns:
-      The content of table.json, see `sweep.table.make_table`; "failed" names the runs that failed, and why.
+      The content of table.json, see `sweep.table.make_table`; "failed" maps each failed run to the reason.
 
     Raises:
-      InputError: before anything starts: an axis or a combination is wrong, or a dataset is not prepared.
+      InputError: before anything starts, if an axis or a combination is wrong, or a dataset is not prepared.
       scarce_jax.errors.Interrupted: SIGTERM or Ctrl-C, after the checkpoint was saved.
     """
     workdir = pathlib.Path(workdir)
@@ -65,7 +66,7 @@ def sweep(
     summaries: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}
     table = {}
-    # What is done comes first, so that the table lacks none of it for long.
+    # Finished runs come first, so that the table soon has all of them again.
     order = sorted(runs, key=lambda run: not (workdir / run.name / "summary.json").exists())
     for number, run in enumerate(order, start=1):
         log.info("run %d of %d: %s", number, len(order), run.name)
@@ -73,12 +74,12 @@ def sweep(
             others = [p.parent for p in sorted(workdir.glob("*/config.json")) if p.parent.name != run.name]
             summaries[run.name] = train(run.config, workdir / run.name, data_dir=data_dir, reuse=others, mesh=mesh)
         except InputError as error:
-            # Several processes may not all have failed; going on, they would wait for each other.
+            # Perhaps not all processes failed; if some went on, they would wait for each other forever.
             if jax.process_count() > 1:
                 raise
             failed[run.name] = str(error)
             log.error("%s failed: %s", run.name, error)
-        # A Session and its caches are a cycle that holds the run's arrays and programs until they are collected.
+        # A Session and its caches form a reference cycle, which keeps the run's arrays and programs until collection.
         gc.collect()
         table = make_table(config, axes, runs, summaries, failed)
         if mesh_lib.is_primary():
@@ -91,7 +92,11 @@ def sweep(
 def plan(
     config: Any, over: Mapping[str, Sequence[Any] | None], data_dir: str | os.PathLike | None = None
 ) -> tuple[list[Axis], list[Combination], list[dict[str, Any]]]:
-    """The axes and runs of a sweep and each run's `dry_run`, without data; raises InputError as `sweep` does."""
+    """The axes and runs of a sweep, and the `dry_run` of each run, without data.
+
+    Raises:
+      InputError: an axis or a combination is wrong.
+    """
     axes, runs = combine(config, over)
     described = []
     for run in runs:

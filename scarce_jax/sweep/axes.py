@@ -1,4 +1,4 @@
-"""What a sweep runs: its axes, and one config per combination of their values."""
+"""The axes of a sweep, and one config per combination of their values."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from scarce_jax.errors import InputError, nearest
 from scarce_jax.sweep.paper import PAPER, settings, tables
 
 SEED = "seed"
-"""Combinations that differ in the axis with this field alone are repeats of one another: one row of the table."""
+"""Combinations that differ only in the axis with this field are repeats: one row of the table."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """Settings that change together.
+    """Config fields that change together.
 
     Attributes:
-      fields: config fields, by dotted path.
+      fields: dotted paths.
       values: one tuple per point of the axis, in the order of the fields.
     """
 
@@ -40,8 +40,8 @@ class Combination:
     """One run of a sweep.
 
     Attributes:
-      name: of its run folder, `<field>=<value>,<field>=<value>`.
-      row: field -> value of every axis that is no repeat.
+      name: name of its run folder, `<field>=<value>,<field>=<value>`.
+      row: field -> value, without the axis of repeats.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Combination:
 
 
 def combine(config: Any, over: Mapping[str, Sequence[Any] | None]) -> tuple[list[Axis], list[Combination]]:
-    """The axes that `over` names, and the product of their values; see `sweep` for `over`.
+    """The axes of `over` (see `sweep`), and the product of their values.
 
     Raises:
-      InputError: an unknown field, or one that is named twice or changes no result; no values, or equal ones; values
-        that do not fit their field or, together, no config.
+      InputError: a field is unknown, swept twice or changes no result; an axis has no values or equal ones; or a value
+        or a combination is not valid in the config.
     """
     if not over:
         raise InputError("sweep: no field to sweep; give at least one --over FIELD=V1,V2")
@@ -62,7 +62,7 @@ def combine(config: Any, over: Mapping[str, Sequence[Any] | None]) -> tuple[list
     fields = [field for axis in axes for field in axis.fields]
     twice = sorted({field for field in fields if fields.count(field) > 1})
     if twice:
-        raise InputError(f"sweep: {', '.join(twice)} is swept twice; name it in one --over alone")
+        raise InputError(f"sweep: {', '.join(twice)} is swept twice; give it in one --over only")
     repeated = {field for axis in axes if axis.repeats for field in axis.fields}
     combinations = []
     for point in itertools.product(*(axis.values for axis in axes)):
@@ -91,7 +91,7 @@ def _axis(config: Any, key: str, values: Sequence[Any] | None) -> Axis:
         if field not in known:
             raise InputError(f"sweep: the config has no field {field!r} with a value of its own{nearest(field, known)}")
         if field.startswith("runtime."):
-            raise InputError(f"sweep: {field} changes no result; give it once, as --{field}")
+            raise InputError(f"sweep: {field} changes no result; give it a single value with --{field}")
     for point in points:
         if len(point) != len(fields):
             raise InputError(f"sweep: {key} needs {len(fields)} values joined by +, found {len(point)} in {point}")
@@ -100,18 +100,17 @@ def _axis(config: Any, key: str, values: Sequence[Any] | None) -> Axis:
     shown = ["+".join(text(value) for value in point) for point in points]
     twice = sorted({value for value in shown if shown.count(value) > 1})
     if twice:
-        raise InputError(f"sweep: {key} has the value {twice[0]} twice")
+        raise InputError(f"sweep: {key} has the value {twice[0]} twice; give each value once")
     return Axis(fields, tuple(points))
 
 
 def _paper_rows(config: Any, key: str, firsts: Sequence[Any] | None) -> tuple[tuple[str, ...], list[tuple]]:
-    """The fields that a table of the paper sets, and their values by row: all rows, or those that begin so."""
+    """The fields that a table of the paper sets, and their values in each row; all rows for `firsts` None."""
     known = tables(config)
     name = key.removeprefix(PAPER)
     if name not in known:
-        raise InputError(
-            f"sweep: the config has no table {key}; it has {', '.join(PAPER + t for t in known) or 'none'}"
-        )
+        listed = ", ".join(PAPER + table for table in known) or "none"
+        raise InputError(f"sweep: the config has no table {key}; it has {listed}")
     columns = settings(config, known[name])
     if not columns:
         raise InputError(f"sweep: no column of {key} is a field of the config ({', '.join(known[name])})")
@@ -134,7 +133,7 @@ def _put(values: Any, field: str, value: Any) -> None:
 
 
 def text(value: Any) -> str:
-    """A value as folders, tables and plots show it."""
+    """A value as shown in folder names, tables and plots."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
@@ -143,7 +142,7 @@ def text(value: Any) -> str:
 
 
 def _folder(named: Iterable[tuple[str, Any]]) -> str:
-    """A folder name that every file system takes; what had to be changed or cut for it carries a hash."""
+    """A folder name for any file system; a value that had to be changed or shortened ends in a hash."""
     name = ",".join(f"{label}={_legible(text(value))}" for label, value in named)
     return name if len(name.encode()) <= 200 else f"{name[:150]}-{_hash(name)}"
 

@@ -1,8 +1,8 @@
-"""The figures of a paper that a config states, and for which settings they hold.
+"""The figures of a paper in `config.paper`, and the settings that they hold for.
 
-`config.paper` maps a result to its mIoU under the settings of the config's file, and a table's name to its columns. A
-column whose name is a field of the config, or several joined by "+", holds settings; every other one holds the mIoU of
-the result of its name.
+`config.paper` maps a result to its mIoU with the settings of the config file, and the name of a table to its columns. A
+column whose name is a field of the config, or several fields joined by "+", holds settings. Every other column holds
+the mIoU of the result with its name.
 """
 
 from __future__ import annotations
@@ -15,42 +15,46 @@ from scarce_jax.config_files import WITHOUT_EFFECT, leaves, to_json
 from scarce_jax.errors import InputError
 
 PAPER = "paper."
-"""What a key of a sweep's `over` begins with that names a table of `config.paper`."""
+"""Prefix of the keys of a sweep's `over` that are tables of `config.paper`."""
 
 SEEDS = ("seed", "budget.seed")
-"""Fields that change no setting: another seed is a repeat."""
+"""Fields that are no settings of the paper: another seed is a repeat."""
 
 
 def tables(config: Any) -> dict[str, dict[str, list]]:
-    """The tables of a config's `paper`: name -> column -> its entries, one per row.
+    """The tables of a config's `paper`: name -> column -> entries, one per row.
 
     Raises:
-      InputError: a table has columns of unequal length.
+      InputError: the columns of a table differ in length.
     """
     named = {name: table for name, table in to_json(config)["paper"].items() if isinstance(table, dict)}
     for name, table in named.items():
         lengths = {column: len(entries) for column, entries in table.items()}
         if len(set(lengths.values())) != 1:
-            raise InputError(f"config field paper.{name}: its columns have {lengths} entries; expected equally many")
+            raise InputError(f"config field paper.{name}: its columns have {lengths} entries; make them equally long")
     return named
 
 
 def settings(config: Any, table: Mapping[str, list]) -> dict[str, tuple[str, ...]]:
-    """The columns of a table that are settings: column -> the config fields that it sets."""
+    """The columns of a table that hold settings: column -> the config fields that it sets."""
     known = leaves(to_json(config))
     columns = {column: tuple(column.split("+")) for column in table}
     return {column: fields for column, fields in columns.items() if set(fields) <= known.keys()}
 
 
 def changed_settings(config: Any, original: Any) -> set[str]:
-    """The fields in which two configs differ, apart from seeds and what changes no result."""
+    """The fields in which two configs differ, without seeds and fields that change no result."""
     here, there = leaves(to_json(config)), leaves(to_json(original))
     fields = {field for field in {*here, *there} if field.partition(".")[0] not in WITHOUT_EFFECT}
     return {field for field in fields.difference(SEEDS) if here.get(field) != there.get(field)}
 
 
 def own_figures(config: Any, original: Any) -> Any:
-    """The config without the figures that are of the original's dataset or budget, and not of its own."""
+    """The config without figures of the paper for another dataset or budget than its own.
+
+    Args:
+      original: the config of the file, which states the figures.
+    """
     data = {f for f in changed_settings(config, original) if f.partition(".")[0] in ("dataset", "budget")}
     if not data:
         return config
@@ -63,10 +67,10 @@ def own_figures(config: Any, original: Any) -> Any:
 
 
 def figures(config: Any, original: Any) -> dict[str, float]:
-    """What the paper reports for a config: result -> mIoU; only where every setting is the paper's.
+    """The paper's figures for a config: result -> mIoU; empty unless every setting is the paper's.
 
     Args:
-      original: the config that states the figures: those outside its tables hold for its own settings.
+      original: the config that states the figures; those outside its tables hold for its own settings.
     """
     changed, here = changed_settings(config, original), leaves(to_json(config))
     alone = {name: value for name, value in original.paper.items() if isinstance(value, float)}

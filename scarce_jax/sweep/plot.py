@@ -1,4 +1,4 @@
-"""The curve of a sweep: mIoU (mAP of tag classifiers) over what was swept, spread over repeats, the paper's points."""
+"""The plot of a sweep: mIoU or mAP over the swept field, with the range of repeats and the paper's figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scarce_jax.data.files import write_atomically
 from scarce_jax.sweep.axes import text
 from scarce_jax.sweep.table import main_figure
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; its yellow is too light for a line.
+# The palette of Okabe and Ito, which colour-blind readers can distinguish, without yellow, too light for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "os^Dv"
 COLUMNS = 3
@@ -21,11 +21,12 @@ COLUMNS = 3
 def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
     """Writes curve.png from the content of table.json.
 
-    The first swept field whose values are all numbers is the horizontal axis, logarithmic where they span more than a
-    factor of 10; a line per result, its range over the repeats shaded, the paper's points dashed. Without such a field
-    the combinations stand side by side, with one point per run. Other swept fields give one panel per combination.
+    The horizontal axis is the first swept field whose values are all numbers; it is logarithmic if they span more than
+    a factor of 10. Each result is a line, with the range over repeats shaded and the paper's figures dashed. Without
+    such a field, the combinations are side by side, with one point per run. Every combination of the other swept fields
+    has a panel.
     """
-    # Not pyplot: it would choose a backend for the whole process. matplotlib takes a second to import.
+    # pyplot would choose a backend for the whole process. Imported here, because matplotlib takes a second.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -82,9 +83,9 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
 
 
 def drawn_rows(rows: Sequence[Mapping]) -> tuple[list[dict[str, Any]], str]:
-    """The rows with what is drawn of each result, "figure" and "paper", and the name of that figure.
+    """The rows with the "figure" and "paper" of each result that is drawn, and the name of the figure.
 
-    Masks and image tags are not measured on one scale: only results like the first one are drawn.
+    Masks and image tags have different scales, so only results of the same type as the first one are drawn.
     """
     first = next((main_figure(result) for row in rows for result in row["results"].values()), "miou")
     chosen = [
@@ -141,13 +142,13 @@ def _groups(axis: Any, rows: Sequence[Mapping], style: Mapping[str, tuple[str, s
 
 
 def _last(rows: Sequence[Mapping], name: str) -> float:
-    """The result's last mean, by which the legend is ordered as the lines end."""
+    """The last mean of a result; the legend has the order of the ends of the lines."""
     means = [row["results"][name]["figure"]["mean"] for row in rows if name in row["results"]]
     return next((mean for mean in reversed(means) if mean is not None), -1.0)
 
 
 def _is_scale(axis: Mapping[str, Any], label: int) -> bool:
-    """Whether a label's values are numbers that tell the axis's points apart."""
+    """Whether the values of a field are numbers that differ at every point of the axis."""
     values = [point[label] for point in axis["values"]]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return numbers and len(set(values)) == len(values)

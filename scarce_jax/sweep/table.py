@@ -1,4 +1,4 @@
-"""The table of a sweep: one row per combination, mean and spread over its repeats, the paper's figures beside them."""
+"""The table of a sweep: one row per combination, with mean and spread over its repeats and the paper's figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scarce_jax.sweep.paper import figures as paper_figures
 FORMAT = 1
 MASKS = ("miou", "mean_accuracy", "pixel_accuracy")
 TAGS = ("map", "mean_f1")
-"""Figures of results that are masks, and of those that are image tags; the foremost first."""
+"""Figures of results that are masks, and of those that are image tags; the main figure first."""
 
 
 def make_table(
@@ -28,16 +28,16 @@ def make_table(
 
     Args:
       config: the config that the sweep changes.
-      summaries: run -> its summary.json, of the runs that are done.
-      failed: run -> why it could not be done.
+      summaries: run -> its summary.json, for finished runs.
+      failed: run -> reason.
 
     Returns:
       {"format", "method", "dataset", "split", "axes", "rows", "failed", "missing"}. A row is {"values", "runs",
-      "results"}; a result {"miou", "mean_accuracy", "pixel_accuracy", "paper"}, with "miou_<group>"
-      where the method has groups of classes, or of image tags {"map", "mean_f1", "paper"}; each figure is {"mean",
-      "half_range", "std", "n", "values"} with one value per run of the row, null where it has none.
-      `std` is the sample standard deviation, null for fewer than two values. `paper` is the paper's mIoU, null where
-      the paper has none for just these settings.
+      "results"}. A result of masks has {"miou", "mean_accuracy", "pixel_accuracy", "paper"}, and "miou_<group>" for the
+      method's groups of classes; a result of image tags has {"map", "mean_f1", "paper"}. Each figure is {"mean",
+      "half_range", "std", "n", "values"} with one value per run of the row, null where a run has none. "std" is the
+      sample standard deviation, null for fewer than two values. "paper" is the paper's mIoU for exactly these settings,
+      or null.
     """
     rows: list[dict[str, Any]] = []
     grouped: dict[str, list[Combination]] = {}
@@ -64,11 +64,7 @@ def make_table(
         "dataset": config.dataset,
         "split": config.eval_split,
         "axes": [
-            {
-                "fields": list(axis.fields),
-                "values": [list(point) for point in axis.values],
-                "repeats": axis.repeats,
-            }
+            {"fields": list(axis.fields), "values": list(map(list, axis.values)), "repeats": axis.repeats}
             for axis in axes
         ],
         "rows": rows,
@@ -78,18 +74,18 @@ def make_table(
 
 
 def main_figure(result: Mapping[str, Any]) -> str:
-    """The figure of a result in a row of the table that tells it in a word."""
+    """The name of the main figure of a result in a row of the table."""
     return TAGS[0] if TAGS[0] in result else MASKS[0]
 
 
 def _figures(measured: Sequence[Mapping[str, Any]], result: str) -> tuple[str, ...]:
-    """The result's figures, those over groups of classes too."""
+    """The names of a result's figures, with those of groups of classes."""
     figures = dict.fromkeys(figure for results in measured for figure in results.get(result, {}))
     return TAGS if TAGS[0] in figures else (*MASKS, *filter(is_group_figure, figures))
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any]:
-    """Mean, half range and sample standard deviation of those values that are there."""
+    """Mean, half range and sample standard deviation of the values that are not None."""
     known = [value for value in values if value is not None]
     return {
         "mean": statistics.fmean(known) if known else None,
