@@ -18,8 +18,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -61,6 +61,7 @@ def start(data: str, workdir: pathlib.Path, resident: bool) -> float:
     import scarce_jax
     from scarce_jax.cli.common import load_config
     from scarce_jax.ops.augment import Augment
+    from scarce_jax.training import loop
 
     config = load_config(ROOT / "configs" / "supervised_scenes.py")
     segmenter = dataclasses.replace(
@@ -68,20 +69,17 @@ def start(data: str, workdir: pathlib.Path, resident: bool) -> float:
     )
     runtime = dataclasses.replace(config.runtime, log_every=1, workers=1, resident=resident)
     config = dataclasses.replace(config, dataset=DATASET, segmenter=segmenter, runtime=runtime)
-    ended: list[float] = []
+    logged: list[float] = []
+    write = loop.MetricsLog.write
 
-    def watch() -> None:
-        log = workdir / "metrics.jsonl"
-        while not (log.exists() and '"train"' in log.read_text()):
-            time.sleep(0.005)
-        ended.append(time.perf_counter())
+    def timed(*values: Any) -> None:
+        write(*values)
+        logged.append(time.perf_counter())
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
+    loop.MetricsLog.write = timed
     began = time.perf_counter()
     scarce_jax.train(config, workdir, data_dir=data)
-    watcher.join(timeout=10)
-    return ended[0] - began
+    return logged[0] - began
 
 
 def main() -> None:

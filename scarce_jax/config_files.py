@@ -1,4 +1,4 @@
-"""Configs: values settled for the devices at hand, to JSON and back, and the name of their run folder."""
+"""Configs: resolved for the devices of this process, to JSON and back, and the name of their run folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from scarce_jax.errors import InputError
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs between processes, unless the user has set JAX_COMPILATION_CACHE_DIR."""
+    """Stores compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR is set."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         base = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(base / "scarce_jax" / "xla"))
 
 
 def resolve(config: Any) -> Any:
-    """The config with "auto" values settled for the devices at hand."""
+    """The config with `dtype` "auto" resolved: float32 on CPUs, bfloat16 on accelerators."""
     if config.dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
         config = dataclasses.replace(config, dtype=dtype)
@@ -32,11 +32,11 @@ def resolve(config: Any) -> Any:
 
 
 WITHOUT_EFFECT = ("runtime", "compare", "paper", "eval_batch")
-"""Fields, at any level, that change no result."""
+"""Fields, at any level, that do not change a result."""
 
 
 def default_workdir(config: Any, stem: str | None = None) -> pathlib.Path:
-    """`runs/<stem>-<8 hex of the config>`, without the fields that change no result (`WITHOUT_EFFECT`)."""
+    """`runs/<stem>-<8 hex>`, with a hash of the config without `WITHOUT_EFFECT`; the stem defaults to the method."""
 
     def deciding(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -54,7 +54,11 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(method: str, values: dict[str, Any]) -> Any:
-    """The inverse of `to_json`; raises InputError naming the field that does not fit."""
+    """The inverse of `to_json`.
+
+    Raises:
+      InputError: a value is not valid for its field, which the message names.
+    """
     try:
         return pydantic.TypeAdapter(methods.by_name(method).Config).validate_python(values)
     except pydantic.ValidationError as error:
@@ -64,7 +68,7 @@ def from_json(method: str, values: dict[str, Any]) -> Any:
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """Every value of nested settings by its dotted path; a list is one value unless it holds more than plain ones."""
+    """Dotted path -> value of nested settings; a list is a single value unless it contains objects or lists."""
     if isinstance(value, dict):
         inner = value.items()
     elif isinstance(value, list) and any(isinstance(part, dict | list) for part in value):

@@ -1,4 +1,4 @@
-"""What a config would do, without doing it."""
+"""Describes what a config would do, without doing it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,20 @@ from scarce_jax.training.fingerprint import plain
 
 
 def dry_run(config: Any, data_dir: str | os.PathLike | None = None, *, compile: bool = False) -> dict[str, Any]:
-    """What `train` would do, without data, accelerator or compilation.
+    """Describes what `train` would do, without data, accelerator or compilation.
 
     Args:
-      compile: also compile every stage for the devices at hand, to learn how much memory it takes.
+      compile: also compile every stage for the devices of this process, to measure its memory.
 
     Returns:
-      {"stages": [{"name", "kind", "steps", "batch", "nets", "reads", "peak_bytes"}]}; steps given in epochs are null
-      unless the dataset is prepared or the budget is a number. `peak_bytes` is null without `compile`; with it, it is
-      what the stage's program takes on each device (arguments, results, temporary memory; also decoded images where a
-      source is resident), and "backend" and "devices" say for what it was compiled.
+      {"stages": [{"name", "kind", "steps", "batch", "nets", "reads", "peak_bytes"}]}. "steps" is null where it is given
+      in epochs and neither the config nor the prepared dataset determines the number of images. "peak_bytes" is null
+      without `compile`; otherwise it is the memory of the stage's program on each device: arguments, results, temporary
+      memory, and the decoded images of resident sources. With `compile`, "backend" and "devices" are those of the
+      programs.
+
+    Raises:
+      InputError: the dataset is unknown, or the config does not fit it.
     """
     method = methods.name_of(config)
     config = from_json(method, to_json(resolve(config) if compile else config))
@@ -54,8 +58,8 @@ def dry_run(config: Any, data_dir: str | os.PathLike | None = None, *, compile: 
 
 
 def _memory(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo, mesh: Mesh) -> int | None:
-    """Bytes of one device that a stage takes, resident sources included; None where the backend reports none."""
-    # Only here: lowering imports the training step, which takes a second.
+    """Bytes of a stage on one device, with resident sources; None if the backend does not report memory."""
+    # Imported here, because `synthetic` imports the training step, which takes a second.
     from scarce_jax.synthetic import lower, peak_bytes, resident_bytes
 
     if not isinstance(stage, Train):
@@ -66,7 +70,7 @@ def _memory(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo, mesh: 
     if program is None:
         return None
     for source in stage.sources.values():
-        # Where the budget alone does not tell, a source may hold the whole split.
+        # If the budget does not determine the number of images, the source may hold the whole split.
         images = number_of_images(source, recipe, config.budget, info) or info.splits.get(source.split, source.batch)
         program += resident_bytes(source, recipe, info, images, config.runtime, mesh)
     return program
@@ -74,12 +78,12 @@ def _memory(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo, mesh: 
 
 @functools.lru_cache(maxsize=64)
 def _leaf_sizes(module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> Any:
-    """The net's parameters as a tree of their sizes; cached, since tracing a deep net takes seconds."""
+    """The sizes of a net's parameters, as a tree; cached, because tracing a deep net takes seconds."""
     return jax.tree.map(lambda x: x.size, state_lib.abstract_net(Net(module=module, inputs=inputs)).params)
 
 
 def count_parameters(net: Net) -> tuple[int, int]:
-    """How many parameters a net has, and how many of them its optimizer moves: none of a frozen net or group."""
+    """Number of parameters of a net, and of those that its optimizer updates: none in a frozen net or group."""
     sizes = _leaf_sizes(net.module, net.inputs)
     total = sum(jax.tree.leaves(sizes))
     if net.optim is None:
@@ -91,12 +95,12 @@ def count_parameters(net: Net) -> tuple[int, int]:
 
 
 def number_of_images(source: Source, recipe: Recipe, budget: Budget, info: DatasetInfo) -> int | None:
-    """How many images a source reads, as far as the config and the size of the split tell."""
+    """Number of images that a source reads; None if the config and the sizes of the splits do not determine it."""
     if source.weight is not None:
         return None
     if source.take is not None:
         return source.take
-    # Roles that stand together are disjoint.
+    # The roles of one source are disjoint.
     counts = [
         number_of_images(recipe.stage(part.stage).source, recipe, budget, info)
         if isinstance(part, Artifact)
@@ -107,7 +111,7 @@ def number_of_images(source: Source, recipe: Recipe, budget: Budget, info: Datas
 
 
 def _role_size(role: str, split: str, budget: Budget, info: DatasetInfo) -> int | None:
-    """How many images of a split have a role of the budget; None where only the data can say."""
+    """Number of images of a split that have a role of the budget; None if it depends on the data."""
     total = info.splits.get(split)
     if total is None or budget.strong_categories:
         return None

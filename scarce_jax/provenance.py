@@ -1,4 +1,4 @@
-"""What a result was made with: versions of the libraries, revision of this one."""
+"""Records what a result was made with: the versions of the libraries, and the revision of this one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VERSIONED = (
 
 
 def versions() -> dict[str, str]:
-    """Python's and every library's version that may change a result."""
+    """The versions of Python and of every library that may change a result; "not installed" where missing."""
     library_versions = {"python": sys.version.split()[0], "scarce-jax": __version__}
     for name in VERSIONED:
         try:
@@ -36,7 +36,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """The library's revision, where it runs from a checkout; "-dirty" where that was changed."""
+    """The git revision of the library, with "-dirty" after changes; None outside a checkout."""
     root = pathlib.Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""A stage without data: rows of random content, and abstract arguments of its compiled program."""
+"""A stage without data: rows with random content, and the abstract arguments of its compiled program."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ MASKS = ("fine", "coarse", "label")
 
 
 class SyntheticRows:
-    """Rows as an opened `Source` gives them, of random content; `data.source.Rows` has the attributes' meaning.
+    """Rows of a `Source` with random content; the attributes are those of `data.source.Rows`.
 
     Args:
-      count: how many rows.
-      native: (height, width) of the images of a source that keeps native sizes.
+      count: number of rows.
+      native: (height, width) of the images, for a source that keeps native sizes.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class SyntheticRows:
         self.spec = row_spec(source, recipe, info, native)
         self.canvas = self.spec["image"].shape[:2]
         self._classes = len(info.classes)
-        self.reader = self  # What a `weight` looks at is the reader's `tags`.
+        self.reader = self  # A `Source.weight` reads `tags` of the reader.
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -76,15 +76,18 @@ class SyntheticRows:
 def row_spec(
     source: Source, recipe: Recipe, info: DatasetInfo, native: tuple[int, int] | None = None
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of everything in one row of a source.
+    """Shape and dtype of every entry in one row of a source.
+
+    Args:
+      native: (height, width) of the images, for a source that keeps native sizes.
 
     Raises:
-      InputError: it reads records of a function that runs on the host, whose shapes are not known before it ran; or
-        images of native size, and `native` is not given.
+      InputError: the source reads records that a function on the host makes, whose shapes are not known before it runs;
+        or images at native size, and `native` is None.
     """
     canvas = source.size or native
     if canvas is None:
-        raise InputError(f"source {source.dataset}/{source.split}: reads images at native size, which is not known")
+        raise InputError(f"source {source.dataset}/{source.split}: reads images at native size; give a size instead")
     mask = jax.ShapeDtypeStruct(canvas, jnp.uint8)
     spec = {"image": jax.ShapeDtypeStruct((*canvas, 3), jnp.uint8)}
     spec |= {name: jax.ShapeDtypeStruct((), jnp.int32) for name in ("height", "width")}
@@ -102,12 +105,16 @@ def row_spec(
 def inferred(
     recipe: Recipe, info: DatasetInfo, artifact: Artifact, native: tuple[int, int] | None = None
 ) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of one record's field, or of a mean, that an `Infer` stage leaves."""
+    """Shape and dtype of a field of the records, or of the mean, that an `Infer` stage leaves.
+
+    Raises:
+      InputError: a function on the host makes the records, so their shapes are not known before it runs.
+    """
     stage = recipe.stage(artifact.stage)
     if stage.finish is not None:
         raise InputError(
             f"stage {stage.name}: its records are made on the host, so the shape of {artifact.name!r} is not known "
-            f"before it ran; choose a stage that does not read it"
+            f"before the stage runs; choose a stage that does not read it"
         )
 
     def predict(nets, rows, consts):
@@ -121,7 +128,7 @@ def inferred(
 
 
 def abstract_nets(nets: Mapping[str, Net]) -> dict[str, NetState]:
-    """Every net without optimizer state."""
+    """Shapes and dtypes of every net, without optimizer state."""
     return {role: state_lib.abstract_net(net) for role, net in nets.items()}
 
 
@@ -136,7 +143,7 @@ def abstract_consts(stage: Stage | Eval, recipe: Recipe, info: DatasetInfo) -> d
 
 
 def ones_for_artifacts(stage: Stage | Eval, recipe: Recipe, info: DatasetInfo, mesh: Mesh) -> dict[str, jax.Array]:
-    """A stage's constants, replicated; ones in place of what an earlier stage would leave."""
+    """A stage's constants, replicated, with ones in place of artifacts of earlier stages."""
     specs = abstract_consts(stage, recipe, info)
     values = {
         name: np.ones(specs[name].shape, specs[name].dtype) if isinstance(value, Artifact) else value
@@ -154,13 +161,9 @@ def _placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
 
 
 def lower(
-    stage: Stage,
-    recipe: Recipe,
-    info: DatasetInfo,
-    mesh: Mesh,
-    native: tuple[int, int] | None = None,
+    stage: Stage, recipe: Recipe, info: DatasetInfo, mesh: Mesh, native: tuple[int, int] | None = None
 ) -> jax.stages.Lowered:
-    """A stage's program, a training step or the prediction of one batch, lowered for abstract arguments."""
+    """The program of a stage, lowered for abstract arguments: a training step, or the prediction of one batch."""
     everywhere, split = mesh_lib.replicated(mesh), mesh_lib.split(mesh)
     consts = _placed(abstract_consts(stage, recipe, info), everywhere)
     nets = abstract_nets(stage.nets)
@@ -186,7 +189,7 @@ def lower(
 
 
 def resident_bytes(source: Source, recipe: Recipe, info: DatasetInfo, count: int, runtime: Runtime, mesh: Mesh) -> int:
-    """What so many decoded examples of a source take on each device, 0 where it streams."""
+    """Bytes of `count` decoded examples of a source on each device; 0 if the source streams."""
     rows = SyntheticRows(source, recipe, info, count)
     resident = runtime.resident if source.resident is None else source.resident
     if not (fits(rows, mesh) if resident is None else resident):
@@ -195,12 +198,12 @@ def resident_bytes(source: Source, recipe: Recipe, info: DatasetInfo, count: int
 
 
 def number_of_steps(stage: Train) -> int:
-    """Steps for the learning rate's schedule, which no program's cost depends on."""
+    """Number of steps for the schedule of the learning rate, which does not change the cost of a program."""
     return stage.steps if isinstance(stage.steps, int) else 1000
 
 
 def peak_bytes(compiled: jax.stages.Compiled) -> int | None:
-    """Memory of one device that a compiled program takes: arguments, results, temporary values and its code."""
+    """Bytes of a compiled program on one device: arguments, results, temporary values and code; None if unknown."""
     stats = compiled.memory_analysis()
     if stats is None:
         return None

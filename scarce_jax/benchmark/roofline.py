@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from scarce_jax.synthetic import peak_bytes
 
 
-@dataclasses.dataclass(frozen=True)
-class Peak:
-    """The limits of a device: dense matrix FLOP/s by input type, and memory bytes/s.
+class Peak(NamedTuple):
+    """The limits of a device: dense matrix TFLOP/s by input type, and memory GB/s.
 
     The limit of float32 is that of TF32, because XLA may compute float32 convolutions in TF32 on these GPUs.
     """
@@ -22,23 +20,19 @@ class Peak:
     memory: float
 
 
-def _peak(bfloat16: float, tf32: float, gigabytes: float) -> Peak:
-    return Peak(bfloat16 * 1e12, tf32 * 1e12, gigabytes * 1e9)
-
-
 # From pages that quote NVIDIA's data sheets "A100 Tensor Core GPU", "H100 Tensor Core GPU", "H200 Tensor Core GPU",
 # "L4 Tensor Core GPU", "L40S GPU" and, for the RTX 4090, "Ada GPU Architecture" (float32 accumulation); not checked
 # against the sheets themselves. Figures that are stated with sparsity are halved.
 PEAKS = {
-    "NVIDIA A100-SXM4-40GB": _peak(312, 156, 1555),
-    "NVIDIA A100-SXM4-80GB": _peak(312, 156, 2039),
-    "NVIDIA A100 80GB PCIe": _peak(312, 156, 1935),
-    "NVIDIA H100 80GB HBM3": _peak(989.4, 494.7, 3350),
-    "NVIDIA H100 PCIe": _peak(756, 378, 2000),
-    "NVIDIA H200": _peak(989.4, 494.7, 4800),
-    "NVIDIA L4": _peak(121, 60, 300),
-    "NVIDIA L40S": _peak(362, 183, 864),
-    "NVIDIA GeForce RTX 4090": _peak(165.2, 82.6, 1008),
+    "NVIDIA A100-SXM4-40GB": Peak(312, 156, 1555),
+    "NVIDIA A100-SXM4-80GB": Peak(312, 156, 2039),
+    "NVIDIA A100 80GB PCIe": Peak(312, 156, 1935),
+    "NVIDIA H100 80GB HBM3": Peak(989.4, 494.7, 3350),
+    "NVIDIA H100 PCIe": Peak(756, 378, 2000),
+    "NVIDIA H200": Peak(989.4, 494.7, 4800),
+    "NVIDIA L4": Peak(121, 60, 300),
+    "NVIDIA L40S": Peak(362, 183, 864),
+    "NVIDIA GeForce RTX 4090": Peak(165.2, 82.6, 1008),
 }
 """Device kind in JAX -> its limits. A part of a GPU (MIG) has a kind of its own, which has no entry."""
 
@@ -71,9 +65,9 @@ def reached(done: dict[str, Any], seconds: float, device: jax.Device, dtype: str
     flops, moved = (None if done[key] is None else done[key] / seconds for key in ("flops", "bytes"))
     return {
         "flops_per_second": flops,
-        "share_of_peak": None if peak is None or flops is None else flops / getattr(peak, dtype),
+        "share_of_peak": None if peak is None or flops is None else flops / (1e12 * getattr(peak, dtype)),
         "bytes_per_second": moved,
-        "share_of_bandwidth": None if peak is None or moved is None else moved / peak.memory,
+        "share_of_bandwidth": None if peak is None or moved is None else moved / (1e9 * peak.memory),
     }
 
 

@@ -89,12 +89,7 @@ def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
         main, *others = figures
         columns = [main, *(groups if main == "miou" else ()), *others]
         rows = [
-            [
-                name,
-                *(measured.get(key) for key in columns),
-                measured["images"],
-                *([_cited(paper, name)] if paper else []),
-            ]
+            [name, *map(measured.get, columns), measured["images"], *([paper.get(name)] if paper else [])]
             for name, measured in results.items()
             if main in measured
         ]
@@ -103,11 +98,6 @@ def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
         if rows:
             tables.append(f"\n{table(rows, header)}")
     return "\n".join(tables)
-
-
-def _cited(paper: dict[str, Any], name: str) -> float | None:
-    """The paper's figure for a result; None if there is none, or a table of figures."""
-    return paper[name] if isinstance(paper.get(name), float) else None
 
 
 def _tables(summary: dict[str, Any]) -> str:

@@ -37,12 +37,10 @@ class PredictionFlags:
         Raises:
           InputError: --scales or --window is not numbers with commas between them, or --crf is unknown.
         """
-        if not self.flip and self.scales is None and self.window is None and self.crf is None:
-            return None
         from scarce_jax.ops.crf import PARAMETERS
         from scarce_jax.recipe import Views
 
-        fields: dict[str, Any] = {"flip": self.flip}
+        fields: dict[str, Any] = {"flip": True} if self.flip else {}
         if self.scales is not None:
             fields["scales"] = _numbers("--scales", self.scales, float, "factors like 0.5,1,2")
         if self.window is not None:
@@ -51,7 +49,7 @@ class PredictionFlags:
             if self.crf not in PARAMETERS:
                 raise InputError(f"--crf {self.crf}: expected one of {', '.join(PARAMETERS)}")
             fields["crf"] = PARAMETERS[self.crf]
-        return Views(**fields)
+        return Views(**fields) if fields else None
 
 
 def _numbers(flag: str, text: str, kind: type, expected: str) -> tuple:

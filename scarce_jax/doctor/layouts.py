@@ -17,11 +17,7 @@ Files = dict[str, pathlib.Path]
 
 
 def pair_folders(
-    images: pathlib.Path,
-    masks: pathlib.Path | None,
-    coarse: pathlib.Path | None,
-    split: str,
-    faults: list[Finding],
+    images: pathlib.Path, masks: pathlib.Path | None, coarse: pathlib.Path | None, split: str, faults: list[Finding]
 ) -> list[Example]:
     """The examples of an image folder, matched by name without suffix; subfolders are searched and part of the name.
 

@@ -71,7 +71,7 @@ def report(
             left_out.append(f"{run['name']}: inferred masks of training images are left out; {error}")
         unfinished = [stage["name"] for stage in run["stages"] if not stage["done"]]
         if unfinished:
-            left_out.append(f"{run['name']}: these stages are not finished: {', '.join(unfinished)}")
+            left_out.append(f"{run['name']}: the run is not finished ({', '.join(unfinished)})")
     shown = [gallery.content() for gallery in galleries if images]
     content = {"runs": described, **compare(described), "galleries": shown, "left_out": left_out}
     size = write_page(path, content)

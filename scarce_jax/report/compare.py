@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,8 +63,7 @@ def _over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, lis
             for key, value in {**figures, **per_class}.items():
                 if isinstance(value, int | float):
                     values.setdefault(name, {}).setdefault(key, []).append(value)
-    spreads = {name: {key: spread(v) for key, v in figures.items()} for name, figures in values.items()}
+    parts = operator.itemgetter("mean", "half_range", "n")
     return {
-        name: {key: [of["mean"], of["half_range"], of["n"]] for key, of in figures.items()}
-        for name, figures in spreads.items()
+        name: {key: list(parts(spread(known))) for key, known in figures.items()} for name, figures in values.items()
     }

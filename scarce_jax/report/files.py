@@ -17,6 +17,9 @@ from scarce_jax.training.log import complete_lines
 POINTS = 600
 """Most points of a curve; longer curves are thinned, so that long runs do not make the page large."""
 
+COPIED = ("method", "devices", "git_revision", "command", "classes", "palette")
+"""Entries of config.json that the page takes over."""
+
 TIMING = ("images_per_second", "data_wait")
 
 
@@ -35,20 +38,15 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
     written = (finished if finished.exists() else folder / "config.json").stat().st_mtime
     config = facts["config"]
     return {
+        **{key: facts[key] for key in COPIED},
         "path": str(folder),
-        "method": facts["method"],
         "dataset": facts["dataset"]["name"],
         "config_name": _config_name(facts["command"], folder),
         "seed": config["seed"],
         "budget": {role: len(ids) for role, ids in roles.items()},
-        "devices": facts["devices"],
         "versions": {**facts["versions"], "dataset": facts["dataset"]["versions"].get(facts["dataset"]["name"])},
-        "git_revision": facts["git_revision"],
         "written": datetime.datetime.fromtimestamp(written, datetime.UTC).isoformat(" ", "minutes"),
-        "command": facts["command"],
         "settings": leaves(config),
-        "classes": facts["classes"],
-        "palette": facts["palette"],
         "finished": finished.exists(),
         "seconds": summary.get("seconds"),
         "stages": _stages(folder, facts, summary, lines),
@@ -75,22 +73,21 @@ def _stages(
     stages = []
     for name in names:
         path = folder / name / "DONE"
-        done = read_json(path) if path.exists() else None
+        done = read_json(path) if path.exists() else {}
         logged = [line for line in lines if line["stage"] == name and line["kind"] == "train"]
         # The first interval includes the compilation, so its rate is not representative.
         rates, waits = ([line[key] for line in logged[1:] if line.get(key) is not None] for key in TIMING)
         stage = {
             "name": name,
-            "done": done is not None,
+            "done": bool(done),
             "kind": "train" if name in facts["steps"] else "infer",
             "steps": facts["steps"].get(name),
             "at": logged[-1]["step"] if logged else 0,
             "images_per_second": statistics.median(rates) if rates else None,
             "data_wait": statistics.fmean(waits) if waits else None,
         }
-        for key in ("seconds", "compile_seconds", "examples", "kept_step", "read"):
-            stage[key] = done.get(key) if done else None
-        stages.append(stage)
+        measured = ("seconds", "compile_seconds", "examples", "kept_step", "read")
+        stages.append({**stage, **{key: done.get(key) for key in measured}})
     return stages
 
 

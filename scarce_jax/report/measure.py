@@ -74,15 +74,8 @@ class Gallery:
 
     def content(self) -> dict[str, Any]:
         """The gallery in the format of the page."""
-        dataset, split, classes, palette, _ = self.key
-        return {
-            "dataset": dataset,
-            "split": split,
-            "classes": classes,
-            "palette": palette,
-            "runs": self.runs,
-            "pictures": self.pictures,
-        }
+        described = dict(zip(("dataset", "split", "classes", "palette"), self.key, strict=False))
+        return {**described, "runs": self.runs, "pictures": self.pictures}
 
 
 def measure(
