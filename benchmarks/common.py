@@ -1,4 +1,4 @@
-"""Shared by the benchmark scripts: the parser, timing, the header of a line of results, and appending it to a file."""
+"""Shared by the benchmark scripts: the parser, timing, and appending a line of results to a file."""
 
 from __future__ import annotations
 
@@ -23,21 +23,6 @@ def arguments(description: str, results: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS / results, help="JSONL file to append to")
     return parser
-
-
-def header() -> dict[str, Any]:
-    """Git revision, versions and devices."""
-    import jax
-
-    from scarce_jax.provenance import git_revision, versions
-
-    devices = jax.devices()
-    return {
-        "git_revision": git_revision(),
-        "versions": versions(),
-        "device": devices[0].device_kind,
-        "devices": len(devices),
-    }
 
 
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ import statistics
 import time
 
 import numpy as np
-from common import append, arguments, header
+from common import append, arguments
 
 SIZE, CROP, CLASSES = (375, 500), (72, 96), 21
 
@@ -61,6 +61,7 @@ def main() -> None:
 
     from scarce_jax.data.images import read_image
     from scarce_jax.ops.crf import PARAMETERS, dense_crf, lattice_vertices, probability_energies
+    from scarce_jax.provenance import environment
     from tests.ops import crf_reference
 
     random = np.random.default_rng(0)
@@ -82,7 +83,7 @@ def main() -> None:
         marginals = np.asarray(dense_crf(shares[crop][None], image[crop][None], crf))[0]
         line = {
             "benchmark": "crf",
-            **header(),
+            **environment(),
             "parameters": {"name": name, **dataclasses.asdict(crf)},
             "image": options.image.name if options.image else "drawn",
             "size": SIZE,

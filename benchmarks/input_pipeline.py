@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 import cv2
 import jax
 import numpy as np
-from common import ROOT, append, arguments, dispatches, header, rate, seconds_each
+from common import ROOT, append, arguments, dispatches, rate, seconds_each
 from step_time import measure
 
 from scarce_jax import mesh as mesh_lib
@@ -28,12 +28,11 @@ from scarce_jax.data.builders import prepare
 from scarce_jax.data.images import encode_png, read_image
 from scarce_jax.data.source import ExampleField, Reader, Rows, stream
 from scarce_jax.ops.augment import MEAN, STD, Augment, augment
+from scarce_jax.provenance import environment
 from scarce_jax.recipe import Source
 from scarce_jax.training.inputs import TrainInput, make_batch
 
 SIZE = (360, 480)
-GOAL = 150
-"""PNG images of CamVid's size that one core should decode per second."""
 
 
 def natural(rng: np.random.Generator) -> np.ndarray:
@@ -139,7 +138,7 @@ def main() -> None:
     (source,) = step["global_batch"]
     batch, crop = step["global_batch"][source], tuple(step["crop"][source])
     config = Augment(crop=crop, scale=(0.5, 2.0), rotate=10.0)
-    line = {"benchmark": "input_pipeline", **header(), "cores": os.cpu_count(), "size": SIZE, "crop": crop}
+    line = {"benchmark": "input_pipeline", **environment(), "cores": os.cpu_count(), "size": SIZE, "crop": crop}
     line |= {"batch": batch, "images": "camvid" if options.camvid else "drawn", "count": options.images}
     with tempfile.TemporaryDirectory() as temporary:
         root = pathlib.Path(temporary)
@@ -160,7 +159,6 @@ def main() -> None:
         device, host = on_device(rows, config, batch), on_host(rows, config)
     image = 1 / step["images_per_second_per_device"]
     line |= {
-        "goal_png_per_core": GOAL,
         "augment_ms_per_image": round(1e3 * device, 4),
         "opencv_ms_per_image": round(1e3 * host, 4),
         "step": {"config": step["config"], "stage": step["stage"], "ms_per_image": round(1e3 * image, 4)},

@@ -20,17 +20,16 @@ import time
 
 import cv2
 import numpy as np
-from common import append, arguments, header, rate, seconds_each
+from common import append, arguments, rate, seconds_each
 from input_pipeline import natural
 
 from scarce_jax.cpu.diffusion import Diffusion, Status
 from scarce_jax.cpu.superpixels import cielab, superpixels
 from scarce_jax.cpu.workers import map_ordered
 from scarce_jax.data.images import read_image, resize_image
+from scarce_jax.provenance import environment
 
 SIZE = (321, 321)
-GOAL = 10
-"""Images/s that two workers on two cores should reach. The paper takes one second per image."""
 
 
 def blob(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -86,7 +85,7 @@ def main() -> None:
     else:
         images = [natural(rng) for _ in range(options.images)]
     examples = [example(rng, image) for image in images]
-    line = {"benchmark": "self_diffusion", **header(), "cores": os.cpu_count(), "size": SIZE, "goal": GOAL}
+    line = {"benchmark": "self_diffusion", **environment(), "cores": os.cpu_count(), "size": SIZE}
     line |= {"images": "photos" if options.photos else "drawn", "count": len(images), "workers": options.workers}
     rates, statuses = {}, []
     for iterations in options.iterations:

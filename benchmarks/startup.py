@@ -23,13 +23,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from common import ROOT, append, arguments, header
+from common import ROOT, append, arguments
 
 from scarce_jax.data.builders import SegmentationBuilder, prepare
 from scarce_jax.data.builders.files import Example
 from scarce_jax.data.datasets import SCENES
 from scarce_jax.data.images import encode_png
 from scarce_jax.data.schema import DatasetInfo
+from scarce_jax.provenance import environment
 
 SIDE = 16
 DATASET = "startup:TinyImages"
@@ -108,8 +109,8 @@ def main() -> None:
                 run = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
                 times.append(json.loads(run.stdout.splitlines()[-1]))
             seconds[str(count)] = round(statistics.median(times[1:]), 2)
-    line = {"benchmark": "startup", **header(), "size": [SIDE, SIDE], "resident": options.resident, "seconds": seconds}
-    append(options.out, line)
+    line = {"benchmark": "startup", **environment(), "size": [SIDE, SIDE]}
+    append(options.out, {**line, "resident": options.resident, "seconds": seconds})
 
 
 if __name__ == "__main__":

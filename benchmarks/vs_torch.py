@@ -22,7 +22,7 @@ import subprocess
 import sys
 from typing import Any
 
-from common import append, arguments, dispatches, header, seconds_each
+from common import append, arguments, dispatches, seconds_each
 
 RATES = (2, 4, 12)
 CLASSES = 19
@@ -48,6 +48,7 @@ def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
     from scarce_jax.losses import cross_entropy
     from scarce_jax.models.pspnet import PSPNet
     from scarce_jax.ops.pool import max_pool_with_switches, unpool
+    from scarce_jax.provenance import environment
 
     dtype, conv = jnp.dtype(sizes["dtype"]), sizes["conv"]
 
@@ -119,7 +120,7 @@ def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
         jax.block_until_ready(value)
 
     seconds["step"] = seconds_each(work, repeats=3)
-    return {"seconds": seconds, "parameters": parameters, **header()}
+    return {"seconds": seconds, "parameters": parameters, **environment()}
 
 
 def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
@@ -277,6 +278,7 @@ def main() -> None:
         print(json.dumps(jax_side(sizes) if options.side == "jax" else torch_side(sizes, options.compile)))
         return
     flags = [*(["--full"] if options.full else []), *(["--compile"] if options.compile else [])]
+    subprocess.run([options.torch_python, "-c", "import torch"], check=True)
     sides = {}
     for side, python in (("jax", sys.executable), ("torch", options.torch_python)):
         done = subprocess.run([python, __file__, "--side", side, *flags], stdout=subprocess.PIPE, text=True, check=True)

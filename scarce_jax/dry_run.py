@@ -43,10 +43,7 @@ def dry_run(config: Any, data_dir: str | os.PathLike | None = None, *, compile: 
     method = methods.name_of(config)
     config = from_json(method, to_json(resolve(config) if compile else config))
     data_dir = None if data_dir is None else os.fspath(data_dir)
-    info = KNOWN.get(config.dataset)
-    if info is None or is_prepared(config.dataset, data_dir):
-        info = load_info(config.dataset, data_dir)
-    recipe = methods.by_name(method).recipe(config, info)
+    info, recipe = known_recipe(config, data_dir)
     described = {"stages": [_describe_stage(stage, recipe, config, info) for stage in recipe.stages]}
     if compile:
         use_compilation_cache()
@@ -55,6 +52,18 @@ def dry_run(config: Any, data_dir: str | os.PathLike | None = None, *, compile: 
         for stage, description in zip(recipe.stages, described["stages"], strict=True):
             description["peak_bytes"] = _memory(stage, recipe, config, info, mesh)
     return described
+
+
+def known_recipe(config: Any, data_dir: str | None) -> tuple[DatasetInfo, Recipe]:
+    """The dataset's facts, built-in ones unless it is prepared, and the recipe.
+
+    Raises:
+      InputError: the dataset is neither built in nor prepared, or the config does not fit it.
+    """
+    info = KNOWN.get(config.dataset)
+    if info is None or is_prepared(config.dataset, data_dir):
+        info = load_info(config.dataset, data_dir)
+    return info, methods.by_name(methods.name_of(config)).recipe(config, info)
 
 
 def _memory(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo, mesh: Mesh) -> int | None:

@@ -6,6 +6,7 @@ import importlib.metadata
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 from scarce_jax import __version__
 
@@ -33,6 +34,15 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             library_versions[name] = "not installed"
     return library_versions
+
+
+def environment() -> dict[str, Any]:
+    """Git revision, versions, kind of the devices and their number, for records of measurements."""
+    import jax
+
+    devices = jax.devices()
+    kind = devices[0].device_kind
+    return {"git_revision": git_revision(), "versions": versions(), "device": kind, "devices": len(devices)}
 
 
 def git_revision() -> str | None:

@@ -52,9 +52,6 @@ class SyntheticRows:
             len(self), self._classes, dtype=np.uint8
         )
 
-    def read(self, i: int) -> dict[str, np.ndarray]:
-        return self[i]
-
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([1, k])
 
@@ -121,7 +118,7 @@ def inferred(
         batch = jax.vmap(lambda row: stage.source.transform(row, jax.random.key(0), consts))(rows)
         return stage.predict(nets, batch, consts)
 
-    rows = _stacked(row_spec(stage.source, recipe, info, native), 1)
+    rows = _placed(row_spec(stage.source, recipe, info, native), None, 1)
     fields = jax.eval_shape(predict, abstract_nets(stage.nets), rows, abstract_consts(stage, recipe, info))
     values = fields[artifact.name]
     return jax.ShapeDtypeStruct(values.shape[1:], jnp.float32 if isinstance(stage.write, Mean) else values.dtype)
@@ -152,12 +149,9 @@ def ones_for_artifacts(stage: Stage | Eval, recipe: Recipe, info: DatasetInfo, m
     return mesh_lib.replicate(mesh, values)
 
 
-def _stacked(spec: Any, *leading: int) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype), spec)
-
-
-def _placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+def _placed(tree: Any, sharding: jax.sharding.Sharding | None, *leading: int) -> Any:
+    """The abstract arrays with further leading axes and a sharding."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype, sharding=sharding), tree)
 
 
 def lower(
@@ -170,7 +164,7 @@ def lower(
     if isinstance(stage, Infer):
         rows = row_spec(stage.source, recipe, info, native)
         rows["counts"] = jax.ShapeDtypeStruct((), jnp.bool_)
-        batch = _placed(_stacked(rows, stage.source.batch * mesh.size), split)
+        batch = _placed(rows, split, stage.source.batch * mesh.size)
         return compile_predict(stage, mesh).lower(_placed(nets, everywhere), batch, consts)
     steps = number_of_steps(stage)
     for role, net in stage.nets.items():
@@ -182,7 +176,7 @@ def lower(
     draws = {}
     for name, source in stage.sources.items():
         drawn = {"row": jax.ShapeDtypeStruct((), jnp.int32), "decoded": row_spec(source, recipe, info, native)}
-        draws[name] = _placed(_stacked(drawn, source.batch), split)
+        draws[name] = _placed(drawn, split, source.batch)
     keys = dict.fromkeys((*stage.sources, "loss"), key)
     state, keys = (_placed(x, everywhere) for x in (state, keys))
     return make_step(stage, steps, stage.sources, mesh).lower(state, draws, keys, consts)

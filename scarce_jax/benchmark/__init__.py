@@ -15,10 +15,10 @@ from scarce_jax.benchmark.prediction import time_prediction
 from scarce_jax.benchmark.roofline import memory_in_use
 from scarce_jax.benchmark.training import time_training
 from scarce_jax.config_files import from_json, resolve, to_json
-from scarce_jax.data.builders import is_prepared, load_info
-from scarce_jax.data.datasets import KNOWN
+from scarce_jax.data.builders import is_prepared
+from scarce_jax.dry_run import known_recipe
 from scarce_jax.errors import InputError
-from scarce_jax.provenance import git_revision, versions
+from scarce_jax.provenance import environment
 from scarce_jax.recipe import Eval, Recipe, Train
 from scarce_jax.runs import set_xla_flags
 from scarce_jax.training.session import Session
@@ -81,13 +81,14 @@ def benchmark(
     config = from_json(method, to_json(resolve(config)))
     data_dir = None if data_dir is None else os.fspath(data_dir)
     prepared = is_prepared(config.dataset, data_dir)
-    known = KNOWN.get(config.dataset)
-    info = load_info(config.dataset, data_dir) if prepared or known is None else known
-    recipe = methods.by_name(method).recipe(config, info)
+    info, recipe = known_recipe(config, data_dir)
     mesh = mesh_lib.make_mesh()
     session = Session(recipe, info.classes, pathlib.Path(), data_dir, mesh, config.runtime, config.seed)
     if mode == "train":
-        trained = _with_batch(_training_stage(recipe, stage), batch)
+        trained = _training_stage(recipe, stage)
+        if batch is not None:
+            sources = {name: dataclasses.replace(source, batch=batch) for name, source in trained.sources.items()}
+            trained = dataclasses.replace(trained, sources=sources)
         for source in trained.sources.values():
             mesh_lib.check_batch(mesh, {trained.name: source.batch}, trained.accumulate)
         missing = f"dataset {config.dataset} is not prepared"
@@ -97,13 +98,9 @@ def benchmark(
         result_name, result = _predicting_result(recipe, stage)
         size = native or _native_size(session, result, prepared)
         record = time_prediction(session, info, config, result_name, result, steps, batch or result.source.batch, size)
-    device = mesh.devices.flat[0]
     return {
         "benchmark": mode,
-        "git_revision": git_revision(),
-        "versions": versions(),
-        "device": device.device_kind,
-        "devices": mesh.size,
+        **environment(),
         "config": name or method,
         "method": method,
         "dtype": config.dtype,
@@ -111,7 +108,7 @@ def benchmark(
         # With a persistent cache, the compile seconds may be the time to read it.
         "compile_cache": jax.config.jax_compilation_cache_dir is not None,
         **record,
-        "memory": memory_in_use(device),
+        "memory": memory_in_use(mesh.devices.flat[0]),
     }
 
 
@@ -121,14 +118,6 @@ def _training_stage(recipe: Recipe, name: str | None) -> Train:
     if name is not None and name not in stages:
         raise InputError(f"--stage: the recipe has no training stage {name!r}; expected one of {', '.join(stages)}")
     return stages[name or next(iter(stages))]
-
-
-def _with_batch(stage: Train, batch: int | None) -> Train:
-    """The stage with this batch in every source; unchanged for None."""
-    if batch is None:
-        return stage
-    sources = {name: dataclasses.replace(source, batch=batch) for name, source in stage.sources.items()}
-    return dataclasses.replace(stage, sources=sources)
 
 
 def _predicting_result(recipe: Recipe, stage: str | None) -> tuple[str, Eval]:

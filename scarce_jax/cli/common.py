@@ -100,7 +100,7 @@ def load_config(path: pathlib.Path) -> Any:
     except InputError as error:
         raise InputError(f"config {path}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise InputError(f"config {path}: it fails with {type(error).__name__}: {error}; correct the file") from error
+        raise InputError(f"config {path}: cannot be run ({type(error).__name__}: {error}); correct the file") from error
     if "config" not in values:
         raise InputError(f"config {path}: defines no `config`; assign an instance of a method's Config to this name")
     try:

@@ -49,7 +49,6 @@ def check_folders(
     Raises:
       InputError: a folder is missing or has no images, or `classes` or `ignore` is wrong.
     """
-    start = time.monotonic()
     if not 0 <= ignore <= 65535:
         raise InputError(f"--ignore {ignore}: expected an id from 0 to 65535")
     faults: list[Finding] = []
@@ -57,7 +56,7 @@ def check_folders(
     examples = pair_folders(*folders, "", faults)
     expected = Expected() if classes is None else expected_classes(classes)
     expected = dataclasses.replace(expected, ignore=(*expected.ignore, ignore), settable=True)
-    return _check(str(folders[0]), examples, expected, folders[1], faults, start)
+    return _check(str(folders[0]), examples, expected, folders[1], faults)
 
 
 def check_source(source: str | os.PathLike[str]) -> Report:
@@ -66,10 +65,9 @@ def check_source(source: str | os.PathLike[str]) -> Report:
     Raises:
       InputError: the folder, its classes.json or its images are missing or unreadable.
     """
-    start = time.monotonic()
     folder = pathlib.Path(source).expanduser()
     faults: list[Finding] = []
-    return _check(str(folder), *source_examples(folder, faults), folder, faults, start)
+    return _check(str(folder), *source_examples(folder, faults), folder, faults)
 
 
 def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> Report:
@@ -81,7 +79,6 @@ def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) ->
     from scarce_jax.data.builders import dataset_dir, load_info
     from scarce_jax.data.source import Reader
 
-    start = time.monotonic()
     info = load_info(name, data_dir)
     readers = {split: Reader(name, split, data_dir) for split in info.splits}
     expected = Expected(names=info.classes, background=info.background)
@@ -112,7 +109,7 @@ def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) ->
             return facts
         return examine_arrays(facts, *arrays, expected.void, deep)
 
-    return _check(f"dataset {name}", examples, expected, dataset_dir(name, data_dir), [], start, examine)
+    return _check(f"dataset {name}", examples, expected, dataset_dir(name, data_dir), [], examine)
 
 
 def _check(
@@ -121,10 +118,10 @@ def _check(
     expected: Expected,
     where: pathlib.Path,
     faults: list[Finding],
-    start: float,
     examine: Callable[[Example, bool], Facts] | None = None,
 ) -> Report:
     """Reads all examples in threads, and applies every rule."""
+    start = time.monotonic()
     examine = examine or (lambda example, deep: examine_files(example, expected.void, deep))
     examined = Examined(facts=_examine_all(examples, examine), expected=expected, where=where)
     faults = faults + [fault for facts in examined.facts for fault in facts.faults]

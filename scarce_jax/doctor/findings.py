@@ -33,13 +33,8 @@ KINDS = {
     "not-an-image": Kind(READABLE, "replace it, or take it out of the folder"),
     "damaged-file": Kind(READABLE, "fetch or export it again"),
     "unreadable-name": Kind("a name of printable text, because it becomes an id", "rename the file and its masks"),
-    "duplicate-stem": Kind(
-        "one file for each name without suffix, because it becomes the id",
-        "remove one of the two, or rename it together with its mask",
-    ),
-    "mask-without-image": Kind(
-        "an image with the same name for every mask", "restore the image, correct the name, or remove the mask"
-    ),
+    "duplicate-stem": Kind("one file per name without suffix, the id", "remove one, or rename it with its masks"),
+    "mask-without-image": Kind("an image of that name", "restore the image, correct the name, or remove the mask"),
     "names-differ": Kind("a mask has the name of its image, up to the suffix"),
     "folder-not-read": Kind("masks in a folder `masks`, coarse masks in a folder `coarse`"),
     "tags-file": Kind(
@@ -50,43 +45,31 @@ KINDS = {
     "constant-image": Kind("a picture", "look at the file; remove it if it is a placeholder or a failed export", False),
     "duplicate-image": Kind("each image once in a split", "remove one, unless it is meant to count twice", False),
     "image-in-two-splits": Kind(
-        "no image in more than one split",
-        "remove it from one of the two, with its mask; a measurement on a trained image says nothing",
+        "each image in one split", "remove it from one of the two; a measurement on a trained image says nothing"
     ),
     # Mask files.
     "lossy-mask": Kind(
-        ID_FILE,
-        "export the masks again as PNG from where they were drawn; lossy compression changes ids along every border",
+        ID_FILE, "export the masks again as PNG from where they were drawn; lossy compression changes ids at borders"
     ),
     "deep-mask": Kind(
-        "8 bits per pixel, with 255 for void",
-        "recode void to 255 and every other id to at most 254, then save the masks as 8-bit grey PNG: "
-        "Image.fromarray(mask.astype('uint8')).save(path)",
+        ID_FILE, "recode void to 255 and other ids to 0..254, then Image.fromarray(mask.astype('uint8')).save(path)"
     ),
     "not-ids": Kind(ID_FILE, "round the values to class ids, and save them as 8-bit grey PNG"),
     "colour-mask": Kind(ID_FILE),
     "size-mismatch": Kind("a mask as large as its image"),
     "exif-rotation": Kind(
         "a mask of the image as viewers show it",
-        "look at image and mask together; if the mask was drawn without the EXIF rotation, turn the mask too, or save "
-        "the image without the tag",
+        "look at both; if the mask was drawn without the EXIF rotation, turn it, or save the image without the tag",
         False,
     ),
-    "all-ignore": Kind(
-        "at least one labelled pixel", "label it, or remove the mask so that the image counts as unlabelled"
-    ),
+    "all-ignore": Kind("at least one labelled pixel", "label it, or remove the mask: the image is then unlabelled"),
     # Ids.
     "id-out-of-range": Kind("class ids"),
     "void-code": Kind("void is 255"),
     "void-class": Kind(
-        "only classes that are to be learned; void pixels are 255",
-        "unless it is to be predicted, take it off the list of classes and save void as 255",
-        False,
+        "only classes to predict; void is 255", "take it off the list of classes, and save void as 255", False
     ),
-    "one-class": Kind(
-        "at least two classes; 255 is void and never learned",
-        "if 255 is the object, as in black and white masks, write 1 in place of it",
-    ),
+    "one-class": Kind("at least two classes besides void, 255", "if 255 is the object in these masks, write 1 for it"),
     "empty-class": Kind("pixels of every class"),
     # Masks and tags that contradict each other.
     "coarse-contradicts-fine": Kind("at most 25%"),

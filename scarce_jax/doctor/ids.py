@@ -16,6 +16,10 @@ MINUS_ONE = {2**16 - 1: "-1 in unsigned 16 bits", 2**32 - 1: "-1 in unsigned 32 
 VOID_NAMES = {"void", "unlabelled", "unlabeled", "ignore", "ignored", "ignore label", "border", "don't care"}
 NEARLY_ALL = 0.8
 
+# Advice for a class without a pixel.
+NOT_LEARNED = "nothing can be learned about it: correct the classes or the ids, or add images that show it"
+NOT_MEASURED = "its IoU is left out of the mean there: move images that show it into the split, if possible"
+
 
 def out_of_range(examined: Examined) -> Iterator[Finding]:
     """Ids that are neither a class nor void, where the classes are known."""
@@ -169,9 +173,7 @@ def empty_classes(examined: Examined) -> Iterator[Finding]:
             examined.where,
             f"no pixel of {listed} in any of {plural(len(masks), 'mask')}",
             expected=f"each of the {len(expected.names)} classes somewhere in {split or 'the masks'}",
-            advice="nothing can be learned about it: correct the list of classes or the ids, or add images that show it"
-            if learned
-            else "its IoU cannot be measured there and is left out of the mean; move images that show it, if possible",
+            advice=NOT_LEARNED if learned else NOT_MEASURED,
             certain=learned,
             count=len(empty),
         )

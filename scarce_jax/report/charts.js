@@ -97,7 +97,7 @@ function lineChart(title, series) {
     const now = at === null ? (move > 0 ? -1 : steps.length) : steps.indexOf(at);
     point(steps[Math.min(Math.max(now + move, 0), steps.length - 1)]);
   });
-  // In the next frame: drawing inside the observer may change the size that it reports.
+  // In the next frame, because drawing inside the observer may change the size that it reports.
   const redraw = () => { if (drawing.clientWidth !== width) draw(); };
   new ResizeObserver(() => requestAnimationFrame(redraw)).observe(drawing);
   return box;

@@ -1,5 +1,5 @@
 "use strict";
-// Small makers of elements. Text always goes in as text, never as markup, so no string of a run can be read as HTML.
+// Functions that make elements. Text is inserted as text and never as markup, so no string of a run becomes HTML.
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {

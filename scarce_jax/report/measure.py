@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import functools
 import io
 import os
 import pathlib
@@ -236,7 +235,7 @@ def _maps(session: Session, evaluation: Eval, rows: Rows, chosen: Sequence[int])
 def _picture(rows: Rows, k: int, mious: Sequence[float | None], palette: Sequence) -> dict[str, Any]:
     """An image of the split with its true mask, in the format of the page."""
     example = rows.example(k)
-    image = resize_image(example["image"], _shown_size(*example["image"].shape[:2]))
+    image = resize_image(example["image"], _fitted(*example["image"].shape[:2]))
     known = [miou for miou in mious if miou is not None]
     return {
         "id": example["id"],
@@ -251,7 +250,7 @@ def _picture(rows: Rows, k: int, mious: Sequence[float | None], palette: Sequenc
 
 def _layer(kind: str, mask: np.ndarray, palette: Sequence) -> dict[str, Any]:
     """A mask in the colours of its classes, transparent where void, with the list of its classes."""
-    shown = resize_label(mask, _shown_size(*mask.shape))
+    shown = resize_label(mask, _fitted(*mask.shape))
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
     image = Image.fromarray(shown)
@@ -262,17 +261,16 @@ def _layer(kind: str, mask: np.ndarray, palette: Sequence) -> dict[str, Any]:
 
 def _map_layer(values: np.ndarray, label: int, size: tuple[int, int]) -> dict[str, Any]:
     """Values float [h, w] in 0..1 as a picture with the proportions of `size`: red to yellow, high values opaque."""
-    scale = min(1.0, MAP_SIDE / max(size))
-    height, width = (max(1, round(side * scale)) for side in size)
+    height, width = _fitted(*size, MAP_SIDE)
     grown = Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     image = Image.fromarray((np.clip(np.asarray(grown), 0, 1) * 255).astype(np.uint8))
     image.putpalette(_HEAT.tobytes())
     return {"kind": "map", "classes": [label], "mask": _data_uri(image, "png", transparency=_OPACITY, optimize=True)}
 
 
-@functools.cache
-def _shown_size(height: int, width: int) -> tuple[int, int]:
-    scale = min(1.0, LONGEST / max(height, width))
+def _fitted(height: int, width: int, longest: int = LONGEST) -> tuple[int, int]:
+    """The size scaled down so that its longer side has at most `longest` pixels."""
+    scale = min(1.0, longest / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 

@@ -23,8 +23,8 @@ const citation = (paper, name) =>
   typeof paper[name] === "number" ? el("span", { class: "paper" }, share(paper[name])) : NOTHING;
 
 const PAPERS_MIOU = "the paper's mIoU";
-const PAPERS_OWN = "The paper's figures are those that the config states, for the settings in its file; "
-  + "a run with other settings is another case.";
+const PAPERS_OWN = "The paper's figures are those in the config, for the settings of its file; "
+  + "runs with other settings are not comparable.";
 const withPaper = (paper) => Object.values(paper).some((value) => typeof value === "number");
 
 /** A word of a command, quoted where a shell would split it, and broken over lines only where it must be. */
@@ -93,7 +93,7 @@ function groupTable() {
     ...figures.map(([key]) => meanAndSpread(values[key])), ...(cited ? [citation(group.paper, name)] : [])]));
   const columns = ["settings", "result", "seeds", ...figures.map(([, text]) => text), ...(cited ? [PAPERS_MIOU] : [])];
   return table(columns, rows,
-    { caption: "Mean over seeds ± half the range; runs are grouped whose settings are equal but for the seed." });
+    { caption: "Mean over seeds ± half the range. The runs of a group differ only in their seed." });
 }
 
 /** A paper's further figures: lists of equal length are the columns of a table. */
@@ -116,7 +116,7 @@ function results() {
   const shown = alone
     ? [resultTable(runs[0])]
     : [groupTable(), differences(), folded("Every run", runs.map((run) => [el("h3", {}, run.name), resultTable(run)]))];
-  return [faint("Figures at the images' native size. mIoU is the mean over the classes that truth or prediction has."),
+  return [faint("Figures at the native size of the images. mIoU is the mean over the classes in the truth or the prediction."),
     runs.some((run) => withPaper(run.paper)) ? faint(PAPERS_OWN) : null, shown, paperTables()];
 }
 
@@ -152,7 +152,7 @@ function curves() {
   const rest = stages.flatMap((name) => [...new Set(runs.flatMap((run) => Object.keys(run.curves[name] || {})))]
     .filter((key) => !charts.some(([, wanted]) => wanted(key))).map((key) => [name, key]));
   const further = folded("Other logged values");
-  // Drawn when they are opened: a hidden chart has no width.
+  // Drawn when they are opened, because a hidden chart has no width.
   further.addEventListener("toggle", () => {
     if (further.open && further.children.length === 1) {
       further.append(el("div", { class: "charts" },
@@ -166,7 +166,7 @@ function perClass() {
   const lists = new Map();
   for (const group of groups) {
     const run = runs[group.runs[0]];
-    // Of several groups the main results are shown first, of one all that can be told apart well.
+    // With several groups only the main results are shown at first; with one, as many as can be distinguished.
     const shown = {};
     Object.entries(group.results).forEach(([name, values]) => {
       const figure = values.map ? "average precision of tags" : "IoU";
@@ -179,7 +179,7 @@ function perClass() {
     });
   }
   return [...lists.values()].map(({ run, figure, series }) => {
-    // One width for all figures, so that every bar has the same scale.
+    // All figures have one width, so that all bars have one scale.
     const spread = series.some((s) => Object.values(s.values).some(([, , count]) => count > 1));
     const bars = el("dl", { class: spread ? "classes spread" : "classes" });
     const on = series.map((s) => s.on);
@@ -207,7 +207,7 @@ function bar(s, k, name) {
 
 function confusionMatrix() {
   const measured = runs.filter((run) => run.measured);
-  if (!measured.length) return [el("p", {}, "Not measured; see what is left out.")];
+  if (!measured.length) return [el("p", {}, "Not measured; see the list of what is left out.")];
   const place = el("div", {});
   const draw = (position) => {
     const { measured: found, classes, palette, name } = measured[position];
@@ -225,11 +225,11 @@ function confusionMatrix() {
 
 function pictures() {
   const shown = report.galleries.filter((gallery) => gallery.pictures.length);
-  if (!shown.length) return [el("p", {}, "No images; see what is left out, or ask for some with --images.")];
+  if (!shown.length) return [el("p", {}, "No images; see the list of what is left out, or give --images a number above 0.")];
   const chosenIn = (gallery) => (gallery.runs.length > 1 ? ` in ${runs[gallery.runs[0]].name}` : "");
   return shown.map((gallery) => [
     faint(`${gallery.pictures.length} images of ${gallery.dataset}, split ${gallery.split}: the best, the worst and `,
-      `evenly between by the mIoU of the single image${chosenIn(gallery)}. `,
+      `others evenly between by the mIoU of a single image${chosenIn(gallery)}. `,
       "Drag over the overlay to swipe. Masks are black where they have no label."),
     galleryView(gallery, runs)]);
 }
@@ -244,8 +244,8 @@ function timing() {
     known(stage.images_per_second) ? stage.images_per_second.toFixed(1) : NOTHING, percent(stage.data_wait),
     Object.values(stage.read || {}).map(source).join("; ") || NOTHING]));
   const columns = ["stage", "state", "length", "time", "compilation", "images/s", "waiting for data", "reads"];
-  const caption = "Images/s is the median and waiting for data the mean of the logged intervals, without the first, "
-    + "which holds the compilation.";
+  const caption = "Images/s is the median and waiting for data the mean of the logged intervals, without the first one, "
+    + "which includes the compilation.";
   return [table([...(alone ? [] : ["run"]), ...columns], rows, { caption })];
 }
 
