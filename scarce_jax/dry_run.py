@@ -31,7 +31,7 @@ def dry_run(config: Any, data_dir: str | os.PathLike | None = None, *, compile: 
       compile: also compile every stage for the devices of this process, to measure its memory.
 
     Returns:
-      {"stages": [{"name", "kind", "steps", "batch", "nets", "reads", "peak_bytes"}]}. "steps" is null where it is given
+      {"stages": [{"name", "kind", "steps", "batch", "nets", "reads", "peak_bytes"}]}. "steps" is null if it is given
       in epochs and neither the config nor the prepared dataset determines the number of images. "peak_bytes" is null
       without `compile`; otherwise it is the memory of the stage's program on each device: arguments, results, temporary
       memory, and the decoded images of resident sources. With `compile`, "backend" and "devices" are those of the

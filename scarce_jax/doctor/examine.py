@@ -22,8 +22,8 @@ ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
 
 # Advice for a mask that has another size than its image.
 EXIF = (
-    "the image carries an EXIF rotation that the mask was drawn without: turn the mask as the tag says, or remove the "
-    "tag from the image"
+    "the mask was drawn without the EXIF rotation of the image: turn the mask in the same way, or remove the tag from "
+    "the image"
 )
 SWAPPED = "width and height are swapped: look at both, then transpose or turn the mask"
 SCALED = (
@@ -64,7 +64,7 @@ def examine_arrays(
     void: frozenset[int],
     deep: bool,
 ) -> Facts:
-    """Adds to `facts` what the decoded arrays hold.
+    """Adds the content of the decoded arrays to `facts`.
 
     Args:
       image: uint8 [H, W, 3].
@@ -110,7 +110,7 @@ def _counts(ids: np.ndarray) -> dict[int, int]:
 
 
 def _read_ids(path: pathlib.Path, facts: Facts) -> np.ndarray | None:
-    """The ids [H, W] of a mask file; None, with a fault or colours in `facts`, where it has none."""
+    """The ids [H, W] of a mask file; None, with a fault or colours added to `facts`, if it has no ids."""
     try:
         ids = read_mask(path)
     except (InputError, OSError) as error:
@@ -157,11 +157,11 @@ def _unreadable(path: pathlib.Path, error: Exception) -> Finding:
 def _size_faults(
     mask: pathlib.Path, mask_size: tuple[int, ...], image: pathlib.Path, size: tuple[int, ...], orientation: int
 ) -> Iterator[Finding]:
-    """A size that differs from the image's, or an EXIF orientation that the sizes cannot confirm."""
+    """A size that differs from the image's, or an EXIF rotation that equal sizes may hide."""
     if mask_size == size:
         if orientation in (2, 3, 4) or (orientation > 4 and size[0] == size[1]):
-            found = f"its image {image.name} has EXIF orientation {orientation}, which turns or mirrors it"
-            yield fault("exif-rotation", mask, found)
+            observed = f"its image {image.name} has EXIF orientation {orientation}, which turns or mirrors it"
+            yield fault("exif-rotation", mask, observed)
         return
     if mask_size == size[::-1]:
         advice = EXIF if orientation > 4 else SWAPPED

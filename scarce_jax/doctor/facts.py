@@ -1,4 +1,4 @@
-"""What the label doctor knows: the examples, what their files hold, and what they should hold."""
+"""The data of the label doctor: the examples, the content of their files, and what the masks should hold."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Facts:
 
     Attributes:
       faults: the faults of single files.
-      digest: a hash of the image's pixels, None where it cannot be read.
-      fine, coarse: None where there is no mask, or none that can be read.
+      digest: a hash of the image's pixels, None if it cannot be read.
+      fine, coarse: None if the mask is missing or unreadable.
       colours: file of an RGB mask -> [(pixels, colour)], or None where it has more than `examine.MAX_COLOURS`.
-      labelled: pixels that have both a coarse and a fine label.
-      wrong: those of them whose labels differ: coarse id -> number of pixels.
+      labelled: number of pixels with both a coarse and a fine label.
+      wrong: coarse id -> number of labelled pixels with another fine label.
     """
 
     example: Example

@@ -45,7 +45,7 @@ KINDS = {
     "constant-image": Kind("a picture", "look at the file; remove it if it is a placeholder or a failed export", False),
     "duplicate-image": Kind("each image once in a split", "remove one, unless it is meant to count twice", False),
     "image-in-two-splits": Kind(
-        "each image in one split", "remove it from one of the two; a measurement on a trained image says nothing"
+        "each image in one split", "remove it from one of the two; a measurement on a trained image is too high"
     ),
     # Mask files.
     "lossy-mask": Kind(
@@ -88,7 +88,7 @@ class Finding:
     Attributes:
       kind: a key of `KINDS`.
       expected, advice, certain: see `Kind`.
-      examples: (file, what is there) of the first `SHOWN` faults.
+      examples: (file, what was observed) of the first `SHOWN` faults.
       count: number of files, classes or pairs of images with this fault.
     """
 
@@ -100,20 +100,20 @@ class Finding:
     count: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        file, found = self.examples[0]
-        texts = {"kind": self.kind, "file": file, "found": found, "expected": self.expected, "advice": self.advice}
+        file, observed = self.examples[0]
+        texts = {"kind": self.kind, "file": file, "found": observed, "expected": self.expected, "advice": self.advice}
         return {**texts, "count": self.count, "files": [file for file, _ in self.examples]}
 
     def __str__(self) -> str:
-        file, found = self.examples[0]
+        file, observed = self.examples[0]
         where = f"in {file}" if self.count == 1 else f"in {self.count:,} places, first {file}"
         level = "PROBLEM" if self.certain else "WARNING"
-        return f"{level} {self.kind} {where}: {found}; expected {self.expected}. To do: {self.advice}."
+        return f"{level} {self.kind} {where}: {observed}; expected {self.expected}. To do: {self.advice}."
 
 
-def fault(kind: str, file: object, found: str, **changes: Any) -> Finding:
-    """A fault of one file with the texts of its kind, some of them replaced by `changes`."""
-    example = (printable(file), printable(found))
+def fault(kind: str, file: object, observed: str, **changes: Any) -> Finding:
+    """A fault of one file: what was observed, and the texts of its kind, some of them replaced by `changes`."""
+    example = (printable(file), printable(observed))
     return Finding(**{**vars(KINDS[kind]), "kind": kind, "examples": [example], **changes})
 
 

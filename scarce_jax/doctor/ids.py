@@ -1,6 +1,6 @@
-"""Rules about the ids in all masks: their range, and which of them means void.
+"""Rules about the ids in all masks: their range, and the id of void.
 
-An id that may be void may also be a class, so no advice erases one without a condition.
+An id that looks like void may be a class, so the advice to erase an id always has a condition.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from scarce_jax.doctor.findings import Finding, fault, plural
 MINUS_ONE = {2**16 - 1: "-1 in unsigned 16 bits", 2**32 - 1: "-1 in unsigned 32 bits", -1: "-1"}
 VOID_NAMES = {"void", "unlabelled", "unlabeled", "ignore", "ignored", "ignore label", "border", "don't care"}
 NEARLY_ALL = 0.8
+"""Share of the measured masks in which an id must run along borders."""
 
 # Advice for a class without a pixel.
 NOT_LEARNED = "nothing can be learned about it: correct the classes or the ids, or add images that show it"
@@ -70,8 +71,8 @@ def shifted(examined: Examined) -> Iterator[Finding]:
     advice = "the ids are one too high, with 0 as void: save every class one lower, and void as 255"
     for mask in examined.fine:
         if mask.counts.keys() & {0, len(examined.expected.names)}:
-            found = f"0 along the borders, and ids up to {max(value for value in mask.counts if value != IGNORE)}"
-            yield fault("void-code", mask.file, found, expected=examined.expected.ids, advice=advice)
+            observed = f"0 along the borders, and ids up to {max(value for value in mask.counts if value != IGNORE)}"
+            yield fault("void-code", mask.file, observed, expected=examined.expected.ids, advice=advice)
 
 
 def _are_shifted(examined: Examined) -> bool:
@@ -82,14 +83,14 @@ def _are_shifted(examined: Examined) -> bool:
 
 
 def _outlined(masks: Sequence[MaskFacts], value: int) -> list[MaskFacts]:
-    """The masks in which an id runs along borders; none, unless it does so in `NEARLY_ALL` masks that were measured."""
+    """The masks in which an id runs along borders; none unless it does in `NEARLY_ALL` of the measured masks."""
     measured = [mask for mask in masks if value in mask.outlines]
     outlined = [mask for mask in measured if mask.outlines[value]]
     return outlined if len(outlined) >= NEARLY_ALL * len(measured) else []
 
 
 def void_classes(examined: Examined) -> Iterator[Finding]:
-    """Classes that are called like void."""
+    """Classes with a name for void."""
     for index, name in enumerate(examined.expected.names or ()):
         if name.strip().lower() in VOID_NAMES:
             shown = examined.expected.name(index)
@@ -104,18 +105,18 @@ def far_id(examined: Examined) -> Iterator[Finding]:
         return
     far = ids[-1]
     having = [mask for mask in examined.masks if far in mask.counts]
-    found = f"id {far} in {plural(len(having), 'mask')}, the other ids end at {ids[-2]}"
+    observed = f"id {far} in {plural(len(having), 'mask')}, the other ids end at {ids[-2]}"
     advice = f"if {far} is void, {expected.declare(far)}; if it is a class, number the classes from 0 without gaps"
-    yield fault("void-code", having[0].file, found, advice=advice, certain=False)
+    yield fault("void-code", having[0].file, observed, advice=advice, certain=False)
 
 
 def minus_one(examined: Examined) -> Iterator[Finding]:
     """Void coded as -1."""
     for mask in examined.masks:
         for value in sorted(MINUS_ONE.keys() & mask.counts.keys()):
-            found = f"id {value} ({mask.counts[value]:,} pixels)"
+            observed = f"id {value} ({mask.counts[value]:,} pixels)"
             advice = f"{value} is {MINUS_ONE[value]}, so probably void: save the masks in 8 bits with 255 there"
-            yield fault("void-code", mask.file, found, expected=examined.expected.ids, advice=advice)
+            yield fault("void-code", mask.file, observed, expected=examined.expected.ids, advice=advice)
 
 
 def outlines(examined: Examined) -> Iterator[Finding]:
@@ -127,22 +128,22 @@ def outlines(examined: Examined) -> Iterator[Finding]:
         listed = expected.names is not None and not expected.settable
         how = "take it off the list of classes and save void as 255" if listed else expected.declare(value)
         first = ", and number the classes from 0" if value == 0 else ""
-        found = f"id {expected.name(value)} is thin and lies along nearly all borders between the other ids"
+        observed = f"id {expected.name(value)} is thin and lies along nearly all borders between the other ids"
         advice = f"this is how void is drawn: if {value} is void, {how}{first}; if it is a class, all is well"
         for mask in _outlined(examined.fine, value):
-            yield fault("void-code", mask.file, found, expected=expected.ids, advice=advice, certain=False)
+            yield fault("void-code", mask.file, observed, expected=expected.ids, advice=advice, certain=False)
 
 
 def one_class(examined: Examined) -> Iterator[Finding]:
-    """255 beside a single class: the object of a black and white mask."""
+    """A single class and 255, which may be the object of black and white masks."""
     used = {value for mask in examined.fine for value in mask.counts}
     if IGNORE not in used or len(used - examined.expected.void) != 1:
         return
     having = [mask for mask in examined.fine if IGNORE in mask.counts]
     pixels = sum(sum(mask.counts.values()) for mask in examined.fine)
     share = sum(mask.counts[IGNORE] for mask in having) / pixels
-    found = f"only the ids {ranges(sorted(used))} are in the masks; 255 is {share:.0%} of the pixels"
-    yield fault("one-class", having[0].file, found, count=len(having))
+    observed = f"only the ids {ranges(sorted(used))} are in the masks; 255 is {share:.0%} of the pixels"
+    yield fault("one-class", having[0].file, observed, count=len(having))
 
 
 def unused_ignore(examined: Examined) -> Iterator[Finding]:
@@ -150,9 +151,9 @@ def unused_ignore(examined: Examined) -> Iterator[Finding]:
     missing = [value for value in examined.expected.ignore if value not in examined.used]
     having = [mask for mask in examined.masks if IGNORE in mask.counts]
     if examined.expected.settable and missing and having:
-        found = f"255 in {plural(len(having), 'mask')}, {missing[0]} in none"
+        observed = f"255 in {plural(len(having), 'mask')}, {missing[0]} in none"
         texts = {"expected": f"void is {missing[0]}", "advice": "void seems to be 255 here: leave --ignore out"}
-        yield fault("void-code", having[0].file, found, certain=False, **texts)
+        yield fault("void-code", having[0].file, observed, certain=False, **texts)
 
 
 def empty_classes(examined: Examined) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""From folders to examples: which image, mask and coarse mask belong together."""
+"""Pairs the images, masks and coarse masks of folders by their names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pair_folders(
 
     Args:
       split: the split of all examples; if empty, a first subfolder called train, val or test is a split.
-      faults: receives what the names show.
+      faults: the list to which faults of names are added.
 
     Raises:
       InputError: a folder is missing, or holds no image file.
@@ -81,13 +81,13 @@ def _match(images: Files, image_folder: pathlib.Path, folder: pathlib.Path, faul
     advice = "copy the one kind of mask that holds class ids to a folder of its own, named as the images"
     for name, path in list(matched.items())[:1]:
         advice = f"rename them, e.g. {path.name} to {pathlib.PurePath(name).name}{path.suffix}"
-    found = f"images are named {f'{start}*{end}'!r}, masks {patterns}"
-    faults.append(fault("names-differ", folder, found, advice=advice, count=len(stray)))
+    observed = f"images are named {f'{start}*{end}'!r}, masks {patterns}"
+    faults.append(fault("names-differ", folder, observed, advice=advice, count=len(stray)))
     return matched
 
 
 def constant_endings(images: Iterable[str], masks: Iterable[str]) -> list[tuple[str, str]]:
-    """What masks have before and after the part of an image's name that differs from image to image.
+    """The constant beginnings and ends of mask names, around the part that differs from image to image.
 
     Returns:
       (before, after) of every kind of mask that has a file for at least 4 in 5 images, the commonest first.

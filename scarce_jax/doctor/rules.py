@@ -1,4 +1,4 @@
-"""All rules over the whole set, and those that compare: coarse with fine masks, tags with masks, image with image."""
+"""All rules, and those that compare: coarse with fine masks, tags with masks, images with each other."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def coarse_contradicts_fine(examined: Examined) -> Iterator[Finding]:
             )
     for f in bad:
         share = sum(f.wrong.values()) / f.labelled
-        found = f"{share:.0%} of its labelled pixels have another class in the fine mask"
-        yield fault("coarse-contradicts-fine", f.coarse.file, found, advice=advice)
+        observed = f"{share:.0%} of its labelled pixels have another class in the fine mask"
+        yield fault("coarse-contradicts-fine", f.coarse.file, observed, advice=advice)
 
 
 def tags_contradict_mask(examined: Examined) -> Iterator[Finding]:
@@ -98,8 +98,8 @@ def copies(examined: Examined) -> Iterator[Finding]:
             continue
         here, first = f.example, first_of.setdefault(f.digest, f.example)
         if first.split != here.split:
-            found = f"in {here.split or 'all'}: the same pixels as {first.image} in {first.split or 'all'}"
-            yield fault("image-in-two-splits", here.image, found)
+            observed = f"in {here.split or 'all'}: the same pixels as {first.image} in {first.split or 'all'}"
+            yield fault("image-in-two-splits", here.image, observed)
         elif first is not here:
             yield fault("duplicate-image", here.image, f"the same pixels as {first.image}")
 

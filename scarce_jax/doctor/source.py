@@ -1,4 +1,4 @@
-"""What the masks should hold, by the command's flags, and the examples of a source folder of the `folder` builder."""
+"""The classes of the command's flags, and the examples of a source folder of the `folder` builder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def source_examples(source: pathlib.Path, faults: list[Finding]) -> tuple[list[E
     """The examples of all splits with their tags, and what their masks should hold.
 
     Args:
-      faults: receives what file names, folder names and tags.csv show.
+      faults: the list to which faults of file names, folder names and tags.csv are added.
 
     Raises:
       InputError: classes.json is missing or wrong, there is no split, or a split has no image.
@@ -68,24 +68,24 @@ def source_examples(source: pathlib.Path, faults: list[Finding]) -> tuple[list[E
     try:
         tags = find_tags(source, read_classes(source / CLASSES), images)
     except InputError as error:
-        file, _, found = str(error).partition(", ")
-        faults.append(fault("tags-file", file, found or str(error)))
+        file, _, observed = str(error).partition(", ")
+        faults.append(fault("tags-file", file, observed or str(error)))
         return examples, expected
     indices = {name: frozenset(row.nonzero()[0].tolist()) for name, row in tags.items()}
     return [dataclasses.replace(x, tags=indices.get(f"{x.split}/{x.name}")) for x in examples], expected
 
 
 def _find_unread(split: pathlib.Path, faults: list[Finding]) -> None:
-    """Folders of images that no command reads: masks in `labels` would leave every image unlabelled."""
+    """Adds folders of images that no command reads: masks in `labels` would leave every image unlabelled."""
     for folder in sorted(path for path in split.iterdir() if path.is_dir() and not path.name.startswith(".")):
         if folder.name in (IMAGES, *MASKS.values()):
             continue
         count = sum(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
         if count:
-            found = f"{plural(count, 'image file')} in a folder that is not read"
+            observed = f"{plural(count, 'image file')} in a folder that is not read"
             advice = f"rename it to {MASKS['fine']} if these are masks, or move it out of the split"
             certain = not (split / MASKS["fine"]).is_dir()
-            faults.append(fault("folder-not-read", folder, found, advice=advice, certain=certain))
+            faults.append(fault("folder-not-read", folder, observed, advice=advice, certain=certain))
 
 
 def _expected(path: pathlib.Path) -> Expected:

@@ -91,5 +91,5 @@ def _check(folders: Sequence[pathlib.Path], images: int) -> None:
     seen: dict[pathlib.Path, pathlib.Path] = {}
     for folder in folders:
         if folder.resolve() in seen:
-            raise InputError(f"{seen[folder.resolve()]} and {folder}: are the same run; give it once")
+            raise InputError(f"{seen[folder.resolve()]} and {folder} are the same run; give it once")
         seen[folder.resolve()] = folder

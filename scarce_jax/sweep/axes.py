@@ -113,7 +113,9 @@ def _paper_rows(config: Any, key: str, firsts: Sequence[Any] | None) -> tuple[tu
         raise InputError(f"sweep: the config has no table {key}; it has {listed}")
     columns = settings(config, known[name])
     if not columns:
-        raise InputError(f"sweep: no column of {key} is a field of the config ({', '.join(known[name])})")
+        raise InputError(
+            f"sweep: no column of {key} is a field of the config: {', '.join(known[name])}; name a column as a field"
+        )
     fields = tuple(field for names in columns.values() for field in names)
     rows = {
         text(row[0]): tuple(value for value, names in zip(row, columns.values(), strict=True) for _ in names)

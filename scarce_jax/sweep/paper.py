@@ -73,8 +73,8 @@ def figures(config: Any, original: Any) -> dict[str, float]:
       original: the config that states the figures; those outside its tables hold for its own settings.
     """
     changed, here = changed_settings(config, original), leaves(to_json(config))
-    alone = {name: value for name, value in original.paper.items() if isinstance(value, float)}
-    cited = {} if changed else alone
+    single = {name: value for name, value in original.paper.items() if isinstance(value, float)}
+    cited = {} if changed else single
     for table in tables(original).values():
         columns = settings(original, table)
         if changed - {field for fields in columns.values() for field in fields}:
