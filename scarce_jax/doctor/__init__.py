@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import itertools
 import os
 import pathlib
 import time
@@ -24,7 +25,7 @@ from scarce_jax.doctor.source import expected_classes, source_examples
 from scarce_jax.errors import InputError
 
 MEASURED = 100
-"""Number of masks, evenly spread, whose outlines are measured; it is slow, and more would not change the answer."""
+"""Number of masks, evenly spread, whose outlines are measured: it is slow, and these are enough to decide."""
 
 __all__ = ["Finding", "Report", "check_folders", "check_prepared", "check_source"]
 
@@ -120,12 +121,12 @@ def _check(
     faults: list[Finding],
     examine: Callable[[Example, bool], Facts] | None = None,
 ) -> Report:
-    """Reads all examples in threads, and applies every rule."""
+    """Reads all examples in threads, and applies every rule; `faults` are those of file names."""
     start = time.monotonic()
     examine = examine or (lambda example, deep: examine_files(example, expected.void, deep))
     examined = Examined(facts=_examine_all(examples, examine), expected=expected, where=where)
-    faults = faults + [fault for facts in examined.facts for fault in facts.faults]
-    faults += [fault for rule in RULES for fault in rule(examined)]
+    per_file = itertools.chain.from_iterable(facts.faults for facts in examined.facts)
+    per_rule = itertools.chain.from_iterable(rule(examined) for rule in RULES)
     unknown = f"ids {ranges(examined.used)} are in the masks; --classes N or a file of names also checks their range"
     return Report(
         name=name,
@@ -133,7 +134,7 @@ def _check(
         masks=sum(example.mask is not None for example in examples),
         coarse=sum(example.coarse is not None for example in examples),
         seconds=time.monotonic() - start,
-        findings=group(faults),
+        findings=group([*faults, *per_file, *per_rule]),
         notes=(unknown,) if expected.names is None and examined.used else (),
     )
 

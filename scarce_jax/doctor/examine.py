@@ -21,10 +21,7 @@ ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
 """First bytes of a file format -> its last bytes."""
 
 # Advice for a mask that has another size than its image.
-EXIF = (
-    "the mask was drawn without the EXIF rotation of the image: turn the mask in the same way, or remove the tag from "
-    "the image"
-)
+EXIF = "the mask was drawn without the EXIF rotation of the image: turn the mask too, or remove the image's tag"
 SWAPPED = "width and height are swapped: look at both, then transpose or turn the mask"
 SCALED = (
     "same shape at another scale: resize one of the two; the mask by nearest neighbour only "
