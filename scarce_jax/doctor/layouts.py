@@ -103,13 +103,12 @@ def constant_endings(images: Iterable[str], masks: Iterable[str]) -> list[tuple[
         for k in range(len(mask) - length + 1)
         if mask[k : k + length] in cores
     )
-    needed = max(1, 0.8 * min(len(images), len(masks)))
+    # One file alone cannot show what is constant.
+    needed = max(2, 0.8 * min(len(images), len(masks)))
     return [pair for pair, count in counted.most_common() if count >= needed and pair != (start, end)]
 
 
 def _shared(names: Sequence[str]) -> tuple[str, str]:
-    """The longest beginning and the longest end that all names share; both empty for a single name."""
-    if len(names) < 2:
-        return "", ""
+    """The longest beginning that all names share, and the longest end of what follows it."""
     start = os.path.commonprefix(list(names))
     return start, os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1]
