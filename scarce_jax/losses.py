@@ -114,8 +114,7 @@ def binary_cross_entropy(
 ) -> jax.Array:
     """Mean binary cross-entropy -t * ln sigmoid(logits) - (1 - t) * ln(1 - sigmoid(logits)) for targets t.
 
-    The loss of a discriminator has it with t = 1 for true and t = 0 for predicted masks, that of a generator with t =
-    1.
+    A discriminator is trained with t = 1 for true and t = 0 for predicted masks, its generator with t = 1.
 
     Args:
       logits: floating [...].
