@@ -5,8 +5,8 @@ dataset with a DSNet of half width at 64 x 64. The stage `semi` starts from the 
 its batches is labelled. The baselines of `--compare` are the labelled images alone for as many steps, all labels, and
 Hung et al.
 
-Mean mIoU of three seeds: 0.427 for `semi`, 0.403 for the labelled images alone. A run took 454 to 566 s beside other
-work on the machine.
+Mean mIoU of three seeds: 0.427 for `semi`, 0.403 for the labelled images alone. A run took 454 to 566 s on a machine
+with other work.
 
 Command: scarce-jax train configs/auxiliary_scenes.py --compare
 """

@@ -102,9 +102,9 @@ class Optimizer:
     """Optimizer of one net: SGD as in PyTorch, or AdamW.
 
     Attributes:
-      kind: `sgd` adds the weight decay to the gradient, and the learning rate multiplies the momentum, as in PyTorch.
-        `adam` is AdamW (Loshchilov & Hutter, 2019): the weight decay is decoupled from the gradient, and the learning
-        rate multiplies both.
+      kind: "sgd" adds the weight decay to the gradient, and the learning rate multiplies the momentum, as in PyTorch.
+        With "adam", which is AdamW (Loshchilov & Hutter, 2019), the weight decay is decoupled from the gradient, and
+        the learning rate multiplies both.
       lr: peak learning rate for the whole batch. It does not change with the number of devices.
       momentum: momentum of SGD, or b1 of Adam.
       b2: b2 of Adam.

@@ -73,6 +73,7 @@ def _map_in_processes(
 
 
 def _call(function: Callable[[str, Any], Any], name: str, payload: Any) -> Any:
+    """Calls the function. An exception other than InputError becomes a RuntimeError with the id."""
     try:
         return function(name, payload)
     except InputError:

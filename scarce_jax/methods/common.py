@@ -1,4 +1,4 @@
-"""What every method shares: the top of a config, the settings of a training stage, and the sources of its rows."""
+"""Parts that all methods share: the base of their configs, the settings of training stages, and sources of images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Experiment:
     Attributes:
       seed: seed of the initial values, the order of the images and the augmentation. The budget has its own seed.
       dataset: tfds name of a prepared dataset.
-      train_split, eval_split: names of the splits for training and for evaluation.
+      train_split: name of the split for training.
+      eval_split: name of the split for evaluation.
       budget: which labels of the training split may be used.
       compare: also train and measure the baselines of the method.
       paper: figures that the paper reports for this config, by result.
@@ -63,7 +64,8 @@ class TrainStage:
     """Settings of every training stage.
 
     Attributes:
-      steps, epochs: length of the training; set exactly one of them.
+      steps: length of the training in steps; set either this or `epochs`.
+      epochs: length of the training in passes over its images.
       batch: images per step, over all devices.
       accumulate: number of parts into which a batch is cut to save memory; a divisor of `batch`. The parts pass through
         the net one after another, and batch statistics are those of a part.
@@ -74,9 +76,9 @@ class TrainStage:
       patience: number of measurements without improvement after which training stops; None trains to the end.
       eval_batch: images per device in evaluation and inference; it changes no result.
       init_from: initial values of the net, random if None. RUN:STAGE/NET is a net of another run folder, and
-        RUN:STAGE/NET#PATTERN only those of its parameters whose path matches the regular expression PATTERN. A
-        .safetensors or .pth file holds ResNet or VGG weights in torchvision's layout; hf:OWNER/NAME downloads such a
-        file, for example hf:timm/resnet50.tv_in1k.
+        RUN:STAGE/NET#PATTERN only those of its parameters whose path matches the regular expression PATTERN. A path
+        ending in .safetensors or .pth is a file of ResNet or VGG weights in torchvision's layout. hf:OWNER/NAME
+        downloads such a file, for example hf:timm/resnet50.tv_in1k.
     """
 
     steps: int | None = None
@@ -100,16 +102,24 @@ class TrainStage:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageStage(TrainStage):
-    """Settings of a training stage that reads augmented images.
+class SizedStage(TrainStage):
+    """Settings of a training stage that reads images of its own size.
 
     Attributes:
-      size: (height, width) in pixels to which whole images are resized before augmentation. Evaluation and inference
-        also use this size.
-      augment: random changes of each training image.
+      size: (height, width) in pixels to which whole images are resized, in training before crops or windows are cut.
     """
 
     size: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageStage(SizedStage):
+    """Settings of a training stage that reads augmented images. Evaluation and inference do not augment them.
+
+    Attributes:
+      augment: random changes of each training image.
+    """
+
     augment: Augment
 
 
@@ -278,13 +288,13 @@ def training_source(config: Experiment, stage: ImageStage, **changes: Any) -> So
     return Source(dataset=config.dataset, split=config.train_split, **(fields | changes))
 
 
-def inference_source(config: Experiment, stage: TrainStage, **changes: Any) -> Source:
+def inference_source(config: Experiment, stage: SizedStage, **changes: Any) -> Source:
     """Images of the training split at the stage's size, not augmented. `changes` are fields of the Source."""
     fields = {"split": config.train_split, "batch": stage.eval_batch, "size": stage.size, "transform": unaugmented}
     return Source(dataset=config.dataset, **(fields | changes))
 
 
-def evaluation_source(config: Experiment, stage: TrainStage, **changes: Any) -> Source:
+def evaluation_source(config: Experiment, stage: SizedStage, **changes: Any) -> Source:
     """All images of the evaluation split at the stage's size, with their fine masks. `changes` as above."""
     return inference_source(config, stage, **({"split": config.eval_split, "labels": ("fine",)} | changes))
 
@@ -301,7 +311,7 @@ class ClassShares:
 
 
 def with_frequencies(
-    config: Experiment, stages: list[Train | Infer], stage: SegmenterStage, classes: int
+    config: Experiment, stages: list[Train | Infer], stage: SizedStage, classes: int
 ) -> tuple[Train | Infer, ...]:
     """The stages of a recipe, preceded by the stage `frequencies` if one of them reads it.
 

@@ -147,8 +147,8 @@ def train_segmenter(
     weight = common.draws(stage)
     if weight is not None and ids not in ("fine", "all") and not config.budget.strong_categories:
         raise InputError(
-            f"{name}.rare_class_sampling is {stage.rare_class_sampling}; expected none, because the budget does not "
-            f"reveal the classes of the images in this stage"
+            f"{name}.rare_class_sampling is {stage.rare_class_sampling}; expected none, since this stage reads images "
+            f"whose classes the budget does not reveal"
         )
     source = common.training_source(
         config, stage, ids=ids, take=take, fields=fields[1:], having=having, labels=labels, weight=weight

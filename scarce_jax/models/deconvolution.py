@@ -1,6 +1,6 @@
 """Deconvolution nets with unpooling: the last part of the decoupled method's segmentation net, and its baseline.
 
-Noh, Hong and Han, "Learning Deconvolution Network for Semantic Segmentation". What the paper does not specify is as in
+Noh, Hong and Han, "Learning Deconvolution Network for Semantic Segmentation". Details that the paper omits follow
 the authors' published Caffe definitions.
 """
 

@@ -1,8 +1,8 @@
 """The nets of Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation".
 
 A classification net finds the classes of an image. The gradient of a class's score with respect to pool5 is the
-saliency of the class. From pool5 and the saliency a segmentation net predicts whether each pixel is of the class. What
-the paper does not specify is as in the authors' published Caffe definitions.
+saliency of the class. From pool5 and the saliency a segmentation net predicts whether each pixel is of the class.
+Details that the paper omits follow the authors' published Caffe definitions.
 """
 
 from __future__ import annotations

@@ -33,8 +33,9 @@ class Augment:
       rotate_probability: probability of a rotation. The detailer paper does not specify it; PSPNet's authors rotate
         half of the images.
       flip: probability of a horizontal flip.
-      brightness, contrast, saturation: a value v draws a factor uniformly in 1 - v..1 + v, as torchvision's ColorJitter
-        does. The factors are applied in this order, and the image is clipped to 0..1 after each.
+      brightness: v draws a factor uniformly in 1 - v..1 + v, as torchvision's ColorJitter does.
+      contrast: the same for the contrast, after the brightness.
+      saturation: the same for the saturation, after the contrast. The image is clipped to 0..1 after each change.
     """
 
     crop: tuple[int, int]

@@ -1,4 +1,4 @@
-"""The auxiliary net: its training, and what is inferred with it.
+"""The auxiliary net: its training, and the inference stages that use it.
 
 "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review), sections 3.1 to 3.3.
 """

@@ -1,7 +1,7 @@
 """Segmentation of one class at a time: a frozen classifier finds the classes, and a net segments each of them.
 
 Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation", sections 4.2, 4.3 and 5.
-What the paper does not specify is as in the authors' published inference code.
+Details that the paper omits follow the authors' published inference code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flax import traverse_util
 from scarce_jax.errors import InputError
 from scarce_jax.losses import cross_entropy
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, TrainStage
+from scarce_jax.methods.common import SEGMENTER, SizedStage
 from scarce_jax.methods.segmentation import total_weight
 from scarce_jax.methods.tagging import CLASSIFIER
 from scarce_jax.models.decoupled import Classified, DecoupledClassifier, SegmentationNet, class_saliency
@@ -30,21 +30,19 @@ FLOOR = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SegmentationStage(TrainStage):
+class SegmentationStage(SizedStage):
     """Settings of the training of bridging layers and deconvolution net on the few masks.
 
     The training examples are windows of the images. An epoch has N_p windows (`crops.windows`) of each non-empty subset
     of an image's classes.
 
     Attributes:
-      size: (height, width) in pixels to which whole images are resized before windows are cut.
       crops: settings of the windows. Masks are predicted at the size `crops.crop`.
       hidden: channels of fc6-seg and fc7-seg; None is 32 times the classifier's width.
       reestimate: number of windows of each image over which batch statistics are averaged after the training, as the
         authors do before inference; 0 keeps the running averages.
     """
 
-    size: tuple[int, int]
     crops: Combinatorial
     hidden: int | None = None
     reestimate: int = 0
