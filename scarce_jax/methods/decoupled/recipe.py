@@ -31,7 +31,7 @@ from scarce_jax.methods.segmentation import measured, network, train_segmenter
 from scarce_jax.methods.tagging import CLASSIFIER, tags_measured, train_classifier
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.decoupled import DecoupledClassifierConfig, SegmentationNet
-from scarce_jax.recipe import Artifact, Eval, Net, NetState, Predict, Recipe, Stage
+from scarce_jax.recipe import Artifact, Eval, Net, NetState, Predict, Recipe, Stage, Train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,32 +79,21 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     shared = {"width": net.width, "fc6_kernel": net.fc6_kernel, "convolutions": net.convolutions}
     segmenter = SegmentationNet(hidden=config.decoupled.hidden, dtype=dtype, **shared)
     by_class = ByClass(net.build(classes - 1, dtype), segmenter, classes, info.background)
-    train = train_classifier("classifier", config, config.classifier, by_class.classifier, info.background)
     classifier = _classifier(config, by_class, "classifier")
     segmentation, result = _segmentation("decoupled", config, by_class, "classifier")
-    stages = [train, infer_pointing("pointing", config, config.decoupled, by_class, classifier), *segmentation]
+    stages = [
+        train_classifier("classifier", config, config.classifier, by_class.classifier, info.background),
+        infer_pointing("pointing", config, config.decoupled, by_class, classifier),
+        *segmentation,
+    ]
     results = {"decoupled": result, "classifier": _measured_tags("classifier", config, by_class)}
     if config.compare:
-        settings = config.classifier
-        if config.strong_steps is not None:
-            settings = dataclasses.replace(settings, steps=config.strong_steps, epochs=None)
-        train = train_classifier("strong_classifier", config, settings, by_class.classifier, info.background)
-        tagged = dataclasses.replace(train.sources["tagged"], ids="fine")
-        train = dataclasses.replace(train, sources={"tagged": tagged}, keys_as="classifier")
         segmentation, results["strong_only"] = _segmentation("strong_only", config, by_class, "strong_classifier")
-        stages += [as_long_as(train, "classifier"), *segmentation]
+        stages += [_strong_classifier(config, by_class), *segmentation]
         results["strong_classifier"] = _measured_tags("strong_classifier", config, by_class)
         if config.deconvnet is not None:
-            settings = config.deconvnet
-            has_length = settings.steps is not None or settings.epochs is not None
-            if not has_length:
-                settings = dataclasses.replace(settings, steps=config.decoupled.steps, epochs=config.decoupled.epochs)
-            module = network(config, settings, classes)
-            train = train_segmenter("deconvnet", config, settings, module)
-            stages.append(train if has_length else as_long_as(train, "decoupled"))
-            result = measured("deconvnet", config, settings, module)
-            predict = SizeChecked(result.predict, settings.net.fc6_kernel)
-            results["deconvnet"] = dataclasses.replace(result, predict=predict)
+            train, results["deconvnet"] = _deconvnet(config, classes)
+            stages.append(train)
     return Recipe(
         stages=with_frequencies(config, stages, config.deconvnet or config.decoupled, classes),
         results=results,
@@ -148,6 +137,29 @@ class SizeChecked:
 def _classifier(config: Config, by_class: ByClass, stage: str) -> Net:
     """The classifier of an earlier stage, for images of the size at which masks are predicted."""
     return common.frozen(by_class.classifier, net_inputs(config.decoupled.crops.crop), stage, CLASSIFIER)
+
+
+def _strong_classifier(config: Config, by_class: ByClass) -> Train:
+    """Stage `strong_classifier`: the classifier's training on only the images with masks."""
+    stage = config.classifier
+    if config.strong_steps is not None:
+        stage = dataclasses.replace(stage, steps=config.strong_steps, epochs=None)
+    train = train_classifier("strong_classifier", config, stage, by_class.classifier, by_class.background)
+    tagged = dataclasses.replace(train.sources["tagged"], ids="fine")
+    return dataclasses.replace(as_long_as(train, "classifier"), sources={"tagged": tagged}, keys_as="classifier")
+
+
+def _deconvnet(config: Config, classes: int) -> tuple[Train, Eval]:
+    """Stage and result `deconvnet`."""
+    stage = config.deconvnet
+    has_length = stage.steps is not None or stage.epochs is not None
+    if not has_length:
+        stage = dataclasses.replace(stage, steps=config.decoupled.steps, epochs=config.decoupled.epochs)
+    module = network(config, stage, classes)
+    train = train_segmenter("deconvnet", config, stage, module)
+    result = measured("deconvnet", config, stage, module)
+    result = dataclasses.replace(result, predict=SizeChecked(result.predict, stage.net.fc6_kernel))
+    return train if has_length else as_long_as(train, "decoupled"), result
 
 
 def _measured_tags(name: str, config: Config, by_class: ByClass) -> Eval:
