@@ -310,17 +310,20 @@ class ClassShares:
         return {"p_class": class_counts(label, self.classes) / (label.shape[1] * label.shape[2])}
 
 
+def class_frequencies(config: Experiment, stage: SizedStage, classes: int) -> Infer:
+    """Stage `frequencies`: the mean of `ClassShares` over the labelled images, `p_class` [K]."""
+    source = inference_source(config, stage, ids="fine", labels=("fine",))
+    return Infer(name=FREQUENCIES, nets={}, predict=ClassShares(classes), source=source, write=Mean())
+
+
 def with_frequencies(
     config: Experiment, stages: list[Train | Infer], stage: SizedStage, classes: int
 ) -> tuple[Train | Infer, ...]:
     """The stages of a recipe, preceded by the stage `frequencies` if one of them reads it.
-
-    Stage `frequencies` leaves `p_class` [K], the mean of `ClassShares` over the labelled images.
 
     Args:
       stage: settings with the size at which the labelled images are read.
     """
     if all(Artifact(stage=FREQUENCIES, name="p_class") not in other.consts.values() for other in stages):
         return tuple(stages)
-    source = inference_source(config, stage, ids="fine", labels=("fine",))
-    return Infer(name=FREQUENCIES, nets={}, predict=ClassShares(classes), source=source, write=Mean()), *stages
+    return class_frequencies(config, stage, classes), *stages
