@@ -1,10 +1,12 @@
-"""Auxiliary confidence on CamVid, half of its labels, as in the paper: 360 x 480, for a GPU.
+"""Auxiliary confidence on CamVid with half of its labels, as in the paper: 360 x 480, for a GPU.
 
-Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review); table 7 has the
-figures in `paper`, of the test split and with an encoder pretrained on ImageNet, which nobody published: ours starts
-from random values.
-The paper's scales are {0.8, 1.0, 1.3, 1.7}; here they are uniform over that range.
-Labelled frames are drawn by stride, since neighbours in a video are alike.
+Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review). `paper` has the
+figures of its table 7. They are for the test split and for an encoder pretrained on ImageNet, which was not published.
+This config starts from random values.
+
+The scales of the paper are {0.8, 1.0, 1.3, 1.7}; here they are uniform over that range. Labelled frames are drawn by
+stride, because neighbouring frames of a video are alike.
+
 Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/auxiliary_camvid.py --compare
 """
 

@@ -1,8 +1,10 @@
-"""Auxiliary confidence on CamVid, small enough for two CPU cores: DSNet of half width, frames at 120 x 160.
+"""Auxiliary confidence on CamVid for two CPU cores: DSNet of half width, frames at 120 x 160.
 
-Paper and its figures as in auxiliary_camvid.py, under other conditions: full width, 360 x 480, 150 epochs, pretrained.
+Paper and figures are those of auxiliary_camvid.py, which were measured under other conditions: full width, 360 x 480,
+150 epochs, and a pretrained encoder.
+
 Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/auxiliary_camvid_small.py --compare
-Other rows: --budget.fine 0.25
+Fewer labels: --budget.fine 0.25
 """
 
 from scarce_jax.data.budget import Budget
@@ -22,7 +24,7 @@ config = Config(
     dataset="camvid",
     budget=Budget(fine=0.5, draw="stride"),
     segmenter=SegmenterStage(steps=1200, **net),
-    # With W and gamma, and 150 steps of 1e-3, its AUROC was 0.57 in a trial; which of the two it was is not known.
+    # In a trial with W and gamma, and 150 steps at rate 1e-3, the AUROC was 0.57. The cause was not isolated.
     auxiliary=AuxiliaryStage(
         steps=400,
         width=16,

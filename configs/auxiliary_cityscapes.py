@@ -1,9 +1,13 @@
 """Auxiliary confidence on Cityscapes at 512 x 1024 with the paper's real-time net: its tables 3 to 6.
 
-Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review). Its figures (mIoU on
-val) are in `paper`, with an encoder pretrained on ImageNet, which nobody published: ours starts from random values.
-The paper's scales are {0.75, 1.0, 1.25, 1.5, 1.75}; here they are uniform over that range. Its splits are random and
-were not published; the lists of UniMatch (1_8, 1_4 and 1_2_labeled.txt) fit `--budget.fine FILE`.
+Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review). `paper` has its
+figures, mIoU on val, for an encoder pretrained on ImageNet, which was not published. This config starts from random
+values.
+
+The scales of the paper are {0.75, 1.0, 1.25, 1.5, 1.75}; here they are uniform over that range. The paper draws its
+labelled images at random and does not publish them. The lists of UniMatch (1_8, 1_4 and 1_2_labeled.txt) can be used
+with `--budget.fine FILE`.
+
 Command: scarce-jax prepare cityscapes --source CITYSCAPES; scarce-jax train configs/auxiliary_cityscapes.py --compare
 Table 6: scarce-jax sweep configs/auxiliary_cityscapes.py --over paper.table_6 --compare --workdir runs/table_6
 """

@@ -1,9 +1,11 @@
-"""Auxiliary confidence on Cityscapes with DeepLab-v2, as the paper compares itself with Hung et al.: its table 6.
+"""Auxiliary confidence on Cityscapes with DeepLab-v2: the paper's comparison with Hung et al., its table 6.
 
-Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review), "under the same
+Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review). It uses "the same
 settings" as Hung et al., "Adversarial Learning for Semi-Supervised Semantic Segmentation": batch 2 at 512 x 1024,
-40,000 steps, and batch normalisation whose scale and bias stay as they are. Both start from a ResNet-101 pretrained
-on other images (`--segmenter.init-from`, and the same for semi and adversarial); none is shipped.
+40,000 steps, and batch normalisation with frozen scale and bias. Both start from a ResNet-101 that was pretrained on
+other images. No such weights are shipped; `--segmenter.init-from`, `--semi.init-from` and `--adversarial.init-from`
+take a file.
+
 Command: scarce-jax train configs/auxiliary_cityscapes_deeplabv2.py --compare --budget.fine 0.125
 """
 

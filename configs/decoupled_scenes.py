@@ -1,9 +1,10 @@
-"""The decoupled method on `scenes/coloured`, five masks of each class, for two CPU cores.
+"""The decoupled method on `scenes/coloured` with five masks of each class, for two CPU cores.
 
-Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation"; the built-in
-pictures in place of VOC, and nets of an eighth of the width with one convolution where VGG-16 has two or three, from
-scratch and with batch normalisation. With --compare also the nets trained on the images with masks alone, and
-DeconvNet.
+Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation", here on the
+built-in dataset. The nets have an eighth of the paper's width and one convolution in each group of VGG-16. They are
+trained from scratch with batch normalisation. The baselines of `--compare` are the same nets trained only on the images
+with masks, and DeconvNet.
+
 Command: scarce-jax train configs/decoupled_scenes.py --compare [--budget.per-class 10]
 """
 
@@ -19,8 +20,8 @@ from scarce_jax.ops.combinatorial import Combinatorial
 from scarce_jax.optim import Optimizer
 from scarce_jax.runtime import Runtime
 
-# pool5 is 4 x 4, and there are 3 x 3 scores of each class. A place of pool5 sees 94 pixels; with all of VGG-16's
-# convolutions it would see 212, more than the image, and saliency says less of where a class is (README).
+# pool5 is 4 x 4, and each class has 3 x 3 scores. The receptive field of pool5 is 94 pixels wide. With all convolutions
+# of VGG-16 it would be 212, wider than the image, and the saliency would localise classes less well (see the README).
 side = (128, 128)
 net = dict(width=8, hidden=256, fc6_kernel=2, convolutions=(1, 1, 1, 1, 1))
 adam = Optimizer(kind="adam", lr=7e-4, weight_decay=1e-4)
@@ -32,7 +33,7 @@ config = Config(
         steps=2_000,
         batch=8,
         size=side,
-        # No cuts: what is cut off is a tag without its object.
+        # No crops, because an object that is cut off would leave a tag without its object.
         augment=Augment(crop=side, scale=(1.0, 1.0), rotate=0.0, flip=0.5),
         net=DecoupledClassifierConfig(batch_norm=True, dropout=0.0, **net),
         optim=dataclasses.replace(adam, lr=1e-3),

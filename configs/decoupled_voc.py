@@ -1,11 +1,17 @@
 """The decoupled method on PASCAL VOC 2012: table 1 of the paper.
 
-Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation"; figures in `paper`
-(mIoU on val). From the authors' published definitions: nets, batch of 64, rate, decay, crop and, by the number of masks
-of each class, the steps of the segmentation net and where its rate falls (see `STEPS`). Ours: windows (there are no
-EdgeBoxes), the size of the frames, one batch of 64 where theirs is 16 of 4, running averages of batch statistics, the
-classifier's rate, and DeconvNet's training, here as many steps in one stage and not two. Nothing of it was run here.
-A sweep over the table sets all of that (`--over paper.table_1`; full supervision is --budget.per-class None).
+Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation". `paper` has its
+figures, mIoU on val.
+
+Nets, batch size of 64, learning rate, weight decay and crop are from the authors' published definitions. So are the
+steps of the segmentation net and the step at which its rate falls, which depend on the number of masks of each class
+(see `STEPS`). Ours are the windows (there are no EdgeBoxes), the size of the frames, one batch of 64 instead of 16
+batches of 4, running averages of batch statistics, the learning rate of the classifier, and the training of DeconvNet
+in one stage instead of two, with as many steps. This config was not run.
+
+A sweep over the table sets the budget and all values that depend on it (`--over paper.table_1`). Full supervision is
+`--budget.per-class None`.
+
 Command: scarce-jax prepare voc --source VOC; scarce-jax train configs/decoupled_voc.py --compare [--budget.per-class 5]
 """
 
@@ -21,12 +27,12 @@ from scarce_jax.optim import Group, Optimizer, Schedule
 STEPS = {5: 5_500, 10: 7_500, 25: 15_000}
 FULL = 17_500
 
-# With 5 masks of each class the authors' rate falls after 4,000 steps.
+# With 5 masks of each class the authors' learning rate falls after 4,000 steps.
 LATE = Schedule(kind="step", boundaries=(10_000,))
 
 
 def caffe(lr: float, schedule: Schedule, *heads: Group) -> Optimizer:
-    """SGD as in the authors' solvers: twice the rate and no decay for biases."""
+    """SGD as in the authors' solvers: biases have twice the learning rate and no weight decay."""
     biases = Group(pattern=BIAS_PATTERN, lr=2.0, weight_decay=0.0)
     return Optimizer(lr=lr, momentum=0.9, weight_decay=5e-4, schedule=schedule, groups=(*heads, biases, Group()))
 

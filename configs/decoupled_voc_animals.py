@@ -1,8 +1,9 @@
 """The decoupled method on VOC's animals: six classes, ten masks of each.
 
-Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation"; all as in
-decoupled_voc.py with half the steps, since there are fewer images and classes. No figure of it is comparable. Nothing
-of it was run here.
+Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation". All settings are
+those of decoupled_voc.py, with half the steps for fewer images and classes. No figure of the paper is comparable. This
+config was not run.
+
 Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/decoupled_voc_animals.py --compare
 """
 

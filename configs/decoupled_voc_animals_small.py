@@ -1,8 +1,9 @@
-"""The decoupled method on VOC's animals, small enough for two CPU cores.
+"""The decoupled method on VOC's animals, for two CPU cores: six classes, ten masks of each, at 128 x 128.
 
-Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation"; here six classes at
-128 x 128, ten masks of each, and nets of three sixteenths of the width with one convolution where VGG-16 has two or
-three, from scratch and with batch normalisation in place of VGG-16 with the weights of ImageNet.
+Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation". The nets have three
+sixteenths of the paper's width and one convolution in each group of VGG-16. They are trained from scratch with batch
+normalisation, not from ImageNet weights.
+
 Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/decoupled_voc_animals_small.py --compare
 """
 
@@ -18,8 +19,8 @@ from scarce_jax.ops.combinatorial import Combinatorial
 from scarce_jax.optim import Optimizer
 from scarce_jax.runtime import Runtime
 
-# pool5 is 4 x 4, and there are 3 x 3 scores of each class. A place of pool5 sees 94 pixels; with all of VGG-16's
-# convolutions it would see 212, more than the image, and saliency says less of where a class is (README).
+# pool5 is 4 x 4, and each class has 3 x 3 scores. The receptive field of pool5 is 94 pixels wide. With all convolutions
+# of VGG-16 it would be 212, wider than the image, and the saliency would localise classes less well (see the README).
 side = (128, 128)
 net = dict(width=12, hidden=256, fc6_kernel=2, convolutions=(1, 1, 1, 1, 1))
 adam = Optimizer(kind="adam", lr=7e-4, weight_decay=1e-4)
@@ -31,7 +32,7 @@ config = Config(
         steps=6_000,
         batch=8,
         size=side,
-        # Hardly any: what is cut off is a tag without its object.
+        # Hardly any crops, because an object that is cut off would leave a tag without its object.
         augment=Augment(crop=side, scale=(1.0, 1.15), rotate=0.0, flip=0.5),
         net=DecoupledClassifierConfig(batch_norm=True, dropout=0.0, **net),
         optim=dataclasses.replace(adam, lr=1e-3),

@@ -1,7 +1,8 @@
 """The detailer on CamVid at full size: ResNet-101 at 360 x 480, for a GPU.
 
-Paper: Katsman et al., "Semantic Segmentation with Scarce Data", with its augmentation and learning rate; the dataset,
-and coarse masks simulated from the fine ones, are ours, so none of its figures is expected here.
+Paper: Katsman et al., "Semantic Segmentation with Scarce Data", with its augmentation and learning rate. The paper does
+not use CamVid, and the coarse masks are simulated from the fine ones, so none of its figures is comparable.
+
 Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/detailer_camvid.py --compare
 """
 
@@ -18,8 +19,8 @@ shared = dict(
     batch=8,
     size=(360, 480),
     augment=Augment(crop=(340, 340), scale=(0.5, 2.0), rotate=10.0, flip=0.5),
-    # The paper's momentum is 0.99, whose effective step is ten times that of 0.9; without pretrained weights 0.9 is the
-    # safer choice. Head layers learn ten times faster, as in the reference PSPNet code.
+    # The paper's momentum of 0.99 has ten times the effective step of 0.9, which is safer without pretrained weights.
+    # Layers after the backbone have ten times the learning rate, as in the reference PSPNet code.
     optim=Optimizer(
         lr=0.01,
         momentum=0.9,

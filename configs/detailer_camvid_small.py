@@ -1,9 +1,10 @@
-"""The detailer on CamVid with simulated coarse masks, small enough for two CPU cores.
+"""The detailer on CamVid with simulated coarse masks, for two CPU cores.
 
-Paper: Katsman et al., "Semantic Segmentation with Scarce Data", which uses Cityscapes, ResNet-101 and ImageNet
-weights; here ResNet-18 at half width, no pretraining, frames at 180 x 240.
+Paper: Katsman et al., "Semantic Segmentation with Scarce Data". The paper uses Cityscapes and a ResNet-101 with
+ImageNet weights; here it is a ResNet-18 of half width without pretraining, and frames are 180 x 240.
+
 Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/detailer_camvid_small.py --compare
-Other rows: --budget.fine 25 (50, 100).
+Other budgets: --budget.fine 50 (or 100)
 """
 
 from scarce_jax.data.budget import Budget
@@ -15,13 +16,13 @@ from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 from scarce_jax.runtime import Runtime
 
-# What the detailer and the plain classifier share, so that their comparison is fair.
+# Detailer and plain classifier share these settings, so that their comparison is fair.
 shared = dict(
     steps=400,
     batch=4,
     size=(180, 240),
     augment=Augment(crop=(128, 128), scale=(0.6, 1.2), rotate=10.0, flip=0.5),
-    # In so few steps SGD (lr 0.05) left the detailer below the coarse mask. Chosen by its mIoU on val, 25 images.
+    # With SGD (lr 0.05) the detailer stayed below the coarse mask in so few steps. Chosen by mIoU on val, 25 images.
     optim=Optimizer(kind="adam", lr=2e-3, weight_decay=1e-4),
 )
 

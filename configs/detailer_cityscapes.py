@@ -1,7 +1,8 @@
 """The detailer on Cityscapes at 340 x 340: table 1 of the paper.
 
-Paper: Katsman et al., "Semantic Segmentation with Scarce Data"; figures in `paper` (mIoU).
-Steps by size as the paper trains: 10,000 for up to 200 images, 90,000 above, see `STEPS`.
+Paper: Katsman et al., "Semantic Segmentation with Scarce Data". `paper` has its figures, mIoU. As in the paper,
+training takes 10,000 steps with up to 200 images and 90,000 with more (see `STEPS`).
+
 Command: scarce-jax train configs/detailer_cityscapes.py --compare --budget.fine 100
 """
 

@@ -1,9 +1,10 @@
 """The detailer on Cityscapes at 850 x 850: table 3 of the paper, column "higher res".
 
-Paper: Katsman et al., "Semantic Segmentation with Scarce Data", section 5, "Higher Resolution": all but the size is as
-in detailer_cityscapes.py. `paper` cites its mIoU; the column "lower res" are its figures for 340 x 340 in that table,
-which differ from those for the same setting in its table 1. Its classifier and students at 850 x 850 are not stated.
-Nothing of it was run here.
+Paper: Katsman et al., "Semantic Segmentation with Scarce Data", section 5, "Higher Resolution". All settings except the
+size are those of detailer_cityscapes.py. `paper` has its figures, mIoU. The column "lower res" is for 340 x 340; its
+figures differ from those for the same setting in table 1. The paper gives no figures for classifier and students at
+850 x 850. This config was not run.
+
 Command: scarce-jax train configs/detailer_cityscapes_850.py --budget.fine 100
 """
 
@@ -16,7 +17,7 @@ from scarce_jax.ops.augment import Augment
 _base = runpy.run_path(str(pathlib.Path(__file__).with_name("detailer_cityscapes.py")))
 
 SIZE = (850, 850)
-# At native size every image of a batch has 19 float32 maps of 1024 x 2048.
+# Evaluation at native size needs 19 float32 maps of 1024 x 2048 for each image of a batch.
 shared = {
     "size": SIZE,
     "augment": Augment(crop=SIZE, scale=(0.5, 2.0), rotate=10.0, flip=0.5),

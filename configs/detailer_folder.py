@@ -1,19 +1,19 @@
-"""The detailer on images of your own: few fine masks and many coarse ones, from photographs to overlays.
+"""The detailer on your own images, with few fine masks and many coarse ones: from photographs to overlays.
 
-1. Lay out the folder PHOTOS. A coarse mask is a few loose strokes or polygons of class ids, 255 elsewhere:
+1. Lay out the folder PHOTOS. A coarse mask has a few loose strokes or polygons of class ids, and 255 elsewhere:
      PHOTOS/classes.json           {"classes": ["background", "cat", "dog"], "background": "background"}
      PHOTOS/train/images/a.jpg     PHOTOS/train/coarse/a.png     PHOTOS/train/masks/a.png (few have one)
      PHOTOS/val/images/b.jpg       PHOTOS/val/coarse/b.png       PHOTOS/val/masks/b.png
-   Without any folder called coarse, coarse masks are simulated from the fine ones, which is of use for trials alone.
-2. Look for mistakes, and prepare it under a name of your choice:
+   Without a folder `coarse`, coarse masks are simulated from the fine ones, which is useful only for trials.
+2. Check the folder, and prepare it under a name of your choice:
      scarce-jax check --source PHOTOS
      scarce-jax prepare folder/mine --source PHOTOS
-3. Train on the images that have both masks (--compare: also the plain classifier), measured on those of val that have
-   both; then turn the coarse masks of further photographs into detailed ones:
+3. Train on the images with both masks (--compare also trains the plain classifier), measured on the images of val with
+   both. Then refine the coarse masks of other photographs:
      scarce-jax train configs/detailer_folder.py --dataset folder/mine --workdir runs/mine
      scarce-jax predict runs/mine MORE_PHOTOS --coarse THEIR_COARSE_MASKS --out overlays
 
-Paper: Katsman et al., "Semantic Segmentation with Scarce Data". The sizes are for one GPU and no figure was measured
+Paper: Katsman et al., "Semantic Segmentation with Scarce Data". The sizes are for one GPU, and no figure was measured
 with them. On a CPU, for both stages: --detailer.net.depth 18 --detailer.net.width 32 --detailer.size 192 192
 --detailer.augment.crop 128 128 --detailer.batch 4 --detailer.steps 300 --detailer.net.embedding 128.
 """
@@ -29,10 +29,10 @@ from scarce_jax.optim import Optimizer
 shared = dict(
     steps=5_000,
     batch=8,
-    # Whole photographs are brought to this size, whatever their own; give that of yours where they are not square.
+    # Whole photographs are resized to this size. Set it to the aspect ratio of yours if they are not square.
     size=(480, 480),
     augment=Augment(crop=(384, 384), scale=(0.5, 2.0), rotate=10.0, flip=0.5),
-    # As in detailer_scenes.py; nothing else was tried.
+    # As in detailer_scenes.py; no other optimizer was tried.
     optim=Optimizer(kind="adam", lr=2e-3, weight_decay=1e-4),
     eval_every=1_000,
 )

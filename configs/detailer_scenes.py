@@ -1,7 +1,8 @@
-"""The detailer on `scenes`: coarse masks into detailed ones, on two CPU cores.
+"""The detailer on `scenes`: coarse masks become detailed ones, on two CPU cores.
 
-Paper: Katsman et al., "Semantic Segmentation with Scarce Data", here in miniature: ResNet-18 at half width, no
-pretraining, 50 images with fine masks.
+Paper: Katsman et al., "Semantic Segmentation with Scarce Data", here with a ResNet-18 of half width, no pretraining,
+and 50 images with fine masks.
+
 Command: scarce-jax train configs/detailer_scenes.py [--compare] [--seed 1]
 """
 
@@ -14,13 +15,13 @@ from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 from scarce_jax.runtime import Runtime
 
-# What the detailer and the plain classifier share, so that their comparison is fair.
+# Detailer and plain classifier share these settings, so that their comparison is fair.
 shared = dict(
     steps=300,
     batch=4,
     size=(192, 192),
     augment=Augment(crop=(128, 128), scale=(0.6, 1.2), rotate=10.0, flip=0.5),
-    # Adam as in detailer_camvid_small.py; no other optimiser was tried here.
+    # As in detailer_camvid_small.py; no other optimizer was tried.
     optim=Optimizer(kind="adam", lr=2e-3, weight_decay=1e-4),
 )
 

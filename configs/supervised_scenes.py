@@ -1,4 +1,4 @@
-"""Supervised PSPNet on `scenes`: the one-stage recipe to read and to start from.
+"""A supervised PSPNet on `scenes`: the one-stage recipe to read first.
 
 Command: scarce-jax train configs/supervised_scenes.py --budget.fine 100
 """

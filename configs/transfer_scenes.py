@@ -1,8 +1,9 @@
 """Label and prediction transfer on `scenes/coloured`, for two CPU cores: seven strong and four weak categories.
 
-Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation"; the built-in pictures in place of VOC, small
-nets from scratch in place of VGG-16. Each weak category has strong ones of its kind: checked fish (two other fish),
-octopus (starfish, crab), eel (the fish), jellyfish (shell). With --compare also what the paper compares with.
+Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation", here on the built-in dataset, with small nets
+from scratch instead of VGG-16. Each weak category has strong ones of its kind: checked fish (two other fish), octopus
+(starfish, crab), eel (the fish) and jellyfish (shell). With `--compare` the baselines of the paper are also trained.
+
 Command: scarce-jax train configs/transfer_scenes.py --compare
 """
 
@@ -18,10 +19,10 @@ from scarce_jax.optim import Optimizer, Schedule
 from scarce_jax.runtime import Runtime
 
 data = dict(batch=8, size=(64, 64), augment=Augment(crop=(64, 64), scale=(0.75, 1.25), rotate=10.0, flip=0.5))
-# Its last features are at an eighth of the image, those of DSNet's encoder are coarser.
+# The last features have an eighth of the image's size. Those of DSNet's encoder are coarser.
 resnet = dict(net=PSPNetConfig(depth=18, width=16), aux_weight=0.0, eval_batch=20, **data)
 dsnet = dict(net=DSNetConfig(width=16), eval_batch=20, **data)
-# Label maps are made at 128 x 128: of images twice as large class maps and objectness have twice as many places.
+# Label maps are inferred at 128 x 128, where class maps and objectness have twice as many places along each side.
 lnet = dsnet | dict(size=(128, 128), augment=Augment(crop=(64, 64), scale=(0.5, 1.25), rotate=10.0, flip=0.5))
 adam = Optimizer(kind="adam", lr=3e-3, weight_decay=1e-4)
 
@@ -34,8 +35,8 @@ config = Config(
         segments=200,
         sigma2=0.02,
         foreground_seed=0.4,
-        # mIoU of 150 label maps over the weak categories, seed 0, best of a few thresholds each: 0.205 at 0, 0.288 at
-        # 0.9, and 0.166 without the L-Net.
+        # Over the weak categories 150 label maps had an mIoU of 0.205 at 0, 0.288 at 0.9, and 0.166 without the L-Net
+        # (seed 0, best of a few thresholds each).
         seed_objectness=0.9,
         background_map=0.3,
         background_objectness=0.15,

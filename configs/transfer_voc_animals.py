@@ -1,8 +1,9 @@
-"""Label and prediction transfer among VOC's animals: cat, cow and person are strong; dog, horse and sheep are weak.
+"""Label and prediction transfer on VOC's animals: cat, cow and person are strong; dog, horse and sheep are weak.
 
-Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation", whose split-set 1 has these categories among
-others on the same sides; all else as in transfer_voc_split1.py, with fewer steps. No figure of it is comparable.
-Nothing of it was run here.
+Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation". The categories are divided as in its split-set
+1, which has others too. All other settings are those of transfer_voc_split1.py, with fewer steps. No figure of the
+paper is comparable. This config was not run.
+
 Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/transfer_voc_animals.py --compare
 """
 

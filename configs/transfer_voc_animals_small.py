@@ -1,7 +1,8 @@
-"""Label and prediction transfer among VOC's animals, small enough for two CPU cores.
+"""Label and prediction transfer on VOC's animals, for two CPU cores.
 
-Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation"; here cat, cow and person are strong, dog,
-horse and sheep weak, with small nets from scratch at 64 x 64 in place of VGG-16 with the weights of ImageNet.
+Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation". Cat, cow and person are strong; dog, horse and
+sheep are weak. The nets are small, at 64 x 64, and trained from scratch, not a VGG-16 with ImageNet weights.
+
 Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/transfer_voc_animals_small.py --compare
 """
 
@@ -19,7 +20,7 @@ from scarce_jax.runtime import Runtime
 data = dict(batch=8, size=(64, 64), augment=Augment(crop=(64, 64), scale=(0.75, 1.25), rotate=10.0, flip=0.5))
 resnet = dict(net=PSPNetConfig(depth=18, width=16), aux_weight=0.0, eval_batch=20, **data)
 dsnet = dict(net=DSNetConfig(width=16), eval_batch=20, **data)
-# Label maps are made at 128 x 128: of images twice as large class maps and objectness have twice as many places.
+# Label maps are inferred at 128 x 128, where class maps and objectness have twice as many places along each side.
 lnet = dsnet | dict(size=(128, 128), augment=Augment(crop=(64, 64), scale=(0.5, 1.25), rotate=10.0, flip=0.5))
 adam = Optimizer(kind="adam", lr=3e-3, weight_decay=1e-4)
 

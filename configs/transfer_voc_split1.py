@@ -1,13 +1,20 @@
 """Label and prediction transfer on PASCAL VOC 2012, split-set 1: ten strong and ten weak categories.
 
-Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation", table 2(b); figures in `paper` (mIoU on val).
-Stated there: nets, crop, batch and epochs of the L-Net, and its rate of 5e-8 for a loss summed over 321 x 321 pixels,
-here 5e-8 * 321^2 for the mean; the segmenter as DeepLab-LargeFOV trains (Chen et al., 2015); rates and epochs of
-`adversarial`. Ours: training of `cam` and `pnet`, lambda, and the size of the frames, which is one for all here.
-Weights of ImageNet are downloaded (`--cam.init-from`, and the same for lnet and segmenter, names a file in their
-place). Nothing of it was run here.
+Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation", table 2(b). `paper` has its figures, mIoU on
+val.
+
+The paper specifies the nets, crop, batch size and epochs of the L-Net, and its learning rate of 5e-8 for a loss summed
+over 321 x 321 pixels, which is 5e-8 * 321^2 for the mean. It trains the segmenter as DeepLab-LargeFOV (Chen et al.,
+2015), and specifies learning rates and epochs of `adversarial`. Ours are the training of `cam` and `pnet`, lambda, and
+the size of the frames, which is the same for all. This config was not run.
+
+ImageNet weights are downloaded. `--cam.init-from`, `--lnet.init-from` and `--segmenter.init-from` take a file instead.
+
 Command: scarce-jax prepare voc --source VOC; scarce-jax train configs/transfer_voc_split1.py --compare
 """
+
+import dataclasses
+from typing import Any
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
@@ -19,7 +26,7 @@ from scarce_jax.optim import Group, Optimizer, Schedule
 
 IMAGES, STRONG = 10_582, 5_078
 BATCH = 30
-SIDE = 433  # The area of 375 x 500; and 8 * 54 + 1: LargeFOV's grid then ends at the last pixel.
+SIDE = 433  # About the area of 375 x 500. It is 8 * 54 + 1, so that LargeFOV's grid ends at the last pixel.
 
 net = dict(
     net=largefov.LargeFOVConfig(dropout=0.5),
@@ -35,7 +42,10 @@ CONSTANT = Schedule(kind="constant")
 
 
 def caffe(lr: float, schedule: Schedule = CONSTANT, head: str = largefov.HEAD_PATTERN) -> Optimizer:
-    """SGD as in DeepLab's solver: ten times the rate for the classifier, twice and without decay for biases."""
+    """SGD as in DeepLab's solver.
+
+    The classifier has ten times the learning rate, biases have twice the learning rate and no weight decay.
+    """
     groups = (
         Group(pattern=f"{head}.*bias$", lr=20.0, weight_decay=0.0),
         Group(pattern=head, lr=10.0),
@@ -71,3 +81,14 @@ config = Config(
     ),
     paper={"pnet": 0.607, "lnet": 0.596, "all_labels": 0.629},
 )
+
+
+def of_split(number: int, strong: int, **changes: Any) -> Config:
+    """The config of another split-set, with the steps for its number of strong images."""
+    return dataclasses.replace(
+        config,
+        budget=Budget(strong_categories=(f"split-set-{number}",)),
+        lnet=dataclasses.replace(config.lnet, steps=30 * strong // BATCH),
+        pnet=dataclasses.replace(config.pnet, steps=5 * strong // BATCH),
+        **changes,
+    )

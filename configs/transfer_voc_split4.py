@@ -1,8 +1,9 @@
 """Label and prediction transfer to PASCAL VOC 2012 from 60 other categories of COCO: split-set 4.
 
 Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation", table 2(e): mIoU 0.562 (P-Net) and 0.553
-(L-Net) over VOC's 21 classes, which here is the mean of the background and `miou_weak`; `miou` is over all 81. All else
-as in transfer_voc_split1.py. Nothing of it was run here.
+(L-Net) over VOC's 21 classes. Here that is the mean over the background and the weak categories, while `miou` is over
+all 81 classes. All other settings are those of transfer_voc_split1.py. This config was not run.
+
 Command: scarce-jax prepare coco/with_voc --source DIR; scarce-jax train configs/transfer_voc_split4.py
 """
 
@@ -10,21 +11,17 @@ import dataclasses
 import pathlib
 import runpy
 
-from scarce_jax.data.budget import Budget
-
-_base = runpy.run_path(str(pathlib.Path(__file__).with_name("transfer_voc_split1.py")))
-_config, BATCH = _base["config"], _base["BATCH"]
+_split1 = runpy.run_path(str(pathlib.Path(__file__).with_name("transfer_voc_split1.py")))
+_config, BATCH = _split1["config"], _split1["BATCH"]
 
 STRONG = 16_241
-IMAGES = STRONG + _base["IMAGES"]
+IMAGES = STRONG + _split1["IMAGES"]
 
-config = dataclasses.replace(
-    _config,
+config = _split1["of_split"](
+    4,
+    strong=STRONG,
     dataset="coco/with_voc",
-    budget=Budget(strong_categories=("split-set-4",)),
     cam=dataclasses.replace(_config.cam, steps=15 * IMAGES // BATCH),
-    lnet=dataclasses.replace(_config.lnet, steps=30 * STRONG // BATCH),
-    pnet=dataclasses.replace(_config.pnet, steps=5 * STRONG // BATCH),
     adversarial=dataclasses.replace(_config.adversarial, steps=30 * IMAGES // BATCH),
     paper={},
 )

@@ -1,4 +1,4 @@
-"""Optimizers as values: a frozen config, and the optax transformation built from it."""
+"""Configs of optimizers, and the optax transformations that are built from them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import optax
 from scarce_jax.errors import InputError
 
 
-def _check(holds: bool, field: str, value: Any, expected: str) -> None:
-    if not holds:
+def _check(valid: bool, field: str, value: Any, expected: str) -> None:
+    """Raises InputError unless the value of a field is valid."""
+    if not valid:
         raise InputError(f"{field}: found {value!r}, expected {expected}")
 
 
@@ -25,12 +26,13 @@ def _at_least_zero(value: float) -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
-    """Parameters that share multipliers of the learning rate and the weight decay.
+    """Parameters with their own multipliers of the learning rate and the weight decay.
 
     Attributes:
-      pattern: regular expression, searched in a parameter's path ("layer1_block0/conv1/kernel").
-      lr: multiplies the optimizer's rate; 0 freezes the group, which then has no optimizer state.
-      weight_decay: multiplies the optimizer's decay.
+      pattern: regular expression that is searched in the path of a parameter, such as "layer1_block0/conv1/kernel".
+      lr: multiplier of the optimizer's learning rate, at least 0. 0 freezes the parameters, which then have no
+        optimizer state.
+      weight_decay: multiplier of the optimizer's weight decay, at least 0.
     """
 
     pattern: str = ""
@@ -52,20 +54,21 @@ class Group:
 class Schedule:
     """Learning rate over a stage of N steps, as a multiple of the optimizer's `lr`.
 
-    The rate rises linearly from 0 over the first `warmup` steps. The rest of the stage, of which a share t in 0..1 is
-    over, follows `kind`:
+    The rate rises linearly from 0 over the first `warmup` steps. Over the rest of the stage, of which t in 0..1 is the
+    share that has passed, it follows `kind`:
 
     - `poly`: final + (1 - final) * (1 - t) ** power (DeepLab).
     - `cosine`: final + (1 - final) * (1 + cos(pi * t)) / 2 (Loshchilov & Hutter, SGDR, 2017; without restarts).
-    - `step`: 1, multiplied by `factor` from each step of `boundaries` on.
+    - `step`: 1, multiplied by `factor` at each step of `boundaries`.
     - `constant`: 1.
 
     Attributes:
-      power: of `poly`.
-      final: where `poly` and `cosine` end, in 0..1.
-      boundaries: of `step`, counted from the start of the stage: increasing, and after the warm-up.
-      factor: of `step`.
-      warmup: steps; a warm-up longer than the stage never reaches `lr`.
+      kind: shape of the schedule.
+      power: exponent of `poly`, above 0.
+      final: value at the end of `poly` and `cosine`, 0 to 1.
+      boundaries: steps of `step`, counted from the start of the stage, increasing and after the warm-up.
+      factor: factor of `step`, above 0.
+      warmup: number of steps. A warm-up that is longer than the stage never reaches `lr`.
 
     Raises:
       InputError: a value is out of its range, or `boundaries` or `final` does not belong to the kind.
@@ -96,22 +99,23 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """How one net is trained: SGD as PyTorch defines it, or AdamW.
+    """Optimizer of one net: SGD as in PyTorch, or AdamW.
 
     Attributes:
-      kind: `sgd` adds the weight decay to the gradient, and the rate multiplies the momentum (PyTorch's SGD); `adam` is
-        AdamW (Loshchilov & Hutter, 2019): the decay is decoupled from the gradient, and the rate multiplies both.
-      lr: peak learning rate for the batch stated in the config; it is not rescaled with the number of devices.
-      momentum: SGD's, or Adam's b1.
-      b2: Adam's.
-      nesterov: Nesterov momentum, for either kind.
-      weight_decay: L2 for SGD, decoupled for Adam.
-      schedule: the rate over the stage.
-      groups: tried in order; a parameter belongs to the first that matches, and must match one.
-      clip: largest global norm of the net's gradient. A longer one is scaled down to it before decay and momentum,
-        as `torch.nn.utils.clip_grad_norm_` does: the norm is over the parameters of all groups but the frozen ones.
-        None for no limit.
-      ema: decay d of an exponential moving average of the parameters, such as 0.999; see `averaged`. None for none.
+      kind: "sgd" adds the weight decay to the gradient, and the learning rate multiplies the momentum, as in PyTorch.
+        With "adam", which is AdamW (Loshchilov & Hutter, 2019), the weight decay is decoupled from the gradient, and
+        the learning rate multiplies both.
+      lr: peak learning rate for the whole batch. It does not change with the number of devices.
+      momentum: momentum of SGD, or b1 of Adam.
+      b2: b2 of Adam.
+      nesterov: Nesterov momentum, for both kinds.
+      weight_decay: weight decay; an L2 penalty for SGD, decoupled for Adam.
+      schedule: learning rate over the stage.
+      groups: groups of parameters. A parameter belongs to the first group that matches, and must match one.
+      clip: largest global norm of the gradient; None for no limit. A longer gradient is scaled down to it before weight
+        decay and momentum, as `torch.nn.utils.clip_grad_norm_` does. The norm is over all parameters that are not
+        frozen.
+      ema: decay d of an exponential moving average of the parameters, such as 0.999 (see `averaged`); None for none.
 
     Raises:
       InputError: a value is out of its range.
@@ -129,7 +133,7 @@ class Optimizer:
     ema: float | None = None
 
     def __post_init__(self):
-        _check(0 < self.lr < math.inf, "optim.lr", self.lr, "a finite rate above 0 (a Group of lr 0 freezes)")
+        _check(0 < self.lr < math.inf, "optim.lr", self.lr, "a finite rate above 0 (a Group with lr 0 freezes)")
         _check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "a number of at least 0 and below 1")
         _check(0 <= self.b2 < 1, "optim.b2", self.b2, "a number of at least 0 and below 1")
         _check(_at_least_zero(self.weight_decay), "optim.weight_decay", self.weight_decay, "a number of at least 0")
@@ -138,7 +142,7 @@ class Optimizer:
 
 
 def learning_rate(optimizer: Optimizer, steps: int) -> optax.Schedule:
-    """The rate at each 0-based step of a stage of `steps` steps, before any group's multiplier."""
+    """Learning rate at each step (from 0) of a stage of `steps` steps, without the multipliers of the groups."""
     schedule = optimizer.schedule
     decay_steps = max(steps - schedule.warmup, 1)
     if schedule.kind == "poly":
@@ -157,16 +161,16 @@ def learning_rate(optimizer: Optimizer, steps: int) -> optax.Schedule:
 
 
 def parameter_paths(params: Any) -> list[str]:
-    """The path of every leaf, names joined by "/", in tree order."""
+    """Paths of all leaves in tree order, with names joined by "/"."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     return ["/".join(str(getattr(k, "key", k)) for k in path) for path, _ in leaves]
 
 
 def assign_groups(groups: tuple[Group, ...], params: Any) -> Any:
-    """A tree like `params` that holds the index of each leaf's group.
+    """The index of each parameter's group, in a tree like `params`.
 
     Raises:
-      InputError: a parameter is in no group; the message lists such parameters.
+      InputError: a parameter matches no group.
     """
     indices, missed = [], []
     for path in parameter_paths(params):
@@ -175,15 +179,19 @@ def assign_groups(groups: tuple[Group, ...], params: Any) -> Any:
         if index is None:
             missed.append(path)
     if missed:
-        raise InputError(f"{len(missed)} parameters are in no optimizer group: {missed[:5]}; add a Group for them")
+        raise InputError(f"optim.groups: {len(missed)} parameters match no group: {missed[:5]}; add a Group for them")
     return jax.tree.unflatten(jax.tree.structure(params), indices)
 
 
 def build(optimizer: Optimizer, params: Any, steps: int) -> optax.GradientTransformation:
-    """The optax transformation for `params` (arrays or ShapeDtypeStructs) over a stage of `steps` steps.
+    """Builds the optax transformation of an optimizer.
+
+    Args:
+      params: tree of arrays or ShapeDtypeStructs.
+      steps: length of the stage.
 
     Raises:
-      InputError: a parameter is in no group.
+      InputError: a parameter matches no group.
     """
     rate = learning_rate(optimizer, steps)
 
@@ -212,9 +220,9 @@ class AveragingState(NamedTuple):
     """Optimizer state of a net whose parameters are averaged.
 
     Attributes:
-      count: int32 scalar, steps averaged over.
-      average: tree like the parameters; `optax.MaskedNode` in place of a frozen one, whose average is itself.
-      inner: state of the optimizer itself.
+      count: int32 scalar, number of steps in the average.
+      average: tree like the parameters, with `optax.MaskedNode` for frozen ones.
+      inner: state of the optimizer.
     """
 
     count: jax.Array
@@ -223,17 +231,17 @@ class AveragingState(NamedTuple):
 
 
 def _averaging(tx: optax.GradientTransformation, decay: float, frozen: Any) -> optax.GradientTransformation:
-    """`tx`, with an exponential moving average of the parameters that its updates lead to."""
+    """`tx` with an exponential moving average of the updated parameters."""
 
     def init(params: Any) -> AveragingState:
-        # A copy: the step donates its state, and a buffer can be donated once.
+        # A copy, because the step donates its state and a buffer can be donated only once.
         average = jax.tree.map(lambda fixed, p: optax.MaskedNode() if fixed else jnp.copy(p), frozen, params)
         return AveragingState(jnp.zeros((), jnp.int32), average, tx.init(params))
 
     def update(grads: Any, state: AveragingState, params: Any) -> tuple[Any, AveragingState]:
         updates, inner = tx.update(grads, state.inner, params)
         count = optax.safe_increment(state.count)
-        # The newest parameters' share of the average so far, (1 - d) / (1 - d^count): 1 at the first step.
+        # Share of the newest parameters in the average, (1 - d) / (1 - d^count), which is 1 at the first step.
         share = (1 - decay) / -jnp.expm1(count * math.log(decay))
 
         def follow(fixed: bool, average: jax.Array, p: jax.Array) -> Any:
@@ -246,15 +254,15 @@ def _averaging(tx: optax.GradientTransformation, decay: float, frozen: Any) -> o
 
 
 def averaged(opt_state: optax.OptState, params: Any) -> Any:
-    """The parameters to measure and store: their moving average where the optimizer keeps one, else `params`.
+    """The parameters to measure and store: their moving average if the optimizer has one, else `params`.
 
-    The average after n steps is sum_k d^(n-k) p_k / sum_k d^(n-k) over the parameters p_k after step k = 1..n, for the
-    decay d = `Optimizer.ema`. It is unbiased as Adam's moments and `optax.ema` are: the initial parameters have no
-    part in it. Before the first step it is `params`. Training itself goes on from `params`.
+    For the decay d = `Optimizer.ema` the average after n steps is sum_k d^(n-k) p_k / sum_k d^(n-k), over the
+    parameters p_k after the steps k = 1..n. Like Adam's moments and `optax.ema` it is unbiased: the initial parameters
+    have no part in it. Before the first step it is `params`. Training continues from `params`.
 
     Args:
-      opt_state: state of the transformation that `build` returned.
-      params: the net's parameters after the same step.
+      opt_state: state of the transformation from `build`.
+      params: parameters of the net after the same step.
     """
     if not isinstance(opt_state, AveragingState):
         return params

@@ -268,7 +268,7 @@ def test_auxiliary_loss_refuses_what_does_not_fit():
         losses.auxiliary_loss(logits, maps, maps, class_weights=[1.0, 1.0], gamma=[1.0])
     with pytest.raises(ValueError, match="unknown scope 'image'"):
         losses.auxiliary_loss(logits, maps, maps, class_weights=[1.0], gamma=[1.0], scope="image")
-    with pytest.raises(ValueError, match=r"\(1, 2, 3, 1\).*expected three equal ones"):
+    with pytest.raises(ValueError, match=r"\(1, 2, 3, 1\).*expected three equal shapes"):
         losses.auxiliary_loss(logits[..., None], maps, maps, class_weights=[1.0], gamma=[1.0])
 
 

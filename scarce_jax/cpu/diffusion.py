@@ -1,10 +1,10 @@
-"""Self-diffusion: class activation maps spread over superpixels to a label map.
+"""Self-diffusion: spreads class activation maps over superpixels to a label map.
 
-"Transferable Semi-supervised Semantic Segmentation", section L-Net, equation 2. As printed, the equation holds the
-seeds of one class alone, and its only minimiser on a connected graph is 1 everywhere. A superpixel's label is therefore
-that of the multi-label random walker (Grady, "Random walks for image segmentation"): the seeds of all present classes
-and of the background are held, each label's probability minimises equation 2 with its own seeds at 1 and all other
-seeds at 0, and the probabilities of all labels sum to 1.
+"Transferable Semi-supervised Semantic Segmentation", section L-Net, equation 2. The printed equation has only the seeds
+of one class, and its only minimiser on a connected graph is 1 everywhere. The label of a superpixel is therefore that
+of the multi-label random walker (Grady, "Random walks for image segmentation"). The seeds of all present classes and of
+the background are fixed. The probability of each label minimises equation 2 with its own seeds at 1 and all other seeds
+at 0, and the probabilities of all labels sum to 1.
 """
 
 from __future__ import annotations
@@ -23,27 +23,26 @@ from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 
 FREE = -1
-"""Value in `seeds` of a node that is not a seed."""
+"""Value of a node in `seeds` that is not a seed."""
 
 BACKGROUND = 0
-"""Value in `seeds`, and column of the probabilities, of the background. The present classes follow in their order."""
+"""Label of the background in `seeds`, and its column in the probabilities. The present classes follow in order."""
 
 _FAINTEST = 1e-12
-"""The least affinity. It keeps the graph connected in floating point."""
+"""The smallest affinity, which keeps the graph connected in floating point."""
 
 
 class Status(enum.IntEnum):
-    """How an image's label map came about. The first three statuses are solved; the others have a fixed result.
+    """How the label map of an image was made. The first three are solved, the others are constant.
 
     Attributes:
-      SOLVED: foreground and background had seeds.
-      BORDER_BACKGROUND: no superpixel was confident background; those at the border were taken, where no class has a
-        seed.
-      NO_BACKGROUND: the border was all foreground seeds, so nothing is background; with one class the whole image is
-        that class.
-      NO_TAGS: no class is present: all background.
-      ONE_SUPERPIXEL: there is no graph: all 255 (undecided).
-      NO_FOREGROUND: the maps of all present classes are zero: all 255 (undecided).
+      SOLVED: foreground and background have seeds.
+      BORDER_BACKGROUND: no superpixel is confident background. Those at the border without a foreground seed are used.
+      NO_BACKGROUND: all superpixels at the border are foreground seeds, so there is no background. With one class the
+        whole image is of that class.
+      NO_TAGS: no class is present; the map is background.
+      ONE_SUPERPIXEL: the image is one superpixel; the map is 255 (undecided).
+      NO_FOREGROUND: the maps of all present classes are zero; the map is 255 (undecided).
     """
 
     SOLVED = 0
@@ -56,26 +55,27 @@ class Status(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diffusion:
-    """Self-diffusion with these settings, the `finish` of an `Infer` stage: label maps of images with known classes.
+    """Self-diffusion with these settings: the `finish` of an `Infer` stage, which makes label maps from tags.
 
-    The paper states the features and the affinity, and none of these values.
+    The paper specifies the features and the affinity, but none of these values.
 
     Attributes:
-      background: class id of the background; None where the dataset has none (it becomes 255 then).
-      segments: superpixels to start from (ours; the saliency papers that the method follows use 200 to 300).
-      compactness: CIELAB distance that weighs as much as one grid step (ours: of 10 and 20, the one whose superpixels
-        keep to the outlines of VOC's animals better).
-      iterations: of SLIC's k-means (ours: 10 takes nearly twice as long; see benchmarks/self_diffusion.py).
-      sigma2: sigma^2 of the affinity (that of the same saliency papers).
-      foreground_seed: superpixels whose class map, as a share of its largest value, is at least this are the class's
-        seeds (ours). Its strongest superpixel is one in any case, so that no small object is lost.
-      seed_objectness: share w of the L-Net in the choice of seeds: class maps are multiplied by 1 - w + w * objectness.
-        0 in the paper, so that what the L-Net overlooks is found; more where class maps are coarse.
-      background_map: background seeds have every present class's map, as a share of its largest value, below this
-        (ours).
-      background_objectness: and an objectness below this (ours).
-      decision: a superpixel is foreground where the classes' probabilities together are at least this, of the
-        likeliest class (ours: with one class, and in doubt between two, it is the paper's "larger q").
+      background: class id of the background; None if the dataset has none, which makes it 255.
+      segments: number of superpixels to start from (ours; related saliency papers use 200 to 300).
+      compactness: CIELAB distance that counts as much as one grid step (ours; of 10 and 20 the one whose superpixels
+        follow the outlines of VOC's animals better).
+      iterations: k-means iterations of SLIC (ours; 10 takes nearly twice as long, see benchmarks/self_diffusion.py).
+      sigma2: sigma^2 of the affinity, above 0 (from the related saliency papers).
+      foreground_seed: superpixels at least this strong are seeds of a class (ours). Strength is the mean of the class
+        map as a share of its largest value, 0 to 1. The strongest superpixel of a class is always a seed, so that no
+        small object is lost.
+      seed_objectness: weight w of the L-Net in the choice of seeds, 0 to 1: class maps are multiplied by
+        1 - w + w * objectness. 0 in the paper, so that objects that the L-Net misses are found. Larger values suit
+        coarse class maps.
+      background_map: background seeds have a strength below this in all present classes (ours).
+      background_objectness: background seeds also have an objectness below this (ours).
+      decision: least sum of the class probabilities, 0 to 1, at which a superpixel is foreground. It then has the most
+        probable class. (Ours; with one class and the default it is the paper's "larger q".)
     """
 
     background: int | None = 0
@@ -98,22 +98,22 @@ class Diffusion:
                 raise InputError(f"diffusion.{name} is {getattr(self, name)}; expected a number above 0")
         for name in ("foreground_seed", "seed_objectness", "background_map", "background_objectness", "decision"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"diffusion.{name} is {getattr(self, name)}; expected 0..1")
+                raise InputError(f"diffusion.{name} is {getattr(self, name)}; expected 0 to 1")
 
     def __call__(self, example_id: str, fields: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray]:
-        """The label map of one image. The same input gives the same bytes.
+        """Makes the label map of one image. Equal inputs give equal bytes.
 
         Args:
-          example_id: for messages.
+          example_id: id of the image, for messages.
           fields:
             image: uint8 [H, W, 3] RGB, without padding.
-            tags: uint8 [K], 1 where the dataset's class is present; the background's does not count.
+            tags: uint8 [K], 1 for classes that are present. The entry of the background is ignored.
             cam: floating [h, w, C], class activation maps of the C classes other than the background, in the order of
-              `tags`. Values below 0 and the maps of absent classes count as 0. The cells tile the image, as those of
-              a VGG-16 do.
-            objectness: floating [h', w'] in 0..1, the L-Net's probability of foreground. Without it, or with None,
-              superpixels are compared by colour alone and background seeds follow from the class maps. The centres of
-              its corner cells are the corner pixels, as in LargeFOV, whose poolings are padded.
+              `tags`. Values below 0 and the maps of absent classes count as 0. The cells tile the image, as those of a
+              VGG-16 do.
+            objectness: floating [h', w'] in 0..1, the L-Net's probability of foreground. The centres of its corner
+              cells are the corner pixels, as in LargeFOV, whose poolings are padded. If it is missing or None,
+              superpixels are compared only by colour, and background seeds depend only on the class maps.
 
         Returns:
           label: uint8 [H, W], class ids, and 255 where undecided (see `Status`).
@@ -156,7 +156,7 @@ class Diffusion:
         return {"label": class_ids[columns][regions], "status": np.uint8(status)}
 
     def _strength(self, maps: np.ndarray, objectness: np.ndarray | None, regions: np.ndarray) -> np.ndarray:
-        """Means of class maps over regions as a share of each map's largest value: [H, W, C] -> [N, C]."""
+        """Means of class maps over regions, as shares of each map's largest value: [H, W, C] -> [N, C]."""
         tiny = np.finfo(np.float32).tiny
         strength = region_means(maps, regions) / np.maximum(maps.max((0, 1)), tiny)
         if objectness is not None and self.seed_objectness:
@@ -168,19 +168,21 @@ class Diffusion:
 def find_seeds(
     strength: np.ndarray, objectness: np.ndarray | None, border: np.ndarray, settings: Diffusion
 ) -> tuple[np.ndarray, Status]:
-    """The label at which each superpixel is held, or `FREE`.
+    """Selects the seeds: the label at which each superpixel is fixed, or `FREE`.
 
-    Several classes may claim a superpixel. It goes to the class whose strongest superpixel it is, then to the class of
+    If several classes claim a superpixel, it goes to the class whose strongest superpixel it is, then to the class with
     the larger strength, then to the first.
 
     Args:
-      strength: float [N, C], the superpixels' means of the class maps, as a share (0..1) of each map's largest value.
+      strength: float [N, C], means of the class maps, as shares (0..1) of each map's largest value.
       objectness: float [N] or None.
-      border: bool [N], whether a superpixel touches the image's border.
+      border: bool [N], whether a superpixel touches the border of the image.
+      settings: thresholds.
 
     Returns:
-      int [N]: `FREE`, `BACKGROUND`, or 1 + the class's column; and a status, without foreground seeds
-      `Status.NO_FOREGROUND`. A class whose map is zero, or whose strongest superpixel went to another, may have none.
+      int [N], `FREE`, `BACKGROUND`, or 1 + the column of the class, and a status, which is `Status.NO_FOREGROUND` if
+      there is no foreground seed. A class may have none if its map is zero or if its strongest superpixel went to
+      another.
     """
     strongest = strength == strength.max(0)
     strongest &= (np.cumsum(strongest, 0) == 1) & (strength > 0)
@@ -201,7 +203,7 @@ def find_seeds(
 
 
 def affinities(features: np.ndarray, edges: np.ndarray, sigma2: float) -> np.ndarray:
-    """Affinity z = exp(-|F_i - F_j| / (2 sigma^2)) of each edge: float64 [E]; the norm is not squared, as printed.
+    """Affinity z = exp(-|F_i - F_j| / (2 sigma^2)) of each edge, float64 [E]. The norm is not squared, as printed.
 
     Args:
       features: float [N, D].
@@ -212,22 +214,23 @@ def affinities(features: np.ndarray, edges: np.ndarray, sigma2: float) -> np.nda
 
 
 def random_walker(edges: np.ndarray, weights: np.ndarray, seeds: np.ndarray, labels: int) -> np.ndarray:
-    """Probability that a walk from each node meets a seed of each label first.
+    """Probability that a random walk from each node reaches a seed of each label first.
 
-    Column q minimises sum_ij w_ij (q_i - q_j)^2 with q held at 1 on the label's seeds and at 0 on all others: with
-    L the graph's Laplacian, U its free nodes and S its seeds, L_UU q_U = -L_US q_S. One factorisation of L_UU serves
-    all labels.
+    Column q minimises sum_ij w_ij (q_i - q_j)^2 with q fixed at 1 on the seeds of the label and at 0 on all others.
+    With the graph's Laplacian L, the free nodes U and the seeds S, L_UU q_U = -L_US q_S. One factorisation of L_UU
+    serves all labels.
 
     Args:
       edges: int [E, 2], each pair of nodes once.
       weights: float [E], above 0.
       seeds: int [N], a label 0..labels-1 or `FREE`.
+      labels: number of labels.
 
     Returns:
-      float64 [N, labels] in 0..1, rows summing to 1.
+      float64 [N, labels] in 0..1, whose rows sum to 1.
 
     Raises:
-      ValueError: a node has no path to a seed, so that its probabilities are not determined.
+      ValueError: a node has no path to a seed, so that its probabilities are undefined.
     """
     count = seeds.size
     probabilities = np.zeros((count, labels))
@@ -244,7 +247,7 @@ def random_walker(edges: np.ndarray, weights: np.ndarray, seeds: np.ndarray, lab
         raise ValueError(f"{np.isin(part, part[held], invert=True).sum()} of {count} nodes have no path to a seed")
     rows = graph[free]
     system = scipy.sparse.diags_array(rows.sum(1)) - rows[:, free]
-    # A column order for symmetric matrices. The matrix is diagonally dominant, so pivots can stay on the diagonal.
+    # The column order is for symmetric matrices. Pivots can stay on the diagonal, which dominates.
     factors = scipy.sparse.linalg.splu(
         system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
     )
@@ -253,11 +256,11 @@ def random_walker(edges: np.ndarray, weights: np.ndarray, seeds: np.ndarray, lab
 
 
 def decide(probabilities: np.ndarray, decision: float) -> np.ndarray:
-    """The label of each node: int [N], `BACKGROUND` or the column of the most probable other label.
+    """Decides the label of each node: int [N], `BACKGROUND` or the column of the most probable other label.
 
     Args:
-      probabilities: float [N, labels], column `BACKGROUND` first.
-      decision: least sum of the other labels' probabilities that is not background.
+      probabilities: float [N, labels], with the column `BACKGROUND` first.
+      decision: least sum of the other labels' probabilities at which a node is not background.
     """
     others = probabilities[:, 1:]
     return np.where(others.sum(1) >= decision, 1 + others.argmax(1), BACKGROUND)
@@ -266,7 +269,7 @@ def decide(probabilities: np.ndarray, decision: float) -> np.ndarray:
 def _region_objectness(
     example_id: str, objectness: np.ndarray | None, image: np.ndarray, regions: np.ndarray
 ) -> np.ndarray | None:
-    """Means of an objectness map over regions: [h, w] -> [N, 1]; None of None."""
+    """Means of an objectness map over regions, [h, w] -> [N, 1]; None if there is no map."""
     if objectness is None:
         return None
     objectness = _finite(example_id, "objectness", np.asarray(objectness)[..., None])
@@ -274,23 +277,25 @@ def _region_objectness(
 
 
 def _uniform(image: np.ndarray, value: int, status: Status) -> dict[str, np.ndarray]:
+    """A constant label map, and its status."""
     return {"label": np.full(image.shape[:2], value, np.uint8), "status": np.uint8(status)}
 
 
 def _finite(example_id: str, name: str, maps: np.ndarray) -> np.ndarray:
+    """The maps in float32. Raises InputError if they are not finite."""
     if not np.isfinite(maps).all():
         raise InputError(f"{example_id}: field {name} is not finite; its net has diverged, so lower its learning rate")
     return maps.astype(np.float32)
 
 
 def at_pixels(maps: np.ndarray, image: np.ndarray, *, align_corners: bool) -> np.ndarray:
-    """Maps interpolated bilinearly at an image's pixels: float32 [H, W, D].
+    """Interpolates maps bilinearly at the pixels of an image: float32 [H, W, D].
 
     Args:
       maps: float32 [h, w, D].
       image: [H, W, ...].
-      align_corners: True puts the centres of the corner cells on those of the corner pixels; False aligns the outer
-        edges, and pixels beyond the first or last cell's centre take that cell.
+      align_corners: True aligns the centres of the corner cells with those of the corner pixels. False aligns the outer
+        edges, and pixels beyond the centre of the first or last cell take that cell.
     """
     for axis in (0, 1):
         low, high, weight = _taps(maps.shape[axis], image.shape[axis], align_corners)

@@ -1,4 +1,4 @@
-"""SLIC superpixels of an image, the graph of their neighbours and their mean features, in NumPy."""
+"""SLIC superpixels of an image, the graph of their neighbours, and their mean features."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 
 _CIELAB_RANGE = np.float32([100, 255, 255])
-"""Extents of L, a and b as 8-bit CIELAB has them."""
+"""Ranges of L, a and b in 8-bit CIELAB."""
 
 
 def cielab(image: np.ndarray) -> np.ndarray:
-    """An image in CIELAB (sRGB, white D65).
+    """Converts an sRGB image to CIELAB with white point D65.
 
     Args:
       image: uint8 [H, W, 3] RGB.
@@ -22,29 +22,29 @@ def cielab(image: np.ndarray) -> np.ndarray:
 
 
 def normalised(lab: np.ndarray) -> np.ndarray:
-    """CIELAB [..., 3] divided by the channels' extents, so that each spans at most 1."""
+    """CIELAB [..., 3] divided by the ranges of the channels, so that each spans at most 1."""
     return lab / _CIELAB_RANGE
 
 
 def superpixels(lab: np.ndarray, *, segments: int, compactness: float, iterations: int) -> np.ndarray:
-    """SLIC superpixels: connected regions of similar colour and size, the same for the same input.
+    """SLIC superpixels: connected regions of similar colour and size. Equal inputs give equal results.
 
-    The distance is that of SLIC's authors (Achanta et al., "SLIC superpixels compared to state-of-the-art superpixel
-    methods", equation 3): squared CIELAB distance plus the squared distance in grid steps times compactness^2.
+    The distance is that of Achanta et al., "SLIC superpixels compared to state-of-the-art superpixel methods",
+    equation 3: the squared CIELAB distance, plus compactness^2 times the squared distance in grid steps.
 
     Args:
-      lab: float32 [H, W, 3] CIELAB.
-      segments: number of superpixels at the start. Small ones are merged into neighbours, so that fewer remain.
-      compactness: CIELAB distance that weighs as much as one grid step. Larger values give squarer superpixels.
+      lab: float32 [H, W, 3], CIELAB.
+      segments: number of superpixels to start from. Small ones are merged into neighbours, so that fewer remain.
+      compactness: CIELAB distance that counts as much as one grid step. Larger values give squarer superpixels.
       iterations: number of k-means iterations.
 
     Returns:
-      int64 [H, W]: ids 0..N-1, each of which occurs.
+      int64 [H, W], ids 0..N-1, each of which occurs.
     """
-    # Imported here because it is slow to import, and most processes never call this function.
+    # Imported here, because the import is slow and most processes never call this function.
     from skimage.segmentation import slic
 
-    # slic stretches its input to 0..1. Compactness is stretched alike, so that it does not depend on the contrast.
+    # slic scales its input to 0..1. Compactness is scaled too, so that it does not depend on the contrast.
     extent = float(lab.max() - lab.min()) or 1.0
     return slic(
         lab,
@@ -58,7 +58,7 @@ def superpixels(lab: np.ndarray, *, segments: int, compactness: float, iteration
 
 
 def region_means(values: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """Means over regions: float64 [N, D].
+    """Means of values over regions, float64 [N, D].
 
     Args:
       values: real [H, W, D].
@@ -71,7 +71,7 @@ def region_means(values: np.ndarray, regions: np.ndarray) -> np.ndarray:
 
 
 def adjacency(regions: np.ndarray) -> np.ndarray:
-    """Pairs of regions that share a side of a pixel: int64 [E, 2], sorted, each pair once and its smaller id first."""
+    """Pairs of regions that share a pixel side, int64 [E, 2]: sorted, each pair once with its smaller id first."""
     sides = ((regions[:, :-1], regions[:, 1:]), (regions[:-1], regions[1:]))
     first, second = (np.concatenate([side[k][side[0] != side[1]] for side in sides]).astype(np.int64) for k in (0, 1))
     count = int(regions.max()) + 1
@@ -80,7 +80,7 @@ def adjacency(regions: np.ndarray) -> np.ndarray:
 
 
 def at_border(regions: np.ndarray) -> np.ndarray:
-    """True for regions that touch the image's border: bool [N]."""
+    """Whether each region touches the border of the image, bool [N]."""
     touching = np.zeros(int(regions.max()) + 1, bool)
     for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
         touching[edge] = True

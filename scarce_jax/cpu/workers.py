@@ -1,4 +1,4 @@
-"""A parallel map over processes on the host that keeps the order."""
+"""A parallel map over worker processes that keeps the order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from scarce_jax.errors import InputError
 
-# Each process has one thread, since the processes together use every core.
+# One thread per process, because the processes together use all cores.
 _ENVIRONMENT = {
     name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 }
@@ -17,26 +17,25 @@ _ENVIRONMENT = {
 def map_ordered(
     function: Callable[[str, Any], Any], payloads: Iterable[tuple[str, Any]], workers: int, ahead: int
 ) -> Iterator[tuple[str, Any]]:
-    """Yields `(id, function(id, payload))` for every `(id, payload)`, in their order.
+    """Yields `(id, function(id, payload))` for each `(id, payload)`, in their order.
 
-    The processes start fresh: they are not forked, so that JAX's threads in this process do no harm, and they never
-    import the caller's main script. They stay alive for the next call. Each imports the module that defines
-    `function`; that module must not load JAX.
+    Worker processes are started, not forked, so that JAX's threads in this process do no harm. They never import the
+    main script of the caller, and they stay alive for the next call. Each of them imports the module of `function`,
+    which must not load JAX.
 
     Args:
-      function: picklable; its side effects stay in the process that calls it.
-      payloads: pairs of an id and the function's second argument. This process reads them, at most `ahead` beyond the
-        pair whose result is yielded next.
+      function: picklable function of an id and a payload. Side effects stay in the process that calls it.
+      payloads: pairs (id, payload). This process reads at most `ahead` of them beyond the pair that is yielded next.
       workers: number of processes; 0 calls the function in this process.
-      ahead: largest number of payloads in progress; below `workers` some processes idle.
+      ahead: largest number of payloads in progress, at least 1. With fewer than `workers` some processes idle.
 
     Raises:
-      InputError: as `function` raised it.
-      RuntimeError: `function` raised anything else, or its process died; the message names the id.
+      InputError: `function` raised it.
+      RuntimeError: `function` raised another exception, or its process died. The message has the id.
       ValueError: `workers` is below 0 or `ahead` below 1.
     """
     if workers < 0 or ahead < 1:
-        raise ValueError(f"expected workers from 0 and ahead from 1, got {workers} and {ahead}")
+        raise ValueError(f"expected workers >= 0 and ahead >= 1, got {workers} and {ahead}")
     if workers == 0:
         return ((name, _call(function, name, payload)) for name, payload in payloads)
     return _map_in_processes(function, payloads, workers, ahead)
@@ -57,8 +56,8 @@ def _map_in_processes(
             return name, future.result()
         except BrokenProcessPool as error:
             raise RuntimeError(
-                f"a worker process died while {name!r} was next ({str(error).splitlines()[0]}); "
-                "if memory ran out, use fewer workers"
+                f"a worker process died while {name!r} was next ({str(error).splitlines()[0]}); if memory ran out, use "
+                f"fewer workers"
             ) from error
 
     try:
@@ -74,10 +73,11 @@ def _map_in_processes(
 
 
 def _call(function: Callable[[str, Any], Any], name: str, payload: Any) -> Any:
+    """Calls the function. An exception other than InputError becomes a RuntimeError with the id."""
     try:
         return function(name, payload)
     except InputError:
         raise
     except Exception as error:
-        # The id is known here, and a RuntimeError can be pickled on its way back to the caller.
+        # A RuntimeError can be pickled on its way back to the caller, and its message has the id.
         raise RuntimeError(f"{name!r}: {type(error).__name__}: {error}") from error

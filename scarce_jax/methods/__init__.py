@@ -1,6 +1,6 @@
-"""The methods: each module has a `Config` dataclass and `recipe(config, info) -> Recipe`.
+"""The methods. Each one is a module with a dataclass `Config` and a function `recipe(config, info) -> Recipe`.
 
-A method may stand outside this package: it then goes by its module's full name.
+A method may also be a module outside this package. Its name is then the full name of the module.
 """
 
 from __future__ import annotations
@@ -12,32 +12,33 @@ from typing import Any
 from scarce_jax.errors import InputError
 
 NAMES = ("supervised", "detailer", "auxiliary", "adversarial", "transfer", "decoupled")
+"""Names of the methods of this package."""
 
 
 def by_name(name: str) -> ModuleType:
-    """The method's module; raises InputError for a name that is none of ours and cannot be imported."""
+    """The module of a method. Raises InputError if there is no such method."""
     try:
         return importlib.import_module(f"{__name__}.{name}" if name in NAMES else name)
     except ImportError as error:
         raise InputError(
-            f"method {name!r}: this version knows {', '.join(NAMES)}, and no module of that name can be imported "
-            f"({error}); update scarce-jax, or work in the folder that holds the module"
+            f"method {name!r}: expected one of {', '.join(NAMES)}, or a module, but no module of that name can be "
+            f"imported ({error}); update scarce-jax, or work in the folder that holds the module"
         ) from error
 
 
 def name_of(config: Any) -> str:
-    """The method that a config belongs to; raises InputError if it is no method's config."""
-    inside = type(config).__module__.removeprefix(f"{__name__}.").split(".")[0]
-    if type(config).__module__.startswith(f"{__name__}.") and inside in NAMES:
-        return inside
+    """Name of the method whose `Config` this is. Raises InputError if there is no such method."""
+    module = type(config).__module__
+    if module.startswith(f"{__name__}.") and (name := module.removeprefix(f"{__name__}.").split(".")[0]) in NAMES:
+        return name
     try:
-        module = importlib.import_module(type(config).__module__)
+        outside = importlib.import_module(module)
     except ImportError:
-        module = None
-    if getattr(module, "Config", None) is type(config) and callable(getattr(module, "recipe", None)):
-        return module.__name__
-    wanted = ", ".join(f"{n}.Config" for n in NAMES)
+        outside = None
+    if getattr(outside, "Config", None) is type(config) and callable(getattr(outside, "recipe", None)):
+        return outside.__name__
+    expected = ", ".join(f"{name}.Config" for name in NAMES)
     raise InputError(
-        f"config: found a {type(config).__name__}, expected one of {wanted}, or the Config of a module that can be "
-        f"imported and has a recipe"
+        f"config: found a {type(config).__name__}, expected one of {expected}, or the Config of a module that can be "
+        f"imported and has a function `recipe`"
     )

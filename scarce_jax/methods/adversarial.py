@@ -1,10 +1,11 @@
-"""Adversarial semi-supervised segmentation, which the auxiliary confidence method is compared with.
+"""Adversarial semi-supervised segmentation, a baseline of the method `auxiliary`.
 
-Hung, Tsai, Liou, Lin, Yang: "Adversarial Learning for Semi-Supervised Semantic Segmentation" (2018). A fully
-convolutional discriminator tells masks of people from masks of the segmenter, pixel by pixel; where it takes the
-segmenter's mask of an unlabelled image for a person's, that mask is the label.
+Hung, Tsai, Liou, Lin and Yang, "Adversarial Learning for Semi-Supervised Semantic Segmentation" (2018). A fully
+convolutional discriminator learns to distinguish true masks from predicted ones, pixel by pixel. On unlabelled images
+the segmenter's own class is the label of each pixel that the discriminator believes to be true.
 
-One stage of two turns: the segmenter against the discriminator, and the discriminator against both kinds of masks.
+The method has one stage with two turns: the segmenter learns to deceive the discriminator, and the discriminator learns
+to distinguish both kinds of masks.
 """
 
 from __future__ import annotations
@@ -18,13 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.data.schema import IGNORE, DatasetInfo
-from scarce_jax.losses import (
-    binary_cross_entropy,
-    cross_entropy,
-    masked_cross_entropy,
-)
+from scarce_jax.losses import binary_cross_entropy, cross_entropy, masked_cross_entropy
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage, compute_dtype, with_frequencies
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage, compute_dtype, net_inputs, with_frequencies
 from scarce_jax.methods.segmentation import (
     SegmentationLogits,
     class_weights,
@@ -35,23 +32,24 @@ from scarce_jax.methods.segmentation import (
 )
 from scarce_jax.models.discriminator import Discriminator
 from scarce_jax.optim import Optimizer
-from scarce_jax.recipe import Net, NetState, Out, Recipe, Source, Train, Turn
+from scarce_jax.recipe import Net, NetState, Out, Recipe, Train, Turn
 
 DISCRIMINATOR = "discriminator"
+"""Role of the discriminator."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdversarialStage(SegmenterStage):
-    """Training of segmenter and discriminator together; the defaults are those of Hung et al. (section 4).
+    """Settings of the joint training of segmenter and discriminator. The defaults are from Hung et al., section 4.
 
     Attributes:
-      discriminator_width: channels of its first convolution.
-      discriminator_optim: its optimizer.
-      lambda_adv: weight of deceiving the discriminator on labelled images.
-      lambda_semi_adv: the same on unlabelled ones.
+      discriminator_width: channels of the discriminator's first convolution; its other layers scale with it.
+      discriminator_optim: optimizer of the discriminator.
+      lambda_adv: weight of the adversarial loss on labelled images.
+      lambda_semi_adv: weight of the adversarial loss on unlabelled images.
       lambda_semi: weight of the masked cross-entropy on unlabelled images.
-      threshold: of the discriminator's output, above which the segmenter's own class is a label.
-      semi_start: first step at which unlabelled masks are labels; before it the discriminator knows nothing.
+      threshold: least output of the discriminator, 0 to 1, at which a predicted class serves as a label.
+      semi_start: first step that uses the masked cross-entropy; before it the discriminator is not yet trained.
     """
 
     discriminator_width: int = 64
@@ -65,13 +63,13 @@ class AdversarialStage(SegmenterStage):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(common.Experiment):
-    """One stage: `adversarial`."""
+    """Config of the method `adversarial`, which has one training stage."""
 
     adversarial: AdversarialStage
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
-    """Stage `frequencies` where classes are weighted, stage and result `adversarial`."""
+    """Stage and result `adversarial`."""
     stage, classes = config.adversarial, len(info.classes)
     module = full_size_network(config, stage, classes, "adversarial")
     stages = [train_adversarial(config, stage, module, classes)]
@@ -89,12 +87,8 @@ def train_adversarial(
     *,
     keys_as: str | None = None,
 ) -> Train:
-    """The stage `adversarial`: labelled images of the budget in one source, all the others in a second."""
+    """Stage `adversarial`. One source has the labelled images of the budget, the other one all other images."""
     discriminator = Discriminator(classes=classes, width=stage.discriminator_width, dtype=compute_dtype(config))
-
-    def source(**fields: Any) -> Source:
-        return common.training_source(config, batch=stage.batch, size=stage.size, augment=stage.augment, **fields)
-
     maps = jax.ShapeDtypeStruct((1, *stage.size, classes), jnp.float32)
     segmenter_loss = SegmenterLoss(
         module=module,
@@ -106,11 +100,12 @@ def train_adversarial(
         semi_start=stage.semi_start,
         class_weighting=stage.class_weighting,
     )
-    evaluation = common.evaluation_source(config, stage)
-    return Train(
-        name="adversarial",
+    return common.train(
+        "adversarial",
+        config,
+        stage,
         nets={
-            SEGMENTER: common.trained(stage, module, (common.image_input(stage.size),)),
+            SEGMENTER: common.trained(stage, module, net_inputs(stage.size)),
             DISCRIMINATOR: Net(module=discriminator, inputs=(maps,), optim=stage.discriminator_optim),
         },
         turns=(
@@ -118,12 +113,11 @@ def train_adversarial(
             Turn(net=DISCRIMINATOR, loss=DiscriminatorLoss(discriminator, classes)),
         ),
         sources={
-            "labelled": source(weight=common.draws(stage)),
-            "unlabelled": source(ids="unlabelled", labels=()),
+            "labelled": common.training_source(config, stage, weight=common.draws(stage)),
+            "unlabelled": common.training_source(config, stage, ids="unlabelled", labels=()),
         },
-        steps=common.resolve_length(stage, "adversarial"),
-        accumulate=stage.accumulate,
-        evals=common.during_training(config, stage, SegmentationLogits(module), evaluation),
+        predict=SegmentationLogits(module),
+        source=common.evaluation_source(config, stage),
         consts=frequency_consts(stage),
         keys_as=keys_as,
     )
@@ -131,10 +125,10 @@ def train_adversarial(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmenterLoss:
-    """Equation 2 of Hung et al.: cross-entropy, deceiving the discriminator, and the masked cross-entropy.
+    """Equation 2 of Hung et al.: cross-entropy, adversarial loss and masked cross-entropy.
 
-    Labelled and unlabelled images are one batch of the net, so that its BatchNorm sees both alike. Attributes are those
-    of the stage.
+    Labelled and unlabelled images are one batch of the net, so that its batch normalisation sees both. The attributes
+    are those of `AdversarialStage`.
     """
 
     module: nn.Module
@@ -149,10 +143,7 @@ class SegmenterLoss:
     def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
         labels = batch["labelled"]["label"]
         images = jnp.concatenate([batch["labelled"]["image"], batch["unlabelled"]["image"]])
-        variables = {"params": params, "batch_stats": nets[SEGMENTER].stats}
-        (logits, _), updated = self.module.apply(
-            variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}
-        )
+        (logits, _), stats = common.apply_in_training(self.module, params, nets[SEGMENTER], images, key=key)
         logits = logits.astype(jnp.float32)
         labelled, unlabelled = logits[: len(labels)], logits[len(labels) :]
         weights = class_weights(self.class_weighting, shared)
@@ -172,28 +163,25 @@ class SegmenterLoss:
             "semi_cross_entropy": semi,
             "selected": jnp.mean(trust >= self.threshold),
         }
-        return loss, Out(
-            metrics=metrics,
-            stats={SEGMENTER: updated.get("batch_stats", {})},
-            share={"probabilities": jax.nn.softmax(labelled)},
-            weight=total_weight(labels, weights),
-        )
+        share = {"probabilities": jax.nn.softmax(labelled)}
+        weight = total_weight(labels, weights)
+        return loss, Out(metrics=metrics, stats={SEGMENTER: stats}, share=share, weight=weight)
 
 
 @dataclasses.dataclass(frozen=True)
 class DiscriminatorLoss:
-    """Equation 1 of Hung et al., halved as in their code: masks of people against the segmenter's, void left out."""
+    """Equation 1 of Hung et al., halved as in their code: true against predicted masks, without void pixels."""
 
     discriminator: nn.Module
     classes: int
 
     def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
         labels = batch["labelled"]["label"]
-        # A void pixel is in no class, in the one-hot mask and in the probabilities alike, or it would give masks away.
+        # Void pixels are zero in both kinds of masks. Otherwise they would reveal which masks are true.
         real = jax.nn.one_hot(labels, self.classes)
         predicted = shared["probabilities"] * (labels != IGNORE)[..., None]
         judged = self.discriminator.apply({"params": params}, jnp.concatenate([real, predicted]), train=True)
         of_real = binary_cross_entropy(judged[: len(labels)], 1.0, labels=labels)
         of_predicted = binary_cross_entropy(judged[len(labels) :], 0.0, labels=labels)
         metrics = {"real": of_real, "predicted": of_predicted}
-        return (of_real + of_predicted) / 2, Out(metrics=metrics, weight=total_weight(labels, None))
+        return (of_real + of_predicted) / 2, Out(metrics=metrics, weight=total_weight(labels))

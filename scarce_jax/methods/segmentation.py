@@ -1,4 +1,4 @@
-"""Segmentation nets as stages and results of any method: loss, prediction, training, measurement."""
+"""Segmentation nets in the stages and results of any method: loss, prediction, training and measurement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 from scarce_jax.losses import cross_entropy, inverse_log_weights
 from scarce_jax.methods import common
-from scarce_jax.methods.common import FREQUENCIES, SEGMENTER, SegmenterStage
+from scarce_jax.methods.common import FREQUENCIES, SEGMENTER, SegmenterStage, net_inputs
 from scarce_jax.models.segmenters import Net
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
 from scarce_jax.recipe import Artifact, Eval, NetState, Out, Read, Train, Turn
@@ -24,14 +24,14 @@ from scarce_jax.recipe import Artifact, Eval, NetState, Out, Read, Train, Turn
 class SegmentationLoss:
     """Cross-entropy of a net's logits, plus `aux_weight` times that of its auxiliary head if it has one.
 
-    Logits of a lower resolution than the label are compared with the label's pixels at their places. The loss shares
+    Logits of lower resolution than the label are compared with the label's pixels at the same places. The loss shares
     its "logits" with later turns.
 
     Attributes:
-      fields: what of the batch goes into the net: ("image",) or ("image", "coarse").
-      source: the batch's source.
-      class_weighting: c of the class weights 1 / ln(c + p_class), with p_class from the stage's consts; None weighs all
-        pixels alike.
+      fields: fields of the batch that the net reads: ("image",) or ("image", "coarse").
+      source: name of the source that the loss reads.
+      class_weighting: c in the class weights 1 / ln(c + p_class), where p_class is a const of the stage; None weights
+        all pixels equally.
     """
 
     module: nn.Module
@@ -42,10 +42,8 @@ class SegmentationLoss:
 
     def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
         rows = batch[self.source]
-        variables = {"params": params, "batch_stats": nets[SEGMENTER].stats}
-        (logits, aux), updated = self.module.apply(
-            variables, *(rows[f] for f in self.fields), train=True, mutable=["batch_stats"], rngs={"dropout": key}
-        )
+        inputs = (rows[field] for field in self.fields)
+        (logits, aux), stats = common.apply_in_training(self.module, params, nets[SEGMENTER], *inputs, key=key)
         weights = class_weights(self.class_weighting, shared)
         labels = sample_nearest(rows["label"], logits.shape[1:3])
         loss = cross_entropy(logits, labels, class_weights=weights)
@@ -53,55 +51,72 @@ class SegmentationLoss:
         if aux is not None:
             metrics["auxiliary_cross_entropy"] = cross_entropy(aux, rows["label"], class_weights=weights)
             loss += self.aux_weight * metrics["auxiliary_cross_entropy"]
-        stats = {SEGMENTER: updated.get("batch_stats", {})}
-        return loss, Out(metrics=metrics, stats=stats, share={"logits": logits}, weight=total_weight(labels, weights))
+        weight = total_weight(labels, weights)
+        return loss, Out(metrics=metrics, stats={SEGMENTER: stats}, share={"logits": logits}, weight=weight)
 
 
 def class_weights(class_weighting: float | None, shared: Mapping) -> jax.Array | None:
-    """[K] weights 1 / ln(c + p_class) of the classes in a cross-entropy; None where they are not weighed."""
+    """Class weights 1 / ln(c + p_class) of a cross-entropy, float32 [K]; None for equal weights."""
     return None if class_weighting is None else inverse_log_weights(shared["p_class"], class_weighting)
 
 
-def total_weight(labels: jax.Array, weights: jax.Array | None) -> jax.Array:
-    """What a mean over pixels divides by: the pixels that are not void, counted or weighed by class ([K] or None)."""
+def total_weight(labels: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    """Denominator of a mean over pixels: the sum of the weights of all pixels that are not void, float32 [].
+
+    Args:
+      labels: integer, any shape; 255 = void.
+      weights: class weights [K]; None counts pixels.
+    """
     labelled = labels != IGNORE
-    weighed = labelled if weights is None else jnp.where(labelled, jnp.take(weights, labels, mode="clip"), 0.0)
-    return jnp.sum(weighed.astype(jnp.float32))
+    weighted = labelled if weights is None else jnp.where(labelled, jnp.take(weights, labels, mode="clip"), 0.0)
+    return jnp.sum(weighted.astype(jnp.float32))
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationLogits:
-    """The prediction of the net in the segmenter's role: logits [B, H, W, K] of the image's size.
+    """Prediction of the segmenter: logits [B, H, W, K] at the size of the images.
 
     Attributes:
-      fields: what of the batch goes into the net.
+      fields: fields of the batch that the net reads.
     """
 
     module: nn.Module
     fields: tuple[str, ...] = ("image",)
 
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
-        logits, _ = self.module.apply(nets[SEGMENTER].variables, *(batch[f] for f in self.fields), train=False)
+        inputs = (batch[field] for field in self.fields)
+        logits, _ = self.module.apply(nets[SEGMENTER].variables, *inputs, train=False)
         return resize_bilinear(logits, batch["image"].shape[1:3], align_corners=True)
 
 
 def network(config: common.Experiment, stage: SegmenterStage, classes: int) -> nn.Module:
-    """The stage's net: `module(image, train=...) -> (logits, auxiliary logits or None)`."""
+    """The net of a stage: `module(image, train=...) -> (logits, auxiliary logits or None)`."""
     return stage.net.build(classes, common.compute_dtype(config))
 
 
 def full_size_network(config: common.Experiment, stage: SegmenterStage, classes: int, name: str) -> nn.Module:
-    """`network`, for what needs logits of the image's size; `name` is the stage's in the config.
+    """`network` for a stage that needs logits of the image's size.
+
+    Args:
+      name: name of the stage in the config.
 
     Raises:
-      InputError: the net's are smaller.
+      InputError: the logits of the net are smaller.
     """
     if not stage.net.full_size:
-        kinds = ", ".join(config.kind for config in get_args(Net) if config.full_size)
+        kinds = ", ".join(net.kind for net in get_args(Net) if net.full_size)
         raise InputError(
-            f"{name}.net is {stage.net.kind}, whose logits are smaller than the image; expected one of {kinds} here"
+            f"{name}.net is {stage.net.kind}, whose logits are smaller than the image; expected one of {kinds}"
         )
     return network(config, stage, classes)
+
+
+def segmentation_loss(
+    module: nn.Module, stage: SegmenterStage, fields: tuple[str, ...] = ("image",)
+) -> SegmentationLoss:
+    """The loss with the weights of a stage's settings."""
+    weights = {"aux_weight": stage.aux_weight, "class_weighting": stage.class_weighting}
+    return SegmentationLoss(module=module, fields=fields, **weights)
 
 
 def train_segmenter(
@@ -117,56 +132,44 @@ def train_segmenter(
     take: int | None = None,
     keys_as: str | None = None,
 ) -> Train:
-    """A stage that trains a segmentation net on the images `ids` that also have the fields `having`.
-
-    Args:
-      fields: what goes into the net: ("image",) or ("image", "coarse").
+    """A stage that trains a segmentation net.
 
     With `stage.class_weighting` the recipe needs the stage `frequencies` (`common.with_frequencies`).
+
+    Args:
+      ids, labels, having, take: images and labels of the training split, as in `Source`.
+      fields: inputs of the net: ("image",) or ("image", "coarse").
+      keys_as: as in `Train`.
+
+    Raises:
+      InputError: `stage.rare_class_sampling` is set, but the budget does not reveal the classes of the images.
     """
     weight = common.draws(stage)
     if weight is not None and ids not in ("fine", "all") and not config.budget.strong_categories:
         raise InputError(
             f"{name}.rare_class_sampling is {stage.rare_class_sampling}; expected none, since this stage reads images "
-            f"whose classes the budget does not tell"
+            f"whose classes the budget does not reveal"
         )
     source = common.training_source(
+        config, stage, ids=ids, take=take, fields=fields[1:], having=having, labels=labels, weight=weight
+    )
+    return common.train(
+        name,
         config,
-        batch=stage.batch,
-        size=stage.size,
-        augment=stage.augment,
-        ids=ids,
-        take=take,
-        fields=fields[1:],
-        having=having,
-        labels=labels,
-        weight=weight,
-    )
-    loss = SegmentationLoss(
-        module=module, fields=fields, aux_weight=stage.aux_weight, class_weighting=stage.class_weighting
-    )
-    predict = SegmentationLogits(module, fields)
-    return Train(
-        name=name,
+        stage,
         nets={SEGMENTER: common.trained(stage, module, net_inputs(stage.size, fields))},
-        turns=(Turn(net=SEGMENTER, loss=loss),),
+        turns=(Turn(net=SEGMENTER, loss=segmentation_loss(module, stage, fields)),),
         sources={"labelled": source},
-        steps=common.resolve_length(stage, name),
-        accumulate=stage.accumulate,
-        evals=common.during_training(config, stage, predict, common.evaluation_source(config, stage, fields[1:])),
+        predict=SegmentationLogits(module, fields),
+        source=common.evaluation_source(config, stage, fields=fields[1:]),
         consts=frequency_consts(stage),
         keys_as=keys_as,
     )
 
 
 def frequency_consts(stage: SegmenterStage) -> dict[str, Artifact]:
-    """The consts of a stage whose cross-entropy weighs classes."""
+    """Consts of a training stage: `p_class` if its cross-entropy weights classes."""
     return {} if stage.class_weighting is None else {"p_class": Artifact(stage=FREQUENCIES, name="p_class")}
-
-
-def net_inputs(size: tuple[int, int], fields: tuple[str, ...]) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Abstract inputs of a net that reads these fields."""
-    return tuple(common.image_input(size) if field == "image" else common.mask_input(size) for field in fields)
 
 
 def measured(
@@ -180,15 +183,19 @@ def measured(
     having: tuple[str, ...] = (),
     composite: bool = False,
 ) -> Eval:
-    """The result `name`: the net that the stage `trained_in` (default: of that name) left.
+    """The result `name`: masks of a trained segmenter on the evaluation split.
 
-    It is measured on the images that also have the fields `having`.
+    Args:
+      trained_in: stage that trained the net; None is the stage `name`.
+      fields: inputs of the net.
+      having: fields that an image needs to be measured, as in `Source`.
+      composite: keep the class of the coarse mask wherever it has one.
     """
     masks = ("coarse",) if composite or "coarse" in fields else ()
     return Eval(
         name=name,
         nets={SEGMENTER: common.frozen(module, net_inputs(stage.size, fields), trained_in or name, SEGMENTER)},
         predict=SegmentationLogits(module, fields),
-        source=dataclasses.replace(common.evaluation_source(config, stage, masks), having=having),
+        source=common.evaluation_source(config, stage, fields=masks, having=having),
         composite=composite,
     )

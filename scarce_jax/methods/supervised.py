@@ -1,8 +1,8 @@
-"""Supervised segmentation: one stage, the method to read first.
+"""Supervised segmentation: one training stage. Read this method first.
 
-A PSPNet (Zhao et al., 2017), or another net, trained with cross-entropy on the images of the budget that have fine
-masks. With the target "tags" its encoder alone, as a classifier of image tags on all images: a trunk for `init_from` of
-other runs (RUN:segmenter/classifier).
+It trains PSPNet (Zhao et al., 2017), or another net, with cross-entropy on the images of the budget that have fine
+masks. With target "tags" it trains the encoder of the net as a tag classifier on all images. Other runs can start from
+that encoder with `init_from` RUN:segmenter/classifier.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from scarce_jax.recipe import Recipe
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(common.Experiment):
-    """One stage: `segmenter`.
+    """Config of the method `supervised`.
 
     Attributes:
-      target: what it learns: masks, or the image tags of the training split.
+      target: what the net learns to predict: masks, or image tags.
+      segmenter: settings of the training.
     """
 
     target: Literal["masks", "tags"] = "masks"
@@ -31,20 +32,16 @@ class Config(common.Experiment):
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
-    """Stage and result `segmenter`; with tags stage `segmenter` and result `tags`."""
-    if config.target == "tags":
-        return _tags(config, info)
+    """Stage `segmenter` and result `segmenter`; with target "tags" stage `segmenter` and result `tags`."""
     stage, classes = config.segmenter, len(info.classes)
+    if config.target == "tags":
+        tags = classes - (info.background is not None)
+        module = stage.net.classifier(tags, common.compute_dtype(config))
+        train = train_classifier("segmenter", config, stage, module, info.background)
+        return Recipe(stages=(train,), results={"tags": tags_measured("tags", config, stage, module, "segmenter")})
     module = network(config, stage, classes)
     stages = [train_segmenter("segmenter", config, stage, module)]
     return Recipe(
         stages=with_frequencies(config, stages, stage, classes),
         results={"segmenter": measured("segmenter", config, stage, module)},
     )
-
-
-def _tags(config: Config, info: DatasetInfo) -> Recipe:
-    stage = config.segmenter
-    module = stage.net.classifier(len(info.classes) - (info.background is not None), common.compute_dtype(config))
-    train = train_classifier("segmenter", config, stage, module, info.background)
-    return Recipe(stages=(train,), results={"tags": tags_measured("tags", config, stage, module, "segmenter")})

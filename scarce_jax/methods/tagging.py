@@ -1,4 +1,4 @@
-"""Classifiers of image tags as stages and results of any method."""
+"""Classifiers of image tags in the stages and results of any method."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import jax
 from scarce_jax.errors import InputError
 from scarce_jax.losses import multi_label_cross_entropy
 from scarce_jax.methods import common
-from scarce_jax.methods.common import TrainStage
-from scarce_jax.recipe import Eval, NetState, Out, Source, Train, Turn
+from scarce_jax.methods.common import ImageStage, net_inputs
+from scarce_jax.recipe import Eval, NetState, Out, Train, Turn
 
 CLASSIFIER = "classifier"
-"""The role of the net that gives tags."""
+"""Role of the net that predicts tags."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TagLoss:
-    """Sigmoid cross-entropy of the net in the classifier's role against the tags of a source's rows.
+    """Sigmoid cross-entropy of a tag classifier.
 
     Attributes:
-      background: class that has no output; None if there is none.
+      background: id of the class that has no tag; None if there is none.
+      source: name of the source that the loss reads.
     """
 
     module: nn.Module
@@ -33,17 +34,14 @@ class TagLoss:
 
     def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
         rows = batch[self.source]
-        variables = {"params": params, "batch_stats": nets[CLASSIFIER].stats}
-        logits, updated = self.module.apply(
-            variables, rows["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
-        )
+        logits, stats = common.apply_in_training(self.module, params, nets[CLASSIFIER], rows["image"], key=key)
         loss = multi_label_cross_entropy(logits, rows["tags"], background=self.background)
-        return loss, Out(stats={CLASSIFIER: updated.get("batch_stats", {})})
+        return loss, Out(stats={CLASSIFIER: stats})
 
 
 @dataclasses.dataclass(frozen=True)
 class TagLogits:
-    """The prediction of the net in the classifier's role: logits [B, K], or [B, K - 1] without the background."""
+    """Prediction of a tag classifier: logits [B, K], or [B, K - 1] without the background."""
 
     module: nn.Module
 
@@ -52,50 +50,38 @@ class TagLogits:
 
 
 def train_classifier(
-    name: str, config: common.Experiment, stage: TrainStage, module: nn.Module, background: int | None
+    name: str, config: common.Experiment, stage: ImageStage, module: nn.Module, background: int | None
 ) -> Train:
-    """A stage that trains a classifier of image tags on all training images that have them.
+    """A stage that trains a classifier on all training images that have tags.
 
     Raises:
-      InputError: the stage asks to weigh classes, which only losses of pixels do.
+      InputError: `stage.class_weighting` is set; only losses of pixels weight classes.
     """
     weight = None
     if isinstance(stage, common.SegmenterStage):
         weight = common.draws(stage)
         if stage.class_weighting is not None:
             raise InputError(f"{name}.class_weighting is {stage.class_weighting}; expected none for image tags")
-    source = common.training_source(
+    source = common.training_source(config, stage, ids="tags", fields=("tags",), labels=(), weight=weight)
+    return common.train(
+        name,
         config,
-        batch=stage.batch,
-        size=stage.size,
-        augment=stage.augment,
-        ids="tags",
-        fields=("tags",),
-        labels=(),
-        weight=weight,
-    )
-    evaluations = common.during_training(config, stage, TagLogits(module), _evaluation_source(config, stage), "tags")
-    return Train(
-        name=name,
-        nets={CLASSIFIER: common.trained(stage, module, (common.image_input(stage.size),))},
+        stage,
+        nets={CLASSIFIER: common.trained(stage, module, net_inputs(stage.size))},
         turns=(Turn(net=CLASSIFIER, loss=TagLoss(module=module, background=background)),),
         sources={"tagged": source},
-        steps=common.resolve_length(stage, name),
-        accumulate=stage.accumulate,
-        evals=evaluations,
-    )
-
-
-def tags_measured(name: str, config: common.Experiment, stage: TrainStage, module: nn.Module, trained_in: str) -> Eval:
-    """The result `name`: the tag classifier that a stage left."""
-    return Eval(
-        name=name,
-        nets={CLASSIFIER: common.frozen(module, (common.image_input(stage.size),), trained_in, CLASSIFIER)},
         predict=TagLogits(module),
-        source=_evaluation_source(config, stage),
+        source=common.evaluation_source(config, stage, fields=("tags",), labels=()),
         metrics="tags",
     )
 
 
-def _evaluation_source(config: common.Experiment, stage: TrainStage) -> Source:
-    return dataclasses.replace(common.evaluation_source(config, stage, ("tags",)), labels=())
+def tags_measured(name: str, config: common.Experiment, stage: ImageStage, module: nn.Module, trained_in: str) -> Eval:
+    """The result `name`: tags predicted by the classifier of the stage `trained_in`, on the evaluation split."""
+    return Eval(
+        name=name,
+        nets={CLASSIFIER: common.frozen(module, net_inputs(stage.size), trained_in, CLASSIFIER)},
+        predict=TagLogits(module),
+        source=common.evaluation_source(config, stage, fields=("tags",), labels=()),
+        metrics="tags",
+    )

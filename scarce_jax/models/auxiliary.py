@@ -1,4 +1,4 @@
-"""The auxiliary network (auxiliary-confidence paper, section 3.2.2, table 1): is this pixel's class right?"""
+"""The auxiliary net (auxiliary-confidence paper, section 3.2.2, table 1), which judges the class of each pixel."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import jax.numpy as jnp
 from scarce_jax.models.layers import ConvUnit, Upsampler, check_classes
 
 RATES = (1, 2, 4, 8, 16)
-"""Dilations of the ASPP's branches."""
+"""Dilations of the branches of the ASPP."""
 
 
 class AuxiliaryNet(nn.Module):
-    """Class probabilities -> one logit per pixel; its sigmoid, which the caller takes, is the confidence.
+    """Class probabilities -> one logit per pixel, whose sigmoid is the confidence that the class is right.
 
     Five 3x3 convolutions, an ASPP without image pooling, and a fourfold deconvolution. Table 1 prints three input
-    channels; the text says one per class, which is what it takes. All five ASPP branches are 3x3 (the paper gives
-    rate 1 to the first; DeepLab-v3+ has a 1x1 there). 1,363,041 parameters with 19 classes, 1,360,737 with 11.
+    channels, but the text, which this follows, has one per class. All ASPP branches are 3x3, also the one of rate 1,
+    which is 1x1 in DeepLab-v3+. 1,363,041 parameters with 19 classes, 1,360,737 with 11.
 
     Attributes:
       classes: K.
-      width: channels of the first convolution and of each ASPP branch; the others are in proportion. The paper's is 32.
-      dtype: of the computation up to the deconvolution, which like parameters and batch statistics is float32.
+      width: channels of the first convolution and of each ASPP branch; all layers scale with it. 32 in the paper.
+      dtype: dtype of the computation before the deconvolution, which is float32 as are parameters and batch statistics.
     """
 
     classes: int
@@ -36,14 +36,14 @@ class AuxiliaryNet(nn.Module):
         """Judges segmentations.
 
         Args:
-          probabilities: floating [B, H, W, K] in 0..1, the segmentation network's softmax; any H and W.
-          train: whether batch statistics are used and updated.
+          probabilities: floating [B, H, W, K] in 0..1, the softmax of the segmentation net, of any size.
+          train: use and update the statistics of this batch.
 
         Returns:
           float32 logits [B, H, W].
 
         Raises:
-          ValueError: the input has not K channels.
+          ValueError: the input does not have K channels.
         """
         check_classes(probabilities, self.classes)
         x = probabilities.astype(self.dtype)

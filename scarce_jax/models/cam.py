@@ -1,5 +1,6 @@
-"""The VGG-16 classifier whose class activation maps localise tags (Zhou et al., 2016, "Learning Deep Features for
-Discriminative Localization").
+"""A VGG-16 classifier whose class activation maps localise image tags.
+
+Zhou et al., 2016, "Learning Deep Features for Discriminative Localization".
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ GEOMETRIES = {
     16: {"pools": (Pool(2, 2),) * 4 + (None,)},
     8: {"pools": (Pool(2, 2),) * 3 + (Pool(3, 1, 1), None), "dilation": 2},
 }
-"""Stride of the maps -> pools of the trunk and dilation of its conv5. The paper's is 16, VGG-16 without pool5."""
+"""Stride of the maps -> poolings of the trunk and dilation of its conv5. The paper's stride is 16, without pool5."""
 
 HEAD_PATTERN = r"^(conv6|classifier)/"
-"""Matches the layers that are not VGG-16's, for a higher learning rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
+"""Matches the layers that VGG-16 does not have, for a higher learning rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
 
 
 class CamClassifier(AveragedFeatures):
-    """Image -> logits of its tags, which are the means of class activation maps, plus a bias.
+    """Image -> tag logits: the mean of each class activation map, plus a bias.
 
-    The VGG-16 without pool5, a 3x3 convolution of 1024 channels with ReLU, the average over the image and one linear
-    layer. 19,454,804 parameters with 20 classes. (The authors' convolution has two groups and their linear layer no
-    bias; one group is what their paper describes.) The linear layer starts from N(0, 0.01).
+    A VGG-16 without pool5 is followed by a 3x3 convolution with ReLU, the average over the image, and one linear layer
+    that starts from N(0, 0.01). 19,454,804 parameters with 20 classes. The authors' code has two groups in the
+    convolution and no bias in the linear layer; this follows their paper.
 
     Attributes:
-      classes: number of tags, the background's not counted.
-      width: of the trunk (see VGG16Trunk); the additional convolution has 16 times as many channels. The paper's is 64.
-      batch_norm: in the trunk; the paper's net has none.
-      dropout: rate at which averaged features are dropped.
-      convolutions: of the trunk's groups.
-      stride: of the maps: the paper's 16, or 8 with pool4 at stride 1 and conv5 dilated by 2.
-      dtype: of the computation up to the average, which like parameters and batch statistics is float32.
+      classes: number of tags, without the background.
+      width: width of the trunk (see VGG16Trunk). The last convolution has 16 times as many channels. 64 in the paper.
+      batch_norm: batch normalisation in the trunk. The paper's net has none.
+      dropout: rate of the dropout of the averaged features.
+      convolutions: number of convolutions in each group of the trunk.
+      stride: stride of the maps: 16 as in the paper, or 8, with pool4 at stride 1 and conv5 dilated by 2.
+      dtype: dtype of the computation before the average, which is float32 as are parameters and batch statistics.
     """
 
     classes: int
@@ -61,6 +62,6 @@ class CamClassifier(AveragedFeatures):
         self.classifier = nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.01))
 
     def features(self, image: jax.Array, *, train: bool) -> jax.Array:
-        """float32 [B, H // stride, W // stride, 16 * width], not negative; H and W are at least `stride`."""
+        """Features float32 [B, H // stride, W // stride, 16 * width], at least 0. H and W are at least `stride`."""
         x, _ = self.backbone(image, train=train)
         return nn.relu(self.conv6(x)).astype(jnp.float32)

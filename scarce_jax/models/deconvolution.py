@@ -1,47 +1,46 @@
-"""Deconvolution networks with unpooling: the last part of the decoupled method's segmentation net, and its baseline.
+"""Deconvolution nets with unpooling: the last part of the decoupled method's segmentation net, and its baseline.
 
-Noh, Hong and Han, "Learning Deconvolution Network for Semantic Segmentation". Layers and sizes are those of the
-authors' published Caffe definitions, where the paper gives none.
+Noh, Hong and Han, "Learning Deconvolution Network for Semantic Segmentation". Details that the paper omits follow
+the authors' published Caffe definitions.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.errors import InputError
 from scarce_jax.models.cam import CamClassifier
-from scarce_jax.models.fields import KIND, check_vgg, check_width
+from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.layers import TransposedConv, batch_norm
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk, check_convolutions
 from scarce_jax.ops.pool import unpool
 
 POOLS = (Pool(2, 2, 0, switches=True),) * 5
-"""Of the encoders: each halves the image and keeps its switches."""
+"""Poolings of the encoders. Each halves the image and returns its switches."""
 
 GROUPS = {5: (8, 8), 4: (8, 4), 3: (4, 2), 2: (2, 1), 1: (1, 1)}
-"""Group g of deconvolutions -> channels, in widths, of all but its last one and of its last one.
+"""Group of deconvolutions -> channels of all its layers but the last, and of the last layer, as multiples of the width.
 
-Group g reads features that are unpooled with the switches of pool g."""
+Group g reads the features that are unpooled with the switches of pool g."""
 
 
 class DeconvNet(nn.Module):
-    """The baseline: one deconvolution network for all classes.
+    """DeconvNet, the baseline of the decoupled method: one deconvolution net for all classes.
 
-    VGG-16 with batch normalisation and switches, fc6, fc7 and fc6-deconv, the deconvolution net, one softmax.
+    A VGG-16 with batch normalisation and switches, fc6, fc7 and fc6-deconv, the deconvolution net and a softmax.
     251,805,653 parameters with 21 classes.
 
     Attributes:
       classes: K, with the background.
-      width: of the trunk (see VGG16Trunk). The paper's is 64.
-      hidden: channels of fc6 and fc7; None for 64 * width, the paper's 4096.
-      fc6_kernel: side of the window of fc6 and fc6-deconv on pool5, the paper's 7.
-      convolutions: of the trunk's groups, and deconvolutions.
-      dtype: of the computation up to the logits, which like parameters and batch statistics are float32.
+      width: width of the trunk (see VGG16Trunk). 64 in the paper.
+      hidden: channels of fc6 and fc7; None is 64 * width, 4096 in the paper.
+      fc6_kernel: side of the window of fc6 and fc6-deconv on pool5. 7 in the paper.
+      convolutions: number of convolutions in each group of the trunk, and of deconvolutions.
+      dtype: dtype of the computation before the logits, which are float32 as are parameters and batch statistics.
     """
 
     classes: int
@@ -56,17 +55,17 @@ class DeconvNet(nn.Module):
         """Segments images.
 
         Args:
-          image: float [B, H, W, 3], normalised RGB; H and W multiples of 32, at least 32 * fc6_kernel.
-          train: whether batch statistics are used and updated.
+          image: float [B, H, W, 3], normalised RGB. H and W are multiples of 32, at least 32 * fc6_kernel.
+          train: use and update the statistics of this batch.
 
         Returns:
-          float32 logits [B, H, W, K], and None: there is no auxiliary head.
+          float32 logits [B, H, W, K], and None for the auxiliary head.
 
         Raises:
-          ValueError: the image is of another size.
+          ValueError: the image has another size.
         """
         trunk = VGG16Trunk(self.width, True, POOLS, self.convolutions, dtype=self.dtype, name="backbone")
-        x, switches = trunk(image, train=train)
+        x, switches = trunk(image, train=train)  # [B, H/32, W/32, 8 * width]
         hidden = 64 * self.width if self.hidden is None else self.hidden
         fully = FullyConnected(hidden, self.width, self.fc6_kernel, self.dtype, name="fully_connected")
         x = fully(x, train=train)
@@ -75,10 +74,10 @@ class DeconvNet(nn.Module):
 
 
 class FullyConnected(nn.Module):
-    """fc6, fc7 and fc6-deconv: [B, h, w, C] -> [B, h, w, 8 * width] through a smaller grid of `hidden` channels.
+    """fc6, fc7 and fc6-deconv: [B, h, w, C] -> [B, h, w, 8 * width], through a smaller grid of `hidden` channels.
 
-    fc6 is a convolution without padding and fc6-deconv its transposed counterpart; each of the three is followed by
-    batch normalisation and ReLU.
+    fc6 is a convolution without padding, and fc6-deconv its transposed counterpart. Batch normalisation and ReLU follow
+    each of the three.
     """
 
     hidden: int
@@ -91,22 +90,24 @@ class FullyConnected(nn.Module):
         height, width = x.shape[1:3]
         if min(height, width) < self.kernel:
             raise ValueError(
-                f"input of fc6 is {height} x {width}, smaller than its window, {self.kernel} x {self.kernel}; give "
+                f"input of fc6 is {height} x {width}, smaller than its window, {self.kernel} x {self.kernel}; use "
                 f"images of at least {32 * self.kernel} pixels, or a smaller fc6_kernel"
             )
         for name, kernel in (("fc6", self.kernel), ("fc7", 1)):
-            layer = _convolution(self.hidden, kernel, "VALID", self.width, self.dtype, name)
-            x = _normalised(layer(x), name, train=train, dtype=self.dtype)
+            x = _unit(_convolution(self.hidden, kernel, "VALID", self.width, self.dtype, name), x, train=train)
         options = {"deviation": _deviation(self.width), "dtype": self.dtype, "name": "fc6_deconv"}
         layer = TransposedConv(8 * self.width, self.kernel, stride=1, padding=0, **options)
-        return _normalised(layer(x), "fc6_deconv", train=train, dtype=self.dtype)
+        return _unit(layer, x, train=train)
 
 
 class Deconvolution(nn.Module):
-    """The deconvolution net: unpool5 and deconv5_1 to deconv1_2, [B, h, w, 8 * width] -> [B, 32 * h, 32 * w, width].
+    """The deconvolution net, unpool5 and deconv5_1 to deconv1_2: [B, h, w, 8 * width] -> [B, 32 * h, 32 * w, width].
 
-    Each layer is followed by batch normalisation and ReLU. A deconvolution of stride 1 is a convolution whose kernel is
-    turned by half a turn, so these are 3x3 convolutions. `convolutions` are how many of them groups 1 to 5 have.
+    A deconvolution of stride 1 is a convolution with the kernel turned by half a turn, so the layers are 3x3
+    convolutions. Batch normalisation and ReLU follow each of them.
+
+    Attributes:
+      convolutions: number of layers in groups 1 to 5.
     """
 
     width: int
@@ -115,13 +116,16 @@ class Deconvolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, switches: tuple[jax.Array, ...], *, train: bool) -> jax.Array:
-        """`switches` are those of pool1 to pool5.
+        """Decodes features.
+
+        Args:
+          switches: switches of pool1 to pool5.
 
         Raises:
-          ValueError: they are not five, or not of the sizes that lead from x to the image.
+          ValueError: there are not five switches, or their sizes do not lead from x to the image.
         """
         if len(switches) != len(GROUPS):
-            raise ValueError(f"switches of {len(switches)} pools; expected 5, of pool1 to pool5")
+            raise ValueError(f"switches of {len(switches)} pools; expected 5, those of pool1 to pool5")
         check_convolutions(self.convolutions)
         for group, (first, last) in GROUPS.items():
             x = unpool(x, switches[group - 1])
@@ -129,14 +133,15 @@ class Deconvolution(nn.Module):
             for index in range(1, number + 1):
                 name, factor = f"deconv{group}_{index}", last if index == number else first
                 layer = _convolution(factor * self.width, 3, ((1, 1), (1, 1)), self.width, self.dtype, name)
-                x = _normalised(layer(x), name, train=train, dtype=self.dtype)
+                x = _unit(layer, x, train=train)
         return x
 
 
 def _deviation(width: int) -> float:
-    """Of initial kernels: the authors' 0.01 at width 64.
+    """Standard deviation of initial kernels: the authors' 0.01 at width 64.
 
-    Batch normalisation makes a kernel's size the inverse of its learning rate; this keeps it the same at all widths.
+    Before batch normalisation the effective learning rate of a kernel is inverse to its size. This scale gives kernels
+    the same size at all widths.
     """
     return 0.01 * (64 / width) ** 0.5
 
@@ -147,51 +152,41 @@ def _convolution(features: int, kernel: int, padding: Any, width: int, dtype: An
 
 
 def score_layer(classes: int, name: str) -> nn.Conv:
-    """The last 1x1 convolution, in float32 whatever its input is, since its results are logits.
+    """The last 1x1 convolution, computed in float32.
 
-    No normalisation follows it. With initial values as small as the authors' N(0, 0.01) narrow nets ended without an
-    active channel on the foreground, where there is no gradient then: in trials on scenes/coloured, at an eighth of the
-    width, `strong_only` had found background alone after 900 steps, and had an mIoU of 0.093 after 450 with these.
+    It has larger initial values than the authors' N(0, 0.01), with which narrow nets ended without an active channel on
+    the foreground, and so without a gradient there. In trials on scenes/coloured at an eighth of the width,
+    `strong_only` predicted only background after 900 steps; with these values its mIoU was 0.093 after 450 steps.
     """
     return nn.Conv(classes, (1, 1), kernel_init=nn.initializers.lecun_normal(), name=name)
 
 
-def _normalised(x: jax.Array, name: str, *, train: bool, dtype: Any) -> jax.Array:
-    return nn.relu(batch_norm(train=train, dtype=dtype, name=f"bn_{name}")(x))
+def _unit(layer: nn.Module, x: jax.Array, *, train: bool) -> jax.Array:
+    """A named layer, batch normalisation and ReLU."""
+    return nn.relu(batch_norm(train=train, dtype=layer.dtype, name=f"bn_{layer.name}")(layer(x)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DeconvNetConfig:
+class DeconvNetConfig(NetConfig):
     """DeconvNet (Noh, Hong and Han, 2015): VGG-16 with batch normalisation, and its mirror image with unpooling.
 
-    Images need sides that are multiples of 32, at least 32 * fc6_kernel.
+    The sides of images must be multiples of 32, and at least 32 * fc6_kernel.
 
     Attributes:
-      width: channels of VGG-16's conv1, at least 1; every layer scales with it. 64 in the paper.
-      hidden: channels of fc6 and fc7, at least 1; None for 64 * width, the paper's 4096.
+      width: channels of VGG-16's conv1, at least 1; all layers scale with it. 64 in the paper.
+      hidden: channels of fc6 and fc7, at least 1; None is 64 * width, 4096 in the paper.
       fc6_kernel: side of the window of fc6 and fc6-deconv on pool5, at least 1. 7 in the paper.
-      convolutions: of VGG-16's five groups, and as many deconvolutions, at least 1 each.
+      convolutions: number of convolutions in each of VGG-16's five groups, and of deconvolutions, at least 1.
     """
+
+    module = DeconvNet
 
     kind: Annotated[Literal["deconvnet"], KIND] = "deconvnet"
     width: int = 64
     hidden: int | None = None
     fc6_kernel: int = 7
     convolutions: tuple[int, int, int, int, int] = CONVOLUTIONS
-    full_size: ClassVar[bool] = True
 
-    def __post_init__(self):
-        check_width(self.kind, self.width)
-        check_vgg(self.kind, self.convolutions)
-        for name in ("hidden", "fc6_kernel"):
-            if (number := getattr(self, name)) is not None and number < 1:
-                raise InputError(f"{self.kind}: {name} is {number}; expected at least 1")
-
-    def build(self, classes: int, dtype: Any = jnp.float32) -> DeconvNet:
-        """The segmentation net: `module(image, train=...) -> (logits, None)`."""
-        return DeconvNet(classes, self.width, self.hidden, self.fc6_kernel, self.convolutions, dtype)
-
-    def classifier(self, tags: int, dtype: Any = jnp.float32, dropout: float | None = None) -> CamClassifier:
-        """The classifier of image tags on the net's trunk; `dropout` of features, None for 0.5 (Zhou et al., 2016)."""
-        rate = 0.5 if dropout is None else dropout
-        return CamClassifier(tags, self.width, True, rate, self.convolutions, dtype=dtype)
+    def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
+        """A classifier of image tags on the trunk of the net, with dropout 0.5 (Zhou et al., 2016)."""
+        return CamClassifier(tags, self.width, True, 0.5, self.convolutions, dtype=dtype)

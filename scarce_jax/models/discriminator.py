@@ -1,4 +1,4 @@
-"""The fully convolutional discriminator of Hung et al. (section 3.2): is this pixel's class from the truth?"""
+"""The fully convolutional discriminator of Hung et al. (section 3.2), which judges whether a mask is true."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from scarce_jax.ops.resize import resize_bilinear
 
 
 class Discriminator(nn.Module):
-    """Class probabilities, or the one-hot truth -> one logit per pixel; a sigmoid near 1 says "truth".
+    """Class probabilities or a one-hot mask -> one logit per pixel; its sigmoid is the probability of a true mask.
 
-    Five 4x4 convolutions at stride 2, leaky ReLUs (0.2) between them, no normalisation, then bilinear upsampling.
-    2,781,121 parameters with 19 classes, 2,783,169 with 21.
+    Five 4x4 convolutions at stride 2, with leaky ReLUs (0.2) between them and without normalisation, are followed by
+    bilinear upsampling. 2,781,121 parameters with 19 classes, 2,783,169 with 21.
 
     Attributes:
       classes: K.
-      width: channels after the first convolution, doubled by each of the next three. The paper's is 64.
-      dtype: of the computation up to the last convolution, which like parameters is float32.
+      width: channels of the first convolution, doubled by each of the next three. 64 in the paper.
+      dtype: dtype of the computation before the last convolution, which is float32 as are the parameters.
     """
 
     classes: int
@@ -33,14 +33,14 @@ class Discriminator(nn.Module):
         """Judges segmentations.
 
         Args:
-          probabilities: floating [B, H, W, K] in 0..1; H and W at least 32. A pixel without a label is all zeros.
-          train: changes nothing here; every network of a stage is called with it.
+          probabilities: floating [B, H, W, K] in 0..1; void pixels are all zeros. H and W are at least 32.
+          train: without effect; all nets are called with it.
 
         Returns:
-          float32 logits [B, H, W], computed at 1/32 of the size.
+          float32 logits [B, H, W], computed at a 32nd of the size.
 
         Raises:
-          ValueError: the input has not K channels, or a side is shorter than 32.
+          ValueError: the input does not have K channels, or a side is below 32.
         """
         check_classes(probabilities, self.classes)
         size = probabilities.shape[1:3]
@@ -54,6 +54,5 @@ class Discriminator(nn.Module):
 
 
 def _convolution(features: int, dtype: Any, name: str) -> nn.Conv:
-    return nn.Conv(
-        features, (4, 4), (2, 2), ((1, 1), (1, 1)), kernel_init=uniform_fan_in, dtype=dtype, name=name
-    )  # [B, H, W, C] -> [B, H//2, W//2, features]
+    """[B, H, W, C] -> [B, H//2, W//2, features]"""
+    return nn.Conv(features, (4, 4), (2, 2), ((1, 1), (1, 1)), kernel_init=uniform_fan_in, dtype=dtype, name=name)

@@ -1,47 +1,51 @@
-"""The segmentation network of the auxiliary-confidence paper, a modified DSNet-fast (its section 3.2.1, figures 2, 3).
+"""The segmentation net of the auxiliary-confidence paper, a modified DSNet-fast (section 3.2.1, figures 2 and 3).
 
-The paper gives the units, the growth rate, the decoder's channels {24, 32, 16, 24}, the final fourfold deconvolution
-and the size, 2.11 M parameters, but neither channels nor number of units per block, and there is no public code. Many
-layouts fit. This one splits the initial block and the non-bottleneck units alike, a quarter of the channels to the left
-branch and three quarters to the right ("the left branch helps the right branch to produce more feature channels"); its
-bottlenecks are DenseNet's (four times the growth rate), its transitions keep the channels, and its last block has
-fewer units than the one before ("reduced the CNN layers in the deeper block"). At width 32 it has 2,107,027 parameters
-with 19 classes and 2,057,867 with 11.
+The paper gives the units, the growth rate, the channels of the decoder {24, 32, 16, 24}, the final fourfold
+deconvolution and the size of 2.11 M parameters. It gives neither the channels nor the number of units of a block, and
+there is no public code. This layout is one of many that fit:
+
+- The initial block and the non-bottleneck units have a quarter of their channels in the left branch and three quarters
+  in the right one ("the left branch helps the right branch to produce more feature channels").
+- The bottlenecks are those of DenseNet, with four times the growth rate.
+- The transitions keep the number of channels.
+- The last block has fewer units than the one before ("reduced the CNN layers in the deeper block").
+
+At width 32 it has 2,107,027 parameters with 19 classes and 2,057,867 with 11.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.fields import KIND, check_width
+from scarce_jax.models.fields import KIND, NetConfig, check_width
 from scarce_jax.models.layers import ConvUnit, Upsampler
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.resize import resize_bilinear
 
 UNITS = (3, 3, 6, 3)
-"""Units of the four blocks."""
+"""Number of units in each of the four blocks."""
 
 
 def average_pool_2x2(x: jax.Array) -> jax.Array:
     """Average over 2x2 windows at stride 2: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C].
 
-    The last window of an odd side is one pixel wide, and the average is over what it holds.
+    The last window of an odd side is one pixel wide, and its average is over that pixel.
     """
     height, width = x.shape[1:3]
-    if height % 2 or width % 2:  # Padding by nothing costs a tenth of a training step on a CPU.
+    if height % 2 or width % 2:  # An empty `jnp.pad` costs a tenth of a training step on a CPU.
         x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     return nn.avg_pool(x, (2, 2), strides=(2, 2))
 
 
 class TwoBranch(nn.Module):
-    """Initial block and non-bottleneck unit (figure 3a, b): [B, H, W, C] -> [B, H, W, left + right].
+    """Initial block and non-bottleneck unit (figures 3a and 3b): [B, H, W, C] -> [B, H, W, left + right].
 
-    Left a 1x1 convolution, right two 3x3 ones, concatenated: two receptive fields side by side.
+    A 1x1 convolution on the left and two 3x3 convolutions on the right are concatenated.
     """
 
     left: int
@@ -57,7 +61,7 @@ class TwoBranch(nn.Module):
 
 
 class DenseUnit(nn.Module):
-    """Bottleneck unit (figure 3c): [B, H, W, C] -> [B, H, W, C + growth], the input and what it adds."""
+    """Bottleneck unit (figure 3c): concatenates the input and new features, [B, H, W, C] -> [B, H, W, C + growth]."""
 
     growth: int
     dtype: Any = jnp.float32
@@ -73,9 +77,9 @@ class DSNetEncoder(nn.Module):
     """The trunk: images -> the outputs of its four blocks.
 
     Attributes:
-      width: channels of the stem, and the growth rate; all others are in proportion. The paper's is 32.
-      units: of Block 1 (non-bottleneck) and Blocks 2 to 4 (bottleneck).
-      dtype: of the computation and the outputs; parameters and batch statistics are float32.
+      width: channels of the stem, and the growth rate; all layers scale with it. 32 in the paper.
+      units: number of units in block 1 (non-bottleneck) and in blocks 2 to 4 (bottleneck).
+      dtype: dtype of the computation and the outputs; parameters and batch statistics are float32.
     """
 
     width: int = 32
@@ -87,12 +91,12 @@ class DSNetEncoder(nn.Module):
         """Encodes images.
 
         Args:
-          image: float [B, H, W, 3], normalised RGB; any H and W.
-          train: whether batch normalisation uses (and updates) the statistics of this batch.
+          image: float [B, H, W, 3], normalised RGB, of any size.
+          train: use and update the statistics of this batch.
 
         Returns:
           {"block1": [B, H/4, W/4, 4 * width], "block2": [B, H/8, W/8, 7 * width], "block3": [B, H/16, W/16,
-          13 * width], "block4": [B, H/32, W/32, 16 * width]}, sizes rounded up.
+          13 * width], "block4": [B, H/32, W/32, 16 * width]}. Sizes are rounded up.
 
         Raises:
           ValueError: `width` is odd.
@@ -120,18 +124,18 @@ class DSNetEncoder(nn.Module):
 
 
 class DSNet(nn.Module):
-    """Image -> class logits at the image's own size.
+    """Image -> class logits at the size of the image.
 
-    Each block's output is reduced by a 3x3 convolution, brought to a quarter of the image's size (bilinear, by a whole
-    factor), concatenated and deconvolved (8x8, stride 4). Every stride rounds up, so a side that 32 does not divide is
-    covered to its end, and what lies beyond is cropped at the bottom and right: pixels stay where they are. 360 x 480
-    gives blocks of 90 x 120, 45 x 60, 23 x 30 and 12 x 15.
+    A 3x3 convolution reduces the output of each block. The results are resized bilinearly to a quarter of the image,
+    concatenated, and deconvolved (8x8, stride 4). Sizes are rounded up at every stride, so that a side that is not a
+    multiple of 32 is covered to its end, and the surplus is cropped at the bottom and on the right. Pixels keep their
+    places. For example, the blocks of a 360 x 480 image have 90 x 120, 45 x 60, 23 x 30 and 12 x 15 places.
 
     Attributes:
       classes: K.
-      width: see DSNetEncoder; a multiple of 4. The paper's is 32.
+      width: see DSNetEncoder; a multiple of 4. 32 in the paper.
       units: see DSNetEncoder.
-      dtype: of the computation up to the deconvolution, which like parameters and batch statistics is float32.
+      dtype: dtype of the computation before the deconvolution, which is float32 as are parameters and batch statistics.
     """
 
     classes: int
@@ -144,11 +148,11 @@ class DSNet(nn.Module):
         """Segments images.
 
         Args:
-          image: float [B, H, W, 3], normalised RGB; any H and W.
-          train: whether batch statistics are used and updated.
+          image: float [B, H, W, 3], normalised RGB, of any size.
+          train: use and update the statistics of this batch.
 
         Returns:
-          float32 logits [B, H, W, K], and None: there is no auxiliary head.
+          float32 logits [B, H, W, K], and None for the auxiliary head.
 
         Raises:
           ValueError: `width` is not a multiple of 4.
@@ -167,26 +171,22 @@ class DSNet(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DSNetConfig:
-    """The real-time DSNet of the auxiliary-confidence paper (its section 3.2.1).
+class DSNetConfig(NetConfig):
+    """The real-time DSNet of the auxiliary-confidence paper (section 3.2.1).
 
     Attributes:
-      width: channels of the stem, and the growth rate; a positive multiple of 4. 32 in the paper.
+      width: channels of the stem, and the growth rate; a positive multiple of 4. All layers scale with it. 32 in the
+        paper.
     """
+
+    module = DSNet
 
     kind: Annotated[Literal["dsnet"], KIND] = "dsnet"
     width: int = 32
-    full_size: ClassVar[bool] = True
 
     def __post_init__(self):
         check_width(self.kind, self.width, multiple=4)
 
-    def build(self, classes: int, dtype: Any = jnp.float32) -> DSNet:
-        """The segmentation net: `module(image, train=...) -> (logits, None)`."""
-        return DSNet(classes=classes, width=self.width, dtype=dtype)
-
-    def classifier(self, tags: int, dtype: Any = jnp.float32, dropout: float | None = None) -> TagClassifier:
-        """The classifier of image tags on the net's trunk; `dropout` of features, None for 0.1."""
-        return TagClassifier(
-            backbone=DSNetEncoder(self.width, dtype=dtype), classes=tags, dropout=0.1 if dropout is None else dropout
-        )
+    def classifier(self, tags: int, dtype: Any = jnp.float32) -> TagClassifier:
+        """A classifier of image tags on the trunk of the net, with dropout 0.1."""
+        return TagClassifier(backbone=DSNetEncoder(self.width, dtype=dtype), classes=tags, dropout=0.1)

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from scarce_jax.ops.conv import transposed_convolution
 
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""torchvision's initial values of a convolution that batch normalisation follows."""
+"""Initial values of a convolution before batch normalisation, as in torchvision."""
 
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""torch's initial values of a convolution: of classifiers and of networks without batch normalisation."""
+"""Initial values of a convolution without batch normalisation, as in PyTorch: of a classifier, for example."""
 
 MOMENTUM = 0.9
-"""Share of the old value in a running average of batch statistics."""
+"""Weight of the old value in the running averages of batch statistics."""
 
 
 def convolution(
@@ -31,7 +31,7 @@ def convolution(
     dtype: Any = jnp.float32,
     name: str | None = None,
 ) -> nn.Conv:
-    """Square convolution, by default without bias, padded by dilation * (kernel - 1) / 2 on every side as in torch.
+    """Square convolution, padded by dilation * (kernel - 1) / 2 on every side as in PyTorch.
 
     Linen's "SAME" pads a strided convolution of an even size on the far side only, which would shift what
     torchvision's weights see.
@@ -51,22 +51,28 @@ def convolution(
 
 
 def batch_norm(*, train: bool, dtype: Any = jnp.float32, name: str | None = None) -> nn.BatchNorm:
-    """Batch normalisation with torch's defaults; statistics and parameters in float32, result in `dtype`.
+    """Batch normalisation with PyTorch's defaults. Statistics and parameters are float32, the result is in `dtype`.
 
-    Under `jit` the mean over a sharded batch is global, so there is no axis name. The running variance is
-    the biased one (torch keeps the unbiased one: a factor n / (n - 1) with n = B*H*W values).
+    Under `jit` the mean over a sharded batch is global, so no axis name is needed. The running variance is the biased
+    one. PyTorch's is unbiased, larger by n / (n - 1) with n = B * H * W.
     """
     return nn.BatchNorm(use_running_average=not train, momentum=MOMENTUM, epsilon=1e-5, dtype=dtype, name=name)
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:
-    """Maximum over square windows: [B, H, W, C] -> [B, (H + before + after - window) // stride + 1, .., C].
+    """Maximum over square windows.
 
-    `padding` is ((before, after) of the rows, (before, after) of the columns), with -inf.
+    It is computed from shifted slices rather than with `lax.reduce_window`, so that the gradient is elementwise. The
+    gradient of a window reduction is a select-and-scatter, which is 7 times slower on XLA's CPU backend. Equal maxima
+    share the gradient. After a ReLU the only likely ties are zeros, which have no gradient anyway.
 
-    Maxima of shifted slices instead of `lax.reduce_window`: the gradient is then elementwise, where that of
-    a window reduction is a select-and-scatter (7 times slower on XLA's CPU backend). Equal entries share
-    the gradient; after a ReLU the only likely ties are zeros, through which no gradient passes anyway.
+    Args:
+      x: floating [B, H, W, C].
+      window, stride: side and step of the windows, in pixels.
+      padding: ((top, bottom), (left, right)), padded with -inf.
+
+    Returns:
+      [B, H', W', C] with H' = (H + top + bottom - window) // stride + 1, and W' likewise.
     """
     if any(map(any, padding)):
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
@@ -81,7 +87,7 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: tuple[tuple[int, i
 class ConvUnit(nn.Module):
     """Convolution without bias, batch normalisation, ReLU: [B, H, W, C] -> [B, H/stride, W/stride, features].
 
-    Sizes are rounded up. Parameters: `conv/kernel`, `bn/scale`, `bn/bias`.
+    The output size is rounded up.
     """
 
     features: int
@@ -98,11 +104,14 @@ class ConvUnit(nn.Module):
 
 
 class TransposedConv(nn.Module):
-    """torch's `ConvTranspose2d` with bias: [B, H, W, C] -> [B, stride * H, stride * W, features] at kernel 2 * stride.
+    """PyTorch's `ConvTranspose2d` with bias: [B, H, W, C] -> [B, H', W', features].
 
-    The kernel [k, k, C, features] is torch's weight [C, features, k, k] with its first two axes at the end.
-    Initial values have the variance that torch gives a convolution with as many inputs as one pixel of the result
-    has here, C * (k / stride)**2, or are normal with standard deviation `deviation`; the bias is zero.
+    H' is (H - 1) * stride - 2 * padding + k for a kernel of side k. The kernel is [k, k, C, features], PyTorch's weight
+    [C, features, k, k] with its first two axes at the end. Its initial values have the variance of a PyTorch
+    convolution with as many inputs as contribute to one pixel of the result, C * (k / stride)**2. The bias is zero.
+
+    Attributes:
+      deviation: if not None, standard deviation of normally distributed initial values.
     """
 
     features: int
@@ -126,10 +135,9 @@ class TransposedConv(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """The 8x8 transposed convolution at stride 4, cropped to an image's size: [B, h, w, C] -> [B, H, W, features].
+    """8x8 transposed convolution at stride 4, cropped to `size`: [B, h, w, C] -> float32 [B, *size, features].
 
-    Both networks of the auxiliary-confidence method end in it. H <= 4 * h and W <= 4 * w. Computed in float32, since
-    its results are logits.
+    It is the last layer of both nets of the auxiliary-confidence paper. `size` is at most (4 * h, 4 * w).
     """
 
     features: int
@@ -141,10 +149,6 @@ class Upsampler(nn.Module):
 
 
 def check_classes(probabilities: jax.Array, classes: int) -> None:
-    """Refuses class maps [B, H, W, C] with another number of channels than `classes`.
-
-    Raises:
-      ValueError: it is another one.
-    """
+    """Raises ValueError unless the class maps [B, H, W, C] have one channel per class."""
     if probabilities.shape[-1] != classes:
         raise ValueError(f"class maps have shape {probabilities.shape}; expected {classes} channels, one per class")

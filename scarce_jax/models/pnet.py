@@ -1,4 +1,4 @@
-"""The P-Net (label-and-prediction-transfer paper, table 1): does this mask fit its image as the truth would?"""
+"""The P-Net (label-and-prediction-transfer paper, table 1), which judges whether a mask fits its image."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import jax.numpy as jnp
 from scarce_jax.models.layers import convolution, max_pool
 
 CONVOLUTIONS = ((1, 2), (4, 4), (8, 8))
-"""Channels of the convolutions before each of the three pools, in widths."""
+"""Channels of the convolutions before each of the three pools, as multiples of the width."""
 
 
 class PNet(nn.Module):
-    """Image times mask -> one logit, that the mask is the truth; a sigmoid, which the caller takes, is the probability.
+    """Image times mask -> one logit, whose sigmoid is the probability that the mask is true.
 
-    Six 3x3 convolutions with ReLU in three groups, each pooled by 2x2 (rounded down), and three fully connected layers,
-    the first two with tanh. The first of these fixes the size of the input: 52,843,105 parameters at 321 x 321, the
-    images' own size, and 1,233,505 at 41 x 41, the segmentation's.
+    Three groups of two 3x3 convolutions with ReLU, each followed by 2x2 pooling (rounded down), and three fully
+    connected layers, the first two with tanh. The first of them fixes the size of the input: 52,843,105 parameters at
+    321 x 321, the size of the images, and 1,233,505 at 41 x 41, the size of the segmentation.
 
     Attributes:
-      width: channels of the first convolution; all others are in proportion. The paper's is 16.
-      dtype: of the computation up to the last layer, which like parameters is float32.
+      width: channels of the first convolution; all layers scale with it. 16 in the paper.
+      dtype: dtype of the computation before the last layer, which is float32 as are the parameters.
     """
 
     width: int = 16
@@ -34,20 +34,20 @@ class PNet(nn.Module):
         """Judges masks, one class of one image at a time.
 
         Args:
-          masked_image: float [B, H, W, 3], the normalised image (mean zero, so that "outside" is the mean colour) times
-            the mask of one class, 0 or 1 of the truth or the probability of a prediction. H and W at least 8, and the
-            same in every call.
-          train: changes nothing here; every network of a stage is called with it.
+          masked_image: float [B, H, W, 3], the normalised image times the mask of one class, which is 0 or 1 for a true
+            mask and the probability for a predicted one. Zero is the mean colour. H and W are at least 8, and the same
+            in each call.
+          train: without effect; all nets are called with it.
 
         Returns:
           float32 logits [B].
 
         Raises:
-          ValueError: the input has not three channels, or a side is shorter than 8.
+          ValueError: the input does not have three channels, or a side is below 8.
         """
         if masked_image.ndim != 4 or masked_image.shape[-1] != 3 or min(masked_image.shape[1:3]) < 8:
             raise ValueError(
-                f"input of the P-Net has shape {masked_image.shape}; expected [B, H, W, 3], sides from 8 on"
+                f"input of the P-Net has shape {masked_image.shape}; expected [B, H, W, 3] with sides of at least 8"
             )
         x = masked_image.astype(self.dtype)
         for group, factors in enumerate(CONVOLUTIONS, start=1):

@@ -1,44 +1,44 @@
-"""PSPNet (Zhao et al., 2017): dilated ResNet, pyramid pooling module (PPM), final block, auxiliary head.
+"""PSPNet (Zhao et al., 2017): dilated ResNet, pyramid pooling module (PPM), final block and auxiliary head.
 
-Layer sizes follow the authors' PyTorch code (hszhao/semseg); at width 64 and depth 101 with 19 classes the
-network has 67,948,390 parameters, 2,364,691 of them in the auxiliary head that only training uses.
+Layer sizes follow the authors' PyTorch code (hszhao/semseg). At depth 101, width 64 and 19 classes the net has
+67,948,390 parameters; 2,364,691 of them are in the auxiliary head, which is used only in training.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scarce_jax.models.fields import KIND, check_choice, check_rate, check_width
+from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.layers import batch_norm, he_normal_fan_out, uniform_fan_in
-from scarce_jax.models.resnet import BLOCKS, ResNet
+from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.resize import adaptive_average_pool, resize_bilinear
 
 
 class Embedding(NamedTuple):
-    """Features that are linear in a few channels, kept as their factors: features = inputs @ weights."""
+    """Features [B, H, W, C] that are a linear function of a few channels, as factors: inputs @ weights."""
 
     inputs: jax.Array  # [B, H, W, k]
     weights: jax.Array  # [k, C], float32
 
 
 Parts = tuple[jax.Array | Embedding, ...]
-"""Features [B, H, W, C1 + C2 + ...] in parts: what is concatenated with what, before it is."""
+"""Parts of features [B, H, W, C1 + C2 + ...], before they are concatenated."""
 
 
 class PartsConv(nn.Module):
-    """Convolution over the concatenation of parts at stride 1, same size: [B, H, W, sum C] -> [.., features].
+    """Convolution at stride 1 over the concatenation of parts: [B, H, W, sum C] -> [B, H, W, features].
 
-    Parameters are those of an `nn.Conv` over the concatenation, but an Embedding is never expanded: its
-    weights are folded into the kernel, so that it costs its few input channels. For the detailer's 800
-    channels that saves a third of the operations of a PSPNet-18 of width 32, and 5% of a PSPNet-101.
+    The parameters are those of an `nn.Conv` over the concatenation. An Embedding is never expanded: its weights are
+    multiplied into the kernel, so that it costs only its few input channels. For the detailer's 800 channels that saves
+    a third of the operations of a PSPNet-18 of width 32, and 5% of those of a PSPNet-101.
     """
 
     features: int
@@ -53,7 +53,7 @@ class PartsConv(nn.Module):
         embedded = [isinstance(part, Embedding) for part in parts]
 
         def init(key: jax.Array, window: tuple[int, int]) -> jax.Array:
-            """What the same convolution without embeddings starts from, and draws of their own for those."""
+            """Draws embeddings apart, so that all other initial values are those of the convolution without them."""
             visual = sum(c for c, skip in zip(channels, embedded, strict=True) if not skip)
             drawn = self.kernel_init(key, (*window, visual, self.features), jnp.float32)
             pieces, start = [], 0
@@ -101,9 +101,9 @@ class ConvBlock(nn.Module):
 
 
 class PyramidPooling(nn.Module):
-    """PPM (section 3.2): the input, and its averages over 1x1, 2x2, 3x3 and 6x6 bins, each reduced by 1x1.
+    """PPM (section 3.2): the input, and its averages over 1x1, 2x2, 3x3 and 6x6 bins after a 1x1 convolution.
 
-    [B, H, W, sum C] -> [B, H, W, sum C + 4 * features], both in parts.
+    Parts of [B, H, W, C] -> parts of [B, H, W, C + 4 * features].
     """
 
     features: int
@@ -131,13 +131,12 @@ class PSPNet(nn.Module):
 
     Attributes:
       classes: K.
-      depth: of the ResNet: 18, 34, 50 or 101.
-      width: base width of the ResNet; the PPM, the final block (8 * width) and the auxiliary block
-        (4 * width) scale with it.
+      depth: depth of the ResNet: 18, 34, 50 or 101.
+      width: width of the ResNet; all layers scale with it.
       deep_stem: see ResNet.
-      dropout: rate at which whole channels are dropped before each of the two classifiers.
-      aux: whether there is an auxiliary head on layer3 (the authors weight its loss by 0.4).
-      dtype: of the computation up to the classifiers, which like parameters and batch statistics are float32.
+      dropout: probability with which each channel is dropped before the two classifiers.
+      aux: whether there is an auxiliary head on layer3. The authors weight its loss by 0.4.
+      dtype: dtype of the computation before the classifiers, which are float32 as are parameters and batch statistics.
     """
 
     classes: int
@@ -150,7 +149,7 @@ class PSPNet(nn.Module):
 
     def setup(self):
         self.backbone = ResNet(self.depth, width=self.width, deep_stem=self.deep_stem, dtype=self.dtype)
-        # The paper reduces every level to 1/4 of layer4's channels: 512 with bottlenecks at width 64.
+        # Each level of the PPM has a quarter of the channels of layer4, as in the paper.
         layer4 = 8 * self.width * (4 if self.depth >= 50 else 1)
         self.ppm = PyramidPooling(layer4 // 4, dtype=self.dtype)
         self.final_block = ConvBlock(8 * self.width, 3, dtype=self.dtype)
@@ -165,18 +164,19 @@ class PSPNet(nn.Module):
         """Segments images.
 
         Args:
-          image: float [B, H, W, 3], normalised RGB; any H and W.
-          train: whether batch statistics are used and updated, and channels dropped (rng "dropout").
+          image: float [B, H, W, 3], normalised RGB, of any size.
+          train: use and update the statistics of this batch, and drop channels (random key "dropout").
 
         Returns:
-          float32 logits [B, H, W, K], and the auxiliary head's [B, H, W, K], None unless `train` and `aux`.
+          Two float32 [B, H, W, K], the logits and those of the auxiliary head. The latter are None unless `train` and
+          `aux`.
         """
         return self._segment(image, lambda place, parts: parts, train=train)
 
     def _segment(
         self, image: jax.Array, inject: Callable[[str, Parts], Parts], *, train: bool
     ) -> tuple[jax.Array, jax.Array | None]:
-        """The whole network; `inject(place, parts)` may add a part at each of the detailer's three places."""
+        """The whole net. `inject(place, parts)` may add a part to the features at each place of INJECTIONS."""
         size = image.shape[1:3]
         layers = self.backbone(image, train=train)  # [B, h, w, C3 or C4], h = H / 8
         parts = self.ppm(inject("before_pool", (layers["layer4"],)), train=train)
@@ -184,7 +184,7 @@ class PSPNet(nn.Module):
         x = self.final_dropout(x, deterministic=not train)
         logits = self.classifier(inject("after_final", (x,)))  # [B, h, w, K]
         logits = resize_bilinear(logits, size, align_corners=True)
-        # Initialising creates the auxiliary head's parameters whatever `train` is.
+        # The initialisation creates the parameters of the auxiliary head whether `train` is set or not.
         if not self.aux or not (train or self.is_initializing()):
             return logits, None
         x = self.aux_block((layers["layer3"],), train=train)
@@ -194,36 +194,28 @@ class PSPNet(nn.Module):
 
 
 def _classifier(classes: int) -> PartsConv:
-    # He-normal with fan-out would start the logits of 19 classes with a deviation of about 5.
+    # With he_normal_fan_out the initial logits of 19 classes would have a standard deviation of about 5.
     return PartsConv(classes, 1, use_bias=True, kernel_init=uniform_fan_in)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PSPNetConfig:
+class PSPNetConfig(NetConfig):
     """PSPNet (Zhao et al., 2017): a dilated ResNet with pyramid pooling and an auxiliary head.
 
     Attributes:
-      depth: of the ResNet: 18, 34, 50 or 101 (the paper's).
-      width: channels of the stem, at least 1; every layer scales with it. 64 in the paper.
-      dropout: rate in 0..1 at which whole channels are dropped before the classifiers. 0.1 in the paper.
+      depth: depth of the ResNet; 101 in the paper.
+      width: channels of the stem, at least 1; all layers scale with it. 64 in the paper.
+      dropout: probability, below 1, with which each channel is dropped before the classifiers. 0.1 in the paper.
     """
+
+    module = PSPNet
 
     kind: Annotated[Literal["pspnet"], KIND] = "pspnet"
     depth: Literal[18, 34, 50, 101] = 101
     width: int = 64
     dropout: float = 0.1
-    full_size: ClassVar[bool] = True
 
-    def __post_init__(self):
-        check_choice(self.kind, "depth", self.depth, tuple(BLOCKS))
-        check_width(self.kind, self.width)
-        check_rate(self.kind, self.dropout)
-
-    def build(self, classes: int, dtype: Any = jnp.float32) -> PSPNet:
-        """The segmentation net: `module(image, train=...) -> (logits, auxiliary logits or None)`."""
-        return PSPNet(classes=classes, depth=self.depth, width=self.width, dropout=self.dropout, dtype=dtype)
-
-    def classifier(self, tags: int, dtype: Any = jnp.float32, dropout: float | None = None) -> TagClassifier:
-        """The classifier of image tags on the net's trunk; `dropout` of features, None for the net's own rate."""
+    def classifier(self, tags: int, dtype: Any = jnp.float32) -> TagClassifier:
+        """A classifier of image tags on the trunk of the net."""
         trunk = ResNet(self.depth, width=self.width, dtype=dtype)
-        return TagClassifier(backbone=trunk, classes=tags, dropout=self.dropout if dropout is None else dropout)
+        return TagClassifier(backbone=trunk, classes=tags, dropout=self.dropout)

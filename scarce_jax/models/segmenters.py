@@ -1,7 +1,6 @@
-"""The segmentation nets that a stage of any method can train, chosen by the type of their config.
+"""The segmentation nets that every method can train, selected by the kind of their config.
 
-A new net is a file with its module and its config (fields, `kind`, `full_size`, `build`, `classifier`; see `tiny.py`),
-and its name in `Segmenter`.
+To add a net, write a file with its module and its config (see `tiny.py`), and add the config to `Net`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from scarce_jax.models.tiny import TinyConfig
 Net = PSPNetConfig | DSNetConfig | DeepLabV2Config | LargeFOVConfig | DeconvNetConfig | TinyConfig
 
 Segmenter = Annotated[Net, pydantic.Field(discriminator="kind")]
-"""Annotation of a stage's field `net: Segmenter = PSPNetConfig()`. JSON names the type by its entry "kind"."""
+"""Annotation of the field `net` of a stage. In JSON the entry "kind" selects the config."""
 
 DetailerNet = Annotated[DetailerConfig | TinyConfig, pydantic.Field(discriminator="kind")]
-"""The same for nets that also read a coarse mask: `net: DetailerNet = DetailerConfig()`."""
+"""The same for nets that also read a coarse mask."""

@@ -1,4 +1,4 @@
-"""Classifiers of image tags: what an encoder is pretrained with where pixel labels are few."""
+"""Classifiers of image tags, with which encoders are pretrained and classes localised."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 
 class AveragedFeatures(nn.Module):
-    """Base of tag classifiers: features averaged over the image, dropout, and one linear layer.
+    """Base class of tag classifiers: averages features over the image, then applies dropout and one linear layer.
 
-    A subclass sets `feature_dropout` and `classifier` (an `nn.Dense`) in `setup`, and defines `features`.
+    A subclass sets `feature_dropout` and `classifier` (an `nn.Dense`) in `setup`, and implements `features`.
     """
 
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
@@ -20,7 +20,7 @@ class AveragedFeatures(nn.Module):
 
         Args:
           image: float [B, H, W, 3], normalised RGB.
-          train: whether batch statistics are used and updated, and averaged features dropped (rng "dropout").
+          train: use and update the statistics of this batch, and drop averaged features (random key "dropout").
 
         Returns:
           float32 logits [B, classes].
@@ -29,28 +29,28 @@ class AveragedFeatures(nn.Module):
         return self.classifier(self.feature_dropout(average, deterministic=not train))
 
     def maps(self, image: jax.Array) -> jax.Array:
-        """Class activation maps (Zhou et al., 2016, section 2): `module.apply(variables, image, method="maps")`.
+        """Class activation maps (Zhou et al., 2016, section 2).
 
         Returns:
-          float32 [B, h, w, classes]; the mean over a map, plus the class's bias, is the logit. Any sign: no ReLU, no
-          normalisation.
+          float32 [B, h, w, classes], of any sign and not normalised. The mean of a map plus the bias of the class is
+          the logit.
         """
         kernel = self.classifier.variables["params"]["kernel"]
         return jnp.einsum("bhwc,ck->bhwk", self.features(image, train=False), kernel, precision="highest")
 
     def features(self, image: jax.Array, *, train: bool) -> jax.Array:
-        """float32 [B, h, w, C]."""
+        """Features float32 [B, h, w, C] of images."""
         raise NotImplementedError
 
 
 class TagClassifier(AveragedFeatures):
-    """Image -> logits of its tags, from the last features of any encoder.
+    """Image -> tag logits, from the last features of any encoder.
 
     Attributes:
-      backbone: encoder called as `backbone(image, train=...)`, which returns its layers' features [B, h, w, C], the
-        last one last (a mapping or a sequence); its parameters are under "backbone", as in a PSPNet.
-      classes: number of tags, the background's not counted.
-      dropout: rate at which averaged features are dropped.
+      backbone: encoder, called as `backbone(image, train=...)`. It returns a mapping or a sequence of features
+        [B, h, w, C], of which the last is used.
+      classes: number of tags, without the background.
+      dropout: rate of the dropout of the averaged features.
     """
 
     backbone: nn.Module
@@ -62,7 +62,7 @@ class TagClassifier(AveragedFeatures):
         self.classifier = nn.Dense(self.classes)
 
     def features(self, image: jax.Array, *, train: bool) -> jax.Array:
-        """float32 [B, h, w, C] of the encoder's last layer."""
+        """Features float32 [B, h, w, C] of the last layer of the encoder."""
         layers = self.backbone(image, train=train)
         *_, last = layers.values() if isinstance(layers, Mapping) else layers
         return last.astype(jnp.float32)

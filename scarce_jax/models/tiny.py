@@ -1,15 +1,15 @@
-"""The smallest net that has what matters to training, for trying a whole recipe."""
+"""A very small net with all the features that matter to training, to try a whole recipe."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.fields import KIND, check_rate, check_width
+from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.resize import resize_bilinear
 
@@ -17,13 +17,13 @@ from scarce_jax.ops.resize import resize_bilinear
 class TinyNet(nn.Module):
     """(Image, optional coarse mask) -> class logits: one strided convolution, BatchNorm, dropout and two heads.
 
-    Called as PSPNet and, with a coarse mask, as Detailer. Good masks are not its purpose.
+    It is called like PSPNet or, with a coarse mask, like Detailer. It is not meant to predict good masks.
 
     Attributes:
       classes: K.
-      width: the convolution has twice as many channels.
-      dropout: rate at which whole channels are dropped (rng "dropout").
-      dtype: of the convolution; heads, parameters and batch statistics are float32.
+      width: half the channels of the convolution.
+      dropout: probability with which each channel is dropped (random key "dropout").
+      dtype: dtype of the convolution; heads, parameters and batch statistics are float32.
     """
 
     classes: int
@@ -38,12 +38,12 @@ class TinyNet(nn.Module):
         """Segments images.
 
         Args:
-          image: float [B, H, W, 3], normalised RGB; any H and W.
-          coarse: integer [B, H, W], class index; 255 = void. None where there is none.
-          train: whether batch statistics are used and updated, and channels dropped.
+          image: float [B, H, W, 3], normalised RGB, of any size.
+          coarse: integer [B, H, W], class ids; 255 = void.
+          train: use and update the statistics of this batch, and drop channels.
 
         Returns:
-          float32 logits [B, H, W, K], and the auxiliary head's of the same shape.
+          Two float32 [B, H, W, K], the logits and those of the auxiliary head.
         """
         x = image
         if coarse is not None:
@@ -57,7 +57,7 @@ class TinyNet(nn.Module):
 
 
 class TinyEncoder(nn.Module):
-    """Image [B, H, W, 3] -> {"layer1": [B, H/2, W/2, 2 * width]}: the trunk of a tiny tag classifier."""
+    """Trunk of a tiny tag classifier: image [B, H, W, 3] -> {"layer1": [B, H/2, W/2, 2 * width]}."""
 
     width: int
     dtype: Any = jnp.float32
@@ -69,28 +69,20 @@ class TinyEncoder(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TinyConfig:
+class TinyConfig(NetConfig):
     """One convolution and two heads: for trying a whole recipe, not for good masks.
 
     Attributes:
-      width: half the convolution's channels, at least 1.
-      dropout: rate in 0..1 at which channels are dropped before the heads, and a tag classifier's features.
+      width: half the channels of the convolution, at least 1.
+      dropout: probability, below 1, with which each channel is dropped before the heads.
     """
+
+    module = TinyNet
 
     kind: Annotated[Literal["tiny"], KIND] = "tiny"
     width: int = 4
     dropout: float = 0.1
-    full_size: ClassVar[bool] = True
 
-    def __post_init__(self):
-        check_width(self.kind, self.width)
-        check_rate(self.kind, self.dropout)
-
-    def build(self, classes: int, dtype: Any = jnp.float32) -> TinyNet:
-        """The segmentation net: `module(image, train=...)` or `module(image, coarse, train=...)` -> two logits."""
-        return TinyNet(classes=classes, width=self.width, dropout=self.dropout, dtype=dtype)
-
-    def classifier(self, tags: int, dtype: Any = jnp.float32, dropout: float | None = None) -> TagClassifier:
-        """The classifier of image tags on a trunk of that width; `dropout` of features, None for the net's own."""
-        trunk = TinyEncoder(self.width, dtype=dtype)
-        return TagClassifier(backbone=trunk, classes=tags, dropout=self.dropout if dropout is None else dropout)
+    def classifier(self, tags: int, dtype: Any = jnp.float32) -> TagClassifier:
+        """A classifier of image tags on a trunk of the same width."""
+        return TagClassifier(backbone=TinyEncoder(self.width, dtype=dtype), classes=tags, dropout=self.dropout)

@@ -1,7 +1,7 @@
-"""VGG-16 (Simonyan and Zisserman, 2015, configuration D) as an encoder: its 13 convolutions, NHWC.
+"""VGG-16 (Simonyan and Zisserman, 2015, configuration D) as an encoder: its 13 convolutions.
 
-Parameter paths follow the paper's and Caffe's names: `conv3_2/kernel` is the second convolution of the third group,
-`bn3_2` its batch normalisation where there is one. `weights` maps torchvision's `features.N` to them.
+Parameter paths follow the names of the paper and of Caffe: `conv3_2/kernel` is the second convolution of the third
+group, and `bn3_2` its batch normalisation. `vgg_weights` maps torchvision's `features.N` to them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from scarce_jax.models.layers import batch_norm, convolution, max_pool
 from scarce_jax.ops.pool import max_pool_with_switches
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
-"""VGG-16's convolutions in groups conv1 to conv5; a pooling may follow each group."""
+"""Number of convolutions in each of the groups conv1 to conv5. A pooling may follow each group."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Maximum pooling over windows of `window` x `window`, torch's sizes: (H + 2 * padding - window) // stride + 1.
+    """Maximum pooling with PyTorch's sizes: H -> (H + 2 * padding - window) // stride + 1.
 
-    With `switches` the place of each maximum is kept, for unpooling; the windows must then tile the image.
+    Attributes:
+      switches: also return the place of each maximum, for unpooling. The windows must then tile the image.
     """
 
     window: int
@@ -37,18 +38,18 @@ class Pool:
             raise ValueError(f"{self} keeps switches; expected stride = window and no padding")
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """(pooled [B, H', W', C], switches uint8 [B, H', W', C] or None), as `ops.pool.max_pool_with_switches`."""
+        """[B, H, W, C] -> maxima [B, H', W', C], and their switches uint8 (see `max_pool_with_switches`) or None."""
         if self.switches:
             return max_pool_with_switches(x, self.window)
         return max_pool(x, self.window, self.stride, ((self.padding, self.padding),) * 2), None
 
 
 POOLS: tuple[Pool | None, ...] = (Pool(2, 2),) * 5
-"""The paper's: each halves the image, rounded down."""
+"""Poolings of the paper. Each halves the image, rounded down."""
 
 
 def check_convolutions(numbers: tuple[int, ...]) -> None:
-    """Raises ValueError unless these are the convolutions of five groups, at least one in each."""
+    """Raises ValueError unless there are five numbers of convolutions, each at least 1."""
     if len(numbers) != len(CONVOLUTIONS) or min(numbers) < 1:
         raise ValueError(
             f"convolutions are {numbers}; expected five numbers of at least 1, VGG-16's are {CONVOLUTIONS}"
@@ -56,19 +57,19 @@ def check_convolutions(numbers: tuple[int, ...]) -> None:
 
 
 class VGG16Trunk(nn.Module):
-    """The 13 convolutions of 3x3 (or `convolutions`), each followed by a ReLU, in five groups.
+    """The 13 convolutions (3x3, with bias) in five groups, each convolution followed by a ReLU.
 
-    14,714,688 parameters at width 64; 14,723,136 with batch normalisation, where convolutions keep their bias, as in
-    torchvision's `vgg16_bn`. Initial values are He's over the outputs, as there; biases are zero.
+    14,714,688 parameters at width 64, and 14,723,136 with batch normalisation, as in torchvision's `vgg16_bn`. Kernels
+    start from He's values over the outputs, as there, and biases from zero.
 
     Attributes:
-      width: channels of conv1; conv2 to conv5 have 2, 4, 8 and 8 times as many. The paper's is 64.
-      batch_norm: between each convolution and its ReLU.
-      pools: what follows each of the five groups; None for no pooling.
-      convolutions: of each of the five groups. What a place of pool5 sees is 212 pixels wide; fewer convolutions see
-        less of a small image, (1, 1, 1, 1, 1) 94 pixels.
-      dilation: of the convolutions of conv5.
-      dtype: of the computation and the outputs; parameters and batch statistics are float32.
+      width: channels of conv1; conv2 to conv5 have 2, 4, 8 and 8 times as many. 64 in the paper.
+      batch_norm: batch normalisation between each convolution and its ReLU.
+      pools: pooling after each of the five groups, or None.
+      convolutions: number of convolutions in each group. The receptive field of pool5 is 212 pixels wide, and with
+        (1, 1, 1, 1, 1) 94 pixels, which suits small images better.
+      dilation: dilation of conv5.
+      dtype: dtype of the computation and the outputs; parameters and batch statistics are float32.
     """
 
     width: int = 64
@@ -84,17 +85,17 @@ class VGG16Trunk(nn.Module):
 
         Args:
           image: float [B, H, W, 3], normalised RGB.
-          train: whether batch normalisation uses (and updates) the statistics of this batch.
+          train: use and update the statistics of this batch.
 
         Returns:
-          Features [B, h, w, 8 * width] after the last pooling, h = H // 32 with the default pools; and the switches of
-          each of the five pools, None for one that keeps none.
+          Features [B, h, w, 8 * width] after the last pooling, with h = H // 32 for the default pools, and the switches
+          of each of the five pools, None for one without.
 
         Raises:
           ValueError: there are not five pools or groups of convolutions, or the image is too small for them.
         """
         if len(self.pools) != len(CONVOLUTIONS):
-            raise ValueError(f"pools of a VGG-16 are {len(self.pools)}; expected 5, None where there is none")
+            raise ValueError(f"pools of a VGG-16 are {len(self.pools)}; expected 5, each a Pool or None")
         check_convolutions(self.convolutions)
         x, switches = image.astype(self.dtype), []
         for group, (count, pool) in enumerate(zip(self.convolutions, self.pools, strict=True), start=1):

@@ -1,8 +1,9 @@
-"""Trained weights from PyTorch's files: ResNets and VGG-16 in torchvision's layout, PSPNets in that of hszhao/semseg.
+"""Import of trained weights from PyTorch's files.
 
-Each key of a file is translated to a parameter path here; a file whose trunk differs from the net's is refused.
-`layer3.0.conv2.weight` is `layer3_block0/conv2/kernel`, semseg's `layer0.3.weight` the deep stem's `conv2/kernel`,
-and `features.5.weight` VGG-16's `conv2_1/kernel` (see `vgg_weights`).
+ResNets and VGG-16 are read in torchvision's layout, PSPNets in that of hszhao/semseg. Each key of a file is translated
+to a parameter path: `layer3.0.conv2.weight` is `layer3_block0/conv2/kernel`, semseg's `layer0.3.weight` is the deep
+stem's `conv2/kernel`, and `features.5.weight` is VGG-16's `conv2_1/kernel` (see `vgg_weights`). A file whose trunk
+differs from that of the net is an error.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from scarce_jax.models import vgg_weights
 from scarce_jax.models.resnet import BLOCKS
 
 TRUNK = "backbone"
-"""Name under which nets hold the part that is pretrained."""
+"""Name of the pretrained part of a net."""
 
 HUB = "hf:"
+"""Prefix of the names of files to download from the Hugging Face Hub."""
+
 SUFFIXES = (".safetensors", ".pth", ".pt")
+"""Endings of files of weights."""
 
 _LEAVES = {
     "weight": ("params", "scale"),
@@ -41,15 +45,18 @@ _HEADS = {"cls": ("final_block", "classifier"), "aux": ("aux_block", "aux_classi
 
 
 def locate(source: str) -> pathlib.Path:
-    """The file that `source` names: a path, or "hf:OWNER/NAME", whose model.safetensors is downloaded once.
+    """Path of a file of weights.
+
+    Args:
+      source: a path, or "hf:OWNER/NAME" for the file model.safetensors of that model, which is downloaded once.
 
     Raises:
-      InputError: there is no such file, or it cannot be downloaded.
+      InputError: the file does not exist or cannot be downloaded.
     """
     if not source.startswith(HUB):
         path = pathlib.Path(source)
         if not path.is_file():
-            raise InputError(f"weights {source}: no such file; name one, or `hf:timm/resnet50.tv_in1k` to download it")
+            raise InputError(f"weights {source}: no such file; give its path, or hf:OWNER/NAME to download one")
         return path
     name = source.removeprefix(HUB)
     try:
@@ -57,32 +64,32 @@ def locate(source: str) -> pathlib.Path:
     except ImportError as error:
         raise InputError(
             f"weights {source}: downloading needs the package huggingface_hub (`pip install 'scarce-jax[hub]'`); or "
-            f"fetch model.safetensors of {name} yourself and name that file"
+            f"fetch model.safetensors of {name} yourself and give its path"
         ) from error
     try:
         return pathlib.Path(hf_hub_download(name, "model.safetensors"))
-    except Exception as error:  # Its exceptions differ between versions, and all mean the same here.
+    except Exception as error:  # The exceptions differ between versions, and all of them have the same remedy.
         reason = str(error).strip().splitlines()
         raise InputError(
             f"weights {source}: cannot be downloaded ({type(error).__name__}: {reason[0] if reason else ''}); check "
-            f"name and network, or fetch model.safetensors of {name} elsewhere and name that file"
+            f"name and network, or fetch model.safetensors of {name} elsewhere and give its path"
         ) from error
 
 
 def file_hash(path: pathlib.Path) -> str:
-    """sha256 (hex) of a file's bytes."""
+    """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Every array of a .safetensors or .pth file, by PyTorch's key, in PyTorch's layout.
+    """All arrays of a .safetensors or .pth file, by key, in PyTorch's layout.
 
     Raises:
       InputError: the file is damaged or of another kind, or it is .pth and PyTorch is not installed.
     """
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    # What `DataParallel` prepends.
+    # `DataParallel` adds this prefix.
     return {key.removeprefix("module."): value for key, value in tensors.items()}
 
 
@@ -98,7 +105,7 @@ def _read_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise InputError(
-            f"{path}: reading {path.suffix} files needs PyTorch; install torch, or convert the file where it is "
+            f"{path}: reading {path.suffix} files needs PyTorch; install torch, or convert the file where torch is "
             f"installed: safetensors.torch.save_file(torch.load(PATH, weights_only=True), 'weights.safetensors')"
         ) from error
     try:
@@ -107,13 +114,13 @@ def _read_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
         return {key: np.asarray(value.float()) for key, value in state.items()}
     except Exception as error:  # Unpickling damaged bytes may raise anything.
         raise InputError(
-            f"{path}: PyTorch reads no state dict from it ({type(error).__name__}); expected what "
-            f"torch.save(net.state_dict(), path) writes"
+            f"{path}: PyTorch reads no state dict from it ({type(error).__name__}); use a file that "
+            f"torch.save(net.state_dict(), path) wrote"
         ) from error
 
 
 def translate(key: str) -> tuple[str, str] | None:
-    """(collection, parameter path in a PSPNet) of a PyTorch key; None for a key of neither layout."""
+    """PyTorch's key -> (collection, parameter path in a PSPNet); None if the key has neither layout."""
     owner, _, leaf = key.rpartition(".")
     if leaf not in _LEAVES:
         return None
@@ -140,11 +147,11 @@ def translate(key: str) -> tuple[str, str] | None:
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """The arrays of a file that a net takes over.
+    """Arrays of a file that a net takes over.
 
     Attributes:
       values: "params/backbone/conv1/kernel" -> float32 array in Flax's layout.
-      unused: keys of the file that the net has no place for.
+      unused: keys of the file that have no place in the net.
     """
 
     values: dict[str, np.ndarray]
@@ -152,19 +159,20 @@ class Imported:
 
 
 def import_weights(path: pathlib.Path, net: Mapping[str, tuple[int, ...]]) -> Imported:
-    """Reads the weights and batch statistics of a file for a net.
+    """Reads weights and batch statistics for a net from a file.
 
-    The file must hold the whole trunk. Other arrays of a semseg PSPNet are taken where their shapes are the net's; fc6
-    and fc7 of a VGG-16 are taken where the net has them as convolutions.
+    The file must hold the whole trunk. Other arrays of a PSPNet, and fc6 and fc7 of a VGG-16, are taken where their
+    shapes fit the net.
 
     Args:
-      net: "params/backbone/conv1/kernel" -> shape, of every array of the net.
+      net: "params/backbone/conv1/kernel" -> shape, of all arrays of the net.
 
     Raises:
-      InputError: the file is damaged, or its trunk is not the net's: depth, stem, batch normalisation,
-        width, keys or shapes differ.
+      InputError: the file is damaged, or its trunk differs from that of the net in depth, stem, batch normalisation,
+        width, keys or shapes.
     """
     tensors = read_tensors(path)
+    tensors = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
     if f"params/{TRUNK}/conv1_1/kernel" in net:
         arrays, unused = vgg_weights.arrange(path, tensors, TRUNK, net)
         check = _check_vgg
@@ -191,15 +199,14 @@ def import_weights(path: pathlib.Path, net: Mapping[str, tuple[int, ...]]) -> Im
 def _arrange_resnet(
     path: pathlib.Path, tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, tuple[str, np.ndarray]], list[str]]:
-    """As `vgg_weights.arrange`, of a ResNet or PSPNet."""
+    """As `vgg_weights.arrange`, for a ResNet or PSPNet."""
     arrays, unused = {}, []
     for key, value in tensors.items():
         target = translate(key)
         if target is None:
-            if re.match(r"(conv|bn|layer)\d", key) and not key.endswith("num_batches_tracked"):
-                raise InputError(f"{path}: {key} is of no ResNet in torchvision's layout; expected such a file")
-            if not key.endswith("num_batches_tracked"):
-                unused.append(key)
+            if re.match(r"(conv|bn|layer)\d", key):
+                raise InputError(f"{path}: {key} is not part of a ResNet in torchvision's layout; use such a file")
+            unused.append(key)
             continue
         collection, name = target
         # PyTorch's convolutions are [out, in, height, width].
@@ -210,13 +217,15 @@ def _arrange_resnet(
 
 def _check_resnet(path: pathlib.Path, theirs: _Shapes, ours: _Shapes) -> None:
     if _blocks(ours) == (0, 0, 0, 0):
-        raise InputError(f"{path}: holds a ResNet's weights, and the net has no ResNet to fill with them")
+        raise InputError(
+            f"{path}: found weights of a ResNet, but the net has no ResNet; use weights of the net's trunk"
+        )
     if _blocks(theirs) == (0, 0, 0, 0):
-        raise InputError(f"{path}: found no ResNet in torchvision's layout in it; expected keys such as layer1.0.conv1")
+        raise InputError(f"{path}: found no ResNet in torchvision's layout; expected keys such as layer1.0.conv1")
     stem = f"params/{TRUNK}/conv1/kernel"
     facts = (
-        (_depth, "set the stage's depth to the file's, or name another file"),
-        (_stem, "name a file with the net's stem"),
+        (_depth, "set the stage's depth to the file's, or use another file"),
+        (_stem, "use a file with the net's stem"),
         (lambda shapes: f"a ResNet of width {shapes[stem][-1]}", "set the stage's width to the file's"),
     )
     if stem in theirs:
@@ -226,11 +235,9 @@ def _check_resnet(path: pathlib.Path, theirs: _Shapes, ours: _Shapes) -> None:
 def _check_vgg(path: pathlib.Path, theirs: _Shapes, ours: _Shapes) -> None:
     first = f"params/{TRUNK}/conv1_1/kernel"
     if first not in theirs:
-        raise InputError(
-            f"{path}: found no VGG-16 in torchvision's layout in it; expected keys such as features.0.weight"
-        )
+        raise InputError(f"{path}: found no VGG-16 in torchvision's layout; expected keys such as features.0.weight")
     facts = (
-        (vgg_weights.describe, "set batch_norm to the file's, or name another file"),
+        (vgg_weights.describe, "set batch_norm to the file's, or use another file"),
         (lambda shapes: f"a VGG-16 of width {shapes[first][-1]}", "set the stage's width to the file's"),
     )
     _check_facts(path, facts, theirs, ours)
@@ -248,12 +255,12 @@ def _check_arrays(path: pathlib.Path, theirs: _Shapes, ours: _Shapes) -> None:
     missing, unknown = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
     if missing or unknown:
         raise InputError(
-            f"{path}: its arrays are not those of the net: {len(missing)} missing {missing[:3]}, {len(unknown)} that "
-            f"the net has no place for {unknown[:3]}"
+            f"{path}: its arrays differ from those of the net: {len(missing)} are missing {missing[:3]}, "
+            f"{len(unknown)} have no place in the net {unknown[:3]}; use a file of the same architecture"
         )
     wrong = [f"{n} has shape {list(theirs[n])}, expected {list(ours[n])}" for n in ours if theirs[n] != ours[n]]
     if wrong:
-        raise InputError(f"{path}: {len(wrong)} arrays do not fit: {'; '.join(wrong[:3])}")
+        raise InputError(f"{path}: {len(wrong)} arrays do not fit the net: {'; '.join(wrong[:3])}")
 
 
 def _blocks(shapes: Iterable[str]) -> tuple[int, ...]:
@@ -276,11 +283,11 @@ def _stem(shapes: Iterable[str]) -> str:
 
 
 def flat_shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shape of every array of {"params", "batch_stats"}, by path ("params/backbone/conv1/kernel")."""
+    """Shapes of all arrays of {"params", "batch_stats"}, by path ("params/backbone/conv1/kernel")."""
     return {path: tuple(x.shape) for path, x in traverse_util.flatten_dict(variables, sep="/").items()}
 
 
 def overlay(variables: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """{"params", "batch_stats"} with the arrays that `values` has (by path) in place of its own."""
+    """The variables {"params", "batch_stats"} with those at the paths of `values` replaced."""
     flat = traverse_util.flatten_dict(variables, sep="/", keep_empty_nodes=True)
     return traverse_util.unflatten_dict({**flat, **values}, sep="/")

@@ -1,4 +1,4 @@
-"""Augmentation inside the compiled step: one inverse affine map per image, by gathers of uint8 pixels."""
+"""Augmentation inside the compiled step: one inverse affine map per image, with gathers of uint8 pixels."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from scarce_jax.data.schema import IGNORE, LABEL_FIELDS
 from scarce_jax.errors import InputError
 
 MEAN = (0.485, 0.456, 0.406)
-"""ImageNet's mean of R, G, B in 0..1, subtracted from every network's input."""
+"""ImageNet's mean of R, G and B in 0..1, which is subtracted from the input of every net."""
 
 STD = (0.229, 0.224, 0.225)
-"""ImageNet's standard deviation of R, G, B in 0..1."""
+"""ImageNet's standard deviation of R, G and B in 0..1."""
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's greyscale
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of R, G and B in grey (ITU-R BT.601, as in torchvision)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Ranges of the random augmentation of each image; all draws are independent.
+    """Ranges of the random augmentation. All draws of an image are independent.
 
     Attributes:
       crop: (height, width) of the result, in pixels.
-      scale: (smallest, largest) factor of the image's size, drawn uniformly; 0.5 to 2 in section 4.2 of the detailer
-        paper.
-      rotate: largest angle in degrees; angles are uniform in -rotate..rotate, about the image's centre.
-      rotate_probability: probability of a rotation. The detailer paper states none; PSPNet's authors rotate half of
-        the images.
+      scale: (smallest, largest) scale factor, drawn uniformly; 0.5 to 2 in section 4.2 of the detailer paper.
+      rotate: largest angle in degrees. Angles are drawn uniformly in -rotate..rotate, about the centre of the image.
+      rotate_probability: probability of a rotation. The detailer paper does not specify it; PSPNet's authors rotate
+        half of the images.
       flip: probability of a horizontal flip.
-      brightness, contrast, saturation: v draws a factor uniformly from 1 - v..1 + v, as torchvision's ColorJitter does.
-        They are applied in this order, and the image is clipped to 0..1 after each.
+      brightness: v draws a factor uniformly in 1 - v..1 + v, as torchvision's ColorJitter does.
+      contrast: the same for the contrast, after the brightness.
+      saturation: the same for the saturation, after the contrast. The image is clipped to 0..1 after each change.
     """
 
     crop: tuple[int, int]
@@ -48,12 +49,12 @@ class Augment:
 
     def __post_init__(self):
         if min(self.crop) < 1:
-            raise InputError(f"crop is {self.crop}; expected two sizes of at least 1 pixel")
+            raise InputError(f"augment.crop is {self.crop}; expected a height and a width of at least 1 pixel")
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise InputError(f"scale is {self.scale}; expected (smallest, largest) factor, both above 0")
+            raise InputError(f"augment.scale is {self.scale}; expected a smallest and a largest factor, both above 0")
         for name in ("rotate_probability", "flip", "brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected 0 to 1")
+                raise InputError(f"augment.{name} is {getattr(self, name)}; expected 0 to 1")
 
 
 def normalise(image: jax.Array) -> jax.Array:
@@ -63,31 +64,31 @@ def normalise(image: jax.Array) -> jax.Array:
 
 
 def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, Any]:
-    """Draws one augmentation and applies it to one row; `vmap` it over rows and their keys.
+    """Augments one row at random. Use `vmap` for a batch of rows and keys.
 
-    The valid part is rotated about its centre, flipped, scaled, and cropped at a uniformly drawn whole-pixel position.
-    Along an axis where it is smaller than the crop it is centred. These steps are one inverse affine map, and the image
-    is sampled once: bilinearly, without antialiasing. Masks take the nearest pixel under the same map.
+    The valid part of the image is rotated about its centre, flipped, scaled, and cropped at a uniformly drawn position
+    in whole pixels. Along an axis where it is smaller than the crop it is centred. These steps are one inverse affine
+    map. The image is sampled once, bilinearly and without antialiasing, and masks take the nearest pixel.
 
     Args:
-      row: "image" uint8 [H, W, 3]; any of "label", "fine" and "coarse" uint8 [H, W]; "height" and "width"
-        int32 [], the valid part [:height, :width] (the whole canvas where absent). Other entries are passed
+      row: "image" uint8 [H, W, 3]; optionally "label", "fine" and "coarse", uint8 [H, W]; "height" and "width" int32
+        [], the size of the valid part in the upper left corner (default: the whole canvas). Other entries are passed
         through.
-      key: of this row. Equal keys give equal augmentations.
+      key: random key. Equal keys give equal augmentations.
       config: static, the ranges.
 
     Returns:
-      The row without "height" and "width"; image float32 [*crop, 3], normalised, 0 (the mean colour)
-      outside the image; masks [*crop] in their dtype, 255 outside.
+      The row without "height" and "width". The image is float32 [*crop, 3], normalised, and 0 (the mean colour) outside
+      the valid part. Masks are [*crop] in their dtype, and 255 outside.
 
     Raises:
-      ValueError: a mask is not of the image's size.
+      ValueError: the size of a mask is not that of the image.
     """
     image = row["image"]
     canvas = image.shape[:2]
     height, width = row.get("height", canvas[0]), row.get("width", canvas[1])
-    # One call for all draws, whatever the settings: compiling a generator call costs more than running it, and
-    # changing one setting leaves the other draws as they were.
+    # One call for all draws, because compiling a call costs more than running it. The number of draws does not depend
+    # on the settings, so that changing one of them leaves the other draws as they were.
     drawn = jax.random.uniform(key, (9,))
     y, x = _source_coordinates(drawn[:6], height, width, config)
     row_index = jnp.floor(y + 0.5).astype(jnp.int32)
@@ -101,14 +102,14 @@ def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, A
     for name in ("label", *LABEL_FIELDS):
         if name in row:
             if row[name].shape != canvas:
-                raise ValueError(f"{name} has shape {row[name].shape}; expected {canvas}, the image's")
+                raise ValueError(f"{name} has shape {row[name].shape}; expected {canvas}, as the image")
             flat = rearrange(row[name], "h w -> (h w)")
             result[name] = jnp.where(inside, flat[nearest], jnp.asarray(IGNORE, flat.dtype))
     return result
 
 
 def _source_coordinates(drawn: jax.Array, height, width, config: Augment) -> tuple[jax.Array, jax.Array]:
-    """Row and column in the source, pixel centres at integers, of every pixel of the crop: two float32 [h, w].
+    """Rows and columns in the source of all pixels of the crop, two float32 [h, w]; pixel centres are at integers.
 
     Args:
       drawn: float32 [6], uniform in [0, 1).
@@ -118,8 +119,8 @@ def _source_coordinates(drawn: jax.Array, height, width, config: Augment) -> tup
     angle = jnp.deg2rad(config.rotate) * (2 * drawn[1] - 1)
     angle = jnp.where(drawn[2] < config.rotate_probability, angle, 0.0)
     mirror = jnp.where(drawn[3] < config.flip, -1.0, 1.0)
-    # Offsets from the centre of the scaled image. Everything from here on is elementwise: a matrix product
-    # may run in TF32, which misplaces pixels beyond column 1024 by one.
+    # Offsets from the centre of the scaled image. From here on all is elementwise, because a matrix product may run in
+    # TF32, which misplaces pixels beyond column 1024 by one.
     down = _offsets(drawn[4], height * scale, config.crop[0])[:, None]
     right = _offsets(drawn[5], width * scale, config.crop[1])[None, :] * mirror
     cosine, sine = jnp.cos(angle) / scale, jnp.sin(angle) / scale
@@ -130,11 +131,11 @@ def _source_coordinates(drawn: jax.Array, height, width, config: Augment) -> tup
 
 
 def _offsets(position: jax.Array, length: jax.Array, crop: int) -> jax.Array:
-    """Pixel centres of the crop along one axis, relative to the middle of the image: float32 [crop].
+    """Pixel centres of the crop along one axis, relative to the centre of the image: float32 [crop].
 
     Args:
-      position: in [0, 1), the crop's place among the possible ones.
-      length: of the scaled image, in pixels.
+      position: float32 [] in [0, 1), which selects one of the possible places of the crop.
+      length: length of the scaled image, in pixels.
     """
     spare = jnp.floor(length - crop)
     start = jnp.minimum(jnp.floor(position * (spare + 1)), spare)
@@ -143,14 +144,14 @@ def _offsets(position: jax.Array, length: jax.Array, crop: int) -> jax.Array:
 
 
 def flat_index(rows: jax.Array, columns: jax.Array, height, width, canvas: tuple[int, int]) -> jax.Array:
-    """Index into the flattened canvas of the pixels at int32 `rows` and `columns`, clipped to the valid part."""
+    """Indices into the flattened canvas for int32 rows and columns, which are clipped to the valid part."""
     return jnp.clip(rows, 0, height - 1) * canvas[1] + jnp.clip(columns, 0, width - 1)
 
 
 def sample_bilinear(image: jax.Array, y: jax.Array, x: jax.Array, height, width) -> jax.Array:
-    """Bilinear samples of image [H, W, 3] at y and x, both [h, w]: float32 [h, w, 3] in 0..255.
+    """Bilinear samples of an image uint8 [H, W, 3] at rows y and columns x, both [h, w]: float32 [h, w, 3] in 0..255.
 
-    Samples beyond the valid part take its edge pixels.
+    Samples outside the valid part take its edge pixels.
     """
     canvas, flat = image.shape[:2], rearrange(image, "h w c -> (h w) c")
     top, left = jnp.floor(y), jnp.floor(x)
@@ -158,7 +159,7 @@ def sample_bilinear(image: jax.Array, y: jax.Array, x: jax.Array, height, width)
     top, left = top.astype(jnp.int32), left.astype(jnp.int32)
 
     def tap(rows: jax.Array, columns: jax.Array) -> jax.Array:
-        # uint8 until after the gather: a quarter of the bytes.
+        # The gather is of uint8, a quarter of the bytes of float32.
         return flat[flat_index(rows, columns, height, width, canvas)].astype(jnp.float32)
 
     upper = tap(top, left) * (1 - right) + tap(top, left + 1) * right
@@ -170,7 +171,7 @@ def _photometric(pixels: jax.Array, inside: jax.Array, drawn: jax.Array, config:
     """Pixels [h, w, 3] in 0..255 with random brightness, contrast and saturation.
 
     Args:
-      inside: bool [h, w], the pixels of the image; the padding around it does not count in its mean.
+      inside: bool [h, w], True for pixels of the image. The mean of the contrast leaves out the padding.
       drawn: float32 [3], uniform in [0, 1).
     """
     brightness, contrast, saturation = (

@@ -1,7 +1,8 @@
-"""Combinatorial cropping: from one image with a mask many figure-ground examples, drawn inside the compiled step.
+"""Combinatorial cropping: many figure-ground examples from one image with a mask, inside the compiled step.
 
-"Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation", section 5: for every non-empty subset of an
-image's labels, windows that enclose the pixels of these labels; those are the foreground, all others the background.
+Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation", section 5. For each
+non-empty subset of an image's labels there are windows that enclose its pixels. These pixels are the foreground, all
+others the background.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from scarce_jax.errors import InputError
 from scarce_jax.ops.augment import flat_index, normalise, sample_bilinear
 
 MAX_LABELS = 20
-"""Only the first so many labels of an image form subsets, since a uniform float32 in [0, 1) has 2^23 values."""
+"""Number of labels of an image that form subsets. A uniform float32 in [0, 1) has only 2^23 values."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Combinatorial:
     """Settings of the windows that are drawn from an image.
 
-    The paper takes random windows and region proposals (EdgeBoxes) that enclose the foreground; all of ours are random.
+    The paper uses random windows and region proposals (EdgeBoxes) that enclose the foreground. Here all are random.
 
     Attributes:
       crop: (height, width) in pixels to which windows are resized.
-      windows: N_p, mean number of windows of each subset in one epoch (200 in section 6.1).
-      enlarge: (smallest, largest) ratio, drawn uniformly, of a window's sides to those of the smallest window of the
-        crop's proportions that encloses the foreground. The image limits it. The paper states no range.
+      windows: N_p, mean number of windows of each subset in an epoch. 200 in section 6.1.
+      enlarge: (smallest, largest) size of a window, drawn uniformly, relative to the smallest window of the crop's
+        aspect ratio that encloses the foreground. The image limits it. The paper does not specify a range.
       flip: probability of a horizontal flip.
     """
 
@@ -43,37 +44,37 @@ class Combinatorial:
 
     def __post_init__(self):
         if min(self.crop) < 1 or self.windows < 1:
-            raise InputError(f"crop is {self.crop}, windows {self.windows}; expected at least 1")
+            raise InputError(f"crops.crop is {self.crop} and crops.windows is {self.windows}; expected at least 1")
         if not 1 <= self.enlarge[0] <= self.enlarge[1]:
-            raise InputError(f"enlarge is {self.enlarge}; expected (smallest, largest) factor, both at least 1")
+            raise InputError(f"crops.enlarge is {self.enlarge}; expected a smallest and a largest factor, at least 1")
         if not 0 <= self.flip <= 1:
-            raise InputError(f"flip is {self.flip}; expected 0 to 1")
+            raise InputError(f"crops.flip is {self.flip}; expected 0 to 1")
 
 
 @dataclasses.dataclass(frozen=True)
 class SubsetDraws:
-    """Number of draws of each image in an epoch: `windows` for each of its 2^|L| - 1 subsets of labels."""
+    """Number of draws of each image in an epoch: `windows` for each non-empty subset of its labels."""
 
     windows: int
 
     def __call__(self, tags: np.ndarray) -> np.ndarray:
-        """Draws float64 [N] for tags [N, K], 0 or 1; an image without a label is not drawn."""
+        """Tags [N, K], 0 or 1 -> draws float64 [N]; an image without labels is not drawn."""
         return self.windows * (2.0 ** np.minimum(tags.astype(bool).sum(axis=1), MAX_LABELS) - 1)
 
 
 def choose_subset(position: jax.Array, present: jax.Array) -> jax.Array:
-    """A non-empty subset of the classes in `present`; each subset has an equal part of the positions in [0, 1).
+    """A non-empty subset of the present classes. All subsets are equally likely for a uniform `position`.
 
     Args:
       position: float32 [] in [0, 1).
       present: bool [K]; only the first 20 present classes count.
 
     Returns:
-      bool [K]; all False where no class is present.
+      bool [K], all False if no class is present.
     """
     rank = jnp.cumsum(present) - 1
     count = jnp.minimum(present.sum(), MAX_LABELS)
-    # Bit r of a number of 1 to 2^n - 1 says whether the class of rank r is in the subset.
+    # Bit r of a number in 1..2^n - 1 decides whether the class of rank r is in the subset.
     number = 1 + jnp.floor(position * (jnp.left_shift(1, count) - 1)).astype(jnp.int32)
     chosen = jnp.right_shift(number, jnp.minimum(rank, MAX_LABELS)) & 1 == 1
     return present & chosen & (rank < MAX_LABELS)
@@ -82,40 +83,40 @@ def choose_subset(position: jax.Array, present: jax.Array) -> jax.Array:
 def crop_subset(
     row: dict[str, Any], key: jax.Array, config: Combinatorial, classes: int, background: int
 ) -> dict[str, Any]:
-    """Draws a subset of a row's labels and a window around it; `vmap` it over rows and their keys.
+    """Draws a subset of a row's labels and a window around it. Use `vmap` for a batch of rows and keys.
 
-    The labels are the classes of the row's mask, so that every subset has a foreground.
+    The labels are the classes of the row's mask, so that each subset has a foreground.
 
     Args:
-      row: "image" uint8 [H, W, 3]; "label" uint8 [H, W]; "height" and "width" int32 [], the valid part
-        [:height, :width] (the whole canvas where absent). Other entries are passed through.
-      key: of this row. Equal keys give equal windows.
+      row: "image" uint8 [H, W, 3]; "label" uint8 [H, W]; "height" and "width" int32 [], the size of the valid part in
+        the upper left corner (default: the whole canvas). Other entries are passed through.
+      key: random key. Equal keys give equal windows.
       config: static, settings of the windows.
       classes: static, K.
-      background: class that is not a label.
+      background: id of the class that is not a label.
 
     Returns:
-      The row without "height" and "width"; "image" float32 [*crop, 3], normalised; "label" uint8 [*crop]: 1 in the
-      subset, 0 elsewhere, 255 where the mask is; "subset" bool [K]. A mask without labels gives the whole image, all of
-      it background, and an empty subset.
+      The row without "height" and "width". "image" is float32 [*crop, 3], normalised. "label" is uint8 [*crop]: 1 in
+      the subset, 0 elsewhere, and 255 for void. "subset" is bool [K]. A mask without labels gives the whole image, as
+      background, and an empty subset.
 
     Raises:
-      ValueError: the mask is not of the image's size.
+      ValueError: the size of the mask is not that of the image.
     """
     image, label = row["image"], row["label"]
     canvas = image.shape[:2]
     if label.shape != canvas:
-        raise ValueError(f"label has shape {label.shape}; expected {canvas}, the image's")
+        raise ValueError(f"label has shape {label.shape}; expected {canvas}, as the image")
     height, width = row.get("height", canvas[0]), row.get("width", canvas[1])
-    # One call for all draws: compiling a generator call costs more than running it.
+    # One call for all draws, because compiling a call costs more than running it.
     drawn = jax.random.uniform(key, (5,))
-    one_hot = label[..., None] == jnp.arange(classes, dtype=label.dtype)  # [H, W, K]; void beyond the valid part
+    one_hot = label[..., None] == jnp.arange(classes, dtype=label.dtype)  # [H, W, K]
     subset = choose_subset(drawn[4], one_hot.any((0, 1)) & (jnp.arange(classes) != background))
     figure = (subset & one_hot).any(-1)  # [H, W]
     smallest, largest = config.enlarge
     factor = smallest + (largest - smallest) * drawn[0]
     rows, columns = _extent(figure.any(1), height), _extent(figure.any(0), width)
-    # In units of the crop, so that one number says how large the smallest window of its proportions is.
+    # The unit is the size of the crop, so that one number is the size of the smallest window of its aspect ratio.
     unit = jnp.maximum((rows[1] - rows[0]) / config.crop[0], (columns[1] - columns[0]) / config.crop[1]) * factor
     y = _coordinates(drawn[1], rows, unit * config.crop[0], height, config.crop[0])
     x = _coordinates(drawn[2], columns, unit * config.crop[1], width, config.crop[1])
@@ -133,7 +134,7 @@ def crop_subset(
 
 
 def _extent(marked: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Index of the first True in bool [n], and one more than that of the last; 0 and `length` where none is."""
+    """Indices of the first True in bool [n] and after the last one; 0 and `length` if there is none."""
     n = marked.shape[0]
     first, end = jnp.argmax(marked), n - jnp.argmax(marked[::-1])
     return jnp.where(marked.any(), first, 0), jnp.where(marked.any(), end, length)
@@ -142,12 +143,13 @@ def _extent(marked: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]
 def _coordinates(
     position: jax.Array, extent: tuple[jax.Array, jax.Array], side: jax.Array, length: jax.Array, crop: int
 ) -> jax.Array:
-    """Coordinates of a window's pixels along one axis of the image, pixel centres at integers: float32 [crop].
+    """Coordinates of a window's pixels along one axis of the image, float32 [crop]; pixel centres are at integers.
 
     Args:
-      position: in [0, 1), the window's place among those at which it encloses the extent and stays in the image.
-      extent: the indices to enclose, as of `_extent`.
-      side: of the window, in pixels; cut to the image's `length`.
+      position: float32 [] in [0, 1), which selects one of the places where the window encloses the extent and stays in
+        the image.
+      extent: indices to enclose (see `_extent`).
+      side: length of the window in pixels, which is cut to the `length` of the image.
     """
     side = jnp.clip(side, extent[1] - extent[0], length)
     first, last = jnp.maximum(0, extent[1] - side), jnp.minimum(extent[0], length - side)

@@ -1,4 +1,4 @@
-"""Transposed convolution with torch's conventions, on the device."""
+"""Transposed convolution with PyTorch's conventions."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from einops import rearrange
 
 
 def transposed_convolution(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
-    """Equal to torch's `conv_transpose2d` without groups, dilation, bias or output padding.
+    """Transposed convolution, equal to PyTorch's `conv_transpose2d` without groups, dilation, bias or output padding.
 
-    y[stride * i - padding + k] += x[i] @ kernel[k] along both axes: the kernel is in torch's orientation, so
-    torch's weight [C, F, k, k] becomes this one by moving its first two axes to the end, unflipped.
+    y[stride * i - padding + k] += x[i] @ kernel[k] along both axes. The kernel has PyTorch's orientation: its weight
+    [C, F, k, k] becomes this one by moving its first two axes to the end, without a flip.
 
-    Computed as one matrix product for all stride**2 phases of the result, and depth to space; nothing is
-    multiplied by the zeros that a dilated input has between its pixels. At k = 8, stride 4, 96 -> 19 channels,
-    64 x 128 pixels and two images, the gradients took about 0.4 s on two CPU cores; as a convolution of a dilated
-    input 3.8 s, as a convolution to the phases 4.4 s (nearly all of it the kernel's gradient).
+    It is computed as one matrix product for all stride**2 phases of the result, followed by depth to space, so that the
+    zeros between the pixels of a dilated input are never multiplied. At k = 8, stride 4, 96 -> 19 channels, 64 x 128
+    pixels and two images, the gradients took about 0.4 s on two CPU cores. They took 3.8 s as a convolution of a
+    dilated input, and 4.4 s as a convolution to the phases (nearly all of it for the gradient of the kernel).
 
     Args:
       x: floating [B, h, w, C].
       kernel: floating [k, k, C, F], in x's dtype.
-      stride: by which the image grows.
-      padding: rows and columns cut off on every side of the full result; 0 to k - 1.
+      stride: factor by which the image grows.
+      padding: rows and columns that are cut off on each side of the full result, 0 to k - 1.
 
     Returns:
-      [B, H, W, F] with H = (h - 1) * stride - 2 * padding + k: four times h at k = 8, stride 4, padding 2.
+      [B, H, W, F] with H = (h - 1) * stride - 2 * padding + k, which is 4 * h at k = 8, stride 4 and padding 2.
     """
     size, channels, features = kernel.shape[0], *kernel.shape[2:]
     height, width = x.shape[1:3]
@@ -37,7 +37,7 @@ def transposed_convolution(x: jax.Array, kernel: jax.Array, *, stride: int, padd
     kernel = rearrange(kernel, "(t py) (u px) c f -> (t u) c (py px f)", py=stride, px=stride)
     offsets = list(itertools.product(range(reach), repeat=2))
     rows, columns = height + reach - 1, width + reach - 1
-    # Of the inputs and the products, what is smaller is shifted: the shifted ones are all in memory at once.
+    # All shifted arrays are in memory at once, so the smaller of the inputs and the products are shifted.
     if channels * rows * columns < stride**2 * features * height * width:
         x = jnp.pad(x, ((0, 0), (reach - 1, reach - 1), (reach - 1, reach - 1), (0, 0)))
         shifted = [x[:, reach - 1 - t :, reach - 1 - u :][:, :rows, :columns] for t, u in offsets]

@@ -1,12 +1,12 @@
-"""Fully connected conditional random field with Gaussian edge potentials, by mean field inference.
+"""Fully connected conditional random field (CRF) with Gaussian edge potentials, by mean field inference.
 
-Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials". Two kernels
-exp(-|f_i - f_j|^2 / 2), of position alone and of position and colour, each normalised symmetrically, with Potts
-compatibility:
+Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials". There are two
+kernels exp(-|f_i - f_j|^2 / 2), one of position and one of position and colour. Each is normalised symmetrically, and
+the compatibility is that of Potts:
 
     Q <- softmax(-U + w_position N_p K_p N_p Q + w_bilateral N_b K_b N_b Q),   N = diag(K 1)^(-1/2)
 
-A pixel's own Q counts in its message, as in the authors' program (the paper leaves it out).
+The message of a pixel includes its own Q, as in the authors' program (not in the paper).
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from scarce_jax.ops.permutohedral import Corners, corners, lattice_filter, neigh
 
 EPSILON = 1e-20
 
-# Divisors of the largest possible number of vertices. `mean_field` compiles one program for each quotient and runs the
-# smallest that the batch fits into. Photographs of 480 x 360 need 1/100 to 1/4 of the largest number.
+# Divisors of the largest possible number of vertices. `mean_field` compiles one program per quotient and runs the
+# smallest one that the batch fits into. Photographs of 480 x 360 need 1/100 to 1/4 of the largest number.
 _ROOM_DIVISORS = (8, 3, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CRF:
-    """Parameters of the field.
+    """Parameters of the CRF.
 
     Attributes:
       position_sigma: standard deviation of the position kernel, in pixels.
-      position_weight: w_position.
+      position_weight: weight of the position kernel, w_position.
       bilateral_sigma: standard deviation of the bilateral kernel in space, in pixels.
-      colour_sigma: standard deviation of the bilateral kernel in each of R, G and B of 0..255.
-      bilateral_weight: w_bilateral.
+      colour_sigma: standard deviation of the bilateral kernel in each of R, G and B, which are 0..255.
+      bilateral_weight: weight of the bilateral kernel, w_bilateral.
       iterations: number of mean field updates.
-      clip: smallest probability; smaller ones are raised to it before the logarithm.
+      clip: smallest probability, between 0 and 1; smaller ones are raised to it before the logarithm.
     """
 
     position_sigma: float = 3.0
@@ -55,15 +55,15 @@ class CRF:
     def __post_init__(self):
         for name in ("position_sigma", "bilateral_sigma", "colour_sigma"):
             if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; expected above 0")
+                raise InputError(f"crf.{name} is {getattr(self, name)}; expected above 0")
         for name in ("position_weight", "bilateral_weight", "iterations"):
             if not getattr(self, name) >= 0:
-                raise InputError(f"{name} is {getattr(self, name)}; expected at least 0")
+                raise InputError(f"crf.{name} is {getattr(self, name)}; expected at least 0")
         if not 0 < self.clip < 1:
-            raise InputError(f"clip is {self.clip}; expected above 0 and below 1")
+            raise InputError(f"crf.clip is {self.clip}; expected above 0 and below 1")
 
     def scaled(self, factor: float) -> CRF:
-        """For images resized by this factor: 1 / 12 for SEC's 41 x 41 maps of crops of 321 x 321."""
+        """The parameters for images resized by this factor, such as 1 / 12 for SEC's 41 x 41 maps."""
         return dataclasses.replace(
             self, position_sigma=self.position_sigma * factor, bilateral_sigma=self.bilateral_sigma * factor
         )
@@ -78,29 +78,32 @@ PARAMETERS = {
     "sec": CRF(bilateral_sigma=80, colour_sigma=13, bilateral_weight=10),
     "deconvnet": CRF(bilateral_sigma=20, colour_sigma=3, bilateral_weight=5),
 }
-"""Parameters of public programs: irn (its `crf_inference_label`), OAA, a PyTorch DeepLabv2 (voc12.yaml), a
-PyTorch DeepLab-v1 LargeFOV, DeepLab-Context's CRF layer, SEC, and DeconvNet's EDeconvNet+CRF."""
+"""Parameters of public programs: irn (its `crf_inference_label`), OAA, a PyTorch DeepLabv2 (voc12.yaml), a PyTorch
+DeepLab-v1 LargeFOV, the CRF layer of DeepLab-Context, SEC, and EDeconvNet+CRF of DeconvNet."""
 
 
 def probability_energies(probabilities: jax.Array, clip: float = 1e-5) -> jax.Array:
-    """-ln of probabilities in 0..1, clipped from below; float32, of any shape."""
+    """Unary energies -ln p of probabilities p in 0..1, which are clipped from below: float32, of any shape."""
     return -jnp.log(jnp.clip(probabilities.astype(jnp.float32), clip, 1.0))
 
 
 def label_energies(
     labels: jax.Array, classes: int, certainty: float = 0.7, present: jax.Array | None = None
 ) -> jax.Array:
-    """Energies of a hard label map: -ln certainty of a pixel's class, -ln((1 - certainty) / (n - 1)) of the others.
+    """Unary energies of a hard label map: -ln c for the class of a pixel, -ln((1 - c) / (n - 1)) for the others.
 
     Args:
-      labels: integer [..., H, W], 0..K-1 or 255. At 255 each class has the energy ln n.
+      labels: integer [..., H, W], 0..K-1 or 255. At 255 all classes have the energy ln n.
       classes: K.
-      certainty: the probability that a label is true, above 0 and below 1; irn has 0.7.
-      present: bool [..., K], the n classes among which the image is labelled, at least one; the energy of the others
-        is infinite. None is all K.
+      certainty: c, the probability that a label is true, above 0 and below 1; 0.7 in irn.
+      present: bool [..., K], the n classes that an image can have, at least one. Other classes have infinite energy.
+        None is all K.
 
     Returns:
       float32 [..., H, W, K].
+
+    Raises:
+      InputError: `certainty` is out of its range.
     """
     if not 0 < certainty < 1:
         raise InputError(f"certainty is {certainty}; expected above 0 and below 1")
@@ -122,7 +125,7 @@ def dense_crf(probabilities: jax.Array, images: jax.Array, crf: CRF, valid: jax.
       images, valid: as in `mean_field`.
 
     Returns:
-      marginals float32 [B, H, W, K]; each pixel sums to 1.
+      Marginals float32 [B, H, W, K], which sum to 1 over the classes.
     """
     return mean_field(probability_energies(probabilities, crf.clip), images, crf, valid)
 
@@ -136,10 +139,15 @@ def refine_labels(
     present: jax.Array | None = None,
     valid: jax.Array | None = None,
 ) -> jax.Array:
-    """The likeliest labels, int32 [B, H, W], given a hard label map [B, H, W]: irn's `crf_inference_label`.
+    """Refines a hard label map [B, H, W] by the colours of the image, as irn's `crf_inference_label`.
 
-    irn labels an image with its background and its tags alone: they are its `present`, bool [B, K]. Other arguments as
-    in `label_energies` and `mean_field`.
+    Args:
+      present: bool [B, K], in irn the background and the tags of an image.
+      labels, classes, certainty: as in `label_energies`.
+      images, valid: as in `mean_field`.
+
+    Returns:
+      The most probable labels, int32 [B, H, W].
     """
     energies = label_energies(labels, classes, certainty, present)
     return jnp.argmax(mean_field(energies, images, crf, valid), -1).astype(jnp.int32)
@@ -147,7 +155,7 @@ def refine_labels(
 
 @functools.partial(jax.jit, static_argnames="crf")
 def lattice_vertices(images: jax.Array, crf: CRF, valid: jax.Array | None = None) -> jax.Array:
-    """Number of vertices of the bilateral kernel's lattice, on which memory and time depend: int32 [B]."""
+    """Number of vertices of the bilateral kernel's lattice, int32 [B]. Memory and time depend on it."""
     valid = jnp.ones(images.shape[:3], bool) if valid is None else valid
     return _corners(images, crf, valid)[0].count
 
@@ -156,31 +164,33 @@ def lattice_vertices(images: jax.Array, crf: CRF, valid: jax.Array | None = None
 def mean_field(
     energies: jax.Array, images: jax.Array, crf: CRF, valid: jax.Array | None = None, *, least_room: int = 4096
 ) -> jax.Array:
-    """Marginals after `crf.iterations` parallel updates from softmax(-U).
+    """Marginals after `crf.iterations` parallel updates that start from softmax(-U).
 
     The position kernel is exact. The bilateral kernel is approximated on the permutohedral lattice, as in the authors'
-    program, whose marginals it equals to float32 rounding where only this kernel counts. Against every pair of pixels
-    in float64, on 96 x 72 pixels of a photograph and of a drawn image with 21 classes (`benchmarks/crf.py`, every set
-    of `PARAMETERS`), the marginals differ by a mean total variation of 0.004 to 0.022, and 0.4% to 2.3% of the pixels
-    get another label, where the exact field relabels 8% to 59%. Ten iterations on an image of 500 x 375 take 3 to 7
-    seconds on two busy CPU cores.
+    program. Where only this kernel counts, the marginals equal the program's to float32 rounding. The approximation was
+    compared with sums over all pairs of pixels in float64, on 96 x 72 pixels of a photograph and of a drawn image, with
+    21 classes (`benchmarks/crf.py`, all sets of `PARAMETERS`). The marginals differ by a mean total variation of 0.004
+    to 0.022, and 0.4% to 2.3% of the pixels get another label; the exact field relabels 8% to 59%. Ten iterations on an
+    image of 500 x 375 take 3 to 7 seconds on two busy CPU cores.
 
-    It takes memory for about 6 H W (K + 30) floats an image where colours are many. The images of a batch share the
-    room for lattice vertices that the most colourful of them needs. Do not `vmap` it: every size of that room would
-    then be computed. Sums on a GPU are in no fixed order unless XLA is told to be deterministic.
+    An image with many colours takes memory for about 6 H W (K + 30) floats. The images of a batch share the room for
+    lattice vertices that the image with most of them needs. Do not `vmap` this function, because `vmap` would compute
+    all sizes of that room. On a GPU the order of the sums is not fixed unless XLA is set to be deterministic.
 
     Args:
-      energies: floating [B, H, W, K], the unary energies U; infinite where a class is excluded.
-      images: RGB of 0..255, uint8 or floating, [B, H, W, 3].
+      energies: floating [B, H, W, K], the unary energies U; infinite for excluded classes.
+      images: RGB in 0..255, uint8 or floating, [B, H, W, 3].
       crf: static.
-      valid: bool [B, H, W], the pixels of the image; the others neither send nor receive. None means all of them.
-      least_room: static; no program is compiled for fewer lattice vertices than this, where it would save no time.
+      valid: bool [B, H, W], True for pixels of the image; the others neither send nor receive. None is all True.
+      least_room: static, smallest number of lattice vertices for which a program is compiled. Smaller ones save no
+        time.
 
     Returns:
-      float32 [B, H, W, K]; softmax(-U) where not valid.
+      float32 [B, H, W, K], which is softmax(-U) where `valid` is False.
 
     Raises:
-      InputError: the image is too large for so small standard deviations (their lattice has 2**32 points or more).
+      InputError: the image is too large for such small standard deviations: the lattice has 2**32 points or more.
+      ValueError: the shapes do not fit.
     """
     if energies.ndim != 4 or images.shape != (*energies.shape[:3], 3):
         raise ValueError(
@@ -215,16 +225,16 @@ def mean_field(
 
 
 def _symmetric(apply: Callable[[jax.Array], jax.Array], valid: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """N K N of a filter K, where N = diag(K valid)^(-1/2), and 0 where not valid."""
+    """The filter N K N of a filter K, with N = diag(K valid)^(-1/2), and 0 for pixels that are not valid."""
     valid = valid[..., None].astype(jnp.float32)
     norm = valid * jax.lax.rsqrt(apply(valid) + EPSILON)
     return lambda values: norm * apply(norm * values)
 
 
 def _position_filter(values: jax.Array, sigma: float) -> jax.Array:
-    """Sums of [B, H, W, K] weighted by exp(-distance^2 / (2 sigma^2)) over all pixels: two matrix products."""
+    """Sums of values [B, H, W, K] over all pixels, weighted by exp(-distance^2 / (2 sigma^2)): two matrix products."""
 
-    def along(values: jax.Array, length: int) -> jax.Array:  # over axis 1
+    def along(values: jax.Array, length: int) -> jax.Array:  # [B, length, W, K] -> [B, W, length, K]
         apart = jnp.arange(length)[:, None] - jnp.arange(length)
         kernel = jnp.exp(-0.5 * (apart / sigma) ** 2)
         flat = rearrange(values, "b h w k -> b h (w k)")
@@ -235,6 +245,7 @@ def _position_filter(values: jax.Array, sigma: float) -> jax.Array:
 
 
 def _corners(images: jax.Array, crf: CRF, valid: jax.Array) -> tuple[Corners, tuple[float, ...]]:
+    """Places of all pixels in the lattice of the bilateral kernel, and the extents of its five features."""
     height, width = images.shape[1:3]
     y, x = jnp.mgrid[:height, :width].astype(jnp.float32) / crf.bilateral_sigma
     space = jnp.broadcast_to(jnp.stack([x, y], -1), (len(images), height, width, 2))

@@ -1,12 +1,12 @@
-"""Gaussian filtering of scattered features on the permutohedral lattice, of static shapes.
+"""Gaussian filtering of scattered features on the permutohedral lattice, with static shapes.
 
-Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice": a point is splatted onto the
-d + 1 corners of the simplex around it, the lattice is blurred by [1 2 1] / 4 along its d + 1 directions, and every
-point reads its corners again. Only vertices that some point touches exist; what would pass through others is lost.
+Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice". Each point is splatted onto
+the d + 1 corners of the simplex around it, the lattice is blurred by [1 2 1] / 4 along its d + 1 directions, and each
+point reads its corners again. Only vertices that some point touches exist, so what would pass through others is lost.
 
-A lattice point has d + 1 coordinates v_0..v_d, congruent modulo d + 1 and of sum 0. The quotients
-(v_j - v_{j+1}) / (d + 1) can be any d integers, and they are packed into one uint32. So a step along the lattice adds a
-constant to the key, and vertices are found by sorting and by binary search, without a hash table.
+A lattice point has d + 1 coordinates v_0..v_d that are congruent modulo d + 1 and sum to 0. The quotients
+(v_j - v_{j+1}) / (d + 1) can be any d integers, and are packed into one uint32 key. A step along the lattice then adds
+a constant to the key, and vertices are found by sorting and binary search, without a hash table.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ import numpy as np
 from scarce_jax.errors import InputError
 
 NOWHERE = np.uint32(2**32 - 1)
+"""Key of no vertex."""
 
 
 @flax.struct.dataclass
 class Corners:
-    """Where N points lie in the lattice.
+    """Places of N points in the lattice.
 
     Attributes:
-      vertex: int32 [N, d + 1], the vertices of each point's simplex, counted from 0 in the order of their keys.
-      weight: float32 [N, d + 1], barycentric, summing to 1; 0 for points that are left out.
-      key: uint32 [N (d + 1)], the vertices' keys, ascending; 2**32 - 1 beyond the last vertex.
-      count: int32 [], the number of vertices.
+      vertex: int32 [N, d + 1], the vertices of each point's simplex, numbered from 0 by increasing key.
+      weight: float32 [N, d + 1], barycentric weights, which sum to 1; 0 for points that are not valid.
+      key: uint32 [N (d + 1)], keys of the vertices in increasing order, and 2**32 - 1 after the last vertex.
+      count: int32 [], number of vertices.
     """
 
     vertex: jax.Array
@@ -44,18 +45,18 @@ def corners(features: jax.Array, valid: jax.Array, extents: tuple[float, ...]) -
     """Finds the simplex of each point.
 
     Args:
-      features: float32 [N, d], each divided by its kernel's standard deviation, in 0..extents.
-      valid: bool [N]; other points send nothing and receive nothing.
-      extents: the largest value that each feature can have, static.
+      features: float32 [N, d], divided by the standard deviations of the kernel, each in 0..extents.
+      valid: bool [N], False for points that send and receive nothing.
+      extents: static, the largest value of each feature.
 
     Raises:
-      InputError: a lattice over these extents may have more points than a uint32 counts.
+      InputError: the lattice over these extents may have more points than a uint32 can count.
     """
     dim = features.shape[1]
     steps, low = _packing(extents)
-    elevated = jnp.stack(_elevated(features), 1)  # [N, d + 1], rows sum to 0
-    # The nearest point of remainder 0: each coordinate is rounded, then those that were rounded most are corrected, so
-    # that they sum to 0 again.
+    elevated = jnp.stack(_elevated(features), 1)  # [N, d + 1], whose rows sum to 0
+    # The nearest point of remainder 0: all coordinates are rounded, then those with the largest rounding errors are
+    # corrected, so that they sum to 0 again.
     quotient = jnp.round(elevated / (dim + 1)).astype(jnp.int32)
     rest = elevated - quotient * (dim + 1)
     slots = jnp.arange(dim + 1)
@@ -70,14 +71,14 @@ def corners(features: jax.Array, valid: jax.Array, extents: tuple[float, ...]) -
     gaps = ranked[:, :-1] - ranked[:, 1:]
     weight = jnp.concatenate([1 - gaps.sum(1, keepdims=True), gaps[:, ::-1]], 1)
     base = ((quotient[:, :-1] - quotient[:, 1:] - low).astype(jnp.uint32) * _strides(steps)).sum(1, dtype=jnp.uint32)
-    # From the corner of remainder k to that of k + 1 the coordinate of rank d - k falls by d and the others grow by 1.
+    # From the corner of remainder k to that of k + 1 the coordinate of rank d - k falls by d and the others rise by 1.
     moves = jnp.where(rank[:, :, None] == slots, _moves(steps)[:, None], 0).sum(1, dtype=jnp.uint32)
     path = jnp.cumsum(moves[:, :0:-1], 1, dtype=jnp.uint32)
     own = jnp.where(valid[:, None], jnp.concatenate([base[:, None], base[:, None] + path], 1), NOWHERE)
 
     key = jnp.sort(own.reshape(-1))
     first = jnp.concatenate([key[:1] != NOWHERE, (key[1:] != key[:-1]) & (key[1:] != NOWHERE)])
-    # Sorted once more rather than scattered to their places: faster, on a CPU too.
+    # A second sort is faster than a scatter, on a CPU too.
     key = jnp.sort(jnp.where(first, key, NOWHERE))
     return Corners(
         vertex=jnp.searchsorted(key, own).astype(jnp.int32),
@@ -88,7 +89,7 @@ def corners(features: jax.Array, valid: jax.Array, extents: tuple[float, ...]) -
 
 
 def neighbours(at: Corners, extents: tuple[float, ...], size: int) -> jax.Array:
-    """int32 [d + 1, 2, size]: the vertices on both sides of each one along each direction; `size` where there is none.
+    """Neighbours of each vertex on both sides along each direction: int32 [d + 1, 2, size], `size` if there is none.
 
     Args:
       size: static room for vertices, at least `at.count`.
@@ -105,18 +106,18 @@ def lattice_filter(values: jax.Array, at: Corners, near: jax.Array) -> jax.Array
     """Sums over all points, weighted by a Gaussian of their distance, up to one constant factor.
 
     Args:
-      values: float32 [N, C] at the points.
-      near: of `neighbours`; its size is the room for vertices.
+      values: float32 [N, C], values of the points.
+      near: result of `neighbours`, whose size is the room for vertices.
 
     Returns:
-      float32 [N, C]; 0 at points that are left out.
+      float32 [N, C]; 0 for points that are not valid.
     """
 
     def splat(vertices: jax.Array, corner: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         to, weight = corner
         return vertices.at[to].add(weight[:, None] * values, mode="drop"), None
 
-    # Like the values, so that under `shard_map` it differs by device as they do.
+    # `zeros_like`, so that under `shard_map` the result varies over devices as the values do.
     vertices = jnp.zeros_like(values, shape=(near.shape[2], values.shape[1]))
     vertices, _ = jax.lax.scan(splat, vertices, (at.vertex.T, at.weight.T))
 
@@ -124,17 +125,17 @@ def lattice_filter(values: jax.Array, at: Corners, near: jax.Array) -> jax.Array
         both = [vertices.at[side].get(mode="fill", fill_value=0) for side in sides]
         return vertices / 2 + (both[0] + both[1]) / 4, None
 
-    # A loop: unrolled, XLA would fuse the gathers and compute each vertex many times over.
+    # In an unrolled loop XLA would fuse the gathers and compute each vertex many times.
     vertices, _ = jax.lax.scan(blur, vertices, near)
     read = [at.weight[:, k, None] * vertices.at[at.vertex[:, k]].get(mode="clip") for k in range(at.vertex.shape[1])]
     return sum(read[1:], read[0])
 
 
 def _elevated(features: jax.Array | np.ndarray) -> list:
-    """Features [N, d] on the plane of sum 0, so scaled that the blur is of unit deviation: d + 1 coordinates [N].
+    """Coordinates of features [N, d] on the plane of sum 0, scaled for a blur of unit deviation: d + 1 arrays [N].
 
-    The authors' order of operations: where a feature is 0, two coordinates are exactly equal. A matrix product may
-    round them apart, which would move the point to another simplex and add other vertices to the lattice.
+    The order of operations is that of the authors: where a feature is 0, two coordinates are exactly equal. A matrix
+    product may round them differently, which would move the point to another simplex and add vertices to the lattice.
     """
     dim = features.shape[1]
     total, coordinates = 0, []
@@ -146,9 +147,10 @@ def _elevated(features: jax.Array | np.ndarray) -> list:
 
 
 def _packing(extents: tuple[float, ...]) -> tuple[tuple[int, ...], np.ndarray]:
-    """(how many values each packed integer can have, the least of each), int32 [d].
+    """Numbers of values of the d packed integers, and their least values, int32 [d].
 
-    One more on either side is for neighbours, which are looked up whether they exist or not, and one for rounding.
+    Each range has one more value on either side for neighbours, which are looked up whether they exist or not, and one
+    more for rounding.
     """
     dim = len(extents)
     columns = np.stack(_elevated(np.eye(dim)), 1)
@@ -159,7 +161,7 @@ def _packing(extents: tuple[float, ...]) -> tuple[tuple[int, ...], np.ndarray]:
     if math.prod(steps) >= NOWHERE:
         raise InputError(
             f"image of {', '.join(f'{e:.0f}' for e in extents)} standard deviations: its lattice has up to "
-            f"{math.prod(steps)} points; expected fewer than 2**32. Use a smaller image or larger deviations"
+            f"{math.prod(steps)} points; expected fewer than 2**32, so use a smaller image or larger deviations"
         )
     return steps, low.astype(np.int32)
 
@@ -169,6 +171,6 @@ def _strides(steps: tuple[int, ...]) -> np.ndarray:
 
 
 def _moves(steps: tuple[int, ...]) -> np.ndarray:
-    """uint32 [d + 1], modulo 2**32: what a key changes by as coordinate j falls by d + 1 and all grow by 1."""
+    """Change of a key if coordinate j falls by d + 1 and all rise by 1: uint32 [d + 1], modulo 2**32."""
     strides = np.concatenate([[0], _strides(steps).astype(np.int64), [0]])
     return (strides[:-1] - strides[1:]).astype(np.uint32)

@@ -1,8 +1,8 @@
-"""Bilinear resizing and adaptive averaging with torch's conventions, on the device.
+"""Bilinear resizing and adaptive averaging with PyTorch's conventions.
 
-Sizes known at trace time become small constant matrices: on an accelerator a matrix product beats a gather,
-and its gradient is one too instead of a scatter. float32 products are asked for at full precision, since a
-GPU would otherwise round their operands to TF32.
+Where sizes are known at trace time, a resize is a product with a small constant matrix. On an accelerator that is
+faster than a gather, and its gradient is a product too instead of a scatter. float32 products have full precision,
+since a GPU would otherwise round their operands to TF32.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from einops import rearrange
 
 
 def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax.Array:
-    """Bilinear resize of a batch, equal to torch's `interpolate(mode="bilinear")` (no antialiasing).
+    """Bilinear resize of a batch, equal to PyTorch's `interpolate(mode="bilinear")` (no antialiasing).
 
     Args:
       x: floating [B, h, w, C].
       size: (H, W) of the result.
-      align_corners: True puts the centres of the corner pixels on each other; False aligns the outer edges,
-        and coordinates beyond the first or last pixel's centre take that pixel.
+      align_corners: True aligns the centres of the corner pixels. False aligns the outer edges, and coordinates beyond
+        the centre of the first or last pixel take that pixel.
 
     Returns:
-      [B, H, W, C] in x's dtype; below float32 the weights are rounded to it and sums accumulate in float32.
+      [B, H, W, C] in x's dtype. Below float32 the weights are rounded to it, and sums accumulate in float32.
     """
     height, width = size
-    # Columns first, so that the large result is written once and by a product whose rows are contiguous.
+    # Columns first, so that the large result is written once, by a product whose rows are contiguous.
     if x.shape[2] != width:
-        x = _product("Ww,bhwc->bhWc", _bilinear_matrix(x.shape[2], width, align_corners), x)
+        x = _product("Ww,bhwc->bhWc", _bilinear_matrix(x.shape[2], width, align_corners), x)  # [B, h, W, C]
     if x.shape[1] != height:
         rows = jnp.asarray(_bilinear_matrix(x.shape[1], height, align_corners))
         rows = jnp.broadcast_to(rows, (x.shape[0], *rows.shape))
         x = _product("bHh,bhn->bHn", rows, rearrange(x, "b h w c -> b h (w c)"))
-        x = rearrange(x, "b h (w c) -> b h w c", w=width)
+        x = rearrange(x, "b h (w c) -> b h w c", w=width)  # [B, H, W, C]
     return x
 
 
 def sample_nearest(labels: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """The labels at the points of a coarser grid whose corners are the centres of the corner pixels.
+    """Labels at the points of a coarser grid whose corners are the centres of the corner pixels.
 
     These are the places of `resize_bilinear(align_corners=True)`: from 321 to 41 it takes every eighth pixel.
 
@@ -59,10 +59,10 @@ def sample_nearest(labels: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def adaptive_average_pool(x: jax.Array, bins: int | tuple[int, int]) -> jax.Array:
-    """Averages over a grid of bins that cover the image, equal to torch's `adaptive_avg_pool2d`.
+    """Averages over a grid of bins that cover the image, equal to PyTorch's `adaptive_avg_pool2d`.
 
-    Bin i of n over a length L holds the entries floor(i*L/n) .. ceil((i+1)*L/n) - 1, so neighbouring bins
-    may share an entry. Any L works, also L < n.
+    Bin i of n over a length L has the entries floor(i * L / n) to ceil((i + 1) * L / n) - 1, so neighbouring bins may
+    share an entry. L may be less than n.
 
     Args:
       x: floating [B, h, w, C].
@@ -73,7 +73,7 @@ def adaptive_average_pool(x: jax.Array, bins: int | tuple[int, int]) -> jax.Arra
     """
     rows, columns = (bins, bins) if isinstance(bins, int) else bins
     over_height, over_width = _bin_membership(x.shape[1], rows), _bin_membership(x.shape[2], columns)
-    # Zeros and ones are exact in every dtype; the division by the number of entries is done on the sums.
+    # Zeros and ones are exact in all dtypes. The sums are divided by the number of entries afterwards.
     sums = _product("nh,bhwc->bnwc", over_height, x, result=jnp.float32)
     sums = _product("mw,bnwc->bnmc", over_width, sums)
     counts = over_height.sum(1)[:, None, None] * over_width.sum(1)[:, None]
@@ -81,25 +81,25 @@ def adaptive_average_pool(x: jax.Array, bins: int | tuple[int, int]) -> jax.Arra
 
 
 def class_fractions(labels: jax.Array, classes: int, size: tuple[int, int]) -> jax.Array:
-    """Share of each class in the cells of a coarser grid: the adaptive average of the one-hot labels.
+    """Shares of the classes in the cells of a coarser grid: the adaptive average of the one-hot labels.
 
-    Equal to `adaptive_average_pool(one_hot(labels), size)`, without the one-hot volume at full resolution:
-    the labels of each cell are gathered as they are, and compared and counted in one fused reduction.
+    Equal to `adaptive_average_pool(one_hot(labels), size)`, without the one-hot array at full resolution: the labels of
+    each cell are gathered, and compared and counted in one fused reduction.
 
     Args:
-      labels: integer [B, H, W]; a value outside 0..classes-1 (255 = void) belongs to no class.
+      labels: integer [B, H, W]; a value outside 0..classes-1, such as 255 for void, belongs to no class.
       classes: K.
       size: (h, w) of the grid.
 
     Returns:
-      float32 [B, h, w, K] in 0..1; a cell sums to its share of labelled pixels.
+      float32 [B, h, w, K] in 0..1. The sum over the classes is the share of labelled pixels in the cell.
     """
     member_rows, rows_valid = _bin_members(labels.shape[1], size[0])  # [h, r]
     member_columns, columns_valid = _bin_members(labels.shape[2], size[1])  # [w, s]
     cells = jnp.take(labels, member_rows, axis=1, mode="clip")  # [B, h, r, W]
     cells = jnp.take(cells, member_columns, axis=3, mode="clip")  # [B, h, r, w, s]
     valid = rows_valid[:, :, None, None] & columns_valid  # [h, r, w, s]
-    hits = (cells[..., None] == jnp.arange(classes, dtype=labels.dtype)) & valid[..., None]
+    hits = (cells[..., None] == jnp.arange(classes, dtype=labels.dtype)) & valid[..., None]  # [B, h, r, w, s, K]
     counts = rows_valid.sum(1)[:, None, None] * columns_valid.sum(1)[:, None]
     return hits.sum((2, 4), dtype=jnp.int32) / jnp.asarray(counts, jnp.float32)
 
@@ -112,17 +112,16 @@ def resize_dynamic(
     dst_width: jax.Array | int,
     canvas: tuple[int, int],
 ) -> jax.Array:
-    """Bilinear resize between the valid parts of two static canvases, the sizes known only at run time.
+    """Bilinear resize of one image between the valid parts of two canvases, with sizes known only at run time.
 
-    Pixel centres at half integers, as `resize_bilinear(align_corners=False)`. Coordinates are exact integer
-    arithmetic and the interpolation is elementwise, so an image gives the same bits alone and under `vmap`.
-    For one image.
+    The outer edges are aligned, as in `resize_bilinear(align_corners=False)`. Coordinates are computed in exact integer
+    arithmetic and the interpolation is elementwise, so the result of an image has the same bits alone and under `vmap`.
 
     Args:
-      x: floating [h, w, C], valid in [:src_height, :src_width]; nothing beyond is read into the result.
+      x: floating [h, w, C], valid in [:src_height, :src_width]. Other entries do not affect the result.
       src_height, src_width: integers >= 1.
-      dst_height, dst_width: integers >= 0, at most the canvas. 2 * source * target must fit in int32
-        (32,000 each does).
+      dst_height, dst_width: integers >= 0, at most the canvas. 2 * source * target must fit in int32, as it does for
+        32,000 each.
       canvas: (H, W) of the result, static.
 
     Returns:
@@ -137,9 +136,12 @@ def resize_dynamic(
     return jnp.where(inside[:, :, None], y, 0.0).astype(x.dtype)
 
 
-def _dynamic_taps(source, target, length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _dynamic_taps(
+    source: jax.Array | int, target: jax.Array | int, length: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The two source entries around each target entry, and the weight of the second: three arrays [length]."""
     source, target = jnp.asarray(source, jnp.int32), jnp.maximum(jnp.asarray(target, jnp.int32), 1)
-    # (i + 1/2) * source / target - 1/2 over the common denominator 2 * target.
+    # (i + 1/2) * source / target - 1/2, times the common denominator 2 * target.
     position = (2 * jnp.arange(length, dtype=jnp.int32) + 1) * source - target
     position = jnp.clip(position, 0, (source - 1) * 2 * target)
     low = position // (2 * target)
@@ -147,14 +149,14 @@ def _dynamic_taps(source, target, length: int) -> tuple[jax.Array, jax.Array, ja
     return low, jnp.minimum(low + 1, source - 1), weight
 
 
-def _product(pattern: str, matrix, x: jax.Array, result=None) -> jax.Array:
+def _product(pattern: str, matrix: np.ndarray | jax.Array, x: jax.Array, result: jnp.dtype | None = None) -> jax.Array:
     matrix = jnp.asarray(matrix, x.dtype)
     return jnp.einsum(pattern, matrix, x, precision=jax.lax.Precision.HIGHEST, preferred_element_type=result or x.dtype)
 
 
 @functools.cache
 def _bilinear_matrix(source: int, target: int, align_corners: bool) -> np.ndarray:
-    """float32 [target, source]: rows hold the one or two weights of each target entry."""
+    """float32 [target, source], whose rows are the weights of the one or two source entries of each target entry."""
     index = np.arange(target)
     if align_corners:
         position = index * ((source - 1) / max(target - 1, 1))
@@ -170,7 +172,7 @@ def _bilinear_matrix(source: int, target: int, align_corners: bool) -> np.ndarra
 
 @functools.cache
 def _bin_members(length: int, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and validity, both [bins, r], of each adaptive bin's entries; r is the largest bin's size."""
+    """Indices of the entries of each adaptive bin, and whether they are valid: both [bins, r], r the largest size."""
     first = np.arange(bins) * length // bins
     last = -(-(np.arange(1, bins + 1) * length) // bins)
     index = first[:, None] + np.arange((last - first).max())
@@ -179,7 +181,7 @@ def _bin_members(length: int, bins: int) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _bin_membership(length: int, bins: int) -> np.ndarray:
-    """float32 [bins, length] of zeros and ones."""
+    """float32 [bins, length], 1 for the entries of each adaptive bin."""
     index, valid = _bin_members(length, bins)
     matrix = np.zeros((bins, length), np.float32)
     np.add.at(matrix, (np.arange(bins)[:, None], index), valid)

@@ -14,7 +14,7 @@ from scarce_jax.methods import common, transfer
 from scarce_jax.methods.common import SEGMENTER
 from scarce_jax.methods.segmentation import SegmentationLogits, SegmentationLoss
 from scarce_jax.methods.transfer.lnet import LNET, ObjectnessLoss
-from scarce_jax.methods.transfer.pnet import PNET, DeceivingLoss, Judge, PNetLoss, SharedLogits
+from scarce_jax.methods.transfer.pnet import PNET, DeceivingLoss, Judge, PNetLoss
 from scarce_jax.methods.transfer.pnet_accuracy import judgement_table
 from scarce_jax.models.pnet import PNet
 from scarce_jax.optim import Group
@@ -75,7 +75,7 @@ def test_losses_at_a_zero_last_layer_and_the_weight_of_samples(pictures):
     @jax.jit
     def judged(params, labels):
         batch = {"labelled": {"image": images, "label": labels}}
-        return PNetLoss(JUDGE, SharedLogits())(params, {}, batch, {"logits": logits}, None)
+        return PNetLoss(JUDGE)(params, {}, batch, {"logits": logits}, None)
 
     class TwoPlain:
         """A segmentation loss of 2."""

@@ -31,5 +31,7 @@ def test_logits_are_those_of_pytorch(tmp_path):
 
 @pytest.mark.parametrize("shape", [(1, 7, 41, 3), (1, 41, 41, 21), (41, 41, 3)])
 def test_an_input_of_another_kind_is_an_error(shape):
-    with pytest.raises(ValueError, match="input of the P-Net has shape .*; expected .B, H, W, 3., sides from 8 on"):
+    with pytest.raises(
+        ValueError, match="input of the P-Net has shape .*; expected .B, H, W, 3. with sides of at least 8"
+    ):
         abstract(PNet(), shape)

@@ -114,26 +114,28 @@ def test_another_architecture_is_refused_by_name(basic, tmp_path):
     with pytest.raises(InputError, match="looks like a ResNet with 2, 2, 36, 2 basic blocks, and the net is ResNet-18"):
         basic(**deeper)
     path = torch_files.save(tmp_path / "deep.safetensors", tensors("pspnet"))
-    with pytest.raises(
-        InputError, match="a ResNet with the deep stem .* the net is a ResNet with the 7x7 stem; name a"
-    ):
+    with pytest.raises(InputError, match="a ResNet with the deep stem .* the net is a ResNet with the 7x7 stem; use a"):
         weights.import_weights(path, shapes(Wrapped(50, 8)))
-    with pytest.raises(InputError, match=r"layer1\.0\.se\.fc1\.weight is of no ResNet in torchvision's layout"):
+    with pytest.raises(InputError, match=r"layer1\.0\.se\.fc1\.weight is not part of a ResNet in torchvision's layout"):
         basic(layer1__0__se__fc1__weight=np.zeros((4, 4, 1, 1), np.float32))
-    with pytest.raises(InputError, match="found no ResNet in torchvision's layout in it"):
+    with pytest.raises(InputError, match="found no ResNet in torchvision's layout; expected"):
         weights.import_weights(
             torch_files.save(tmp_path / "vgg.safetensors", {"features.0.weight": np.zeros((4, 3, 3, 3), np.float32)}),
             shapes(NETS["basic"]),
         )
-    with pytest.raises(InputError, match="the net has no ResNet to fill"):
+    with pytest.raises(InputError, match="weights of a ResNet, but the net has no ResNet; use"):
         path = torch_files.save(tmp_path / "w.safetensors", tensors("basic"))
         weights.import_weights(path, {"params/conv/kernel": (3, 3, 3, 8)})
 
 
 def test_missing_additional_and_misshapen_arrays_are_refused(basic):
-    with pytest.raises(InputError, match=r"1 missing \['batch_stats/backbone/bn1/var'\], 0 that the net"):
+    with pytest.raises(
+        InputError, match=r"1 are missing \['batch_stats/backbone/bn1/var'\], 0 have no place in the net"
+    ):
         basic(bn1__running_var=None)
-    with pytest.raises(InputError, match=r"0 missing \[\], 1 that .* \['params/backbone/layer2_block0/conv1/bias'\]"):
+    with pytest.raises(
+        InputError, match=r"0 are missing \[\], 1 have no .* \['params/backbone/layer2_block0/conv1/bias'\]"
+    ):
         basic(layer2__0__conv1__bias=np.zeros(32, np.float32))
     with pytest.raises(
         InputError, match=r"layer2_block1/conv1/kernel has shape \[1, 1, 32, 32\], expected \[3, 3, 32, 32\]"
@@ -201,15 +203,17 @@ def test_another_vgg_is_refused_by_name(vgg, basic):
     with pytest.raises(InputError, match="looks like a VGG-16 of width 8, and the net is a VGG-16 of width 4; set the"):
         vgg(vgg_shapes(4))
     # VGG-19 has a fourth convolution in its third group.
-    with pytest.raises(InputError, match=r"features\.16\.weight is of no VGG-16 in torchvision's layout"):
+    with pytest.raises(InputError, match=r"features\.16\.weight is not part of a VGG-16 in torchvision's layout"):
         vgg(features__16__weight=np.zeros((32, 32, 3, 3), np.float32))
-    with pytest.raises(InputError, match=r"1 missing \['params/backbone/conv5_3/bias'\], 0 that the net"):
+    with pytest.raises(
+        InputError, match=r"1 are missing \['params/backbone/conv5_3/bias'\], 0 have no place in the net"
+    ):
         vgg(features__28__bias=None)
     with pytest.raises(InputError, match=r"conv3_1/bias has shape \[31\], expected \[32\]"):
         vgg(features__10__bias=np.zeros(31, np.float32))
     with pytest.raises(InputError, match=r"features\.28\.bias holds values that are not finite"):
         vgg(features__28__bias=np.full(64, np.nan, np.float32))
-    with pytest.raises(InputError, match="found no VGG-16 in torchvision's layout in it; .* features.0.weight"):
+    with pytest.raises(InputError, match="found no VGG-16 in torchvision's layout; .* features.0.weight"):
         vgg(features__0__weight=None)
     with pytest.raises(InputError, match="found no VGG-16 in torchvision's layout"):
         basic(vgg_shapes())

@@ -127,7 +127,7 @@ def test_an_epoch_holds_each_subset_n_p_times():
     ("changes", "message"),
     [
         ({"crop": (0, 8)}, "crop is"),
-        ({"windows": 0}, "windows 0"),
+        ({"windows": 0}, "windows is 0"),
         ({"enlarge": (0.5, 2.0)}, "enlarge is"),
         ({"enlarge": (3.0, 2.0)}, "enlarge is"),
         ({"flip": 1.5}, "flip is"),

@@ -1,14 +1,21 @@
-"""Auxiliary confidence: a second net judges each pixel of a segmentation net, and trusted pixels become labels.
+"""Auxiliary confidence: a second net judges each pixel of the segmenter, and the trusted pixels become labels.
 
-"Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review). Stages (* with `compare`):
-`frequencies` and `segmenter` on the labelled images; `statistics`: which classes it has right there; `auxiliary`,
-trained on the frozen segmenter's probability maps; `selection`: how good the kept pixels of the evaluation split are
-(tables 3 and 4); `pseudo_labels` of every unlabelled image, class and confidence; `semi`, trained on both (section 3.1,
-third stage).
+"Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review).
 
-`labelled_long`* trains on the labelled images for as many steps as `semi` takes, `all_labels`* on the true masks of all
-images, and `adversarial`* is the method of Hung et al. on the same budget. They start where `semi` does, and draw order
-as it does.
+Stages (* with `compare`):
+
+- `frequencies` measures how often each class occurs in the labelled images.
+- `segmenter` trains on the labelled images.
+- `statistics` measures how many pixels of each class the segmenter predicts correctly there.
+- `auxiliary` trains the auxiliary net on the probability maps of the frozen segmenter.
+- `selection` measures the quality of the kept pixels on the evaluation split (tables 3 and 4).
+- `pseudo_labels` infers a class and a confidence for each pixel of the unlabelled images.
+- `semi` trains on labels and pseudo labels (section 3.1, third stage).
+- `labelled_long`* trains on the labelled images for as many steps as `semi`.
+- `all_labels`* trains on the true masks of all images.
+- `adversarial`* is the method of Hung et al. with the same budget.
+
+The starred stages start from the same values as `semi` and use the same random keys.
 """
 
 from scarce_jax.methods.auxiliary.recipe import Config, SemiStage, recipe

@@ -1,4 +1,4 @@
-"""How the auxiliary method trains the net that judges each pixel, and what it judges.
+"""The auxiliary net: its training, and the inference stages that use it.
 
 "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review), sections 3.1 to 3.3.
 """
@@ -16,29 +16,27 @@ import jax.numpy as jnp
 from scarce_jax.losses import auxiliary_loss, correctness_balance, correctness_counts, inverse_log_weights
 from scarce_jax.methods import common
 from scarce_jax.methods.auxiliary.selection import selection_histograms
-from scarce_jax.methods.common import FREQUENCIES, SEGMENTER, SegmenterStage, TrainStage
+from scarce_jax.methods.common import FREQUENCIES, SEGMENTER, ImageStage, SegmenterStage, net_inputs
 from scarce_jax.methods.segmentation import total_weight
 from scarce_jax.models.auxiliary import AuxiliaryNet
-from scarce_jax.ops.augment import Augment
 from scarce_jax.recipe import Artifact, Infer, Mean, Net, NetState, Out, Train, Turn
 
 AUXILIARY = "auxiliary"
+"""Role of the auxiliary net, and name of the stage that trains it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AuxiliaryStage(TrainStage):
-    """Training of the auxiliary net (section 3.3); the segmenter is frozen.
+class AuxiliaryStage(ImageStage):
+    """Settings of the auxiliary net's training (section 3.3). The segmenter is frozen.
 
     Attributes:
-      size, augment: as in the segmenter's stage.
-      width: channels of its first convolution (32 in table 1); every layer scales with it.
-      weighting: c of W = 1 / ln(c + p_class) in equation 1; None is W = 1.
-      scope: over what gamma counts wrong and right pixels (see `losses.auxiliary_loss`); "none" is gamma = 1. With
-        both the confidence is relative to what is usual for a class; with neither it is the probability of being right.
+      width: channels of the first convolution (32 in table 1); all layers scale with it.
+      weighting: c in the class weights W = 1 / ln(c + p_class) of equation 1; None sets W = 1.
+      scope: pixels from which gamma of equation 1 is computed (see `losses.auxiliary_loss`); "none" sets gamma = 1.
+        With W and gamma the confidence is relative to the usual accuracy of a class. With W = gamma = 1 it is the
+        probability that the class is right.
     """
 
-    size: tuple[int, int]
-    augment: Augment
     width: int = 32
     weighting: float | None = 1.04
     scope: Literal["labelled_set", "batch", "none"] = "labelled_set"
@@ -46,11 +44,11 @@ class AuxiliaryStage(TrainStage):
 
 @dataclasses.dataclass(frozen=True)
 class JudgedSegmenter:
-    """The segmenter, and the net that judges its probability maps, as the stages of those names leave them.
+    """The segmenter and the auxiliary net, as the stages `segmenter` and `auxiliary` left them.
 
     Attributes:
-      stage: of the segmenter; the size of its images is that of everything that is inferred here.
-      maps: (height, width) of the probability maps that the judge is trained on.
+      stage: settings of the segmenter; inference uses its image size.
+      maps: (height, width) of the probability maps on which the auxiliary net is trained.
     """
 
     segmenter: nn.Module
@@ -59,21 +57,20 @@ class JudgedSegmenter:
     maps: tuple[int, int]
 
     def nets(self) -> dict[str, Net]:
-        """Both, frozen."""
+        """Both nets, frozen."""
         maps = jax.ShapeDtypeStruct((1, *self.maps, self.judge.classes), jnp.float32)
-        images = common.image_input(self.stage.size)
         return {
-            SEGMENTER: common.frozen(self.segmenter, (images,), SEGMENTER, SEGMENTER),
+            SEGMENTER: common.frozen(self.segmenter, net_inputs(self.stage.size), SEGMENTER, SEGMENTER),
             AUXILIARY: common.frozen(self.judge, (maps,), AUXILIARY, AUXILIARY),
         }
 
     def probabilities(self, nets: Mapping[str, NetState], images: jax.Array) -> jax.Array:
-        """The segmenter's class probabilities, float32 [B, H, W, K]."""
+        """Class probabilities of the segmenter, float32 [B, H, W, K]."""
         logits, _ = self.segmenter.apply(nets[SEGMENTER].variables, images, train=False)
         return jax.nn.softmax(logits.astype(jnp.float32))
 
     def confidence(self, nets: Mapping[str, NetState], images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(probabilities [B, H, W, K], logits of the confidence in them [B, H, W]), both float32."""
+        """The class probabilities [B, H, W, K] and the logits of their confidence [B, H, W], both float32."""
         probabilities = self.probabilities(nets, images)
         logits = self.judge.apply(nets[AUXILIARY].variables, probabilities, train=False)
         return probabilities, logits.astype(jnp.float32)
@@ -81,7 +78,7 @@ class JudgedSegmenter:
 
 @dataclasses.dataclass(frozen=True)
 class CorrectnessShares:
-    """Shares "right" and "wrong" [B, K] of an image's pixels, by true class."""
+    """Shares of an image's pixels that are predicted correctly ("right") or not ("wrong"), by true class: [B, K]."""
 
     judged: JudgedSegmenter
 
@@ -93,7 +90,7 @@ class CorrectnessShares:
 
 
 def correctness_statistics(config: common.Experiment, judged: JudgedSegmenter) -> Infer:
-    """Shares of right and wrong pixels of each true class on the labelled images, for gamma (equation 1)."""
+    """Stage `statistics`: means of `CorrectnessShares` over the labelled images, for gamma of equation 1."""
     return Infer(
         name="statistics",
         nets={SEGMENTER: judged.nets()[SEGMENTER]},
@@ -105,7 +102,7 @@ def correctness_statistics(config: common.Experiment, judged: JudgedSegmenter) -
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConfidenceLoss:
-    """Equation 1: whether the segmenter is right at each pixel, weighed by class; see `AuxiliaryStage`."""
+    """Equation 1: cross-entropy of the confidence against the correctness of each pixel; see `AuxiliaryStage`."""
 
     judged: JudgedSegmenter
     weighting: float | None
@@ -114,8 +111,7 @@ class ConfidenceLoss:
     def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
         rows = batch["labelled"]
         probabilities = self.judged.probabilities(nets, rows["image"])
-        variables = {"params": params, "batch_stats": nets[AUXILIARY].stats}
-        logits, updated = self.judged.judge.apply(variables, probabilities, train=True, mutable=["batch_stats"])
+        logits, stats = common.apply_in_training(self.judged.judge, params, nets[AUXILIARY], probabilities, key=key)
         predictions = probabilities.argmax(-1).astype(rows["label"].dtype)
         alike = jnp.ones_like(shared["p_class"])
         weights = alike if self.weighting is None else inverse_log_weights(shared["p_class"], self.weighting)
@@ -128,23 +124,20 @@ class ConfidenceLoss:
             scope="batch" if self.scope == "batch" else "labelled_set",
         )
         metrics = {"confidence": jax.nn.sigmoid(logits).mean()}
-        return loss, Out(
-            metrics=metrics, stats={AUXILIARY: updated["batch_stats"]}, weight=total_weight(rows["label"], None)
-        )
+        return loss, Out(metrics=metrics, stats={AUXILIARY: stats}, weight=total_weight(rows["label"]))
 
 
 def train_auxiliary(config: common.Experiment, stage: AuxiliaryStage, judged: JudgedSegmenter) -> Train:
-    """A stage that trains the judge on the frozen segmenter's maps of the labelled images."""
-    common.check_unmeasured(stage, AUXILIARY, "the auxiliary net predicts no class")
-    segmenter, auxiliary = (judged.nets()[role] for role in (SEGMENTER, AUXILIARY))
+    """Stage `auxiliary`: trains the auxiliary net on the frozen segmenter's maps of the labelled images."""
+    nets = judged.nets()
     loss = ConfidenceLoss(judged=judged, weighting=stage.weighting, scope=stage.scope)
-    return Train(
-        name=AUXILIARY,
-        nets={SEGMENTER: segmenter, AUXILIARY: common.trained(stage, judged.judge, auxiliary.inputs)},
+    return common.train(
+        AUXILIARY,
+        config,
+        stage,
+        nets=nets | {AUXILIARY: common.trained(stage, judged.judge, nets[AUXILIARY].inputs)},
         turns=(Turn(net=AUXILIARY, loss=loss),),
-        sources={"labelled": common.training_source(config, batch=stage.batch, size=stage.size, augment=stage.augment)},
-        steps=common.resolve_length(stage, AUXILIARY),
-        accumulate=stage.accumulate,
+        sources={"labelled": common.training_source(config, stage)},
         consts={
             "p_class": Artifact(stage=FREQUENCIES, name="p_class"),
             "right": Artifact(stage="statistics", name="right"),
@@ -166,7 +159,7 @@ class SelectionHistograms:
 
 
 def infer_selection(config: common.Experiment, judged: JudgedSegmenter, thresholds: tuple[float, ...]) -> Infer:
-    """Stage `selection`, on the evaluation split: the histograms from which the selection tables are made."""
+    """Stage `selection`: means of the selection histograms over the evaluation split."""
     return Infer(
         name="selection",
         nets=judged.nets(),
@@ -178,9 +171,9 @@ def infer_selection(config: common.Experiment, judged: JudgedSegmenter, threshol
 
 @dataclasses.dataclass(frozen=True)
 class PseudoLabels:
-    """The segmenter's class "label" uint8 [B, H, W], and the judge's "confidence" in it, 0..255.
+    """The segmenter's class "label" and its "confidence", 0 to 255: both uint8 [B, H, W].
 
-    The confidence is rounded down, so that a threshold of 1 selects nothing that is not certain.
+    The confidence is rounded down, so that only a certain pixel reaches a threshold of 1.
     """
 
     judged: JudgedSegmenter
@@ -194,7 +187,7 @@ class PseudoLabels:
 
 
 def infer_pseudo_labels(config: common.Experiment, judged: JudgedSegmenter) -> Infer:
-    """Class and confidence of the unlabelled images, not augmented; no threshold yet."""
+    """Stage `pseudo_labels`: `PseudoLabels` of the unlabelled images, without a threshold."""
     return Infer(
         name="pseudo_labels",
         nets=judged.nets(),

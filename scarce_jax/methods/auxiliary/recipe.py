@@ -1,4 +1,4 @@
-"""The recipe of the auxiliary confidence method."""
+"""Recipe of the method `auxiliary`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.data.sampling import RareClassSampling
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.methods import common
@@ -32,14 +31,15 @@ from scarce_jax.recipe import Artifact, Confident, Infer, Loss, NetState, Read, 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SemiStage(SegmenterStage):
-    """Training on labelled and pseudo-labelled images.
+    """Settings of the training on labelled and pseudo-labelled images.
 
     Attributes:
-      threshold: T_aux, the confidence from which a pixel of an unlabelled image is a label; 0.9 in the paper.
-      start: from the initial values that `segmenter` had, or from what it became; so do the stages
-        that it is compared with. The paper does not say.
-      labelled_batch: so many images of every batch are labelled ones, and the others pseudo-labelled. None draws all
-        from one shuffled union, as in the paper; of few labelled images a batch then has few.
+      threshold: least confidence, 0 to 1, at which a pixel of an unlabelled image gets a label; T_aux = 0.9 in the
+        paper.
+      start: initial values of the net: those from which `segmenter` started, or the trained `segmenter`. The baselines
+        start from the same values. The paper does not specify it.
+      labelled_batch: number of labelled images in each batch; the others are pseudo-labelled. None draws both from one
+        shuffled union, as in the paper; batches then hold few labelled images if there are few.
     """
 
     threshold: float = 0.9
@@ -49,10 +49,14 @@ class SemiStage(SegmenterStage):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(common.Experiment):
-    """Stages as in the module's docstring; `adversarial=None` leaves that comparison out.
+    """Config of the method `auxiliary`.
 
     Attributes:
-      thresholds: rows of the selection table.
+      segmenter: training on the labelled images.
+      auxiliary: training of the auxiliary net.
+      semi: training on labelled and pseudo-labelled images.
+      adversarial: training of the baseline of Hung et al., with `compare`; None omits it.
+      thresholds: confidence thresholds of the selection tables, one row each.
     """
 
     segmenter: SegmenterStage
@@ -63,7 +67,10 @@ class Config(common.Experiment):
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
-    """Results `semi`, `labelled_only` (the segmenter) and one per starred stage; tables `selection*`."""
+    """Results `semi`, `labelled_only` (the net of `segmenter`) and those of `compare`; tables `selection*`.
+
+    With `compare` there are also `labelled_long`, `all_labels` and `adversarial`.
+    """
     classes = len(info.classes)
     module = full_size_network(config, config.segmenter, classes, "segmenter")
     student = network(config, config.semi, classes)
@@ -75,7 +82,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         train_auxiliary(config, config.auxiliary, judged),
         infer_selection(config, judged, config.thresholds),
         infer_pseudo_labels(config, judged),
-        _semi(config, student),
+        _started(config, _semi(config, student)),
     ]
     results = {
         "semi": measured("semi", config, config.semi, student),
@@ -83,11 +90,8 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     }
     if config.compare:
         for name, ids in {"labelled_long": "fine", "all_labels": "all"}.items():
-            # As many steps as `semi` takes, whatever the number of images.
-            stage = as_long_as(
-                train_segmenter(name, config, config.semi, student, ids=ids, keys_as="segmenter"), "semi"
-            )
-            stages.append(_started(config, stage))
+            stage = train_segmenter(name, config, config.semi, student, ids=ids, keys_as="segmenter")
+            stages.append(_started(config, as_long_as(stage, "semi")))
             results[name] = measured(name, config, config.semi, student)
         if config.adversarial is not None:
             rival = full_size_network(config, config.adversarial, classes, "adversarial")
@@ -102,30 +106,35 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
 
 
 def _semi(config: Config, student: nn.Module) -> Train:
+    """Stage `semi`. Raises InputError if `labelled_batch` leaves no room for the other images of a batch."""
+    settings, labelled = config.semi, config.semi.labelled_batch
     pseudo = Artifact(stage="pseudo_labels", name="label")
-    trusted = Read(artifact=pseudo, read=Confident(threshold=config.semi.threshold))
-    apart = config.semi.labelled_batch
-    # Of pseudo-labelled images no class is known: where labelled ones are drawn apart, those alone are weighed.
-    unweighed = config.semi if apart is None else dataclasses.replace(config.semi, rare_class_sampling=None)
-    stage = train_segmenter(
-        "semi",
-        config,
-        unweighed,
-        student,
-        ids=("fine", pseudo) if apart is None else pseudo,
-        labels=("fine", trusted) if apart is None else (trusted,),
-        keys_as="segmenter",
-    )
-    return _started(config, stage if apart is None else _with_labelled(stage, apart, common.draws(config.semi)))
+    trusted = Read(artifact=pseudo, read=Confident(threshold=settings.threshold))
+    if labelled is None:
+        ids, labels = ("fine", pseudo), ("fine", trusted)
+        return train_segmenter("semi", config, settings, student, ids=ids, labels=labels, keys_as="segmenter")
+    if not 0 < labelled < settings.batch:
+        raise InputError(f"semi.labelled_batch is {labelled}; expected from 1 to semi.batch - 1, {settings.batch - 1}")
+    # The budget does not reveal the classes of pseudo-labelled images, so only the labelled ones are drawn by class.
+    alike = dataclasses.replace(settings, rare_class_sampling=None)
+    stage = train_segmenter("semi", config, alike, student, ids=pseudo, labels=(trusted,), keys_as="segmenter")
+    source, (turn,) = stage.sources["labelled"], stage.turns
+    weight = common.draws(settings)
+    sources = {
+        "pseudo": dataclasses.replace(source, batch=source.batch - labelled),
+        "labelled": dataclasses.replace(source, ids="fine", labels=("fine",), batch=labelled, weight=weight),
+    }
+    loss = Together(turn.loss, "labelled", tuple(sources))
+    return dataclasses.replace(stage, sources=sources, turns=(dataclasses.replace(turn, loss=loss),))
 
 
 @dataclasses.dataclass(frozen=True)
 class Together:
-    """A loss of one source on the rows of several, one after another.
+    """A loss of one source, applied to the concatenated rows of several sources.
 
     Attributes:
-      loss: of the source `source`.
-      parts: the sources that stand in its place.
+      source: name of the source that `loss` reads.
+      parts: names of the sources that are concatenated.
     """
 
     loss: Loss
@@ -137,25 +146,8 @@ class Together:
         return self.loss(params, nets, {self.source: rows}, shared, key)
 
 
-def _with_labelled(stage: Train, labelled: int, weight: RareClassSampling | None) -> Train:
-    """The stage, with `labelled` labelled images in each batch, which `weight` draws.
-
-    Raises:
-      InputError: there are not so many images in a batch, or the others are none.
-    """
-    source, (turn,) = stage.sources["labelled"], stage.turns
-    if not 0 < labelled < source.batch:
-        raise InputError(f"semi.labelled_batch is {labelled}; expected from 1 to semi.batch - 1, {source.batch - 1}")
-    sources = {
-        "pseudo": dataclasses.replace(source, batch=source.batch - labelled),
-        "labelled": dataclasses.replace(source, ids="fine", labels=("fine",), batch=labelled, weight=weight),
-    }
-    loss = Together(turn.loss, "labelled", tuple(sources))
-    return dataclasses.replace(stage, sources=sources, turns=(dataclasses.replace(turn, loss=loss),))
-
-
 def _started(config: Config, stage: Train) -> Train:
-    """The stage, with its net started from where the config says that `semi` starts."""
+    """The stage with the initial values of `semi.start`."""
     if config.semi.start == "initial":
         return stage
     start = Artifact(stage="segmenter", name=SEGMENTER)

@@ -1,7 +1,11 @@
-"""How good the pixels are that a confidence selects: tables 3 and 4 of the auxiliary confidence paper."""
+"""Quality of the pixels that a confidence selects.
+
+Tables 3 and 4 of "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review).
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,28 +18,30 @@ from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.recipe import Artifact, Table
 
 BINS, LOW, HIGH = 512, -16.0, 16.0
-"""Confidences are counted by their logit, finely enough that a ranking by bin is one by confidence."""
+"""Number and range of the bins in which pixels are counted by the logit of their confidence."""
 
 
 def selection_histograms(
     probabilities: jax.Array, confidence: jax.Array, labels: jax.Array, thresholds: Sequence[float]
 ) -> dict[str, jax.Array]:
-    """What the selection tables are made from, per image, as shares of its pixels.
+    """Counts of each image's pixels from which the selection tables are computed, as shares of all its pixels.
 
     Args:
-      probabilities: float32 [B, H, W, K], of the segmenter.
+      probabilities: float32 [B, H, W, K], class probabilities of the segmenter.
       confidence: float32 [B, H, W], logits of the auxiliary net.
-      labels: uint8 [B, H, W], 255 = void, which counts nowhere.
-      thresholds: T of the rows.
+      labels: uint8 [B, H, W]; 255 = void, which is not counted.
+      thresholds: T confidence thresholds, 0 to 1.
 
     Returns:
-      `kept` [B, T, K, K]: true class by predicted class of the pixels kept at each threshold; `auxiliary`
-      [B, BINS, 2]: wrong and right pixels by the auxiliary confidence; `softmax` [B, BINS, K, K]: true by predicted
-      class, by the largest class probability.
+      Three float32 arrays:
+
+      - `kept` [B, T, K, K]: confusion matrices (true class, predicted class) of the pixels kept at each threshold.
+      - `auxiliary` [B, BINS, 2]: wrong and right pixels, by the confidence of the auxiliary net.
+      - `softmax` [B, BINS, K, K]: confusion matrices, by the largest class probability.
     """
     classes = probabilities.shape[-1]
     highest = probabilities.max(-1)
-    # 1 - p from the other classes: near 1 the difference itself is all rounding.
+    # The sum of the other classes' probabilities: 1 - p would be all rounding error where p is near 1.
     rest = jnp.where(jnp.arange(classes) == probabilities.argmax(-1)[..., None], 0.0, probabilities).sum(-1)
     predictions = probabilities.argmax(-1)
     valid = labels < classes
@@ -44,7 +50,7 @@ def selection_histograms(
 
     def count(index: jax.Array, length: int) -> jax.Array:
         flat = index.reshape(index.shape[0], -1)
-        # What is out of range falls into a last bin that is cut off.
+        # Indices out of range are counted in one more bin, which is cut off.
         counted = jax.vmap(lambda x: jnp.bincount(jnp.minimum(x, length), length=length + 1))(flat)
         return counted[:, :length].astype(jnp.float32) / pixels
 
@@ -66,39 +72,37 @@ def selection_histograms(
 
 
 def selection_tables(stage: str, thresholds: Sequence[float], info: DatasetInfo) -> dict[str, Table]:
-    """Tables `selection` (a row per threshold) and `selection_classes` (IoU and class semi ratio, per class)."""
+    """Tables `selection` (see `selection_table`) and `selection_classes` (see `class_table`).
+
+    Args:
+      stage: name of the stage that left the means of `selection_histograms`.
+    """
     reads = {name: Artifact(stage=stage, name=name) for name in ("kept", "auxiliary", "softmax")}
-
-    def overall(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        return selection_table(values, thresholds, info.classes)
-
-    def by_class(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        return class_table(values, thresholds, info.classes)
-
+    makers = {"selection": selection_table, "selection_classes": class_table}
     return {
-        "selection": Table(reads=reads, make=overall),
-        "selection_classes": Table(reads=reads, make=by_class),
+        name: Table(reads=reads, make=functools.partial(make, thresholds=thresholds, classes=info.classes))
+        for name, make in makers.items()
     }
 
 
 def selection_table(
     values: Mapping[str, np.ndarray], thresholds: Sequence[float], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Per threshold: mIoU of the kept pixels, average class semi ratio and selected share; softmax at equal coverage.
+    """Table with one row per threshold: quality and number of the pixels kept by the auxiliary confidence.
 
-    The class semi ratio is the share of a true class's pixels that are kept (section 4.3); `selected` is the share of
-    the pixels that have a true class. The softmax columns keep the pixels of largest class probability, as
-    many as the auxiliary confidence keeps, as nearly as bins of equal confidence allow.
+    "class semi ratio" is the share of a true class's pixels that are kept, averaged over the classes (section 4.3).
+    "selected" is the share of all labelled pixels that are kept. The columns "softmax ..." are for the same number of
+    pixels, as closely as the bins allow, selected by their largest class probability.
     """
     softmax = np.asarray(values["softmax"], np.float64)
     all_pixels = softmax.sum(0)
     rows = []
-    # From the most confident bin down.
+    # Summed from the most confident bin downwards.
     cumulated = softmax[::-1].cumsum(0)
     coverage = cumulated.sum((1, 2)) / all_pixels.sum()
     for threshold, confusion in zip(thresholds, np.asarray(values["kept"], np.float64), strict=True):
         selected = confusion.sum() / all_pixels.sum()
-        # Nothing kept is a row of its own: the nearest bin would keep something.
+        # The nearest bin would keep some pixels where the confidence keeps none.
         equal = cumulated[np.abs(coverage - selected).argmin()] if selected > 0 else np.zeros_like(confusion)
         rows.append(
             [
@@ -122,7 +126,7 @@ def selection_table(
 
 
 def class_table(values: Mapping[str, np.ndarray], thresholds: Sequence[float], classes: Sequence[str]) -> dict:
-    """Per class and threshold "IoU" and "ratio" (class semi ratio) of the kept pixels."""
+    """Table with one row per class: IoU and class semi ratio ("ratio") of the kept pixels at each threshold."""
     all_pixels = np.asarray(values["softmax"], np.float64).sum(0)
     columns, cells = ["class"], []
     for threshold, confusion in zip(thresholds, np.asarray(values["kept"], np.float64), strict=True):
@@ -133,10 +137,10 @@ def class_table(values: Mapping[str, np.ndarray], thresholds: Sequence[float], c
 
 
 def auroc(counts: np.ndarray) -> float | None:
-    """Area under the curve of telling right pixels from wrong ones; None where there are only right or wrong ones.
+    """Area under the ROC curve of right against wrong pixels, 0 to 1; None if one of the two kinds does not occur.
 
     Args:
-      counts: [bins, 2], wrong and right pixels by rising confidence; within a bin half the pairs count.
+      counts: [bins, 2], wrong and right pixels, by increasing confidence. Pairs within a bin count half.
     """
     wrong, right = np.asarray(counts, np.float64).T
     pairs = wrong.sum() * right.sum()
@@ -149,7 +153,7 @@ def _diagonal(matrices: np.ndarray) -> np.ndarray:
 
 
 def _figures(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    # Shares of pixels as the whole numbers that a confusion matrix has.
+    # `summarise` takes integer counts, so the shares of pixels are scaled up.
     return summarise(np.pad(np.rint(confusion * 2.0**40), ((0, 0), (0, 1))), classes)
 
 

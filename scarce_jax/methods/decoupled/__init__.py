@@ -1,13 +1,17 @@
-"""The decoupled method: tags of all images teach which classes there are, a few masks where any class is.
+"""The decoupled method: tags of all images teach which classes an image shows, a few masks teach their outlines.
 
-Hong, Noh, Han: "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation". Stages (* with `compare`):
-`classifier`, trained on the tags of all images; `pointing`, whether its saliency lies on the classes; `decoupled`,
-bridging layers and deconvolution net, trained on the few masks with the classifier frozen. The budget is meant to be
-`per_class`.
+Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation". The budget should be a
+per-class budget (`budget.per_class`).
 
-`strong_classifier`* and `strong_only`* are both trained on the images with masks alone, and `deconvnet`* is one net for
-all classes, trained on them for as many steps. With `decoupled.reestimate` stages `decoupled_statistics` and
-`strong_only_statistics`* average batch statistics after training.
+Stages (* with `compare`):
+
+- `classifier` trains on the tags of all images.
+- `pointing` measures whether the classifier's saliency lies on the classes.
+- `decoupled` trains bridging layers and deconvolution net on the few masks, with the classifier frozen.
+- `strong_classifier`* and `strong_only`* repeat both trainings on only the images with masks.
+- `deconvnet`* trains one net for all classes on the same images, for as many steps as `decoupled`.
+- `decoupled_statistics` and `strong_only_statistics`* average the batch statistics after the training, if
+  `decoupled.reestimate` is set.
 """
 
 from scarce_jax.methods.decoupled.recipe import ClassifierStage, Config, DeconvNetStage, recipe

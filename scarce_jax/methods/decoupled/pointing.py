@@ -1,4 +1,4 @@
-"""Where a class's saliency is largest, and whether the class is there: pointing accuracy."""
+"""Pointing accuracy: whether the largest saliency of a class lies on the class."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ COLUMNS = ("class", "pointing", "chance", "images")
 
 @dataclasses.dataclass(frozen=True)
 class SaliencyMaps:
-    """float32 [B, H/16, W/16, K]: what at each place of conv5_3 speaks for each class.
+    """Maps of the evidence for each class at each place of conv5_3, float32 [B, H/16, W/16, K] in 0..1.
 
-    The sum over channels of the activation times the class's derivative, which is pool5 times the class's saliency, put
-    back where the maxima were; where it is positive, as a share of the largest. Zeros for the background.
+    A map is the product of pool5 and the class's saliency, unpooled and summed over channels. Negative values are zero,
+    and the largest value is one. The map of the background is zero.
     """
 
     by_class: ByClass
@@ -44,7 +44,12 @@ class SaliencyMaps:
 
 @dataclasses.dataclass(frozen=True)
 class PointingHits:
-    """Per image, float32 [B, K]: "hits", "images" and "share" of `infer_pointing`."""
+    """Whether the saliency of each class points at it: three float32 arrays [B, K], zero for the background.
+
+    "images" is 1 if the image shows the class. "hits" is 1 if also the pixel in the middle of the place with the
+    largest saliency is of the class. "share" is the share of the image's pixels that are of the class, which is the
+    probability that a random pixel hits it.
+    """
 
     maps: SaliencyMaps
 
@@ -55,7 +60,7 @@ class PointingHits:
             ((2 * np.arange(n) + 1) * length) // (2 * n)
             for n, length in zip((height, width), labels.shape[1:], strict=True)
         )
-        middles = labels[:, rows][:, :, columns].reshape(len(labels), -1)
+        middles = labels[:, rows][:, :, columns].reshape(len(labels), -1)  # [B, H, W] -> [B, h * w]
         largest = saliency.reshape(len(saliency), -1, outputs).argmax(1)  # [B, K]
         classes = jnp.arange(outputs)
         share = (labels[..., None] == classes).mean((1, 2)) * (classes != self.maps.by_class.background)
@@ -67,40 +72,36 @@ class PointingHits:
 def infer_pointing(
     name: str, config: common.Experiment, stage: SegmentationStage, by_class: ByClass, classifier: Net
 ) -> Infer:
-    """A stage that looks, on the evaluation split, at the place where each class that an image shows has most saliency.
-
-    It leaves means over images, float32 [K]: "hits" where the middle of that place is of the class, "images" that show
-    the class, and its "share" of their pixels, which is what a random place would hit.
+    """A stage that leaves the means of `PointingHits` over the evaluation split.
 
     Args:
-      stage: images are looked at in the size of its crops.
-      classifier: as an earlier stage left it.
+      stage: settings whose crop is the size of the images.
+      classifier: the classifier of an earlier stage.
     """
-    source = common.evaluation_source(config, stage)
     return Infer(
         name=name,
         nets={CLASSIFIER: classifier},
         predict=PointingHits(SaliencyMaps(by_class)),
-        source=dataclasses.replace(source, size=stage.crops.crop),
+        source=common.evaluation_source(config, stage, size=stage.crops.crop),
         write=Mean(),
     )
 
 
 def pointing_table(stage: str, info: DatasetInfo) -> Table:
-    """The share of images in which the largest saliency of a class lies on it, over all and by class.
+    """Table of the share of images in which the largest saliency of a class lies on the class.
 
-    "images" is the share of the split's images that show the class; in the first row classes count by their images.
+    The first row is over all classes, weighted by their number of images. "chance" is what random pixels would hit, and
+    "images" the share of the images that show the class; in the first row it is a sum, which may be above 1.
     """
+    names = ("hits", "images", "share")
 
     def make(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        def row(name: str, classes: Any) -> list[Any]:
-            hits, images, share = (float(values[key][classes].sum()) for key in ("hits", "images", "share"))
+        def row(name: str, classes: list[int]) -> list[Any]:
+            hits, images, share = (float(values[key][classes].sum()) for key in names)
             return [name, hits / images if images else None, share / images if images else None, images]
 
         objects = [k for k in range(len(info.classes)) if k != info.background]
         rows = [row("all", objects), *(row(info.classes[k], [k]) for k in objects)]
-        # Of pairs of an image and a class, so that more than 1 is possible.
         return {"columns": list(COLUMNS), "rows": rows}
 
-    names = ("hits", "images", "share")
     return Table(reads={name: Artifact(stage=stage, name=name) for name in names}, make=make)

@@ -1,17 +1,24 @@
-"""The recipe of the decoupled method."""
+"""Recipe of the method `decoupled`."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 
-import flax.linen as nn
 import jax
 
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage, TrainStage, as_long_as, compute_dtype, with_frequencies
+from scarce_jax.methods.common import (
+    SEGMENTER,
+    ImageStage,
+    SegmenterStage,
+    as_long_as,
+    compute_dtype,
+    net_inputs,
+    with_frequencies,
+)
 from scarce_jax.methods.decoupled.figure_ground import (
     ByClass,
     PredictByClass,
@@ -24,39 +31,36 @@ from scarce_jax.methods.segmentation import measured, network, train_segmenter
 from scarce_jax.methods.tagging import CLASSIFIER, tags_measured, train_classifier
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.decoupled import DecoupledClassifierConfig, SegmentationNet
-from scarce_jax.ops.augment import Augment
-from scarce_jax.recipe import Artifact, Eval, Infer, Net, NetState, Predict, Recipe, Train
+from scarce_jax.recipe import Artifact, Eval, Net, NetState, Predict, Recipe, Stage, Train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifierStage(TrainStage):
-    """Training of the classifier on image tags.
+class ClassifierStage(ImageStage):
+    """Settings of the classifier's training on image tags.
 
     Attributes:
-      net: the classifier; the segmentation net has its width, window and convolutions.
-      size: (height, width) to which whole frames are resized before augmentation, and at which tags are measured.
-      augment: random changes of each image.
+      net: the classifier. The segmentation net has the same width, fc6_kernel and convolutions.
     """
 
     net: DecoupledClassifierConfig = DecoupledClassifierConfig()
-    size: tuple[int, int]
-    augment: Augment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeconvNetStage(SegmenterStage):
-    """Training of the baseline; with neither steps nor epochs it is as long as that of `decoupled`."""
+    """Settings of the baseline's training. Without steps and epochs it is as long as that of `decoupled`."""
 
     net: DeconvNetConfig = DeconvNetConfig()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(common.Experiment):
-    """Stages as in the module's docstring; `deconvnet=None` leaves that comparison out.
+    """Config of the method `decoupled`.
 
     Attributes:
-      strong_steps: length of `strong_classifier`, which knows its few images by heart long before the other one is
-        trained; None for as many steps as that takes.
+      classifier: training of the classifier.
+      decoupled: training of bridging layers and deconvolution net.
+      deconvnet: training of the baseline DeconvNet, with `compare`; None omits it.
+      strong_steps: steps of `strong_classifier`, which overfits its few images early; None is as many as `classifier`.
     """
 
     classifier: ClassifierStage
@@ -66,64 +70,61 @@ class Config(common.Experiment):
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
-    """Results `decoupled`, `strong_only`* and `deconvnet`*, and the tags of `classifier` and `strong_classifier`*.
+    """Results `decoupled`, `classifier` (its tags) and those of `compare`; table `pointing`.
 
-    Table: `pointing`.
+    With `compare` there are also `strong_only`, `strong_classifier` (its tags) and `deconvnet`.
     """
     _check(config, info)
-    by_class = _nets(config, info)
-    classifier = by_class.classifier
-    stages: list[Train | Infer] = [
-        train_classifier("classifier", config, config.classifier, classifier, info.background),
-        infer_pointing("pointing", config, config.decoupled, by_class, _classifier(config, by_class, "classifier")),
+    net, dtype, classes = config.classifier.net, compute_dtype(config), len(info.classes)
+    shared = {"width": net.width, "fc6_kernel": net.fc6_kernel, "convolutions": net.convolutions}
+    segmenter = SegmentationNet(hidden=config.decoupled.hidden, dtype=dtype, **shared)
+    by_class = ByClass(net.build(classes - 1, dtype), segmenter, classes, info.background)
+    classifier = _classifier(config, by_class, "classifier")
+    segmentation, result = _segmentation("decoupled", config, by_class, "classifier")
+    stages = [
+        train_classifier("classifier", config, config.classifier, by_class.classifier, info.background),
+        infer_pointing("pointing", config, config.decoupled, by_class, classifier),
+        *segmentation,
     ]
-    results = _segmentation(stages, "decoupled", config, by_class, "classifier")
-    results["classifier"] = tags_measured("classifier", config, config.classifier, classifier, "classifier")
+    results = {"decoupled": result, "classifier": _measured_tags("classifier", config, by_class)}
     if config.compare:
-        stages.append(_strong_classifier(config, classifier, info.background))
-        results |= _segmentation(stages, "strong_only", config, by_class, "strong_classifier")
-        name = "strong_classifier"
-        results[name] = tags_measured(name, config, config.classifier, classifier, name)
+        segmentation, results["strong_only"] = _segmentation("strong_only", config, by_class, "strong_classifier")
+        stages += [_strong_classifier(config, by_class), *segmentation]
+        results["strong_classifier"] = _measured_tags("strong_classifier", config, by_class)
         if config.deconvnet is not None:
-            results |= _deconvnet(stages, config, info)
-    weighed = config.deconvnet or config.decoupled
+            train, results["deconvnet"] = _deconvnet(config, classes)
+            stages.append(train)
     return Recipe(
-        stages=with_frequencies(config, stages, weighed, len(info.classes)),
+        stages=with_frequencies(config, stages, config.deconvnet or config.decoupled, classes),
         results=results,
         tables={"pointing": pointing_table("pointing", info)},
     )
 
 
 def _check(config: Config, info: DatasetInfo) -> None:
-    """Raises InputError where the dataset or the size of an image does not suit the nets."""
+    """Raises InputError if the dataset or a size of images does not suit the nets."""
     if info.background is None:
-        raise InputError(f"decoupled: dataset {info.name} has no background class, from which objects are told apart")
+        raise InputError(f"decoupled: dataset {info.name} has no background class; use a dataset that has one")
     kernel = config.classifier.net.fc6_kernel
-    sides = {
-        "classifier.augment.crop": (config.classifier.augment.crop, kernel),
-        "classifier.size": (config.classifier.size, kernel),
-        "decoupled.crops.crop": (config.decoupled.crops.crop, kernel),
-    }
+    _check_size("classifier.augment.crop", config.classifier.augment.crop, kernel)
+    _check_size("classifier.size", config.classifier.size, kernel)
+    _check_size("decoupled.crops.crop", config.decoupled.crops.crop, kernel)
     if config.deconvnet is not None:
         kernel = config.deconvnet.net.fc6_kernel
-        sides |= {
-            "deconvnet.augment.crop": (config.deconvnet.augment.crop, kernel),
-            "deconvnet.size": (config.deconvnet.size, kernel),
-        }
-    for name, (size, kernel) in sides.items():
-        _check_size(name, size, kernel)
+        _check_size("deconvnet.augment.crop", config.deconvnet.augment.crop, kernel)
+        _check_size("deconvnet.size", config.deconvnet.size, kernel)
 
 
 def _check_size(name: str, size: tuple[int, int], kernel: int) -> None:
     if any(side % 32 or side < 32 * kernel for side in size):
         raise InputError(
-            f"{name} is {size}; expected multiples of 32, of at least {32 * kernel} for an fc6_kernel of {kernel}"
+            f"{name} is {size}; expected multiples of 32, each at least {32 * kernel} for an fc6_kernel of {kernel}"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class SizeChecked:
-    """A prediction that names a size which its nets do not take: views of the image may have one."""
+    """A prediction that raises InputError for images or windows of a size that the net does not accept."""
 
     predict: Predict
     kernel: int
@@ -133,67 +134,51 @@ class SizeChecked:
         return self.predict(nets, batch, consts)
 
 
-def _nets(config: Config, info: DatasetInfo) -> ByClass:
-    net, dtype = config.classifier.net, compute_dtype(config)
-    segmenter = SegmentationNet(
-        width=net.width,
-        hidden=config.decoupled.hidden,
-        fc6_kernel=net.fc6_kernel,
-        convolutions=net.convolutions,
-        dtype=dtype,
-    )
-    return ByClass(net.build(len(info.classes) - 1, dtype), segmenter, len(info.classes), info.background)
+def _classifier(config: Config, by_class: ByClass, stage: str) -> Net:
+    """The classifier of an earlier stage, for images of the size at which masks are predicted."""
+    return common.frozen(by_class.classifier, net_inputs(config.decoupled.crops.crop), stage, CLASSIFIER)
 
 
-def _strong_classifier(config: Config, module: nn.Module, background: int) -> Train:
-    """The classifier's training on the images with masks alone."""
+def _strong_classifier(config: Config, by_class: ByClass) -> Train:
+    """Stage `strong_classifier`: the classifier's training on only the images with masks."""
     stage = config.classifier
     if config.strong_steps is not None:
         stage = dataclasses.replace(stage, steps=config.strong_steps, epochs=None)
-    train = train_classifier("strong_classifier", config, stage, module, background)
+    train = train_classifier("strong_classifier", config, stage, by_class.classifier, by_class.background)
     tagged = dataclasses.replace(train.sources["tagged"], ids="fine")
     return dataclasses.replace(as_long_as(train, "classifier"), sources={"tagged": tagged}, keys_as="classifier")
 
 
-def _classifier(config: Config, by_class: ByClass, stage: str) -> Net:
-    """What the stage left, for images of the size at which masks are predicted."""
-    images = common.image_input(config.decoupled.crops.crop)
-    return common.frozen(by_class.classifier, (images,), stage, CLASSIFIER)
-
-
-def _segmentation(
-    stages: list[Train | Infer], name: str, config: Config, by_class: ByClass, classifier: str
-) -> dict[str, Eval]:
-    """Adds the stages of a segmentation net on the classifier that this stage left, and returns the result."""
-    stage = config.decoupled
-    net = _classifier(config, by_class, classifier)
-    train = as_long_as(train_segmentation(name, config, stage, by_class, net), "decoupled")
-    train = dataclasses.replace(train, keys_as=None if name == "decoupled" else "decoupled")
-    stages.append(train)
-    trained_in = name
-    if stage.reestimate:
-        trained_in = f"{name}_statistics"
-        stages.append(reestimated(trained_in, config, stage, by_class, train))
-    init_from = Artifact(stage=trained_in, name=SEGMENTER)
-    segmenter = dataclasses.replace(train.nets[SEGMENTER], optim=None, init_from=init_from)
-    result = Eval(
-        name=name,
-        nets={CLASSIFIER: net, SEGMENTER: segmenter},
-        predict=SizeChecked(PredictByClass(by_class), config.classifier.net.fc6_kernel),
-        source=dataclasses.replace(common.evaluation_source(config, stage), size=stage.crops.crop),
-        maps=SaliencyMaps(by_class),
-    )
-    return {name: result}
-
-
-def _deconvnet(stages: list[Train | Infer], config: Config, info: DatasetInfo) -> dict[str, Eval]:
-    """Adds the baseline, and returns its result."""
+def _deconvnet(config: Config, classes: int) -> tuple[Train, Eval]:
+    """Stage and result `deconvnet`."""
     stage = config.deconvnet
     has_length = stage.steps is not None or stage.epochs is not None
     if not has_length:
         stage = dataclasses.replace(stage, steps=config.decoupled.steps, epochs=config.decoupled.epochs)
-    module = network(config, stage, len(info.classes))
+    module = network(config, stage, classes)
     train = train_segmenter("deconvnet", config, stage, module)
-    stages.append(train if has_length else as_long_as(train, "decoupled"))
     result = measured("deconvnet", config, stage, module)
-    return {"deconvnet": dataclasses.replace(result, predict=SizeChecked(result.predict, stage.net.fc6_kernel))}
+    result = dataclasses.replace(result, predict=SizeChecked(result.predict, stage.net.fc6_kernel))
+    return train if has_length else as_long_as(train, "decoupled"), result
+
+
+def _measured_tags(name: str, config: Config, by_class: ByClass) -> Eval:
+    return tags_measured(name, config, config.classifier, by_class.classifier, name)
+
+
+def _segmentation(name: str, config: Config, by_class: ByClass, classifier: str) -> tuple[list[Stage], Eval]:
+    """The stages that train a segmentation net with the classifier of the stage `classifier`, and the result."""
+    settings, net = config.decoupled, _classifier(config, by_class, classifier)
+    train = as_long_as(train_segmentation(name, config, settings, by_class, net), "decoupled")
+    stages = [dataclasses.replace(train, keys_as=None if name == "decoupled" else "decoupled")]
+    if settings.reestimate:
+        stages.append(reestimated(f"{name}_statistics", config, settings, by_class, train))
+    init_from = Artifact(stage=stages[-1].name, name=SEGMENTER)
+    result = Eval(
+        name=name,
+        nets={CLASSIFIER: net, SEGMENTER: dataclasses.replace(train.nets[SEGMENTER], optim=None, init_from=init_from)},
+        predict=SizeChecked(PredictByClass(by_class), config.classifier.net.fc6_kernel),
+        source=common.evaluation_source(config, settings, size=settings.crops.crop),
+        maps=SaliencyMaps(by_class),
+    )
+    return stages, result

@@ -1,17 +1,24 @@
-"""Label and prediction transfer: masks of some categories teach to segment others, of which only tags are known.
+"""Label and prediction transfer: masks of some categories help to segment others that have only image tags.
 
-Xiao, Wei, Liu, Zhang, Feng: "Transferable Semi-supervised Semantic Segmentation". The budget's strong categories have
-masks; every image that shows another one has tags alone. Stages (* with `compare`):
+Xiao, Wei, Liu, Zhang and Feng, "Transferable Semi-supervised Semantic Segmentation". Images of the budget's strong
+categories have masks. Each image with another (weak) category has only tags.
 
-`cam`, a classifier of tags on all images; `lnet`, the L-Net, on the strong images; `label_maps` of all others, by
-self-diffusion; `segmenter` on masks and label maps; `pnet`, the P-Net, on true masks and the segmenter's of the strong
-images; `judgement`, how well it tells them apart on held-out ones; and `adversarial`, segmenter and P-Net against each
-other on all images.
+Stages (* with `compare`):
 
-`strong_only`* is the segmenter on the strong images alone; `cam_maps`* and `cam_only`* the diffusion without the L-Net
-and the segmenter on that; `all_labels`* the segmenter on the masks of all images; `lambda_zero`* and `pnet_scratch`*
-are `adversarial` without P-Net's share in the loss, and without its pre-training. They draw as the stages that they
-are compared with.
+- `cam` trains a tag classifier on all images.
+- `lnet` trains the L-Net on the strong images.
+- `label_maps` infers masks for all other images by self-diffusion.
+- `segmenter` trains on masks and label maps.
+- `pnet` trains the P-Net on true masks and on the segmenter's masks of the strong images.
+- `judgement` measures how well the P-Net distinguishes them on held-out images.
+- `adversarial` trains segmenter and P-Net against each other on all images.
+- `strong_only`* trains the segmenter only on the strong images.
+- `cam_maps`* and `cam_only`* repeat `label_maps` and `segmenter` without the L-Net.
+- `all_labels`* trains the segmenter on the true masks of all images.
+- `lambda_zero`* is `adversarial` without the adversarial loss.
+- `pnet_scratch`* is `adversarial` without the pre-training of the P-Net.
+
+A starred stage uses the same random keys as the stage that it is compared with.
 """
 
 from scarce_jax.methods.transfer.recipe import Config, recipe

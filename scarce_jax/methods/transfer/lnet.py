@@ -1,8 +1,8 @@
-"""L-Net: what it learns of strong categories becomes label maps of images that have tags alone.
+"""The L-Net, and the label maps of images that have only tags.
 
-"Transferable Semi-supervised Semantic Segmentation", section "L-Net: Generating Label Maps for Weak Categories": a
-classifier whose activation maps say where a tag is, the L-Net, which tells any object from background, and the
-self-diffusion of the maps over superpixels.
+"Transferable Semi-supervised Semantic Segmentation", section "L-Net: Generating Label Maps for Weak Categories". The
+class activation maps of a tag classifier show where each tag is. The L-Net distinguishes objects of all categories from
+the background. Self-diffusion over superpixels makes label maps of both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.losses import binary_cross_entropy
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.common import SegmenterStage, net_inputs
 from scarce_jax.methods.segmentation import total_weight
 from scarce_jax.methods.tagging import CLASSIFIER
 from scarce_jax.ops.augment import normalise
@@ -28,33 +28,35 @@ from scarce_jax.ops.resize import resize_bilinear
 from scarce_jax.recipe import Infer, NetState, Out, Train, Turn
 
 LNET = "lnet"
-"""The role of the net that tells objects from background; a net of one output."""
+"""Role of the L-Net, a net with one output that distinguishes objects from the background."""
 
 
 def train_lnet(config: common.Experiment, stage: SegmenterStage, module: nn.Module, background: int) -> Train:
-    """Stage `lnet`, on the strong images."""
-    common.check_unmeasured(stage, "lnet", "the L-Net predicts no class")
+    """Stage `lnet`: trains the L-Net on the strong images.
+
+    Raises:
+      InputError: `class_weighting` or `eval_every` is set.
+    """
     if stage.class_weighting is not None:
-        raise InputError(f"lnet.class_weighting is {stage.class_weighting}; expected none, the L-Net has no classes")
-    source = common.training_source(
-        config, batch=stage.batch, size=stage.size, augment=stage.augment, weight=common.draws(stage)
-    )
-    return Train(
-        name="lnet",
-        nets={LNET: common.trained(stage, module, (common.image_input(stage.size),))},
+        raise InputError(
+            f"lnet.class_weighting is {stage.class_weighting}; expected none, because the L-Net has no classes"
+        )
+    return common.train(
+        "lnet",
+        config,
+        stage,
+        nets={LNET: common.trained(stage, module, net_inputs(stage.size))},
         turns=(Turn(net=LNET, loss=ObjectnessLoss(module, stage.aux_weight, background)),),
-        sources={"labelled": source},
-        steps=common.resolve_length(stage, "lnet"),
-        accumulate=stage.accumulate,
+        sources={"labelled": common.training_source(config, stage, weight=common.draws(stage))},
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class ObjectnessLoss:
-    """Equation 1: binary cross-entropy against the mask without its semantics, the mean over its pixels.
+    """Equation 1: mean binary cross-entropy of objects against background, over the pixels that are not void.
 
-    Logits of a lower resolution are interpolated to the mask's. (The paper's rate of 5e-8 belongs to a loss that is
-    summed over the 321 x 321 pixels of an image: for the mean it is 5e-8 * 321^2 = 5e-3.)
+    Logits of lower resolution are interpolated to the size of the mask. The paper's learning rate of 5e-8 is for a sum
+    over the 321 x 321 pixels of an image. The equivalent rate for the mean is 5e-8 * 321^2 = 5e-3.
     """
 
     module: nn.Module
@@ -65,10 +67,7 @@ class ObjectnessLoss:
     def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
         rows = batch[self.source]
         labels = rows["label"]
-        variables = {"params": params, "batch_stats": nets[LNET].stats}
-        (logits, aux), updated = self.module.apply(
-            variables, rows["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
-        )
+        (logits, aux), stats = common.apply_in_training(self.module, params, nets[LNET], rows["image"], key=key)
 
         def against_mask(logits: jax.Array) -> jax.Array:
             logits = resize_bilinear(logits, labels.shape[1:3], align_corners=True)[..., 0]
@@ -79,16 +78,18 @@ class ObjectnessLoss:
         if aux is not None:
             metrics["auxiliary_cross_entropy"] = against_mask(aux)
             loss += self.aux_weight * metrics["auxiliary_cross_entropy"]
-        stats = {LNET: updated.get("batch_stats", {})}
-        return loss, Out(metrics=metrics, stats=stats, weight=total_weight(labels, None))
+        return loss, Out(metrics=metrics, stats={LNET: stats}, weight=total_weight(labels))
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassMaps:
-    """What the self-diffusion starts from: "image", "tags", "cam" [B, h, w, K - 1], "objectness" [B, h, w] (float16).
+    """Inputs of the self-diffusion.
+
+    It returns the "image" and the "tags" of the row, "cam" float16 [B, h, w, K - 1] in 0..1, and "objectness" float16
+    [B, h', w'] in 0..1.
 
     Attributes:
-      lnet: None leaves the objectness out.
+      lnet: None omits the objectness.
     """
 
     classifier: nn.Module
@@ -100,7 +101,7 @@ class ClassMaps:
         maps = self.classifier.apply(nets[CLASSIFIER].variables, images, method="maps")
         present = jnp.delete(batch["tags"], self.background, axis=-1)
         maps = jax.nn.relu(maps) * present[:, None, None].astype(jnp.float32)
-        # Only a map's shape counts; a float16 of its own scale might overflow.
+        # The scale of a map has no meaning, and might overflow float16.
         maps /= jnp.maximum(maps.max((1, 2), keepdims=True), 1e-12)
         fields = {"image": batch["image"], "tags": batch["tags"], "cam": maps.astype(jnp.float16)}
         if self.lnet is not None:
@@ -118,12 +119,13 @@ def infer_label_maps(
     diffusion: Diffusion,
     info: DatasetInfo,
 ) -> Infer:
-    """A stage that leaves a label map ("label", and a "status") of every image without a fine mask, at `stage`'s size.
+    """A stage that infers a label map ("label", "status") for each image without a fine mask.
 
     Args:
-      lnet: None diffuses without it: superpixels are then compared by colour alone.
+      stage: settings with the size of the label maps.
+      lnet: None uses only the class activation maps.
     """
-    inputs = (common.image_input(stage.size),)
+    inputs = net_inputs(stage.size)
     nets = {CLASSIFIER: common.frozen(classifier, inputs, "cam", CLASSIFIER)}
     if lnet is not None:
         nets[LNET] = common.frozen(lnet, inputs, "lnet", LNET)
@@ -131,7 +133,7 @@ def infer_label_maps(
         name=name,
         nets=nets,
         predict=ClassMaps(classifier, lnet, info.background),
-        # As stored, since the host work looks at its colours.
+        # As stored, because self-diffusion reads the colours of the image.
         source=common.inference_source(config, stage, ids="unlabelled", fields=("tags",), transform=common.as_stored),
         finish=diffusion,
         status=tuple(status.name.lower() for status in Status),

@@ -1,8 +1,9 @@
-"""P-Net: a discriminator of masks, which learns on strong categories how a mask fits its image.
+"""The P-Net: its training, and the segmenter's training against it.
 
 "Transferable Semi-supervised Semantic Segmentation", section "P-Net: Semantic Segmentation with Adversarial Learning".
-It is shown the image times the mask of one category, so that it knows of no categories: one sample for each category
-of an image, all with the same weight in the mean. The background is no sample.
+The P-Net judges whether a mask fits its image. Its input is the image times the mask of one category, so it does not
+depend on the set of categories. Each category of an image gives one sample, all samples have the same weight, and the
+background gives none.
 """
 
 from __future__ import annotations
@@ -19,27 +20,30 @@ from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 from scarce_jax.losses import binary_cross_entropy, class_counts
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage, TrainStage, compute_dtype
-from scarce_jax.methods.segmentation import SegmentationLogits, SegmentationLoss, frequency_consts
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage, TrainStage, net_inputs
+from scarce_jax.methods.segmentation import SegmentationLogits, SegmentationLoss, frequency_consts, segmentation_loss
 from scarce_jax.models.pnet import PNet
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
 from scarce_jax.optim import Optimizer
 from scarce_jax.recipe import Artifact, Net, NetState, Out, Source, Train, Turn
 
 PNET = "pnet"
-"""The role of the net that judges masks."""
+"""Role of the P-Net."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PNetStage(TrainStage):
-    """Training of P-Net on the strong images, against the frozen segmenter; images as in the segmenter's stage.
+    """Settings of the P-Net's training on the strong images, against the frozen segmenter.
+
+    Size and augmentation of the images are those of the segmenter.
 
     Attributes:
-      width: channels of its first convolution (16 in table 1); every layer scales with it.
-      side: it sees images and masks resized to side x side; None is the segmenter's crop. The paper does not say
-        which: with the crop (321) it has 53 million parameters, at the segmentation's own 41 x 41 it has 1.2 million.
-        Of crops of 64 x 64 (configs/transfer_scenes.py) it had 99% of the masks right at 64, 95% at 32, 89% at 16.
-      categories: samples per image: so many of its categories, the largest; of one with fewer, all.
+      width: channels of the first convolution (16 in table 1); all layers scale with it.
+      side: images and masks are resized to side x side pixels, at least 8; None keeps the segmenter's crop. The paper
+        does not specify it: with its crop of 321 the P-Net has 53 million parameters, at the 41 x 41 of its
+        segmentation 1.2 million. With crops of 64 x 64 (configs/transfer_scenes.py) the P-Net judged 99% of the masks
+        correctly at side 64, 95% at 32 and 89% at 16.
+      categories: largest number of samples per image. The categories with most pixels are taken.
     """
 
     width: int = 16
@@ -50,18 +54,21 @@ class PNetStage(TrainStage):
         super().__post_init__()
         if self.categories < 1 or (self.side is not None and self.side < 8):
             raise InputError(
-                f"pnet.categories is {self.categories} and pnet.side {self.side}; expected at least 1, and 8 or none"
+                f"pnet.categories is {self.categories} and pnet.side is {self.side}; expected at least 1 category, and "
+                f"a side of at least 8 or none"
             )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdversarialStage(TrainStage):
-    """Training of segmenter and P-Net against each other, on all images; images and nets as in the other stages.
+    """Settings of the training of segmenter and P-Net against each other, on all images.
+
+    Size and augmentation of the images are those of the segmenter.
 
     Attributes:
-      lambda_adv: lambda of equation 4. The paper does not say; ours, beside a mean cross-entropy, is the one of 0.01,
-        0.03 and 0.1 that harmed weak categories least in trials of 150 steps with configs/transfer_scenes.py.
-      pnet_optim: P-Net's optimizer; `optim` is the segmenter's.
+      lambda_adv: lambda of equation 4, weight of the adversarial loss. The paper does not specify it. Of 0.01, 0.03 and
+        0.1 the default harmed the weak categories least, in trials of 150 steps with configs/transfer_scenes.py.
+      pnet_optim: optimizer of the P-Net; `optim` is that of the segmenter.
     """
 
     lambda_adv: float = 0.01
@@ -71,18 +78,19 @@ class AdversarialStage(TrainStage):
         super().__post_init__()
         if self.init_from is not None:
             raise InputError(
-                f"adversarial.init_from is {self.init_from!r}; it starts from what segmenter and pnet left"
+                f"adversarial.init_from is {self.init_from!r}; expected none, because it starts from the nets of the "
+                f"stages segmenter and pnet"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """P-Net and what it is shown.
+    """The P-Net and its inputs.
 
     Attributes:
-      size: (height, width) of its input.
+      size: (height, width) of its inputs.
       categories: samples per image.
-      background: class that is no sample.
+      background: id of the class that gives no sample.
     """
 
     module: PNet
@@ -92,14 +100,15 @@ class Judge:
 
     @property
     def inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        return (common.image_input(self.size),)
+        """Abstract inputs of the P-Net."""
+        return net_inputs(self.size)
 
     def samples(
         self, images: jax.Array, labels: jax.Array, logits: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The image times the true, and times the predicted mask, of each category that the label has.
+        """The image times the true mask, and times the predicted mask, of N categories that the label shows.
 
-        A void pixel is zero in both, or it would give the predicted masks away.
+        Void pixels are zero in both. Otherwise they would reveal which masks are predicted.
 
         Args:
           images: float [B, H, W, 3], normalised.
@@ -107,7 +116,8 @@ class Judge:
           logits: floating [B, h, w, K].
 
         Returns:
-          real and predicted float32 [B * N, *size, 3], and weights float32 [B, N]: 0 for a sample that is none.
+          True and predicted samples, float32 [B * N, *size, 3], and their weights, float32 [B, N]: 1, or 0 where the
+          image has fewer than N categories.
         """
         images = resize_bilinear(images, self.size, align_corners=True)
         labels = sample_nearest(labels, self.size)
@@ -115,61 +125,41 @@ class Judge:
         counts = class_counts(labels, logits.shape[-1]).at[:, self.background].set(-1)
         pixels, chosen = jax.lax.top_k(counts, min(self.categories, logits.shape[-1] - 1))  # [B, N]
         real = labels[:, None] == chosen[:, :, None, None]  # [B, N, H, W]
-        # A product instead of a gather, whose gradient would be a scatter.
+        # A product, because the gradient of a gather would be a scatter.
         which = jax.nn.one_hot(chosen, logits.shape[-1])
         predicted = jnp.einsum("bhwk,bnk->bnhw", jax.nn.softmax(logits), which, precision=jax.lax.Precision.HIGHEST)
         predicted *= (labels != IGNORE)[:, None]
-        masked = (images[:, None] * mask[..., None] for mask in (real, predicted))
-        flat = (x.reshape(-1, *x.shape[2:]) for x in masked)
+        masked = (images[:, None] * mask[..., None] for mask in (real, predicted))  # [B, N, H, W, 3]
+        flat = (x.reshape(-1, *x.shape[2:]) for x in masked)  # [B * N, H, W, 3]
         return *flat, (pixels > 0).astype(jnp.float32)
 
     def __call__(self, variables: Mapping, *masked: jax.Array) -> list[jax.Array]:
-        """Logits [B * N] of each batch of masked images."""
+        """Logits [B * N] of each array of samples."""
         return jnp.split(self.module.apply(variables, jnp.concatenate(masked), train=True), len(masked))
-
-
-def make_judge(config: common.Experiment, stage: PNetStage, segmenter: SegmenterStage, background: int) -> Judge:
-    """The judge of a config."""
-    size = segmenter.augment.crop if stage.side is None else (stage.side, stage.side)
-    return Judge(PNet(width=stage.width, dtype=compute_dtype(config)), size, stage.categories, background)
-
-
-@dataclasses.dataclass(frozen=True)
-class SharedLogits:
-    """The segmenter's logits as an earlier turn shared them."""
-
-    def __call__(self, nets: Mapping[str, NetState], images: jax.Array, shared: Mapping) -> jax.Array:
-        return shared["logits"]
-
-
-@dataclasses.dataclass(frozen=True)
-class FrozenLogits:
-    """The logits of the frozen segmenter."""
-
-    module: nn.Module
-
-    def __call__(self, nets: Mapping[str, NetState], images: jax.Array, shared: Mapping) -> jax.Array:
-        return self.module.apply(nets[SEGMENTER].variables, images, train=False)[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class PNetLoss:
-    """Equation 5: true masks are real, predicted ones are not.
+    """Equation 5: cross-entropy of true against predicted masks.
 
     Attributes:
-      logits: the segmenter's, [B, h, w, K].
+      frozen: the segmenter, which predicts the masks; None takes the "logits" that an earlier turn shared.
+      source: name of the source that the loss reads.
     """
 
     judge: Judge
-    logits: SharedLogits | FrozenLogits
+    frozen: nn.Module | None = None
     source: str = "labelled"
 
     def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
         rows = batch[self.source]
-        logits = self.logits(nets, rows["image"], shared)
+        if self.frozen is None:
+            logits = shared["logits"]
+        else:
+            logits, _ = self.frozen.apply(nets[SEGMENTER].variables, rows["image"], train=False)
         real, predicted, weights = self.judge.samples(rows["image"], rows["label"], logits)
         of_real, of_predicted = self.judge({"params": params}, real, predicted)
-        weights = weights.reshape(-1)
+        weights = weights.reshape(-1)  # [B, N] -> [B * N]
         as_real = binary_cross_entropy(of_real, 1.0, weights=weights)
         as_predicted = binary_cross_entropy(of_predicted, 0.0, weights=weights)
         metrics = {"real": as_real, "predicted": as_predicted}
@@ -178,7 +168,7 @@ class PNetLoss:
 
 @dataclasses.dataclass(frozen=True)
 class DeceivingLoss:
-    """Equation 4: the segmenter's own loss, and lambda times that of a predicted mask which is not taken for real."""
+    """Equation 4: the segmenter's loss plus lambda times the loss of predicted masks that the P-Net takes for true."""
 
     judge: Judge
     segmentation: SegmentationLoss
@@ -190,7 +180,7 @@ class DeceivingLoss:
         _, predicted, weights = self.judge.samples(rows["image"], rows["label"], out.share["logits"])
         (of_predicted,) = self.judge(nets[PNET].variables, predicted)
         deceived = binary_cross_entropy(of_predicted, 1.0, weights=weights.reshape(-1))
-        if self.lambda_adv:  # Without it this is plain training, to the bit.
+        if self.lambda_adv:  # With lambda = 0 the training is bit for bit that of the segmenter alone.
             loss += self.lambda_adv * deceived
         return loss, out.replace(metrics={**out.metrics, "adversarial": deceived})
 
@@ -198,86 +188,64 @@ class DeceivingLoss:
 def train_pnet(
     config: common.Experiment, stage: PNetStage, segmenter: SegmenterStage, module: nn.Module, judge: Judge
 ) -> Train:
-    """Stage `pnet`: P-Net alone, on true masks of strong images and those of the segmenter that `segmenter` left."""
-    common.check_unmeasured(stage, "pnet", "the P-Net predicts no class")
-    images = common.image_input(segmenter.size)
-    return Train(
-        name="pnet",
+    """Stage `pnet`: trains the P-Net on true masks of the strong images and on masks of the trained segmenter.
+
+    Raises:
+      InputError: `eval_every` is set.
+    """
+    return common.train(
+        "pnet",
+        config,
+        stage,
         nets={
-            SEGMENTER: common.frozen(module, (images,), "segmenter", SEGMENTER),
+            SEGMENTER: common.frozen(module, net_inputs(segmenter.size), "segmenter", SEGMENTER),
             PNET: common.trained(stage, judge.module, judge.inputs),
         },
-        turns=(Turn(net=PNET, loss=PNetLoss(judge, FrozenLogits(module))),),
-        sources={
-            "labelled": common.training_source(
-                config, batch=stage.batch, size=segmenter.size, augment=segmenter.augment
-            )
-        },
-        steps=common.resolve_length(stage, "pnet"),
-        accumulate=stage.accumulate,
+        turns=(Turn(net=PNET, loss=PNetLoss(judge, module)),),
+        sources={"labelled": common.training_source(config, segmenter, batch=stage.batch)},
     )
 
 
 def train_adversarial(
-    name: str,
     config: common.Experiment,
     stage: AdversarialStage,
     segmenter: SegmenterStage,
     module: nn.Module,
     judge: Judge,
     labelled: Source,
-    *,
-    pretrained: bool = True,
 ) -> Train:
-    """A stage in which segmenter and P-Net go on from what `segmenter` and `pnet` left, against each other.
+    """Stage `adversarial`: trains the nets of the stages `segmenter` and `pnet` against each other.
 
-    The segmenter's turn comes first: it then draws as plain training does, and P-Net's needs no second pass of it.
+    The segmenter's turn is first. It then uses the same random keys as training without the P-Net, and the P-Net's turn
+    reads the logits that it shared.
 
     Args:
-      labelled: the images and labels that the segmenter was trained on.
-      pretrained: False draws P-Net's initial values.
+      labelled: images and labels of the segmenter's training.
     """
-    images = common.image_input(segmenter.size)
-    loss = DeceivingLoss(judge, _segmentation_loss(module, segmenter), stage.lambda_adv)
-    evaluation = common.evaluation_source(config, segmenter)
-    return Train(
-        name=name,
-        nets={
-            SEGMENTER: Net(
-                module=module,
-                inputs=(images,),
-                optim=stage.optim,
-                init_from=Artifact(stage="segmenter", name=SEGMENTER),
-            ),
-            PNET: Net(
-                module=judge.module,
-                inputs=judge.inputs,
-                optim=stage.pnet_optim,
-                init_from=Artifact(stage="pnet", name=PNET) if pretrained else None,
-            ),
-        },
-        turns=(
-            Turn(net=SEGMENTER, loss=loss),
-            Turn(net=PNET, loss=PNetLoss(judge, SharedLogits())),
+    loss = DeceivingLoss(judge, segmentation_loss(module, segmenter), stage.lambda_adv)
+    nets = {
+        SEGMENTER: Net(
+            module=module,
+            inputs=net_inputs(segmenter.size),
+            optim=stage.optim,
+            init_from=Artifact(stage="segmenter", name=SEGMENTER),
         ),
+        PNET: Net(
+            module=judge.module,
+            inputs=judge.inputs,
+            optim=stage.pnet_optim,
+            init_from=Artifact(stage="pnet", name=PNET),
+        ),
+    }
+    return common.train(
+        "adversarial",
+        config,
+        stage,
+        nets=nets,
+        turns=(Turn(net=SEGMENTER, loss=loss), Turn(net=PNET, loss=PNetLoss(judge))),
         sources={"labelled": dataclasses.replace(labelled, batch=stage.batch)},
-        steps=common.resolve_length(stage, name),
-        accumulate=stage.accumulate,
-        evals=common.during_training(config, stage, SegmentationLogits(module), evaluation),
+        predict=SegmentationLogits(module),
+        source=common.evaluation_source(config, segmenter),
         consts=frequency_consts(segmenter),
         keys_as="adversarial",
     )
-
-
-def _segmentation_loss(module: nn.Module, segmenter: SegmenterStage) -> SegmentationLoss:
-    return SegmentationLoss(module=module, aux_weight=segmenter.aux_weight, class_weighting=segmenter.class_weighting)
-
-
-def without_pnet(stage: Train, segmenter: SegmenterStage) -> Train:
-    """A stage of `train_adversarial` with lambda = 0, without the P-Net, which does not change the segmenter then.
-
-    The segmenter is the same to the bit; a step of configs/transfer_scenes.py takes half as long.
-    """
-    net = stage.nets[SEGMENTER]
-    loss = _segmentation_loss(net.module, segmenter)
-    return dataclasses.replace(stage, nets={SEGMENTER: net}, turns=(Turn(net=SEGMENTER, loss=loss),))

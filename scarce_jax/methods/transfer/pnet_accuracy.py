@@ -1,4 +1,4 @@
-"""How often P-Net has masks of held-out strong images right."""
+"""Accuracy of the P-Net on masks of held-out strong images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage, net_inputs
 from scarce_jax.methods.transfer.pnet import PNET, Judge, PNetStage
 from scarce_jax.recipe import Artifact, Infer, Mean, NetState, Table
 
@@ -21,11 +21,14 @@ COLUMNS = ("real right", "predicted right", "right", "real above predicted")
 
 @dataclasses.dataclass(frozen=True)
 class PNetHits:
-    """Per image: 1 if it is strong ("images"), and the shares of its samples that P-Net has right.
+    """How many samples of each image the P-Net judges correctly: four float32 arrays [B], zero for other images.
+
+    "images" is 1 for a strong image. "real" and "predicted" are the shares of its true and of its predicted masks that
+    the P-Net recognises. "ranked" is the share of pairs in which the true mask has the larger logit.
 
     Attributes:
       segmenter: the segmentation net.
-      weak: class ids; an image without any is a strong one.
+      weak: ids of the weak categories; an image without them is a strong one.
     """
 
     segmenter: nn.Module
@@ -58,38 +61,31 @@ def infer_judgement(
     judge: Judge,
     weak: tuple[int, ...],
 ) -> Infer:
-    """Stage `judgement`: how the pre-trained P-Net judges held-out strong images, those without a weak category.
-
-    It leaves means over all images of the evaluation split; see `PNetHits`.
-    """
-    images = common.image_input(segmenter.size)
-    source = common.evaluation_source(config, segmenter, ("tags",))
+    """Stage `judgement`: means of `PNetHits` of the pre-trained P-Net over all images of the evaluation split."""
     return Infer(
         name="judgement",
         nets={
-            SEGMENTER: common.frozen(module, (images,), "segmenter", SEGMENTER),
+            SEGMENTER: common.frozen(module, net_inputs(segmenter.size), "segmenter", SEGMENTER),
             PNET: common.frozen(judge.module, judge.inputs, "pnet", PNET),
         },
         predict=PNetHits(module, judge, weak),
-        source=dataclasses.replace(source, batch=stage.eval_batch),
+        source=common.evaluation_source(config, segmenter, fields=("tags",), batch=stage.eval_batch),
         write=Mean(),
     )
 
 
 def judgement_table() -> Table:
-    """Table `pnet`: shares of masks of held-out strong images that P-Net tells right, the mean over images.
+    """Table `pnet`: shares of the masks of held-out strong images that the P-Net judges correctly.
 
-    By chance each is 0.5, or the first two together. "right" is the mean of the first two; the last is the share of
-    pairs in which the true mask is judged the likelier one.
+    The shares are means over images. "right" is the mean of "real right" and "predicted right". Guessing gives 0.5 for
+    "right" and for "real above predicted".
     """
+    names = ("images", "real", "predicted", "ranked")
 
     def make(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        images = float(values["images"])
-        real, predicted, ranked = (
-            float(values[name]) / images if images else None for name in ("real", "predicted", "ranked")
-        )
-        right = None if not images else (real + predicted) / 2
+        images, *shares = (float(values[name]) for name in names)
+        real, predicted, ranked = (share / images if images else None for share in shares)
+        right = (real + predicted) / 2 if images else None
         return {"columns": list(COLUMNS), "rows": [[real, predicted, right, ranked]], "share of images": images}
 
-    names = ("images", "real", "predicted", "ranked")
     return Table(reads={name: Artifact(stage="judgement", name=name) for name in names}, make=make)

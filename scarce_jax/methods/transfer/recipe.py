@@ -1,4 +1,4 @@
-"""The recipe of label and prediction transfer."""
+"""Recipe of the method `transfer`."""
 
 from __future__ import annotations
 
@@ -11,33 +11,27 @@ from scarce_jax.data.categories import expand
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SegmenterStage, as_long_as, compute_dtype, with_frequencies
-from scarce_jax.methods.segmentation import measured, network, train_segmenter
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, compute_dtype, with_frequencies
+from scarce_jax.methods.segmentation import measured, network, segmentation_loss, train_segmenter
 from scarce_jax.methods.tagging import train_classifier
 from scarce_jax.methods.transfer.lnet import infer_label_maps, train_lnet
-from scarce_jax.methods.transfer.pnet import (
-    AdversarialStage,
-    PNetStage,
-    make_judge,
-    train_adversarial,
-    train_pnet,
-    without_pnet,
-)
+from scarce_jax.methods.transfer.pnet import PNET, AdversarialStage, Judge, PNetStage, train_adversarial, train_pnet
 from scarce_jax.methods.transfer.pnet_accuracy import infer_judgement, judgement_table
-from scarce_jax.recipe import Artifact, Eval, Infer, Recipe, Source, Train
+from scarce_jax.models.pnet import PNet
+from scarce_jax.recipe import Artifact, Eval, Infer, Recipe, Train, Turn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(common.Experiment):
-    """Stages as in the module's docstring; `budget.strong_categories` names the categories that have masks.
+    """Config of the method `transfer`. The strong categories are in `budget.strong_categories`.
 
     Attributes:
-      cam: the classifier, on the trunk of the net that it names.
-      lnet: a net of one output; `eval_every` stays 0. Label maps are made at its size.
-      diffusion: settings of the self-diffusion; the background is the dataset's.
-      segmenter: the segmentation net, which `adversarial` goes on with.
-      pnet: P-Net alone.
-      adversarial: both.
+      cam: training of the tag classifier on the trunk of `cam.net`.
+      lnet: training of the L-Net, a net with one output; `eval_every` must be 0. Label maps have its image size.
+      diffusion: settings of the self-diffusion; its `background` is taken from the dataset.
+      segmenter: training of the segmentation net on masks and label maps.
+      pnet: training of the P-Net alone.
+      adversarial: training of segmenter and P-Net against each other.
     """
 
     cam: SegmenterStage
@@ -49,24 +43,24 @@ class Config(common.Experiment):
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
-    """Results `pnet` (the segmenter of `adversarial`), `lnet` (of `segmenter`), `label_maps`, and starred ones.
+    """Results `pnet` (the segmenter of `adversarial`), `lnet` (of `segmenter`), `label_maps` and those of `compare`.
 
-    Each has the figures `miou_strong` and `miou_weak`, over these categories without the background. Label maps are
-    measured on their own images, whose masks no stage reads.
+    With `compare` there is one more result for each starred stage. All results have the figures `miou_strong` and
+    `miou_weak`, over the strong and the weak categories without the background. Label maps are measured on their own
+    images, whose true masks no other stage reads.
     """
     groups = categories(config, info)
     classes, stage = len(info.classes), config.segmenter
     module = network(config, stage, classes)
     cam = config.cam.net.classifier(classes - 1, compute_dtype(config))
     lnet = network(config, config.lnet, 1)
-    judge = make_judge(config, config.pnet, stage, info.background)
+    side = config.pnet.side
+    size = stage.augment.crop if side is None else (side, side)
+    pnet = PNet(width=config.pnet.width, dtype=compute_dtype(config))
+    judge = Judge(pnet, size, config.pnet.categories, info.background)
     diffusion = dataclasses.replace(config.diffusion, background=info.background)
     segmenter = _train_on_maps("segmenter", "label_maps", config, module)
-    labelled = segmenter.sources["labelled"]
-
-    def train_both(name: str, both: AdversarialStage, pretrained: bool = True) -> Train:
-        return train_adversarial(name, config, both, stage, module, judge, labelled, pretrained=pretrained)
-
+    opposed = train_adversarial(config, config.adversarial, stage, module, judge, segmenter.sources["labelled"])
     stages: list[Train | Infer] = [
         train_classifier("cam", config, config.cam, cam, info.background),
         train_lnet(config, config.lnet, lnet, info.background),
@@ -74,7 +68,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         segmenter,
         train_pnet(config, config.pnet, stage, module, judge),
         infer_judgement(config, config.pnet, stage, module, judge, groups["weak"]),
-        train_both("adversarial", config.adversarial),
+        opposed,
     ]
     results = {
         "pnet": measured("pnet", config, stage, module, trained_in="adversarial"),
@@ -82,14 +76,17 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         "label_maps": _measured_maps("label_maps", config),
     }
     if config.compare:
-        unopposed = train_both("lambda_zero", dataclasses.replace(config.adversarial, lambda_adv=0.0))
+        unopposed = {SEGMENTER: opposed.nets[SEGMENTER]}
+        plain = Turn(net=SEGMENTER, loss=segmentation_loss(module, stage))
+        scratch = {**opposed.nets, PNET: dataclasses.replace(opposed.nets[PNET], init_from=None)}
         compared = [
-            _plain("strong_only", "fine", config, module),
+            _train_on_masks("strong_only", "fine", config, module),
             infer_label_maps("cam_maps", config, config.lnet, cam, None, diffusion, info),
             _train_on_maps("cam_only", "cam_maps", config, module),
-            _plain("all_labels", "all", config, module),
-            without_pnet(unopposed, stage),
-            train_both("pnet_scratch", config.adversarial, pretrained=False),
+            _train_on_masks("all_labels", "all", config, module),
+            # With lambda = 0 the P-Net does not change the segmenter. Leaving it out halves the time of a step.
+            dataclasses.replace(opposed, name="lambda_zero", nets=unopposed, turns=(plain,)),
+            dataclasses.replace(opposed, name="pnet_scratch", nets=scratch),
         ]
         stages += compared
         results |= {
@@ -106,19 +103,18 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
 
 
 def categories(config: Config, info: DatasetInfo) -> dict[str, tuple[int, ...]]:
-    """Class ids of the "strong" and of the "weak" categories; the background is neither.
+    """Class ids of the "strong" and of the "weak" categories; the background is in neither group.
 
     Raises:
-      InputError: there is no background, a strong category is unknown, or there are no strong or no weak ones.
+      InputError: the dataset has no background, a strong category is unknown, or one of the groups is empty.
     """
     if info.background is None:
-        raise InputError(f"transfer: dataset {info.name} has no background class, from which objects are told apart")
+        raise InputError(f"transfer: dataset {info.name} has no background class; use a dataset that has one")
     names = expand(config.budget.strong_categories)
-    unknown = [name for name in names if name not in info.classes]
     objects = [k for k in range(len(info.classes)) if k != info.background]
     strong = tuple(k for k in objects if info.classes[k] in names)
     weak = tuple(k for k in objects if info.classes[k] not in names)
-    if unknown or not strong or not weak:
+    if not strong or not weak or any(name not in info.classes for name in names):
         raise InputError(
             f"budget.strong_categories is {names}; expected some, but not all, of "
             f"{', '.join(info.classes[k] for k in objects)}"
@@ -127,36 +123,20 @@ def categories(config: Config, info: DatasetInfo) -> dict[str, tuple[int, ...]]:
 
 
 def _train_on_maps(name: str, maps: str, config: Config, module: nn.Module) -> Train:
-    """The segmenter on the masks of strong images and on the label maps of all others."""
+    """Trains the segmenter on the masks of the strong images and on the label maps of the others."""
     label = Artifact(stage=maps, name="label")
-    return train_segmenter(
-        name,
-        config,
-        config.segmenter,
-        module,
-        ids=("fine", label),
-        labels=("fine", label),
-        keys_as="segmenter",
-    )
+    parts = ("fine", label)
+    return train_segmenter(name, config, config.segmenter, module, ids=parts, labels=parts, keys_as="segmenter")
 
 
-def _plain(name: str, ids: str, config: Config, module: nn.Module) -> Train:
-    """The segmenter on true masks, for as many steps as with label maps."""
-    return as_long_as(
-        train_segmenter(name, config, config.segmenter, module, ids=ids, keys_as="segmenter"), "segmenter"
-    )
+def _train_on_masks(name: str, ids: str, config: Config, module: nn.Module) -> Train:
+    """Trains the segmenter on true masks, for as many steps as on label maps."""
+    stage = train_segmenter(name, config, config.segmenter, module, ids=ids, keys_as="segmenter")
+    return as_long_as(stage, "segmenter")
 
 
 def _measured_maps(name: str, config: Config) -> Eval:
-    """The label maps of a stage against the masks of their images, which the budget grants to no stage."""
+    """The label maps of a stage against the true masks of their images, which no stage may read."""
     maps = Artifact(stage=name, name="label")
-    source = Source(
-        dataset=config.dataset,
-        split=config.train_split,
-        ids=maps,
-        labels=("fine",),
-        batch=config.lnet.eval_batch,
-        size=config.lnet.size,
-        transform=common.unaugmented,
-    )
+    source = common.inference_source(config, config.lnet, ids=maps, labels=("fine",))
     return Eval(name=name, predict=None, source=source, inferred=maps, hidden_truth=True)
