@@ -32,13 +32,13 @@ class Budget:
     Attributes:
       fine: a number of images; a fraction of the images with a fine mask, above 0 and below 1; "all"; or the path of a
         text file with one image per line, which begins with the id or the image's path, as in published lists.
-      per_class: instead of `fine`: the fewest images, drawn greedily, that show each class in at least this many.
+      per_class: use instead of `fine`: draw images until each class is in at least this many, rare classes first.
       draw: "random": in an order that depends on `seed` and each id alone, so that it is the same in every version of
         the data. "stride": evenly spaced over the ids in natural order, for the frames of videos.
       strong_categories: if not empty, only images whose labels are all among these classes, not counting the
         background, may have fine masks; images without labels may not. The name of a split-set of `data.categories`
         stands for its classes.
-      seed: of the draw. It does not depend on the seed of the run, so that runs share a subset.
+      seed: seed of the draw. It is independent of the seed of the run, so that runs share a subset.
     """
 
     fine: int | float | str = "all"
@@ -84,7 +84,7 @@ def draw_manifest(
       tags: uint8 [N, K], multi-hot, one row per id; the background's column is 0.
       classes: the K class names.
       dataset: name of the dataset.
-      version: of the prepared dataset.
+      version: the version of the prepared dataset.
       split: the training split.
       forbidden_ids: ids of the examples that evaluations measure.
       background: index of the background class, which `per_class` ignores.

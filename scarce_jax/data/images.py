@@ -165,8 +165,7 @@ def colourise(mask: np.ndarray, palette: Sequence[Sequence[int]] | np.ndarray) -
     """
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
-    unknown = np.setdiff1d(mask, np.arange(len(palette)))
-    unknown = unknown[unknown != IGNORE]
+    unknown = np.setdiff1d(mask, [*range(len(palette)), IGNORE])
     if unknown.size:
         raise InputError(f"a mask has the ids {unknown.tolist()[:10]}, expected 0..{len(palette) - 1} or {IGNORE}")
     table[IGNORE] = 0

@@ -31,7 +31,7 @@ class Reader:
 
     Attributes:
       info: facts of the dataset.
-      version: of the prepared dataset.
+      version: the version of the prepared dataset.
       ids: example ids, in the order of the records.
       tags: uint8 [N, K], multi-hot.
       sizes: int32 [N, 2], height and width of every image.

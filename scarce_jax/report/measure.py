@@ -22,12 +22,13 @@ from scarce_jax import memory
 from scarce_jax.data.figures import summarise
 from scarce_jax.data.images import resize_image, resize_label
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.data.source import RecordField, Rows
+from scarce_jax.data.source import RecordField, Rows, pad
 from scarce_jax.evaluation.confusion import confusion
-from scarce_jax.evaluation.evaluate import native_canvas, place
 from scarce_jax.evaluation.predict import Predictor
+from scarce_jax.evaluation.views import native_canvas
 from scarce_jax.recipe import Eval
-from scarce_jax.runs import load, open_result, open_run
+from scarce_jax.run_folder import open_result, open_run
+from scarce_jax.runs import load
 from scarce_jax.training.session import Session
 
 LONGEST = 640
@@ -147,7 +148,7 @@ def measure(
 def _confusion(labels: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
     """[K, K + 1] of masks uint8 [H, W], on a canvas so that images of many sizes compile few programs."""
     canvas = native_canvas(*truth.shape)
-    return np.asarray(_count(place(labels, canvas), place(truth, canvas), classes))
+    return np.asarray(_count(pad(labels, canvas, IGNORE), pad(truth, canvas, IGNORE), classes))
 
 
 def show_inferred(

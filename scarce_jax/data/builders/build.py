@@ -37,7 +37,7 @@ def prepare(
     Processes that prepare the same dataset wait for one another.
 
     Args:
-      name: of the dataset.
+      name: the dataset's name.
       data_dir: where datasets are prepared; None is `default_data_dir()`.
       source: folder of the dataset's published files; needed unless the dataset is prepared already or generated.
       again: build it even if it is prepared already; the old one is replaced once the new one is complete.

@@ -103,7 +103,7 @@ def find_coco(source: pathlib.Path, expected: str) -> dict[str, tuple[pathlib.Pa
 
     Args:
       source: the source folder.
-      expected: its expected content, for messages.
+      expected: the expected content of the source, for messages.
 
     Raises:
       InputError: there is no annotation file, or no folder of images for one.
@@ -125,7 +125,7 @@ def coco_examples(path: pathlib.Path, images: pathlib.Path, facts: DatasetInfo) 
     Args:
       path: annotation file.
       images: folder of the images.
-      facts: of the dataset to build, which has all other categories.
+      facts: facts of the dataset to build, which has all other categories.
 
     Raises:
       InputError: the file is not an annotation file of COCO, an image is missing, damaged or of another size, or an

@@ -101,7 +101,7 @@ def find_tags(
 
     Args:
       source: the source folder.
-      classes: its classes.
+      classes: the content of its classes.json.
       images: split -> stem -> image file.
 
     Returns:

@@ -29,8 +29,8 @@ class Prepared:
 
     Attributes:
       info: facts of the dataset.
-      version: of its builder; with a hash of the content if that may vary.
-      directory: its folder, as `tfds.builder_from_directory` expects it.
+      version: the version of its builder, plus a hash of the content if that may vary.
+      directory: the dataset's folder, as `tfds.builder_from_directory` expects it.
       bytes: size on disk.
       tags_from: the origin of the image tags, in words.
       coarse_from: the origin of the coarse masks, in words.

@@ -84,7 +84,7 @@ class VocFiles:
       root: the folder that holds JPEGImages.
       grown: folder of the masks that train_aug adds: `SegmentationClassAug` (PNG) or SBD's `cls` (MAT), or None.
       labels_file: `image_labels.json`, or None.
-      labels: its content: id -> names of the classes that an image shows.
+      labels: the content of `labels_file`: id -> names of the classes that the image shows.
     """
 
     root: pathlib.Path
@@ -133,8 +133,8 @@ class VocFiles:
         """Yields the examples of these ids.
 
         Args:
-          ids: of a split.
-          facts: of the dataset to build; classes of VOC that it does not have become 255.
+          ids: the ids of a split.
+          facts: facts of the dataset to build. Classes of VOC that it does not have become 255.
           showing: if not empty, images that show none of these classes are left out.
         """
         indices = {
@@ -220,7 +220,7 @@ def find_voc(source: pathlib.Path, expected: str) -> VocFiles:
 
     Args:
       source: the source folder.
-      expected: its expected content, for messages.
+      expected: the expected content of the source, for messages.
 
     Raises:
       InputError: there is no JPEGImages, or image_labels.json is damaged.

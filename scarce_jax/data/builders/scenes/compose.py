@@ -242,9 +242,9 @@ def draw_scene(
     """Draws a picture, which depends on the arguments alone.
 
     Args:
-      split: of the example.
+      split: the example's split.
       index: number of the example in its split.
-      version: of the dataset.
+      version: the dataset's version.
       size: side of the picture.
       coloured: probability that a creature has colours of its kind. Above 0, ground and clutter are pale.
 
