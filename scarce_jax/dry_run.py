@@ -19,7 +19,7 @@ from scarce_jax.data.builders import is_prepared, load_info
 from scarce_jax.data.datasets import KNOWN
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.optim import assign_groups
-from scarce_jax.recipe import Artifact, Epochs, Net, Recipe, Source, Stage, Train, id_parts, sources
+from scarce_jax.recipe import Artifact, Epochs, Net, Recipe, Source, Stage, Train, sources
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.fingerprint import plain
 
@@ -114,7 +114,7 @@ def number_of_images(source: Source, recipe: Recipe, budget: Budget, info: Datas
         number_of_images(recipe.stage(part.stage).source, recipe, budget, info)
         if isinstance(part, Artifact)
         else _role_size(part, source.split, budget, info)
-        for part in id_parts(source)
+        for part in source.id_parts
     ]
     return None if None in counts else sum(counts)
 

@@ -1,22 +1,28 @@
-"""Exceptions that are not faults of the program: wrong input, and a request to stop."""
+"""Exceptions that are not bugs (wrong input, a request to stop), and parts of their messages."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(Exception):
-    """A file, a folder or a config field of the user's is wrong.
+    """A file, a folder or a config field that the user gave is wrong.
 
     The message names the file or field, what was found, what was expected and what to do. The command line prints it
-    without a traceback and exits with status 1; Python callers catch it like any exception.
+    without a traceback and exits with status 1.
     """
 
 
 class Interrupted(Exception):
-    """The user asked the run to stop (SIGTERM, Ctrl-C), and its state is saved."""
+    """The run was stopped by SIGTERM or Ctrl-C, after its state was saved."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of an error message, "; did you mean NAME?" with the most similar name, or "" where none is similar."""
+    """Returns "; did you mean NAME?" with the most similar name, or "" if none is similar."""
     near = difflib.get_close_matches(name, list(names), 1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def some(names: Iterable[str], limit: int = 5) -> str:
+    """Returns the first `limit` names, and ", ..." if there are more."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

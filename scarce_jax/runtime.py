@@ -1,25 +1,25 @@
-"""How a run is carried out."""
+"""How a run is executed."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 
 from scarce_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """How a run is carried out; none of it changes what is computed, so none of it is in a fingerprint.
+    """How a run is executed. Nothing here changes what is computed, so none of it is part of a fingerprint.
 
     Attributes:
-      checkpoint_every: steps between mid-stage checkpoints.
-      log_every: steps between lines in metrics.jsonl, TensorBoard and on the terminal.
-      workers: decoding threads, and processes for the host work of an `Infer` stage.
-      resident: keep decoded examples in device memory. None: when they fit (see `data.source`).
-      deterministic: ask XLA for deterministic GPU kernels, so that resuming is bit-identical there too.
-      steps_per_dispatch: training steps that one program carries out, where all sources are resident and nothing is
-        due between (a divisor of `log_every` and `checkpoint_every` suits); it saves time for small nets on a GPU.
-        On a CPU it counts as 1.
+      checkpoint_every: steps between checkpoints within a stage.
+      log_every: steps between lines in metrics.jsonl, in TensorBoard and on the terminal.
+      workers: number of decoding threads, and of processes for the host work of an inferring stage.
+      resident: keep decoded examples in device memory. None: if they fit.
+      deterministic: ask XLA for deterministic GPU kernels, so that a resumed run is bit-identical on a GPU too.
+      steps_per_dispatch: training steps per call of the compiled program, if all sources are resident; saves time for
+        small nets on a GPU. Choose a divisor of `log_every` and `checkpoint_every`. Counts as 1 on a CPU.
     """
 
     checkpoint_every: int = 500
@@ -33,3 +33,10 @@ class Runtime:
         for name in ("checkpoint_every", "log_every", "steps_per_dispatch"):
             if getattr(self, name) < 1:
                 raise InputError(f"runtime.{name} is {getattr(self, name)}; expected at least 1")
+
+
+def set_xla_flags(runtime: Runtime) -> None:
+    """Sets XLA_FLAGS for deterministic kernels if `runtime` asks for them; call it before the first use of a device."""
+    flag, flags = "--xla_gpu_deterministic_ops=true", os.environ.get("XLA_FLAGS", "")
+    if runtime.deterministic and flag not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()

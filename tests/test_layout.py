@@ -24,7 +24,7 @@ ROWS = (
     {"methods"},
     {"configs"},
     {"config_files", "provenance"},
-    {"runs"},
+    {"run_folder", "runs"},
     {"benchmark", "doctor", "dry_run", "report", "sweep", "synthetic"},
     {"cli", "__init__", "__main__"},
 )

@@ -20,7 +20,7 @@ from scarce_jax.dry_run import known_recipe
 from scarce_jax.errors import InputError
 from scarce_jax.provenance import environment
 from scarce_jax.recipe import Eval, Recipe, Train
-from scarce_jax.runs import set_xla_flags
+from scarce_jax.runtime import set_xla_flags
 from scarce_jax.training.session import Session
 
 MODES = ("train", "infer")

@@ -1,4 +1,4 @@
-"""Which examples of a training split have which labels."""
+"""The label budget: drawing the examples of a training split that have fine masks."""
 
 from __future__ import annotations
 
@@ -15,34 +15,30 @@ import numpy as np
 from scarce_jax.data.categories import SPLIT_SETS, expand, is_strong
 from scarce_jax.data.manifest import Manifest
 from scarce_jax.data.schema import FIELD_WORDS
-from scarce_jax.errors import InputError, nearest
+from scarce_jax.errors import InputError, nearest, some
 
 _GOLDEN = 0.6180339887498949
-# Cityscapes' published lists name the image file; its examples are named without the kind of file.
+# Published lists of Cityscapes have names of image files; example ids are without this suffix.
 _LIST_SUFFIXES = ("_leftImg8bit",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How many examples have fine masks, and how they are chosen.
+    """How many images have fine masks, and how they are drawn.
 
-    The choice is nested: with equal `draw` and `seed`, a smaller budget's images are a larger one's
-    first.
-
-    Only images that have a fine mask are chosen.
+    Only images that have a fine mask are drawn. Budgets of equal `draw` and `seed` are nested: the images of a smaller
+    budget are the first images of a larger one.
 
     Attributes:
-      fine: a number of images, a fraction of those with a fine mask (above 0, below 1), "all", or the path of a text
-        file that lists them: one a line, by id or by the path of its image first on the line, so that published
-        lists fit.
-      per_class: in place of `fine`: so few images that every class is in at least this many.
-      draw: "random": in an order that depends on `seed` and each id alone, so that it is the same in every
-        version of the data. "stride": spread evenly over the ids in their natural order, for the frames of
-        videos.
-      strong_categories: where given, only images all of whose labels are among these classes may have fine
-        masks (background apart; an image without any label shows none of them and is not chosen). The name of a
-        split-set of `data.categories` stands for its classes.
-      seed: of the draw; 0 whatever the run's seed, so that runs share a subset.
+      fine: a number of images; a fraction of the images with a fine mask, above 0 and below 1; "all"; or the path of a
+        text file with one image per line, which begins with the id or the image's path, as in published lists.
+      per_class: use instead of `fine`: draw images until each class is in at least this many, rare classes first.
+      draw: "random": in an order that depends on `seed` and each id alone, so that it is the same in every version of
+        the data. "stride": evenly spaced over the ids in natural order, for the frames of videos.
+      strong_categories: if not empty, only images whose labels are all among these classes, not counting the
+        background, may have fine masks; images without labels may not. The name of a split-set of `data.categories`
+        stands for its classes.
+      seed: seed of the draw. It is independent of the seed of the run, so that runs share a subset.
     """
 
     fine: int | float | str = "all"
@@ -53,7 +49,7 @@ class Budget:
 
     def __post_init__(self):
         if isinstance(self.fine, bool) or (isinstance(self.fine, int) and self.fine < 0):
-            raise InputError(f"budget.fine is {self.fine}, expected a number of images from 0, or 'all'")
+            raise InputError(f"budget.fine is {self.fine}, expected at least 0 images, a fraction, 'all' or a file")
         if isinstance(self.fine, float) and not 0 < self.fine < 1:
             raise InputError(
                 f"budget.fine is {self.fine}, expected a fraction between 0 and 1, a whole number or 'all'"
@@ -80,41 +76,44 @@ def draw_manifest(
     background: int | None = None,
     lacking: Mapping[str, Collection[str]] | None = None,
 ) -> Manifest:
-    """Chooses the examples of every role; the result does not depend on the order of `ids`.
+    """Draws the examples of every role. The result does not depend on the order of `ids`.
 
     Args:
-      ids: the split's example ids.
-      tags: uint8 [N, K], multi-hot, one row per id; background's column is 0.
+      budget: the label budget.
+      ids: the ids of the split.
+      tags: uint8 [N, K], multi-hot, one row per id; the background's column is 0.
       classes: the K class names.
-      version: of the prepared dataset.
+      dataset: name of the dataset.
+      version: the version of the prepared dataset.
+      split: the training split.
       forbidden_ids: ids of the examples that evaluations measure.
-      background: index of the background class, which `per_class` leaves out.
+      background: index of the background class, which `per_class` ignores.
       lacking: "fine", "coarse" or "tags" -> ids of the examples that do not have it.
 
     Raises:
-      InputError: more images are asked for than there are, a fraction gives none, a listed id or a strong
-        category is unknown, a listed image has no fine mask or shows a class that is not strong, a class has too
-        few images, or an id of the training split is one that an evaluation measures.
+      InputError: more images are requested than there are, a fraction amounts to no image, a listed id or a strong
+        category is unknown, a listed image has no fine mask or shows a class that is not strong, a class is in too few
+        images, or an evaluation measures an id of the training split.
     """
     tags = np.asarray(tags).astype(bool)
     if tags.shape != (len(ids), len(classes)):
         raise ValueError(f"tags have shape {tags.shape}, expected {len(ids)} examples x {len(classes)} classes")
     if len(set(ids)) != len(ids):
-        raise InputError(f"{dataset}/{split}: {len(ids) - len(set(ids))} example ids occur twice; prepare it again")
+        raise InputError(f"{dataset}/{split}: {len(ids) - len(set(ids))} ids occur twice; prepare the dataset again")
     leaked = sorted(set(ids) & set(forbidden_ids))
     if leaked:
         raise InputError(
             f"{dataset}/{split}: {len(leaked)} of {len(ids)} training examples are also measured by an "
-            f"evaluation ({_some(leaked)}); train and evaluation images must differ"
+            f"evaluation ({some(leaked)}); choose another split for training or evaluation"
         )
     where = f"{dataset}/{split}"
-    row = {example_id: tags[i] for i, example_id in enumerate(ids)}
+    row = dict(zip(ids, tags, strict=True))
     order = _draw_order(ids, budget)
-    named = expand(budget.strong_categories)
-    strong = _strong_classes(named, classes)
+    strong_categories = expand(budget.strong_categories)
+    strong = _strong_classes(strong_categories, classes)
     lacking = {field: set((lacking or {}).get(field, ())) for field in FIELD_WORDS}
     eligible = [i for i in order if i not in lacking["fine"]]
-    if named:
+    if strong_categories:
         eligible = [i for i in eligible if is_strong(row[i], strong)]
     if budget.per_class is not None:
         wanted = strong.copy()
@@ -123,7 +122,8 @@ def draw_manifest(
         fine = _per_class(eligible, row, budget.per_class, wanted, classes, where)
     elif isinstance(budget.fine, str) and budget.fine != "all":
         fine = _listed(budget.fine, row, set(forbidden_ids), lacking["fine"], where, split)
-        _check_strong(budget.fine, fine, row, strong, classes)
+        if not strong.all():
+            _check_strong(budget.fine, fine, row, strong, classes)
     else:
         fine = eligible[: _count(budget, len(eligible), bool(lacking["fine"]), where)]
     chosen = set(fine)
@@ -133,39 +133,39 @@ def draw_manifest(
         "tags": tuple(i for i in order if i not in lacking["tags"]),
         "unlabelled": tuple(i for i in order if i not in chosen),
     }
-    counts = np.sum([row[i] for i in fine], axis=0, dtype=int) if fine else np.zeros(len(classes), int)
+    counts = sum((row[i] for i in fine), np.zeros(len(classes), int))
     return Manifest(
         dataset=dataset,
         version=str(version),
         split=split,
         roles=roles,
-        strong_categories=named,
+        strong_categories=strong_categories,
         fine_per_class={name: int(counts[k]) for k, name in enumerate(classes) if k != background},
     )
 
 
 def _draw_order(ids: Sequence[str], budget: Budget) -> list[str]:
-    """All ids in the order of the draw; every budget takes the first of these that fit it."""
+    """Returns all ids in the order of the draw; every budget takes the first ones that are eligible."""
     if budget.draw == "random":
-        # Not a generator's permutation: numpy may change its streams, and by its hash an id keeps its place
-        # among the others when examples come or go.
+        # By hash, not by a random permutation, so that ids keep their order when examples are added or removed, or
+        # NumPy changes its generators.
         return sorted(ids, key=lambda i: (hashlib.sha256(f"{budget.seed}:{i}".encode()).digest(), i))
     ids = sorted(ids, key=_natural_key)
-    # Another seed starts elsewhere; golden-ratio steps keep the starts of few seeds far apart.
+    # The seed determines the start. Steps by the golden ratio keep the starts of a few seeds far apart.
     start = int(len(ids) * ((budget.seed * _GOLDEN) % 1.0))
     return [ids[(start + position) % len(ids)] for position in _spread(len(ids))]
 
 
 def _natural_key(text: str) -> tuple:
-    """Sorts frame_9 before frame_10."""
+    """Sort key with frame_9 before frame_10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)], text
 
 
 def _spread(n: int) -> list[int]:
-    """0..n-1 in van der Corput order (bit-reversed binary fractions), so that every prefix is spread evenly.
+    """Returns 0..n-1 in van der Corput order (bit-reversed binary fractions), so that every prefix is spread evenly.
 
-    Neighbouring positions of a prefix of m are less than 2 n / m + 1 apart. An exact stride would give equal
-    gaps, but then a small budget would not be part of a large one.
+    Neighbouring numbers of a prefix of m are less than 2 n / m + 1 apart. An exact stride would have equal gaps, but
+    its budgets would not be nested.
     """
     bits = max(n - 1, 0).bit_length()
     reversed_bits = (int(f"{k:0{bits}b}"[::-1], 2) if bits else 0 for k in range(1 << bits))
@@ -173,6 +173,7 @@ def _spread(n: int) -> list[int]:
 
 
 def _count(budget: Budget, available: int, some_lack: bool, where: str) -> int:
+    """The number of images of `Budget.fine`."""
     kind = "images with a fine mask" if some_lack else "images"
     if budget.strong_categories:
         kind = f"{kind} whose labels are all strong"
@@ -182,20 +183,20 @@ def _count(budget: Budget, available: int, some_lack: bool, where: str) -> int:
         count = round(budget.fine * available)
         if count == 0:
             raise InputError(
-                f"budget.fine is {budget.fine}, which of the {available} {kind} of {where} gives none; "
+                f"budget.fine is {budget.fine}, of the {available} {kind} of {where}, which gives none; "
                 f"{1 / available if available else 1:.2g} would give one"
             )
     else:
         count = budget.fine
     if count > available:
-        raise InputError(f"budget.fine asks for {count} {kind}, {where} has {available}; ask for at most that")
+        raise InputError(f"budget.fine asks for {count} {kind}, {where} has {available}; lower it")
     if budget.strong_categories and not available:
-        raise InputError(f"{where} has no {kind} ({', '.join(budget.strong_categories)})")
+        raise InputError(f"{where} has no {kind} ({', '.join(budget.strong_categories)}); choose other categories")
     return count
 
 
 def _strong_classes(named: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """bool [K]; all where none is named."""
+    """The strong classes, bool [K]; all if none is named."""
     for name in named:
         if name not in classes:
             raise InputError(
@@ -208,15 +209,13 @@ def _strong_classes(named: Sequence[str], classes: Sequence[str]) -> np.ndarray:
 def _check_strong(
     path: str, fine: Iterable[str], row: Mapping[str, np.ndarray], strong: np.ndarray, classes: Sequence[str]
 ) -> None:
-    """A listed image may not show a class that is to be learnt without masks."""
-    if strong.all():
-        return
+    """Raises InputError if a listed image shows a class that is not strong."""
     for example_id in fine:
         if not is_strong(row[example_id], strong):
             labels = [classes[k] for k in np.flatnonzero(row[example_id])]
             raise InputError(
                 f"{path}: {example_id!r} shows {', '.join(labels) or 'no class'}, "
-                "expected strong categories alone; take it from the list"
+                "expected strong categories only; remove it from the list"
             )
 
 
@@ -228,17 +227,17 @@ def _per_class(
     classes: Sequence[str],
     where: str,
 ) -> list[str]:
-    """Greedily, in k rounds from the rarest class on: a class still short gets the next image in order.
+    """Draws images greedily, in k rounds: each round gives the next image to every class that has too few.
 
-    Rare classes first, since their images usually show common classes too. The sequence for k + 1 goes on
-    where that for k ends, which nests the budgets.
+    The rarest class comes first, since its images usually show common classes too. The sequence of k is the beginning
+    of that of k + 1, so that budgets are nested.
     """
     tags = np.stack([row[i] for i in order]) if order else np.zeros((0, len(classes)), bool)
     totals = tags.sum(axis=0)
     short = [f"{classes[c]} ({totals[c]})" for c in np.flatnonzero(wanted & (totals < k))]
     if short:
         raise InputError(
-            f"budget.per_class asks for {k} images of every class, {where} has fewer of {', '.join(short)}"
+            f"budget.per_class asks for {k} images of every class, {where} has fewer of {', '.join(short)}; lower it"
         )
     members = [np.flatnonzero(tags[:, c]) for c in range(len(classes))]
     rarest_first = sorted(np.flatnonzero(wanted), key=lambda c: totals[c])
@@ -256,7 +255,7 @@ def _per_class(
 def _listed(
     path: str, row: Mapping[str, np.ndarray], forbidden: set[str], without_mask: set[str], where: str, split: str
 ) -> list[str]:
-    """The ids that a text file lists, in its order, each once."""
+    """Reads the ids of a text file, in order, each once."""
     try:
         lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError, ValueError) as error:
@@ -273,20 +272,20 @@ def _listed(
             raise InputError(f"{path}, line {number}: {where} has no example {names[-1]!r}{nearest(names[-1], row)}")
         if known in forbidden:
             raise InputError(
-                f"{path}, line {number}: {known!r} is measured by an evaluation; expected ids of {where} alone"
+                f"{path}, line {number}: {known!r} is measured by an evaluation; expected ids of {where} only"
             )
         if known in without_mask:
-            raise InputError(f"{path}, line {number}: {known!r} has no fine mask; take it from the list")
+            raise InputError(f"{path}, line {number}: {known!r} has no fine mask; remove it from the list")
         listed[known] = None
     if not listed:
-        raise InputError(f"{path}: no ids in it; expected one a line")
+        raise InputError(f"{path}: has no ids; expected one per line")
     return list(listed)
 
 
 def _names(line: str, split: str) -> Iterator[str]:
-    """What a line may mean, the most literal first: itself, its first path, ever shorter ends of that.
+    """Yields the ids that a line may mean: the line, its first word, and shorter and shorter ends of that path.
 
-    The ids of a user's own folder begin with the split, for which "SPLIT/images/STEM" may stand, or the stem alone.
+    Ids of a `folder` dataset are "SPLIT/STEM"; in a list they may be "SPLIT/images/STEM" or the stem alone.
     """
     first = line.split()[0]
     yield line
@@ -301,7 +300,3 @@ def _names(line: str, split: str) -> Iterator[str]:
         yield f"{split}/{end}"
     for suffix in _LIST_SUFFIXES:
         yield parts[-1].removesuffix(suffix)
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

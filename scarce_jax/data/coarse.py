@@ -1,8 +1,8 @@
-"""Coarse masks: simulated from fine ones where a dataset has none, and how good a coarse mask is.
+"""Simulating coarse masks from fine ones, and measuring the quality of coarse masks.
 
-A coarse mask is what an annotator draws in a few minutes: a loose polygon well inside each larger object, nothing at
-all on small ones, no mixed labels. Cityscapes' own have 97% of their labelled pixels right and, read as a
-prediction, a mIoU of 0.478; the defaults aim at the same mIoU, because an easier mask leaves nothing to detail.
+A coarse mask is what an annotator draws in a few minutes: a loose polygon well inside each larger object, and nothing
+on small objects. In Cityscapes' own coarse masks, 97% of the labelled pixels are right, and the mIoU of the mask as a
+prediction is 0.478. The defaults here aim at the same mIoU, because a better mask would leave little to detail.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from scarce_jax.data.schema import IGNORE
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CoarseSettings:
-    """How loosely `simulate_coarse` draws; lengths are fractions of the image diagonal (600 px at 480x360).
+    """Parameters of `simulate_coarse`. Lengths are fractions of the image diagonal (600 px at 480x360).
 
     Attributes:
-      erosion: diameter of the disc by which every region is eroded.
-      simplification: largest distance between a region's outline and its polygon.
-      min_area: eroded regions smaller than this are dropped, as a fraction of the squared diagonal.
-      jitter: each polygon vertex moves by a uniform draw from [-jitter, jitter] in x and in y.
+      erosion: diameter of the disc that erodes every region.
+      simplification: largest distance between the outline of a region and its polygon.
+      min_area: smallest area of an eroded region that is kept, as a fraction of the squared diagonal.
+      jitter: largest displacement of a polygon's vertices, in x and in y; drawn uniformly.
     """
 
     erosion: float = 12 / 600
@@ -36,39 +36,34 @@ class CoarseSettings:
 
 
 def example_rng(dataset: str, example_id: str) -> np.random.Generator:
-    """The generator for one example's coarse mask: it depends on the two names alone, never on a run's seed."""
+    """Returns the random generator for the coarse mask of an example; it depends on the two names alone."""
     return np.random.default_rng(zlib.crc32(f"{dataset}/{example_id}".encode()))
 
 
 def simulate_coarse(
-    fine: np.ndarray,
-    *,
-    rng: np.random.Generator,
-    erosion: float = CoarseSettings.erosion,
-    simplification: float = CoarseSettings.simplification,
-    min_area: float = CoarseSettings.min_area,
-    jitter: float = CoarseSettings.jitter,
+    fine: np.ndarray, *, rng: np.random.Generator, settings: CoarseSettings = CoarseSettings()
 ) -> np.ndarray:
     """Draws loose single-class polygons inside the regions of a fine mask.
 
-    Each class's connected regions are eroded, small ones dropped, the rest turned into polygons (holes stay holes)
-    whose vertices are jittered, and filled largest first, so that a small object survives inside a large one.
+    The connected regions of each class are eroded, small ones are dropped, and the others become polygons (with their
+    holes) whose vertices are displaced at random. Larger polygons are filled first, so that small objects inside large
+    ones remain.
 
     Args:
       fine: uint8 [H, W], class index or 255 = void.
-      rng: draws the jitter; see `example_rng`.
-      erosion: see `CoarseSettings`, as the next three.
-      simplification: as above.
-      min_area: as above.
-      jitter: as above.
+      rng: draws the displacements; see `example_rng`.
+      settings: how loosely the polygons are drawn.
 
     Returns:
-      uint8 [H, W], class index or 255 = unlabelled. Void pixels of `fine` are always unlabelled.
+      uint8 [H, W], class index or 255 = void. Void pixels of `fine` are void.
+
+    Raises:
+      ValueError: `fine` has another dtype or shape.
     """
     if fine.dtype != np.uint8 or fine.ndim != 2:
         raise ValueError(f"fine must be uint8 [H, W], got {fine.dtype} {list(fine.shape)}")
     diagonal = math.hypot(*fine.shape)
-    size = max(1, round(erosion * diagonal))
+    size = max(1, round(settings.erosion * diagonal))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
 
     drawn: list[tuple[float, int, list[np.ndarray]]] = []
@@ -83,10 +78,10 @@ def simulate_coarse(
                 rings.append(contours[child])
                 area -= cv2.contourArea(contours[child])
                 child = hierarchy[0][child][0]
-            if area < min_area * diagonal**2:
+            if area < settings.min_area * diagonal**2:
                 continue
-            polygons = [cv2.approxPolyDP(ring, simplification * diagonal, True) for ring in rings]
-            polygons = [_jittered(p, jitter * diagonal, rng) for p in polygons if len(p) >= 3]
+            polygons = [cv2.approxPolyDP(ring, settings.simplification * diagonal, True) for ring in rings]
+            polygons = [_jittered(p, settings.jitter * diagonal, rng) for p in polygons if len(p) >= 3]
             if polygons:
                 drawn.append((area, int(label), polygons))
 
@@ -103,13 +98,13 @@ def _jittered(polygon: np.ndarray, jitter: float, rng: np.random.Generator) -> n
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CoarseQuality:
-    """How coarse masks compare with fine ones over a set of images; None where there is nothing to compare.
+    """Agreement of coarse with fine masks over a set of images, 0..1; None if there is nothing to compare.
 
     Attributes:
-      coverage: share of the pixels with a fine label that have a coarse one, 0..1.
-      precision: share of those whose coarse label is right, 0..1.
-      miou: mean IoU of the coarse mask read as a prediction, 0..1: an unlabelled pixel is a miss of its class and a
-        false positive of none; classes in neither mask are left out.
+      coverage: share of the pixels with a fine label that have a coarse label.
+      precision: share of these whose coarse label is right.
+      miou: mean IoU of the coarse mask as a prediction. A void pixel is a false negative of its class and a false
+        positive of none; classes in neither mask are left out.
     """
 
     coverage: float | None
@@ -118,14 +113,14 @@ class CoarseQuality:
 
 
 class CoarseMeter:
-    """Accumulates `CoarseQuality` image by image, in one confusion matrix."""
+    """Accumulates `CoarseQuality` over images."""
 
     def __init__(self, num_classes: int):
-        # [fine class, coarse class or unlabelled]
+        # [fine class, coarse class or void]
         self._confusion = np.zeros((num_classes, num_classes + 1), np.int64)
 
     def add(self, fine: np.ndarray, coarse: np.ndarray) -> None:
-        """Adds one image: two uint8 [H, W] masks; pixels where `fine` is 255 count nowhere."""
+        """Adds an image: two masks uint8 [H, W]; pixels where `fine` is 255 do not count."""
         if fine.shape != coarse.shape:
             raise ValueError(f"fine is {list(fine.shape)}, coarse is {list(coarse.shape)}: shapes must be equal")
         classes = len(self._confusion)
@@ -142,10 +137,3 @@ class CoarseMeter:
             precision=ratio(np.trace(self._confusion), labelled),
             miou=summarise(self._confusion, [str(k) for k in range(len(self._confusion))])["miou"],
         )
-
-
-def coarse_quality(fine: np.ndarray, coarse: np.ndarray, num_classes: int) -> CoarseQuality:
-    """`CoarseQuality` of one image: uint8 [H, W] masks, 255 = void in `fine`, unlabelled in `coarse`."""
-    meter = CoarseMeter(num_classes)
-    meter.add(fine, coarse)
-    return meter.quality()

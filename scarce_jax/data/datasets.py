@@ -1,4 +1,4 @@
-"""What is known of the classes of each dataset before it is prepared."""
+"""Facts of the datasets with fixed classes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from scarce_jax.data.schema import DatasetInfo
 
 
 def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """`count` (up to 255) different colours: those of PASCAL VOC without black, its background's.
+    """Returns `count` (up to 255) different RGB colours: those of PASCAL VOC after black.
 
-    The bits of a colour's number go to red, green and blue in turn, the lowest to the highest.
+    The bits of a colour's number, from the lowest on, are the high bits of red, green and blue in turn.
     """
     bits = [(np.arange(1, count + 1)[:, None] >> (3 * k + np.arange(3)) & 1) << (7 - k) for k in range(3)]
     return tuple(tuple(int(x) for x in colour) for colour in sum(bits))
@@ -73,10 +73,10 @@ VOC = DatasetInfo(
     background=0,
     splits={"train": 10582, "val": 1449},
 )  # fmt: skip
-"""`train` is that of VOC with SBD; of VOC alone it is 1464."""
+"""The size of `train` is that with SBD; without it `train` has 1464 images."""
 
 ANIMAL_IDS = (0, 8, 10, 12, 13, 15, 17)
-"""Of `voc/animals`: the ids that its classes have in VOC."""
+"""The ids in VOC of the classes of `voc/animals`."""
 
 VOC_ANIMALS = DatasetInfo(
     name="voc/animals",
@@ -110,15 +110,15 @@ COCO_WITH_VOC = DatasetInfo(
 COCO = DatasetInfo(
     name="coco",
     classes=("background", *_NOT_IN_VOC.values()),
-    # Of the same colours in both datasets.
+    # The same colours as in `coco/with_voc`.
     palette=((0, 0, 0), *COCO_WITH_VOC.palette[len(VOC.classes) :]),
     background=0,
     splits={},
     native_ids=(0, *_NOT_IN_VOC),
 )
-"""The 60 categories of COCO that VOC has not got, by COCO's category ids."""
+"""The 60 categories of COCO that VOC does not have; `native_ids` are COCO's category ids."""
 
 KNOWN: dict[str, DatasetInfo] = {
     info.name: info for info in (CAMVID, CITYSCAPES, SCENES, COLOURED_SCENES, VOC, VOC_ANIMALS, COCO, COCO_WITH_VOC)
 }
-"""Datasets with a fixed list of classes, so that a dry run needs no data."""
+"""Facts by dataset name; a dry run of these datasets needs no data."""

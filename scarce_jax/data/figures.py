@@ -1,4 +1,4 @@
-"""Figures that follow from a confusion matrix; NumPy alone."""
+"""Figures computed from a confusion matrix, with NumPy."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import numpy as np
 
 
 def summarise(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Every figure that follows from a confusion matrix, ready for JSON.
+    """Computes all figures of a confusion matrix, as JSON values.
 
-    IoU = TP / (TP + FP + FN) over all pixels at once. A prediction that is no class is a miss of the true
-    class and a false alarm of none. The mean is over classes with a pixel in truth or prediction; mean
-    accuracy (recall) is over classes with a pixel in the truth.
+    IoU is TP / (TP + FP + FN) over the pixels of all images. A prediction that is no class is a false negative of the
+    true class and a false positive of none. Mean IoU is over the classes that occur in truth or prediction; mean
+    accuracy (recall) is over the classes that occur in the truth.
 
     Args:
-      confusion: integer [K, K + 1], pixels by true class (row) and predicted class (column); the last column counts
+      confusion: integer [K, K + 1], pixels by true class (row) and predicted class (column). The last column counts
         predictions that are no class (see `evaluation.confusion`).
       classes: the K names.
 
     Returns:
-      `miou`, `mean_accuracy`, `pixel_accuracy` in 0..1 (None where nothing was counted), `per_class`
-      {name: IoU or None}, `confusion` as K lists of K + 1 numbers.
+      `miou`, `mean_accuracy` and `pixel_accuracy` in 0..1, or None if nothing was counted; `per_class`: {name: IoU or
+      None}; `confusion`: K lists of K + 1 numbers.
+
+    Raises:
+      ValueError: the matrix has another shape.
     """
     counts = np.asarray(confusion, np.int64)
     if counts.shape != (len(classes), len(classes) + 1):
@@ -34,8 +37,8 @@ def summarise(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     ious = [ratio(h, u) for h, u in zip(hits, union, strict=True)]
     recalls = [ratio(h, t) for h, t in zip(hits, in_truth, strict=True)]
     return {
-        "miou": _mean(ious),
-        "mean_accuracy": _mean(recalls),
+        "miou": mean(ious),
+        "mean_accuracy": mean(recalls),
         "pixel_accuracy": ratio(hits.sum(), counts.sum()),
         "per_class": dict(zip(classes, ious, strict=True)),
         "confusion": counts.tolist(),
@@ -43,32 +46,34 @@ def summarise(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def group_figure(name: str) -> str:
-    """What the mean IoU over a group of classes is called beside `miou`."""
+    """Returns the key of the mean IoU of a group of classes."""
     return f"miou_{name}"
 
 
 def is_group_figure(figure: str) -> bool:
-    """Whether a key of a result's figures is such a mean."""
+    """Whether a key of a result's figures is one of `group_figure`."""
     return figure.startswith("miou_") and figure != "miou_at_size"
 
 
 def group_means(
     per_class: Mapping[str, float | None], classes: Sequence[str], groups: Mapping[str, Sequence[int]]
 ) -> dict[str, float | None]:
-    """Mean IoU over each group of classes, as `miou` is over all: classes without a pixel are left out.
+    """Computes the mean IoU of each group of classes, by `group_figure`; classes without a pixel are left out.
 
     Args:
-      per_class: as `summarise` gives it.
+      per_class: as returned by `summarise`.
+      classes: all class names.
       groups: name -> class ids.
     """
-    return {group_figure(name): _mean([per_class[classes[k]] for k in ids]) for name, ids in groups.items()}
+    return {group_figure(name): mean([per_class[classes[k]] for k in ids]) for name, ids in groups.items()}
 
 
 def ratio(part: np.int64, whole: np.int64) -> float | None:
-    """None where the whole is 0."""
+    """Returns part / whole; None if the whole is 0."""
     return float(part / whole) if whole else None
 
 
-def _mean(values: list[float | None]) -> float | None:
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean of the values that are not None; None if there is none."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

@@ -1,28 +1,30 @@
-"""Files: listing the images of a folder, and writing so that a file is there whole or not at all."""
+"""Listing the images of a folder, reading text and JSON, and atomic writes."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 from scarce_jax.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-"""Image files that a folder is searched for; compared in lower case."""
+"""Endings of image files, in lower case; files are compared regardless of case."""
 
 ASIDE = ".aside"
-"""Suffix of a file that is being written; a crash may leave one behind."""
+"""Suffix of a file while it is written; a crash may leave one behind."""
 
 
 def list_images(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Stem -> image file, sorted. Subfolders are searched and part of the stem; hidden files are left out.
+    """Returns the image files of a folder by stem, sorted; {} if the folder does not exist.
 
-    A folder that does not exist gives {}.
+    Subfolders are searched too, and their names are part of the stem ("city/x"). Hidden files are skipped.
 
     Raises:
-      InputError: two files have one stem, or a file is no image.
+      InputError: two files have the same stem, or a file is not an image.
     """
     images: dict[str, pathlib.Path] = {}
     for path in sorted(folder.rglob("*")):
@@ -33,16 +35,41 @@ def list_images(folder: pathlib.Path) -> dict[str, pathlib.Path]:
             raise InputError(f"{path}: not an image file; expected files ending in {', '.join(SUFFIXES)}")
         stem = inside.with_suffix("").as_posix()
         if stem in images:
-            raise InputError(f"{images[stem]} and {path}: equal stems are one example; rename or remove one of them")
+            raise InputError(
+                f"{images[stem]} and {path}: equal stems, expected one file per example; rename or remove one of them"
+            )
         images[stem] = path
     return images
 
 
+def read_lines(path: pathlib.Path, expected: str) -> list[str]:
+    """Reads the lines of a UTF-8 text file; raises InputError, whose message has `expected`, if that fails."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable text file ({error}); expected {expected}") from error
+
+
+def read_json(path: pathlib.Path, expected: str = "JSON that scarce-jax wrote") -> Any:
+    """Reads a JSON file; raises InputError, whose message has `expected`, if it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable JSON file ({error}); expected {expected}") from error
+
+
+def write_json(path: str | os.PathLike, value: object) -> None:
+    """Writes JSON atomically, and creates the file's folder."""
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as aside:
+        aside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
 @contextlib.contextmanager
 def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a path beside `path` to write to; when the block ends without an error, that file takes `path`'s place.
+    """Yields a temporary path to write to, which is renamed to `path` when the block ends without an error.
 
-    A reader finds the old file or the whole new one, also after a crash or a power cut.
+    Readers see the old file or the whole new one, even after a crash or a power cut.
     """
     path = pathlib.Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE}")
@@ -50,7 +77,7 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         yield aside
         _sync(aside)
         aside.replace(path)
-        # The rename is an entry of the folder, which has to reach the disk too.
+        # The rename changes the folder, which must reach the disk too.
         _sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Image files in, image files out, and resizing."""
+"""Reading, writing, colouring and resizing images and masks."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _LOSSY = ("JPEG", "MPO", "WEBP")
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Reads an image file of any format as uint8 [H, W, 3] RGB.
 
-    The EXIF rotation is applied. Grey, palette and CMYK become RGB. Transparency is ignored: a pixel has the colour
-    that is stored for it. Of 16 bits the upper 8 are taken. Of an animation the first frame is read.
+    The EXIF rotation is applied. Grey, palette and CMYK are converted to RGB. Transparency is ignored. Pixels of 16
+    bits keep their upper 8 bits. The first frame of an animation is read.
 
     Raises:
-      InputError: the file is missing, empty, cut off, no image, or has pixels without a known range (32-bit).
+      InputError: the file is missing, empty, truncated or not an image, or its pixels have 32 bits.
     """
     with _opened(path) as image:
         return np.array(_to_rgb(image, path))
 
 
 def read_encoded(path: str | os.PathLike) -> tuple[bytes, tuple[int, int]]:
-    """Reads an image file as the bytes of an upright 8-bit RGB image, PNG or JPEG, and its (height, width).
+    """Reads an image file as an encoded, upright 8-bit RGB image (PNG or JPEG), and its (height, width).
 
-    These are the file's own bytes where it is such an image, so that no JPEG is compressed twice; else those of a PNG
-    of what `read_image` reads. Raises as `read_image`.
+    If the file is such an image, its bytes are returned unchanged, so that no JPEG is compressed twice; otherwise the
+    result of `read_image` as PNG. Raises the errors of `read_image`.
     """
     with _opened(path) as image:
         upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
@@ -50,13 +50,14 @@ def read_encoded(path: str | os.PathLike) -> tuple[bytes, tuple[int, int]]:
 
 
 def read_mask(path: str | os.PathLike) -> np.ndarray:
-    """Reads the ids of a mask file: uint8 [H, W], or int64 [H, W] where the file has more than 8 bits a pixel.
+    """Reads the ids of a mask file: uint8 [H, W], or int64 [H, W] if the file has more than 8 bits per pixel.
 
-    Grey files hold the ids themselves, palette files the ids as palette indices (their colours say nothing), 1-bit
-    files 0 and 1. The EXIF rotation is applied, as it is to the image.
+    The ids are the values of a grey file, the palette indices of a palette file, and 0 and 1 in a 1-bit file. The EXIF
+    rotation is applied.
 
     Raises:
-      InputError: the file is missing, empty, cut off or no image, its pixels are colours, or its compression is lossy.
+      InputError: the file is missing, empty, truncated or not an image, its pixels are colours, or its compression is
+        lossy.
     """
     with _opened(path) as image:
         if image.format in _LOSSY:
@@ -69,20 +70,20 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
                 "or palette); convert its colours to ids first"
             )
         ids = np.array(ImageOps.exif_transpose(image)).astype(np.int64 if image.mode.startswith("I") else np.uint8)
-        # Pillow stretches grey PNGs of 2 and 4 bits, which optimisers of PNG files make, to 0..255: undo it.
+        # Pillow scales grey PNGs of 2 and 4 bits, which PNG optimisers write, to 0..255; this undoes it.
         depth = bit_depth(path) if image.mode == "L" and image.format == "PNG" else 8
         return ids // (255 // (2**depth - 1)) if depth < 8 else ids
 
 
 def bit_depth(path: str | os.PathLike) -> int:
-    """Bits per sample of a PNG file, from its header: signature 8 bytes, chunk head 8, width and height 8."""
+    """Reads the bits per sample of a PNG file from its header, where it follows 24 bytes of other fields."""
     with open(path, "rb") as file:
         return file.read(25)[24]
 
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """A decoded PIL image; every fault of the file, also one noticed inside the block, is an InputError."""
+    """Yields a decoded PIL image. Any error of decoding, also one raised inside the block, becomes an InputError."""
     path = pathlib.Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file")
@@ -91,7 +92,7 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     if path.stat().st_size == 0:
         raise InputError(f"{path}: empty (0 bytes), expected an image")
     try:
-        # Pillow warns of huge pictures and odd metadata, neither of which says that the pixels are wrong.
+        # Pillow warns of large images and odd metadata, which are no errors.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
@@ -103,7 +104,7 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
         raise InputError(
             f"{path}: cannot be decoded (not an image, or of an unknown format); replace or remove it"
         ) from error
-    # Decoders of damaged files raise nearly anything: OSError, SyntaxError, struct.error, IndexError.
+    # Decoders raise almost any exception for damaged files: OSError, SyntaxError, struct.error, IndexError.
     except Exception as error:
         raise InputError(
             f"{path}: cannot be decoded ({type(error).__name__}: {error}); it is damaged or cut off, replace or remove "
@@ -127,14 +128,15 @@ def _to_rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
 
 
 def wxh(shape: tuple[int, ...]) -> str:
-    """(H, W) as "WxH", for messages."""
+    """Formats (H, W) as "WxH" for messages."""
     return f"{shape[1]}x{shape[0]}"
 
 
 def encode_png(array: np.ndarray, compression: int = 6) -> bytes:
-    """A PNG file's bytes of uint8 [H, W] (class ids or grey) or [H, W, 3] (RGB).
+    """Encodes uint8 [H, W] (class ids or grey) or [H, W, 3] (RGB) as PNG.
 
     Args:
+      array: the pixels.
       compression: 0 (fast) to 9 (small).
     """
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
@@ -145,26 +147,25 @@ def encode_png(array: np.ndarray, compression: int = 6) -> bytes:
 
 
 def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
-    """Writes uint8 [H, W] or [H, W, 3] RGB as PNG; the file appears whole or not at all."""
+    """Writes uint8 [H, W] or [H, W, 3] (RGB) as a PNG file, atomically."""
     data = encode_png(array)
     with write_atomically(path) as aside:
         aside.write_bytes(data)
 
 
 def colourise(mask: np.ndarray, palette: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
-    """A mask in its classes' colours: uint8 [H, W, 3]; 255 (ignore) is black.
+    """Colours a mask by class: uint8 [H, W, 3]; void pixels (255) are black.
 
     Args:
       mask: uint8 [H, W].
       palette: an RGB triple (0..255) per class.
 
     Raises:
-      InputError: the mask has an id that the palette has no colour for.
+      InputError: the palette has no colour for an id of the mask.
     """
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
-    unknown = np.setdiff1d(mask, np.arange(len(palette)))
-    unknown = unknown[unknown != IGNORE]
+    unknown = np.setdiff1d(mask, [*range(len(palette)), IGNORE])
     if unknown.size:
         raise InputError(f"a mask has the ids {unknown.tolist()[:10]}, expected 0..{len(palette) - 1} or {IGNORE}")
     table[IGNORE] = 0
@@ -174,15 +175,15 @@ def colourise(mask: np.ndarray, palette: Sequence[Sequence[int]] | np.ndarray) -
 def overlay(
     image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]] | np.ndarray, alpha: float = 0.5
 ) -> np.ndarray:
-    """An image tinted by class: uint8 [H, W, 3].
+    """Tints an image by class: uint8 [H, W, 3].
 
-    Pixels with 255, and those of a class whose colour is black (a background), keep the image's colour. Where a
-    class borders on another one, or on 255, its outermost pixel shows the full colour of the class, so that
-    regions of similar colours stay apart.
+    Void pixels (255) and pixels of a class whose colour is black (a background) keep the image's colour. Pixels at the
+    border of a region have the full colour of their class, so that regions of similar colours can be told apart.
 
     Args:
       image: uint8 [H, W, 3].
       mask: uint8 [H, W].
+      palette: an RGB triple (0..255) per class.
       alpha: share of the class's colour, 0..1.
     """
     if image.shape[:2] != mask.shape:
@@ -196,24 +197,18 @@ def overlay(
 
 def _borders(mask: np.ndarray) -> np.ndarray:
     """bool [H, W]: pixels with a 4-neighbour of another id."""
-    border = np.zeros(mask.shape, bool)
-    for axis in (0, 1):
-        differ = np.diff(mask.astype(np.int16), axis=axis) != 0
-        before, after = np.split(border, [-1], axis)[0], np.split(border, [1], axis)[1]
-        before |= differ
-        after |= differ
-    return border
+    neighbours = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    return cv2.erode(mask, neighbours) != cv2.dilate(mask, neighbours)
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A uint8 image [H, W, 3] or [H, W] at `size` (height, width).
+    """Resizes a uint8 image [H, W, 3] or [H, W] to `size` (height, width).
 
-    Per axis: area average where it shrinks (every input pixel counts, so nothing aliases), bilinear where it
-    grows.
+    An axis that shrinks is averaged by area, so that nothing aliases; an axis that grows is interpolated linearly.
     """
     height, width = size
     shrunk = min(height, image.shape[0]), min(width, image.shape[1])
-    # Two calls: OpenCV takes one method for both axes, and its area average leaves gaps where an axis grows.
+    # Two calls, because OpenCV uses one method for both axes, and its area average does not interpolate.
     for (h, w), method in ((shrunk, cv2.INTER_AREA), ((height, width), cv2.INTER_LINEAR)):
         if (h, w) != image.shape[:2]:
             image = cv2.resize(image, (w, h), interpolation=method)
@@ -221,7 +216,7 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_label(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A uint8 mask [H, W] at `size` (height, width): the id of the pixel nearest to each new centre."""
+    """Resizes a uint8 mask [H, W] to `size` (height, width): each pixel takes the nearest pixel's id."""
     height, width = size
-    # Plain INTER_NEAREST takes the pixel below the upper left corner, a shift of up to half a pixel.
+    # INTER_NEAREST would shift the mask by up to half a pixel.
     return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)

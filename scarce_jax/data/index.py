@@ -1,4 +1,4 @@
-"""The index of a prepared split: what is known of its examples without reading their records."""
+"""The index of a prepared split: facts of its examples that are known without reading their records."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ class Index:
 
     Attributes:
       ids: example ids.
-      tags: uint8 [N, K] multi-hot; all 0 where an example has no tags.
+      tags: uint8 [N, K], multi-hot; all 0 for examples without tags.
       sizes: int32 [N, 2], height and width of the image.
-      has: for each of `schema.OPTIONAL`, bool [N]: which examples have the field.
+      has: field of `schema.OPTIONAL` -> bool [N], which examples have it.
+
+    Raises:
+      ValueError: an array has another shape or dtype.
     """
 
     ids: tuple[str, ...]
@@ -31,34 +34,34 @@ class Index:
 
     def __post_init__(self):
         count = len(self.ids)
-        wrong = [
-            f"{name} is {array.dtype} {list(array.shape)}"
-            for name, array, dtype, shape in (
-                ("tags", self.tags, np.uint8, (count, self.tags.shape[-1])),
-                ("sizes", self.sizes, np.int32, (count, 2)),
-                *((f"has {field}", self.has[field], np.bool_, (count,)) for field in OPTIONAL),
+        self._check("tags", self.tags, np.uint8, (count, self.tags.shape[-1]))
+        self._check("sizes", self.sizes, np.int32, (count, 2))
+        for field in OPTIONAL:
+            self._check(f"has_{field}", self.has[field], np.bool_, (count,))
+
+    def _check(self, name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:
+        if array.dtype != dtype or array.shape != shape:
+            raise ValueError(
+                f"{name} is {array.dtype} {list(array.shape)}, expected {np.dtype(dtype)} {list(shape)} for "
+                f"{len(self.ids)} examples"
             )
-            if array.dtype != dtype or array.shape != shape
-        ]
-        if wrong:
-            raise ValueError(f"an index of {count} examples: {', '.join(wrong)}")
 
     def lacking(self) -> dict[str, int]:
-        """Field -> number of examples without it, where that is not 0."""
+        """Field -> number of examples without it; only fields that some example lacks."""
         return {field: int(np.sum(~has)) for field, has in self.has.items() if not has.all()}
 
     def write(self, path: pathlib.Path) -> None:
-        """Writes a compressed npz archive."""
+        """Writes the index as a compressed npz archive."""
         has = {f"has_{field}": self.has[field] for field in OPTIONAL}
         np.savez_compressed(path, ids=np.array(self.ids, np.str_), tags=self.tags, sizes=self.sizes, **has)
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> Index:
-        """The index that `write` left.
+        """Reads an index that `write` wrote.
 
         Raises:
-          ValueError: the file is damaged, or no index.
-          OSError: it is missing or cannot be read.
+          ValueError: the file is damaged, or not an index.
+          OSError: the file is missing or cannot be read.
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
@@ -73,5 +76,5 @@ class Index:
 
 
 def index_path(directory: pathlib.Path, split: str) -> pathlib.Path:
-    """Where a split's index is in the folder of a prepared dataset."""
+    """Path of a split's index in the folder of a prepared dataset."""
     return directory / f"index-{split}.npz"

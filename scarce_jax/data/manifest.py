@@ -1,4 +1,4 @@
-"""The label budget as a run keeps it: the ids of every role, and their hash."""
+"""The manifest of a run: which examples have which role under the label budget."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from scarce_jax.data.files import write_atomically
+from scarce_jax.data.files import write_json
 from scarce_jax.errors import InputError
 
 ROLES = ("fine", "coarse", "tags", "unlabelled")
@@ -21,13 +21,11 @@ class Manifest:
     """The ids of every role in one split of one version of a dataset.
 
     Attributes:
-      roles: for each of `ROLES` its example ids: `fine` are those whose fine masks may be used; `coarse` and `tags`
-        all that have them; the others than `fine` are `unlabelled`. All in the order of the draw, so that the first
-        n of a role are a draw of n.
-      strong_categories: the classes that may have fine masks: an image is strong, and may be one of `fine`, if all its
-        labels are among them. Empty where every class is.
-      fine_per_class: class name -> how many of `fine` show it, by their tags. It follows from the rest and is no part
-        of the hash.
+      roles: role (one of `ROLES`) -> example ids. `fine`: examples whose fine masks may be used. `coarse` and `tags`:
+        all examples that have them. `unlabelled`: all examples that are not in `fine`. Every role is in the order of
+        the draw, so its first n ids are a draw of n.
+      strong_categories: the classes that may have fine masks; empty if all classes may.
+      fine_per_class: class name -> number of `fine` examples whose tags include it. Not part of the hash.
     """
 
     dataset: str
@@ -39,39 +37,28 @@ class Manifest:
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) of all that was chosen: equal for equal manifests, everywhere."""
-        return hashlib.sha256(_canonical(self._content()).encode()).hexdigest()
+        """SHA-256 (hex) of dataset, version, split, roles and strong categories."""
+        return _hash(self._content())
 
     @functools.cached_property
     def role_hashes(self) -> dict[str, str]:
-        """Role -> SHA-256 (hex) of dataset, version, split and the role's ids in their order."""
-        where = [self.dataset, self.version, self.split]
-        return {
-            role: hashlib.sha256(_canonical([*where, role, list(ids)]).encode()).hexdigest()
-            for role, ids in self.roles.items()
-        }
+        """Role -> SHA-256 (hex) of dataset, version, split and the role's ids in order."""
+        where = (self.dataset, self.version, self.split)
+        return {role: _hash((*where, role, ids)) for role, ids in self.roles.items()}
 
     def _content(self) -> dict:
-        return {
-            "dataset": self.dataset,
-            "version": self.version,
-            "split": self.split,
-            "roles": {role: list(ids) for role, ids in self.roles.items()},
-            "strong_categories": list(self.strong_categories),
-        }
+        return {x.name: getattr(self, x.name) for x in dataclasses.fields(self) if x.name != "fine_per_class"}
 
     def write(self, path: str | os.PathLike) -> None:
-        """Writes JSON; the file appears whole or not at all."""
-        with write_atomically(path) as aside:
-            content = {**self._content(), "fine_per_class": dict(self.fine_per_class), "hash": self.hash}
-            aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        """Writes the manifest as JSON, atomically."""
+        write_json(path, {**self._content(), "fine_per_class": self.fine_per_class, "hash": self.hash})
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> Manifest:
-        """The manifest that `write` left.
+        """Reads a manifest that `write` wrote.
 
         Raises:
-          InputError: the file is missing or damaged, or its content does not give its hash.
+          InputError: the file is missing or damaged, or its content does not match its hash.
         """
         try:
             content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
@@ -85,18 +72,20 @@ class Manifest:
                 fine_per_class=dict(content["fine_per_class"]),
             )
         except OSError as error:
-            raise InputError(f"{path}: the label budget cannot be read ({error.strerror})") from error
+            raise InputError(
+                f"{path}: cannot be read ({error.strerror}); restore it, or start again in another --workdir"
+            ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{path}: damaged ({type(error).__name__}: {error}); restore it, or begin again in another --workdir"
+                f"{path}: damaged ({type(error).__name__}: {error}); restore it, or start again in another --workdir"
             ) from error
         if manifest.hash != stored:
             raise InputError(
-                f"{path}: its content has the hash {manifest.hash[:12]}, expected {str(stored)[:12]}: "
-                "it was changed or damaged; restore it, or begin again in another --workdir"
+                f"{path}: its content has the hash {manifest.hash[:12]}, expected {str(stored)[:12]}; the file was "
+                "changed or damaged: restore it, or start again in another --workdir"
             )
         return manifest
 
 
-def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Which example stands in which row of which step: a pure function of (seed, position)."""
+"""The order of examples in training, a pure function of the seed and the position."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import numpy as np
 
 
 class Order:
-    """An endless sequence of example indices, reshuffled every epoch.
+    """An infinite sequence of example indices, shuffled anew in every epoch.
 
-    Position p of the sequence is row p % batch of step p // batch, so resuming needs the step number alone, and the
-    number of processes that read it does not matter.
+    Position p of the sequence is row p % batch of step p // batch, so the step number is enough to resume, with any
+    number of processes.
 
     Args:
       size: number of examples, at least 1.
-      seed: non-negative.
-      weights: float [size] >= 0, draws of each example per epoch (a fraction is drawn in that share of the epochs, by
-        systematic sampling, so that every epoch has the same length); None draws each once.
+      seed: at least 0.
+      weights: float [size] >= 0, how often each example is drawn per epoch; None draws each once. By systematic
+        sampling, an example of fractional weight is drawn in a share of the epochs, and all epochs have equal length.
+
+    Raises:
+      ValueError: the weights have another shape, are negative, or amount to no example.
     """
 
     def __init__(self, size: int, seed: int, weights: np.ndarray | None = None):
@@ -47,5 +50,5 @@ class Order:
         return int(self._epoch(epoch)[offset])
 
     def batch(self, step: int, batch: int) -> np.ndarray:
-        """int32 [batch]: the examples of a step's global batch."""
+        """Returns the examples of the global batch of a step: int32 [batch]."""
         return np.array([self[p] for p in range(step * batch, (step + 1) * batch)], np.int32)

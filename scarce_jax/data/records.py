@@ -1,7 +1,7 @@
-"""What a pass over data left, one entry per example id, in ArrayRecord files.
+"""The output of a pass of inference: records, one entry per example id in ArrayRecord files, or a mean.
 
 A part file holds up to `PART` entries: record 0 lists their ids, records 1, 2, ... are the entries in that
-order. Ids stand apart from the entries so that a damaged entry can still be named.
+order. The ids are stored apart from the entries so that a message can name the id of a damaged entry.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import json
 import os
 import pathlib
 import re
+import zipfile
 import zlib
-from collections.abc import Iterable, KeysView, Mapping, Sequence
+from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from scarce_jax.data.files import ASIDE, write_atomically
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, some
 
 PART = 64
-"""Entries per file: what a restarted pass repeats at most."""
+"""Entries per file. A restarted pass repeats at most one file."""
 
 _NAME = "part-{:05d}.arrayrecord"
 _NAME_PATTERN = re.compile(r"part-(\d{5,})\.arrayrecord")
@@ -28,7 +30,7 @@ _CRC_BYTES = 4
 
 
 def encode(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays by name as bytes: a CRC-32 of the rest (little-endian), then an npz archive.
+    """Serialises arrays by name: a CRC-32 of the rest (4 bytes, little-endian), then an npz archive.
 
     Raises:
       ValueError: an array holds Python objects.
@@ -39,7 +41,7 @@ def encode(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def decode(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays that `encode` was given.
+    """Inverts `encode`.
 
     Raises:
       ValueError: the bytes are damaged.
@@ -54,7 +56,7 @@ def _seal(data: bytes) -> bytes:
 
 def _unseal(data: bytes) -> bytes:
     stored, data = int.from_bytes(data[:_CRC_BYTES], "little"), data[_CRC_BYTES:]
-    # Nothing has the checksum 0, so that zeros alone would pass.
+    # The checksum of nothing is 0, so a block of zeros would pass without the first check.
     if not data or zlib.crc32(data) != stored:
         raise ValueError(f"checksum {zlib.crc32(data):08x}, expected {stored:08x}")
     return data
@@ -63,7 +65,7 @@ def _unseal(data: bytes) -> bytes:
 def write_part(
     folder: str | os.PathLike, index: int, entries: Sequence[tuple[str, Mapping[str, np.ndarray]]]
 ) -> pathlib.Path:
-    """Writes part `index` of a folder's records; the file appears whole or not at all.
+    """Writes part `index` of a folder's records, atomically.
 
     Args:
       entries: (example id, arrays), at most `PART` of them.
@@ -87,9 +89,9 @@ def write_part(
 
 
 def parts_done(folder: str | os.PathLike) -> set[int]:
-    """Indices of the parts that are complete; what an interrupted write left in the folder is removed.
+    """Returns the indices of the complete parts, and deletes the files of interrupted writes.
 
-    Call it before anything writes to the folder.
+    Nothing else may write to the folder meanwhile.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
@@ -105,7 +107,7 @@ def _parts(folder: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
 
 
 def _read_record(path: pathlib.Path, position: int) -> bytes:
-    """Opens, reads one record, closes: threads share nothing, and thousands of parts keep no file open."""
+    """Reads one record. The file is closed again: threads share no reader, and there may be thousands of parts."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     reader = ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
@@ -115,11 +117,33 @@ def _read_record(path: pathlib.Path, position: int) -> bytes:
         reader.close()
 
 
-class Records:
-    """The entries of a finished pass, by example id.
+def write_mean(path: pathlib.Path, means: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name as an npz archive, atomically; creates the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # An open file, because NumPy adds a suffix to a path.
+    with write_atomically(path) as aside, aside.open("wb") as file:
+        np.savez(file, **means)
 
-    Only the lists of ids are read at the start; an entry is read from its file when asked for. May be used
-    from several threads and sent to other processes.
+
+def load_mean(run_dir: pathlib.Path, stage: str, name: str) -> np.ndarray:
+    """Reads field `name` of the mean that a stage stored.
+
+    Raises:
+      InputError: the file is missing or damaged, or has no such field.
+    """
+    path = run_dir / stage / "mean.npz"
+    try:
+        # The zip format has checksums of its own.
+        with np.load(path, allow_pickle=False) as archive:
+            return archive[name]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: {name!r} cannot be read ({error}); run again with --redo {stage}") from error
+
+
+class Records:
+    """Random access to the records of a finished pass by example id.
+
+    Opening reads the ids alone. Instances may be shared by threads and sent to other processes.
 
     Args:
       folder: RUN/<stage>/records.
@@ -136,33 +160,34 @@ class Records:
         self._where: dict[str, tuple[pathlib.Path, int]] = {}
         repeated: dict[str, int] = {}
         for _, path in _parts(self.folder):
-            for position, example_id in enumerate(self._part_ids(path), start=1):
+            ids = self._record(path, 0, "the list of ids", lambda data: json.loads(_unseal(data)))
+            for position, example_id in enumerate(ids, start=1):
                 if example_id in self._where:
                     repeated[example_id] = repeated.get(example_id, 1) + 1
                 self._where[example_id] = path, position
         if repeated:
             raise InputError(
                 f"{self.folder}: {len(repeated)} ids occur more than once: "
-                f"{_some(f'{i} ({n} times)' for i, n in repeated.items())}; {self._redo}"
+                f"{some(f'{i} ({n} times)' for i, n in repeated.items())}; {self._redo}"
             )
 
-    def _part_ids(self, path: pathlib.Path) -> list[str]:
+    def _record(self, path: pathlib.Path, position: int, what: str, parse: Callable[[bytes], Any]) -> Any:
         try:
-            return json.loads(_unseal(_read_record(path, 0)))
-        # The reader raises RuntimeError, json and the checksum ValueError.
+            return parse(_read_record(path, position))
+        # The reader raises RuntimeError; JSON, the checksum and NumPy raise ValueError.
         except (RuntimeError, ValueError, IndexError, OSError) as error:
-            raise InputError(f"{path}: damaged, its list of ids cannot be read ({error}); {self._redo}") from error
+            raise InputError(f"{path}: {what} is damaged ({error}); {self._redo}") from error
 
     @property
     def ids(self) -> KeysView[str]:
-        """The example ids, in the order of the parts; `in` is fast."""
+        """The example ids in the order of the parts, as a set-like view."""
         return self._where.keys()
 
     def __len__(self) -> int:
         return len(self._where)
 
     def read(self, example_id: str) -> dict[str, np.ndarray]:
-        """The arrays of one example.
+        """Reads the arrays of one example, by field.
 
         Raises:
           InputError: there is no entry for this id, or it is damaged.
@@ -170,18 +195,15 @@ class Records:
         if example_id not in self._where:
             raise InputError(f"{self.folder}: no entry for {example_id!r} among {len(self._where)}; {self._redo}")
         path, position = self._where[example_id]
-        try:
-            return decode(_read_record(path, position))
-        except (RuntimeError, ValueError, IndexError, OSError) as error:
-            raise InputError(f"{path}: the entry of {example_id!r} is damaged ({error}); {self._redo}") from error
+        return self._record(path, position, f"the entry of {example_id!r}", decode)
 
     def check_complete(self, expected_ids: Iterable[str]) -> None:
-        """Raises InputError unless there is exactly one entry for every expected id and no other."""
+        """Raises InputError unless the ids are exactly the expected ones."""
         expected = dict.fromkeys(expected_ids)
         missing = [example_id for example_id in expected if example_id not in self._where]
         extra = [example_id for example_id in self._where if example_id not in expected]
         faults = [
-            f"{len(ids)} {what} ({_some(repr(i) for i in ids)})"
+            f"{len(ids)} {what} ({some(repr(i) for i in ids)})"
             for what, ids in (("missing", missing), ("not expected", extra))
             if ids
         ]
@@ -190,8 +212,3 @@ class Records:
                 f"{self.folder}: {len(expected)} entries expected, found {len(self._where)}: "
                 f"{', '.join(faults)}; {self._redo}"
             )
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

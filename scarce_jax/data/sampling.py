@@ -1,4 +1,4 @@
-"""How often an example is drawn per epoch, so that rare classes are seen more often."""
+"""Drawing examples with rare classes more often."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class RareClassSampling:
     """Draws examples with rare classes more often: `(tags [N, K] uint8) -> float64 [N]` draws per epoch.
 
     Repeat factor sampling, after Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019,
-    which has power 0.5. With f_k the share of the examples that show class k,
+    where `power` is 0.5. With f_k the share of the examples that show class k,
 
         r_k = max(1, (threshold / f_k) ** power),    r_i = max of r_k over the classes k that example i shows.
 
-    An example without a class has r_i = 1. `threshold` is a share of the examples, above 0 and
-    at most 1; None takes the largest f_k, so that every class but the commonest counts as rare.
+    An example without a class has r_i = 1.
 
     Attributes:
-      power: 0 draws alike; 1 repeats a class until it is as frequent as the threshold says.
-      threshold: the share below which a class is rare.
-      same_length: scale the draws to N in total, which draws common examples less than once per epoch; otherwise the
-        epoch grows.
+      power: 0 draws all examples equally often; 1 draws a rare class as often as one at the threshold.
+      threshold: the share of the examples below which a class is rare, above 0 and at most 1. None is the share of the
+        most frequent class.
+      same_length: scale the draws so that the epoch keeps its length, and common examples are drawn less than once;
+        otherwise the epoch grows.
     """
 
     power: float = 0.5
@@ -37,7 +37,7 @@ class RareClassSampling:
             raise InputError(f"rare-class sampling: power is {self.power}, expected 0 or more")
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise InputError(
-                f"rare-class sampling: threshold is {self.threshold}, expected a share of the examples above 0, at "
+                f"rare-class sampling: threshold is {self.threshold}, expected a share of the examples, above 0 and at "
                 "most 1"
             )
 

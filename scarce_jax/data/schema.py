@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 IGNORE = 255
-"""Label value of pixels that count nowhere: void in `fine`, unlabelled in `coarse`, outside a warped image."""
+"""Label value of void pixels, which do not count: pixels without a label, and pixels outside an augmented image."""
 
 LABEL_FIELDS = ("fine", "coarse")
 """Fields of an example that are class-index masks, uint8 [H, W]."""
 
 OPTIONAL = (*LABEL_FIELDS, "tags")
-"""Fields that an example may lack: stored masks are 255 then, and tags 0."""
+"""Fields that an example may lack; its record then holds masks of 255 and tags of 0."""
 
 FIELD_WORDS = {"fine": "fine mask", "coarse": "coarse mask", "tags": "list of tags"}
-"""What messages call them."""
+"""The names of fields in messages."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """Facts of a prepared dataset; they stand in its tfds metadata and, of known datasets, in `datasets.KNOWN`.
+    """Facts of a dataset: from its tfds metadata if it is prepared, from `datasets.KNOWN` if it is known.
 
     Attributes:
-      name: tfds name, with the builder config after a slash where there is one ("voc/animals").
-      classes: class names; the index is the value in `fine`, `coarse` and `tags`. At most 255.
-      palette: one RGB triple (0..255) per class.
-      background: index of the background class, whose tag is always 0, or None.
+      name: tfds name, with the builder config after a slash if there is one ("voc/animals").
+      classes: class names, at most 255. The index of a class is its value in `fine` and `coarse`, and its place in
+        `tags`.
+      palette: an RGB triple (0..255) per class.
+      background: index of the background class, whose tag is always 0; or None.
       splits: split name -> number of examples.
-      native_ids: for each class the id it has in the dataset's own mask files, None where equal to the index.
-      lacking: split -> field of `OPTIONAL` -> number of examples that do not have it, where that is not 0.
+      native_ids: id of each class in the dataset's own mask files; None if it is the class index.
+      lacking: split -> field of `OPTIONAL` -> number of examples without it, if that is not 0.
     """
 
     name: str
@@ -40,5 +43,17 @@ class DatasetInfo:
     lacking: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
     def having(self, split: str, field: str) -> int:
-        """How many examples of a split have a field; 0 for a split that is not there."""
+        """Number of examples of a split that have a field; 0 for an unknown split."""
         return self.splits.get(split, 0) - self.lacking.get(split, {}).get(field, 0)
+
+    @classmethod
+    def of_json(cls, facts: Mapping[str, Any], name: str, **fields: Any) -> DatasetInfo:
+        """Makes it from the keys "classes", "palette", "background" and "native_ids" of a JSON object."""
+        return cls(
+            name=name,
+            classes=tuple(facts["classes"]),
+            palette=tuple(tuple(colour) for colour in facts["palette"]),
+            background=facts["background"],
+            native_ids=None if facts["native_ids"] is None else tuple(facts["native_ids"]),
+            **{"splits": {}, **fields},
+        )

@@ -1,11 +1,10 @@
-"""From prepared examples to rows of fixed shape: random access, whole-frame resizing, decoding threads."""
+"""Reading prepared examples as rows of fixed shape, with random access and decoding threads."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import itertools
-import pathlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,19 +27,18 @@ ENCODED = ("image", *LABEL_FIELDS)
 class Reader:
     """Random access to the examples of one split of a prepared dataset, without TensorFlow.
 
-    Opening it reads the split's index and no record.
+    Opening reads the index of the split and no record.
 
     Attributes:
-      info: the dataset's facts.
-      version: of the prepared dataset.
+      info: facts of the dataset.
+      version: the version of the prepared dataset.
       ids: example ids, in the order of the records.
-      tags: uint8 [N, K] multi-hot.
+      tags: uint8 [N, K], multi-hot.
       sizes: int32 [N, 2], height and width of every image.
-      has: for each of `schema.OPTIONAL`, bool [N]: which examples have the field.
+      has: field of `schema.OPTIONAL` -> bool [N], which examples have it.
 
     Raises:
-      InputError: the dataset is not prepared (with the command that prepares it), lacks the split, or its index is
-        missing or damaged.
+      InputError: the dataset is not prepared, has no such split, or its index is missing or damaged.
     """
 
     def __init__(self, dataset: str, split: str, data_dir: str | None):
@@ -51,28 +49,25 @@ class Reader:
         self.info, self.version = prepared.info, prepared.version
         if not self.info.splits.get(split):
             raise InputError(
-                f"dataset {dataset}: no split {split!r}; it was prepared with {sorted(self.info.splits)}, so name one "
+                f"dataset {dataset}: no split {split!r}; it was prepared with {sorted(self.info.splits)}: choose one "
                 f"of these, or prepare it again from a source that holds {split!r}"
             )
         self._again = f"prepare the dataset again: {prepare_command(dataset, data_dir, again=True)}"
-        index = self._read_index(index_path(prepared.directory, split))
-        self.ids, self.tags, self.sizes, self.has = index.ids, index.tags, index.sizes, index.has
-        decoders = {key: tfds.decode.SkipDecoding() for key in ENCODED}
-        self._records = tfds.builder_from_directory(prepared.directory).as_data_source(split, decoders=decoders)
-
-    def _read_index(self, path: pathlib.Path) -> Index:
-        where = f"dataset {self.dataset}, split {self.split}: {path}"
+        path = index_path(prepared.directory, split)
+        where = f"dataset {dataset}, split {split}: {path}"
         try:
             index = Index.read(path)
         except (OSError, ValueError) as error:
             raise InputError(f"{where}: the index of the examples cannot be read ({error}); {self._again}") from error
-        expected = self.info.splits[self.split], len(self.info.classes)
+        expected = self.info.splits[split], len(self.info.classes)
         if index.tags.shape != expected:
             raise InputError(
                 f"{where}: the index has {index.tags.shape[0]} examples and {index.tags.shape[1]} classes, the dataset "
                 f"{expected[0]} and {expected[1]}; {self._again}"
             )
-        return index
+        self.ids, self.tags, self.sizes, self.has = index.ids, index.tags, index.sizes, index.has
+        decoders = {key: tfds.decode.SkipDecoding() for key in ENCODED}
+        self._records = tfds.builder_from_directory(prepared.directory).as_data_source(split, decoders=decoders)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,15 +79,14 @@ class Reader:
 
     @functools.cached_property
     def lacking(self) -> dict[str, frozenset[str]]:
-        """For each of `schema.OPTIONAL` the ids of the examples that do not have it."""
+        """Field of `schema.OPTIONAL` -> ids of the examples that do not have it."""
         return {field: frozenset(itertools.compress(self.ids, ~has)) for field, has in self.has.items()}
 
     def read(self, i: int) -> Example:
-        """Example i.
+        """Reads example i; its image and masks are decoded on access.
 
         Raises:
-          InputError: it cannot be read, or is not the example that the index says. Decoding raises it too, where the
-            field is asked for.
+          InputError: the record cannot be read, or has another id than the index. Decoding a field raises it too.
         """
         where = f"dataset {self.dataset}, split {self.split}: example {self.ids[i]}"
         try:
@@ -106,10 +100,10 @@ class Reader:
 
 
 class Example(Mapping[str, Any]):
-    """A prepared example: image uint8 [H, W, 3] RGB, fine and coarse uint8 [H, W], tags uint8 [K], id text.
+    """A prepared example: image uint8 [H, W, 3] RGB, fine and coarse uint8 [H, W], tags uint8 [K], id str.
 
-    A field of `schema.OPTIONAL` that it lacks is None. Images and masks are decoded each time they are asked for:
-    decoding is nearly all that reading costs.
+    Fields of `schema.OPTIONAL` that it does not have are None. Images and masks are decoded on every access, because
+    decoding is most of the cost of reading.
     """
 
     def __init__(
@@ -134,7 +128,8 @@ class Example(Mapping[str, Any]):
             ) from error
         if array.shape[:2] != self._size:
             raise InputError(
-                f"{self._where}: its {key} is {wxh(array.shape)} pixels, {wxh(self._size)} by the index; {self._again}"
+                f"{self._where}: its {key} is {wxh(array.shape)} pixels, expected {wxh(self._size)}, as in the index; "
+                f"{self._again}"
             )
         return array
 
@@ -147,14 +142,14 @@ class Example(Mapping[str, Any]):
 
 @dataclasses.dataclass(frozen=True)
 class RecordField:
-    """A field of an inference pass's records, joined by example id; or with `read` what that makes of an entry."""
+    """A field of records, joined by example id; with `read`, an array computed from the whole entry."""
 
     records: Records
     name: str
     read: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
 
     def get(self, example: Mapping[str, Any]) -> np.ndarray | None:
-        """The example's array, of its own shape; None without an entry."""
+        """The array of an example, of any shape; None if the records have no entry for it."""
         if example["id"] not in self.records.ids:
             return None
         entry = self.records.read(example["id"])
@@ -163,7 +158,7 @@ class RecordField:
 
 @dataclasses.dataclass(frozen=True)
 class ExampleField:
-    """A field of the dataset; with `ids` only these examples show it: those to which a label budget grants it."""
+    """A field of the dataset; with `ids`, only of these examples: those that the label budget grants it to."""
 
     name: str
     ids: frozenset[str] | None = None
@@ -177,15 +172,17 @@ Field = ExampleField | RecordField
 
 @dataclasses.dataclass
 class Rows:
-    """A source, opened: random access to rows of fixed shape.
+    """An opened source: random access to rows of fixed shape.
 
-    A row is `image` uint8 [H, W, 3], `label` uint8 [H, W] (where `labels` is given), every field, and `height`,
-    `width` int32: the valid part of the canvas is [:height, :width]; beyond it images are 0 and masks IGNORE.
+    A row has `image` uint8 [H, W, 3], `label` uint8 [H, W] (if `labels` is not empty), every field, and `height` and
+    `width` int32. The valid part of the canvas is [:height, :width]; beyond it images are 0 and masks IGNORE.
 
     Attributes:
-      indices: examples of the reader, one per row.
-      labels: in order of preference, what may stand in `label`.
-      size: (height, width) of resized whole frames; None keeps native sizes on a canvas of the largest.
+      reader: gives the examples.
+      indices: positions of the examples in the reader, one per row.
+      fields: further fields of a row.
+      labels: sources of `label`, in order of preference: an example takes the first it has.
+      size: (height, width) to which images are resized; None keeps native sizes, on a canvas that holds the largest.
     """
 
     reader: Reader
@@ -208,10 +205,10 @@ class Rows:
         return tuple(self.reader.sizes[list(self.indices)].max(axis=0).tolist())
 
     def example(self, k: int) -> dict[str, Any]:
-        """Row k's example as it was prepared, with `label` and record fields joined, nothing resized.
+        """Returns the example of row k at its native size, with `label` and the fields.
 
         Raises:
-          InputError: it lacks a field, or all of `labels`.
+          InputError: the example does not have a field, or none of `labels`.
         """
         example = self.reader.read(self.indices[k])
         arrays = {"image": example["image"], "id": example["id"]}
@@ -222,7 +219,7 @@ class Rows:
         return arrays
 
     def _first(self, example: Example, fields: Sequence[Field]) -> np.ndarray:
-        """Of the first of the fields that the example has."""
+        """Returns the first of the fields that the example has."""
         value = next((value for field in fields if (value := field.get(example)) is not None), None)
         if value is None:
             names = " or ".join(repr(field.name) for field in fields)
@@ -231,15 +228,15 @@ class Rows:
 
     @staticmethod
     def sized(example: Mapping[str, Any], size: tuple[int, int], canvas: tuple[int, int]) -> Row:
-        """An example's arrays brought to a size and onto a canvas."""
+        """Resizes the arrays of an example to `size`, and pads them to `canvas`."""
         height, width = size
         row: Row = {"height": np.int32(height), "width": np.int32(width)}
         for key, value in example.items():
             if key == "image":
-                row[key] = _pad(resize_image(value, (height, width)), canvas, 0)
+                row[key] = pad(resize_image(value, (height, width)), canvas, 0)
             elif key != "id":
                 is_mask = value.dtype == np.uint8 and value.ndim == 2
-                row[key] = _pad(resize_label(value, (height, width)), canvas, IGNORE) if is_mask else value
+                row[key] = pad(resize_label(value, (height, width)), canvas, IGNORE) if is_mask else value
         return row
 
     def __getitem__(self, k: int) -> Row:
@@ -247,28 +244,13 @@ class Rows:
         return self.sized(example, self.size or example["image"].shape[:2], self.canvas)
 
 
-def _pad(array: np.ndarray, canvas: tuple[int, int], fill: int) -> np.ndarray:
+def pad(array: np.ndarray, canvas: tuple[int, int], fill: int) -> np.ndarray:
+    """Puts an array [h, w, ...] at the top left of a canvas [H, W, ...] of `fill`."""
     if array.shape[:2] == tuple(canvas):
         return array
     out = np.full((*canvas, *array.shape[2:]), fill, array.dtype)
     out[: array.shape[0], : array.shape[1]] = array
     return out
-
-
-class _Source:
-    """What Grain reads: a length and a function of the position."""
-
-    def __init__(self, length: int, get: Callable[[int], Any], name: str):
-        self._length, self._get, self._name = length, get, name
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, position: int) -> Any:
-        return self._get(position)
-
-    def __repr__(self) -> str:
-        return self._name
 
 
 def stream(
@@ -280,29 +262,30 @@ def stream(
     start: int = 0,
     threads: int,
 ) -> Iterator[Row]:
-    """Batches of `get(position)`, made in threads a few batches ahead.
+    """Yields batches of `get(position)`, computed in threads a few batches ahead.
 
     Args:
-      length: number of positions; a multiple of the global batch.
-      batch: rows in the global batch.
-      shard: (index, count) of this process: it gets contiguous rows of each global batch.
-      start: the first global batch.
+      get: position -> row.
+      length: number of positions, a multiple of the global batch.
+      batch: rows in a global batch.
+      shard: (index, count) of this process, which gets contiguous rows of each global batch.
+      start: number of the first global batch.
       threads: decoding threads.
 
     Yields:
       Dicts of arrays with a leading axis of batch / count.
     """
     index, count = shard
-    dataset = grain.MapDataset.source(_Source(length, get, "rows")).batch(batch // count)
+    dataset = grain.MapDataset.range(length).map(get).batch(batch // count)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=3)
     return iter(dataset[start * count + index :: count].to_iter_dataset(options))
 
 
 def load_all(rows: Rows, threads: int) -> Row:
-    """Every row, stacked: arrays with a leading axis of len(rows)."""
+    """Reads all rows, stacked: arrays with a leading axis of length len(rows)."""
     arrays: Row | None = None
-    source = grain.MapDataset.source(_Source(len(rows), rows.__getitem__, "rows"))
-    for k, row in enumerate(source.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=16))):
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=16)
+    for k, row in enumerate(grain.MapDataset.range(len(rows)).map(rows.__getitem__).to_iter_dataset(options)):
         if arrays is None:
             arrays = {key: np.empty((len(rows), *np.shape(v)), np.asarray(v).dtype) for key, v in row.items()}
         for key, value in row.items():

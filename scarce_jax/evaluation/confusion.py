@@ -1,4 +1,4 @@
-"""The confusion matrix, counted on the device; `data.figures` has what follows from it."""
+"""The confusion matrix, counted on the device; `data.figures` computes figures from it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from einops import rearrange
 
 
 def confusion(predicted: jax.Array, truth: jax.Array, classes: int) -> jax.Array:
-    """Counts pixels by true and predicted class: int32 [K, K + 1], exact.
+    """Counts pixels by true class (row) and predicted class (column): int32 [K, K + 1], exact.
 
-    Rows are true classes, columns predicted ones; the last column counts predictions that are no class
-    (outside 0..K-1, such as the 255 of a coarse mask). Pixels whose truth is no class (255 = ignore) count
-    nowhere.
-    The matrices of batches are to be added on the host, as int64.
+    The last column counts predictions outside 0..K-1, such as the 255 of a coarse mask. Pixels whose truth is outside
+    0..K-1 (255 = void) do not count. Add the matrices of several batches on the host, as int64.
 
     Args:
       predicted: integer [..., H, W].
@@ -32,7 +30,7 @@ def confusion(predicted: jax.Array, truth: jax.Array, classes: int) -> jax.Array
         raise ValueError(f"{truth.size} pixels in one call, expected less than 2**31 (int32 counts); pass fewer images")
     column = jnp.where((predicted >= 0) & (predicted < classes), predicted.astype(jnp.int32), classes)
     row = truth.astype(jnp.int32)
-    # Pixels that do not count get a bin of their own, which is cut off.
+    # Pixels that do not count go to an extra bin, which is dropped.
     nowhere = classes * (classes + 1)
     cell = jnp.where((row >= 0) & (row < classes), row * (classes + 1) + column, nowhere)
     counts = jnp.bincount(jnp.ravel(cell), length=nowhere + 1)

@@ -1,10 +1,10 @@
-"""Measures predicted masks over every image of a split, once, against the truth at its native size."""
+"""Measures predicted masks against the truth at native size, every image of a split once."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,13 +14,12 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.data.source import RecordField, Rows
+from scarce_jax.data.source import RecordField, Rows, pad
 from scarce_jax.evaluation import passes
 from scarce_jax.evaluation.confusion import confusion
 from scarce_jax.evaluation.views import (
     NATIVE,
     SIZES,
-    Predict,
     Scorer,
     merge,
     native_canvas,
@@ -29,17 +28,21 @@ from scarce_jax.evaluation.views import (
     resized,
     view_rows,
 )
-from scarce_jax.recipe import PLAIN, Views
+from scarce_jax.recipe import PLAIN, Eval, Views
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskRows:
-    """What one image is predicted from and measured against.
+    """Random access to the arrays that an image is predicted from and measured against.
 
-    A row holds, for each scale k of the views, `k/image`, `k/height`, `k/width` and `k/<field>`; `label`, `height`,
-    `width` at the source's size; `truth` uint8 on the native canvas (IGNORE beyond the image), and what `native_row`
-    has; and with `composite` the coarse mask: `coarse` at the source's size, `overlay` natively. With `stored` the mask
-    of that field stands there instead.
+    A row holds:
+
+    * for each scale k of the views: `k/image`, `k/height`, `k/width` and `k/<field>`;
+    * at the source's size: `label`, `height`, `width`, and with `composite` the coarse mask as `coarse`;
+    * on the native canvas: `truth` uint8, IGNORE beyond the image, the keys of `native_row`, and with `composite` the
+      coarse mask as `overlay`.
+
+    With `stored`, the mask of that field takes the place of the coarse mask.
     """
 
     rows: Rows
@@ -47,12 +50,12 @@ class MaskRows:
     views: Views = PLAIN
     stored: RecordField | None = None
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def groups(self) -> dict[tuple[int, int], list[int]]:
         """Row numbers by native canvas."""
-        return passes.by_canvas(self.rows.reader.sizes[list(self.rows.indices)])
+        groups: dict[tuple[int, int], list[int]] = {}
+        for k, (height, width) in enumerate(self.rows.reader.sizes[list(self.rows.indices)].tolist()):
+            groups.setdefault(native_canvas(height, width), []).append(k)
+        return groups
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         example = self.rows.example(k)
@@ -64,65 +67,56 @@ class MaskRows:
         inputs = {key: value for key, value in example.items() if key != "label"}
         row = self.rows.sized(masks, size, self.rows.size or canvas)
         row |= view_rows(self.views, size, self.rows.size is not None, functools.partial(self.rows.sized, inputs))
-        row |= {"truth": place(example["label"], canvas)} | native_row(example["image"], self.views)
+        row |= {"truth": pad(example["label"], canvas, IGNORE)} | native_row(example["image"], self.views)
         if overlay is not None:
             row |= {"overlay": self.rows.sized({"overlay": overlay}, (height, width), canvas)["overlay"]}
         return row
 
 
-def place(mask: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
-    """A mask at the top left of a canvas of IGNORE."""
-    out = np.full(canvas, IGNORE, np.uint8)
-    out[: mask.shape[0], : mask.shape[1]] = mask
-    return out
-
-
 def choose_labels(scores: jax.Array | None, overlay: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
-    """Class ids uint8 of `shape`: the largest score, IGNORE where nothing is predicted.
+    """Returns the class ids of a prediction: uint8 of `shape`, the class of the largest score.
 
     Args:
-      scores: float [*shape, K], or None for no prediction at all.
-      overlay: uint8 of `shape` for the composite: coarse labels are kept where there are any (detailer paper,
-        section 5, "Composite Prediction"); None for none.
+      scores: float [*shape, K]; None predicts IGNORE everywhere.
+      overlay: uint8 of `shape`, or None. Its classes replace the predicted ones wherever it is not IGNORE, which gives
+        the composite of the detailer paper (section 5, "Composite Prediction").
+      shape: shape of the result.
     """
     labels = jnp.full(shape, IGNORE, jnp.uint8) if scores is None else scores.argmax(-1).astype(jnp.uint8)
     return labels if overlay is None else jnp.where(overlay != IGNORE, overlay, labels)
 
 
 class MaskEvaluation:
-    """One evaluation, compiled once and reusable: a callable `(nets, consts) -> confusion`.
+    """One evaluation, compiled once: a callable `(nets, consts) -> confusion`.
 
-    The nets are one program where the source has a size; what brings their scores to native size and counts is a small
-    one per canvas. Every device runs the same program on `batch` images whatever the number of devices, and the tail is
-    filled with masked-out repeats, so the counts do not depend on how many devices there are.
+    If the source has a size, the nets are one program; a second, small program per native canvas resizes their scores
+    and counts. Every device processes `batch` images whatever the number of devices, and the last batch is filled with
+    repeats that do not count, so the counts do not depend on the number of devices.
 
     Args:
-      predict: `(nets, batch, consts) -> scores [B, h, w, K]`, or None.
-      transform: `(row, key, consts) -> row`, applied to each row first.
-      batch: images per device.
-      mesh: its only axis splits the batch.
-      views: see `Views`.
-      stored: masks that are measured in place of a prediction.
+      rows: the opened source.
+      evaluation: gives `predict`, the transform, the batch per device, the views, and whether to measure the composite.
+      classes: number of classes.
+      mesh: a mesh of one axis.
+      threads: loading threads.
+      stored: records to measure in place of a prediction.
     """
 
     def __init__(
         self,
         rows: Rows,
+        evaluation: Eval,
         *,
-        predict: Predict | None,
-        transform: Callable,
-        composite: bool,
         classes: int,
-        batch: int,
         mesh: Mesh,
         threads: int,
-        views: Views = PLAIN,
         stored: RecordField | None = None,
     ):
-        self._rows = MaskRows(rows, composite, views, stored)
-        self._composite = composite or stored is not None
-        self._classes, self._batch, self._mesh, self._threads = classes, batch, mesh, threads
+        self._composite = evaluation.composite or stored is not None
+        self._classes, self._batch, self._mesh, self._threads = classes, evaluation.source.batch, mesh, threads
         self._axis = mesh.axis_names[0]
+        predict, transform, views = evaluation.predict, evaluation.source.transform, evaluation.views
+        self._rows = MaskRows(rows, evaluation.composite, views, stored)
         self.scorer = Scorer(predict, transform, views, mesh) if predict else None
         specs = (P(self._axis), P(self._axis))
 
@@ -135,7 +129,7 @@ class MaskEvaluation:
     def _count(
         self, scores: tuple[jax.Array, ...] | None, rows: Mapping[str, jax.Array], *, canvas: tuple[int, int]
     ) -> tuple[jax.Array, jax.Array]:
-        """Confusion at native size and at the source's."""
+        """Confusion matrices at native size and at the source's size."""
 
         def labels(scores: jax.Array | None, truth: jax.Array, overlay: str) -> jax.Array:
             return choose_labels(scores, rows[overlay] if self._composite else None, truth.shape)
@@ -144,19 +138,18 @@ class MaskEvaluation:
         if scores:
             views, size = self._rows.views, rows["label"].shape[1:]
             native = native_scores(views, scores, rows, canvas)
-            # What a CRF has refined is not predicted at another size, but brought to it.
+            # A CRF works at native size, so its result is resized.
             refined = views.crf is not None
             sized = resized(native, rows, NATIVE, SIZES, size) if refined else merge(scores, rows, size, SIZES)
         native, sized = labels(native, rows["truth"], "overlay"), labels(sized, rows["label"], "coarse")
-        masks = (native, rows["truth"]), (sized, rows["label"])
-        matrices = tuple(self._confusion(*pair, rows["counts"]) for pair in masks)
+        matrices = tuple(
+            confusion(predicted, jnp.where(rows["counts"][:, None, None], truth, IGNORE), self._classes)
+            for predicted, truth in ((native, rows["truth"]), (sized, rows["label"]))
+        )
         return jax.lax.psum(matrices, self._axis)
 
-    def _confusion(self, labels: jax.Array, truth: jax.Array, counts: jax.Array) -> jax.Array:
-        return confusion(labels, jnp.where(counts[:, None, None], truth, IGNORE), self._classes)
-
     def __call__(self, nets: Any, consts: Any) -> np.ndarray:
-        """int64 [2, K, K + 1]: the exact confusion matrix over the split at native size, and at the source's size."""
+        """Returns int64 [2, K, K + 1]: the confusion matrices at native size and at the source's size."""
         counts = np.zeros((2, self._classes, self._classes + 1), np.int64)
         pending = None
         groups = self._rows.groups()

@@ -1,4 +1,4 @@
-"""Image files in, masks and overlays out."""
+"""Predicting image files: finding them, and writing masks and overlays."""
 
 from __future__ import annotations
 
@@ -16,24 +16,19 @@ from scarce_jax.evaluation.predict import Predictor
 
 
 def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    """The image files among the paths, folders searched one level deep, in order.
+    """Lists image files: those among `paths`, and those in the folders among them, without subfolders, in order.
 
     Raises:
-      InputError: a path does not exist, there is no image, or two files have one stem.
+      InputError: a path does not exist, or there is no image.
     """
     files: list[pathlib.Path] = []
     for path in paths:
         if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
+            raise InputError(f"{path}: no such file or folder; expected an image, or a folder of images")
         files += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
     if not files:
         where = ", ".join(map(str, paths)) or "paths"
         raise InputError(f"{where}: no image found; expected files ending in {sorted(SUFFIXES)}")
-    by_stem: dict[str, pathlib.Path] = {}
-    for file in files:
-        if file.stem in by_stem:
-            raise InputError(f"{by_stem[file.stem]} and {file}: equal stems would write one file; rename one of them")
-        by_stem[file.stem] = file
     return files
 
 
@@ -46,16 +41,19 @@ def predict_files(
     confidence: bool,
     native_ids: bool,
 ) -> None:
-    """Writes the pictures of every image into `out`, all of them or none; each file is decoded once.
+    """Predicts image files, and writes their masks and overlays to a folder: all of them, or none after an error.
 
     Args:
-      files: images of different stems.
-      coarse: folder with a mask <stem>.png per image, where the result needs them.
-      confidence, native_ids: see `runs.predict`.
+      predictor: the result to apply.
+      files: images; each is decoded once.
+      out: the folder, which is created if it is missing.
+      coarse: folder with a mask <stem>.png per image; required if the result needs coarse masks.
+      confidence: whether to write confidences too.
+      native_ids: whether masks have the values of the dataset's own mask files.
 
     Raises:
-      InputError: a file cannot be read, a coarse mask is missing or does not fit its image, `out` is no folder, or a
-        picture would overwrite another one or an input.
+      InputError: a file cannot be read, a coarse mask is missing or does not fit its image, `out` is not a folder, or
+        an output would overwrite an input or another output.
     """
     predictor.check(coarse is not None)
     masks = _coarse_masks(coarse, files, predictor.name) if predictor.needs_coarse else {}
@@ -73,7 +71,7 @@ def predict_files(
     values = np.arange(256, dtype=np.uint8)
     if native_ids and predictor.native_ids is not None:
         values[: len(predictor.native_ids)] = predictor.native_ids
-    # Pictures are moved into the folder together, so that a bad file leaves no half-done one.
+    # Pictures are moved to the folder together, so that an error leaves none of them.
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     with tempfile.TemporaryDirectory(prefix=".scarce-jax-", dir=existing) as aside:
         for k, image, prediction in predictor.stream(load, len(files), os.cpu_count() or 1):
@@ -97,23 +95,23 @@ def _coarse_masks(
     missing = [mask for mask in masks.values() if not mask.is_file()]
     if missing:
         raise InputError(
-            f"{missing[0]}: no such coarse mask ({len(missing)} of {len(files)} are missing); result {result} "
-            f"needs one per image, named as the image with .png"
+            f"{missing[0]}: no such coarse mask ({len(missing)} of {len(files)} are missing); result {result} needs "
+            f"one per image, with the image's name and the suffix .png"
         )
     return masks
 
 
 def _output(folder: pathlib.Path, file: pathlib.Path, kind: str) -> pathlib.Path:
-    """Where a picture of this kind ("" the mask, "_overlay", "_confidence") of an image goes."""
+    """Path of a picture of an image; kind is "" for the mask, "_overlay" or "_confidence"."""
     return folder / f"{file.stem}{kind}.png"
 
 
 def _check_outputs(
     folder: pathlib.Path, files: Sequence[pathlib.Path], masks: Sequence[pathlib.Path], kinds: Sequence[str]
 ) -> None:
-    """Raises InputError where a picture would be written over an input, or over another one's picture."""
+    """Raises InputError if a picture would overwrite an input or another picture."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"--out {folder}: is a file; expected a folder, or a new name")
+        raise InputError(f"--out {folder}: is a file; expected a folder, or a path that does not exist")
     inputs = {path.resolve() for path in (*files, *masks)}
     owners: dict[pathlib.Path, pathlib.Path] = {}
     for file in files:

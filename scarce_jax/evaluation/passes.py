@@ -1,9 +1,9 @@
-"""One pass over data: every row once, in whole batches over all devices."""
+"""Passes over data: every row once, in full batches over all devices."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.source import Row, stream
-from scarce_jax.evaluation.views import native_canvas
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -19,14 +18,15 @@ Key = TypeVar("Key", bound=Hashable)
 def batches(
     load: Callable[[int], Row], groups: Mapping[Key, Sequence[int]], *, batch: int, mesh: Mesh, threads: int
 ) -> Iterator[tuple[Key, Sequence[int], dict[str, jax.Array]]]:
-    """Global batches of rows, split over the devices.
+    """Yields global batches of rows, split over the devices.
 
-    Repeats of a group's last row fill its last batch; the field `counts`, bool [B], is False for them.
+    The last batch of a group is filled with repeats of its last row; the field `counts`, bool [B], is False for them.
 
     Args:
-      load: the row of a number; called once for every number.
-      groups: numbers of the rows whose arrays have equal shapes, in the order in which they come.
+      load: number -> row; called once per number.
+      groups: group -> numbers of its rows, whose arrays have equal shapes; batches come in this order.
       batch: rows per device.
+      mesh: a mesh of one axis.
       threads: loading threads.
 
     Yields:
@@ -41,7 +41,7 @@ def batches(
 
 
 def _filled(load: Callable[[int], Row], numbers: Sequence[int]) -> Callable[[int], Row]:
-    """Position -> row. Positions beyond the last number repeat its row, which is loaded once."""
+    """Position -> row. Positions beyond the last number repeat the last row, which is loaded once."""
     last = len(numbers) - 1
     repeated: dict[int, Row] = {}
 
@@ -56,18 +56,6 @@ def _filled(load: Callable[[int], Row], numbers: Sequence[int]) -> Callable[[int
 
 
 def local(array: jax.Array) -> np.ndarray:
-    """This process's rows of an array that is split over the devices."""
+    """Returns this process's rows of an array that is split over the devices."""
     shards = sorted(array.addressable_shards, key=lambda s: s.index[0].start or 0)
     return np.concatenate([np.asarray(s.data) for s in shards])
-
-
-def by_canvas(sizes: Iterable[Any]) -> dict[tuple[int, int], list[int]]:
-    """Numbers of images by their native canvas, in order.
-
-    Args:
-      sizes: (height, width) of every image.
-    """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for k, (height, width) in enumerate(sizes):
-        groups.setdefault(native_canvas(int(height), int(width)), []).append(k)
-    return groups

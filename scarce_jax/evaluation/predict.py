@@ -1,14 +1,14 @@
-"""Masks for single images at their native size, from whatever a result needs."""
+"""Predicting masks of single images at their native size."""
 
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,25 +16,26 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from scarce_jax import mesh as mesh_lib
-from scarce_jax.data.source import Rows
+from scarce_jax.data.schema import IGNORE, DatasetInfo
+from scarce_jax.data.source import Rows, pad
 from scarce_jax.errors import InputError
-from scarce_jax.evaluation.evaluate import choose_labels, place
+from scarce_jax.evaluation.evaluate import choose_labels
 from scarce_jax.evaluation.views import Scorer, native_canvas, native_row, native_scores, view_rows
-from scarce_jax.recipe import PLAIN, Views
+from scarce_jax.recipe import Eval
 
 WAITING = 4
-"""Batches of images that may wait for others of their canvas."""
+"""Number of batches of images that may wait until their canvas has a full batch."""
 
 Payload = TypeVar("Payload")
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """One image's mask.
+    """The predicted mask of one image.
 
     Attributes:
-      labels: uint8 [H, W], class ids at the image's own size; 255 where nothing is predicted (a coarse mask alone).
-      confidence: uint8 [H, W], the largest class probability times 255; 255 where a coarse label was kept.
+      labels: uint8 [H, W], class ids at the image's native size; 255 where a coarse mask alone has no class.
+      confidence: uint8 [H, W], the largest class probability times 255; 255 where the coarse mask's class stands.
     """
 
     labels: np.ndarray
@@ -45,50 +46,44 @@ class Predictor:
     """Applies one result of a run to images.
 
     Attributes:
-      name: of the result.
-      size: (height, width) at which images are predicted; None for their own.
-      batch: images per device of `stream`.
+      name: name of the result.
+      size: (height, width) at which images are predicted; None for their native size.
+      batch: images per device in `stream`.
       classes: class names.
-      palette: RGB triples (0..255), one per class.
-      native_ids: the dataset's own mask value of each class, None where it is the class index.
+      palette: an RGB triple (0..255) per class.
+      native_ids: the value of each class in the dataset's own mask files; None if it is the class index.
       config: the run's resolved config.
       variables: role -> {"params", "batch_stats"}.
-      needs_coarse: whether a coarse mask must come with every image.
+      needs_coarse: whether every image needs a coarse mask.
     """
 
     def __init__(
         self,
-        *,
         name: str,
-        predict: Callable | None,
-        transform: Callable,
-        size: tuple[int, int] | None,
-        needs_coarse: bool,
-        composite: bool,
+        evaluation: Eval,
+        *,
         nets: Mapping[str, Any],
         consts: Mapping[str, Any],
-        classes: tuple[str, ...],
-        palette: tuple[tuple[int, int, int], ...],
-        native_ids: tuple[int, ...] | None,
+        info: DatasetInfo,
         config: Any,
         without_coarse: Sequence[str],
-        batch: int,
         mesh: Mesh,
-        views: Views = PLAIN,
     ):
-        self.name, self.config, self.size, self.batch = name, config, size, batch
-        self.classes, self.palette, self.native_ids = classes, palette, native_ids
-        self.needs_coarse = needs_coarse
+        self.name, self.config = name, config
+        self.size, self.batch = evaluation.source.size, evaluation.source.batch
+        self.classes, self.palette, self.native_ids = info.classes, info.palette, info.native_ids
+        self.needs_coarse = evaluation.needs_coarse
         self.variables = {role: net.variables for role, net in nets.items()}
-        self._composite, self._views = composite, views
         self._nets, self._consts, self._mesh = nets, consts, mesh
         self._without_coarse = list(without_coarse)
+        predict, transform, views = evaluation.predict, evaluation.source.transform, evaluation.views
+        self._composite, self._views = evaluation.composite, views
         self.scorer = Scorer(predict, transform, views, mesh) if predict else None
         self._labels = jax.jit(self._compile(self._label), static_argnames="canvas")
         self._probabilities = jax.jit(self._compile(self._probability), static_argnames="canvas")
 
     def _compile(self, finish: Callable) -> Callable:
-        """`finish(scores at native size, rows, canvas)` on every device's own rows."""
+        """Compiles `finish(scores at native size, rows, shape)`, applied by every device to its own rows."""
         axis = self._mesh.axis_names[0]
 
         def run(scores, rows, *, canvas):
@@ -111,7 +106,7 @@ class Predictor:
         labels = choose_labels(scores, rows["overlay"] if self._composite else None, shape)
         confidence = jnp.zeros(shape) if scores is None else self._normalised(scores).max(-1)
         if self._composite:
-            confidence = jnp.where(rows["overlay"] != 255, 1.0, confidence)
+            confidence = jnp.where(rows["overlay"] != IGNORE, 1.0, confidence)
         return labels, jnp.round(confidence * 255).astype(jnp.uint8)
 
     def _probability(self, scores: jax.Array | None, rows: dict, shape: tuple[int, ...]) -> jax.Array:
@@ -121,30 +116,35 @@ class Predictor:
         probabilities = self._normalised(scores)
         if one_hot is None:
             return probabilities
-        return jnp.where((rows["overlay"] != 255)[..., None], one_hot, probabilities)
+        return jnp.where((rows["overlay"] != IGNORE)[..., None], one_hot, probabilities)
 
     def dispatch(self, rows: Mapping[str, np.ndarray], canvas: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-        """Class ids and confidences uint8 [B, *canvas], as in Prediction; does not wait for the device.
+        """Predicts a batch: class ids and confidences uint8 [B, *canvas], as in `Prediction`.
+
+        Does not wait for the device.
 
         Args:
-          rows: what `row` makes, stacked; their number divides over the devices.
+          rows: stacked results of `row`; B is a multiple of the number of devices.
           canvas: `native_canvas` of the images.
         """
         return self._run(self._labels, mesh_lib.shard(self._mesh, dict(rows)), canvas)
 
     def check(self, has_coarse: bool) -> None:
-        """Raises InputError where the result needs a coarse mask and none is given."""
+        """Raises InputError if the result needs a coarse mask and there is none."""
         if self.needs_coarse and not has_coarse:
-            others = f"; results that do not: {', '.join(self._without_coarse)}" if self._without_coarse else (
-                "; every result of this run needs one"
-            )  # fmt: skip
-            raise InputError(f"result {self.name}: needs a coarse mask with every image, and none is given{others}")
+            others = ", ".join(self._without_coarse)
+            others = f"results that do not: {others}" if others else "every result of this run needs one"
+            raise InputError(f"result {self.name}: needs a coarse mask with every image, and none is given; {others}")
 
     def row(self, image: np.ndarray, coarse: np.ndarray | None) -> dict[str, np.ndarray]:
-        """An image as the compiled program takes it.
+        """Makes the row of an image for `dispatch`.
+
+        Args:
+          image: uint8 [H, W, 3], RGB.
+          coarse: uint8 [H, W], class ids with 255 = void; ignored if the result does not need it.
 
         Raises:
-          InputError: not uint8 [H, W, 3], or a coarse mask of another size, dtype or with unknown ids.
+          InputError: an argument has another shape, dtype or range, or the coarse mask is missing.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InputError(f"image: found {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3] (RGB)")
@@ -156,38 +156,38 @@ class Predictor:
         if self.needs_coarse:
             if coarse.shape != (height, width) or coarse.dtype != np.uint8:
                 raise InputError(
-                    f"coarse mask: found {coarse.dtype} {list(coarse.shape)}, expected uint8 {[height, width]} as the "
-                    f"image"
+                    f"coarse mask: found {coarse.dtype} {list(coarse.shape)}, expected uint8 "
+                    f"{[height, width]}, the size of the image"
                 )
             unknown = sorted(set(np.unique(coarse)) - set(range(len(self.classes))) - {255})
             if unknown:
                 last = len(self.classes) - 1
-                raise InputError(f"coarse mask: id {unknown[0]} is no class; expected 0..{last}, or 255 for unlabelled")
+                raise InputError(f"coarse mask: id {unknown[0]} is no class; expected 0..{last}, or 255 for void")
             inputs["coarse"] = coarse
-            row["overlay"] = place(coarse, canvas)
+            row["overlay"] = pad(coarse, canvas, IGNORE)
         size = self.size or (height, width)
         return row | view_rows(self._views, size, self.size is not None, functools.partial(Rows.sized, inputs))
 
     def stream(
         self, load: Callable[[int], tuple[dict[str, np.ndarray], Payload]], count: int, threads: int
     ) -> Iterator[tuple[int, Payload, Prediction]]:
-        """Predicts images batched over all devices; each is loaded once, and a batch holds images of one canvas.
+        """Predicts many images in batches over all devices; each image is loaded once.
 
         Args:
-          load: number of an image -> what `row` makes of it, and anything that should come back with its prediction;
-            called in threads, in order, some images ahead.
+          load: number of an image -> (its row, any payload); called in threads, in order, some images ahead.
           count: number of images.
           threads: loading threads.
 
         Yields:
-          (number, what came with it, Prediction), in the order in which batches fill.
+          (number, payload, Prediction). A batch holds images of one canvas, so the order is that in which batches fill.
         """
         total = self.batch * self._mesh.size
         waiting: dict[tuple[int, int], list] = collections.defaultdict(list)
-        for k, (row, payload) in enumerate(_ahead(load, count, threads)):
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+        for k, (row, payload) in enumerate(grain.MapDataset.range(count).map(load).to_iter_dataset(options)):
             canvas = native_canvas(int(row["native_height"]), int(row["native_width"]))
             waiting[canvas].append((k, row, payload))
-            # Images of many canvases wait for their batch to fill; not more than memory holds.
+            # Bounds the memory of images that wait for their batch to fill.
             if sum(map(len, waiting.values())) >= WAITING * total:
                 canvas = max(waiting, key=lambda canvas: len(waiting[canvas]))
             elif len(waiting[canvas]) < total:
@@ -197,7 +197,7 @@ class Predictor:
             yield from self._batch(images, canvas, total)
 
     def _batch(self, images: list, canvas: tuple[int, int], total: int) -> Iterator[tuple[int, Any, Prediction]]:
-        """The predictions of images of one canvas, in a batch that repeats of the last one fill."""
+        """Predicts images of one canvas, in a batch that is filled with repeats of the last image."""
         rows = [row for _, row, _ in images]
         rows += rows[-1:] * (total - len(rows))
         stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
@@ -208,16 +208,16 @@ class Predictor:
 
     def _single(self, image: np.ndarray, coarse: np.ndarray | None, program: Callable) -> Any:
         row = self.row(image, coarse)
-        # Every device works on a copy: one program serves whatever the number of devices.
+        # Every device predicts a copy, so that the batch can be split over the devices.
         rows = {key: np.stack([value] * self._mesh.size) for key, value in row.items()}
         return self._run(program, mesh_lib.shard(self._mesh, rows), native_canvas(*image.shape[:2]))
 
     def predict(self, image: np.ndarray, coarse: np.ndarray | None = None) -> np.ndarray:
-        """Class ids of one image.
+        """Predicts the class ids of one image.
 
         Args:
           image: uint8 [H, W, 3], RGB.
-          coarse: uint8 [H, W] class ids with 255 = unlabelled, where the result needs one.
+          coarse: uint8 [H, W], class ids with 255 = void; required if `needs_coarse`.
 
         Returns:
           uint8 [H, W].
@@ -229,25 +229,10 @@ class Predictor:
         return np.asarray(labels)[0, : image.shape[0], : image.shape[1]]
 
     def probabilities(self, image: np.ndarray, coarse: np.ndarray | None = None) -> np.ndarray:
-        """Class probabilities float32 [H, W, K] of one image; arguments and errors as `predict`.
+        """Predicts the class probabilities of one image; arguments and errors as in `predict`.
 
-        They sum to 1, except where a coarse mask alone predicts and has no label: there all are 0.
+        Returns:
+          float32 [H, W, K]. They sum to 1, but are all 0 where a coarse mask alone predicts and is void.
         """
         probabilities = self._single(image, coarse, self._probabilities)
         return np.asarray(probabilities)[0, : image.shape[0], : image.shape[1]]
-
-
-def _ahead(load: Callable[[int], Payload], count: int, threads: int) -> Iterator[Payload]:
-    """`load(0)`, `load(1)`, ... in order, made in threads some numbers ahead; the first error ends it."""
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        pending: collections.deque = collections.deque()
-        try:
-            for k in range(count):
-                pending.append(pool.submit(load, k))
-                if len(pending) > 2 * threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()

@@ -1,4 +1,4 @@
-"""Predicting an image in several views (mirrored, at several scales, in windows) and refining it with a CRF."""
+"""Predicting an image in several views (mirrored, at several scales, in windows), and refining it with a CRF."""
 
 from __future__ import annotations
 
@@ -14,64 +14,62 @@ from jax.sharding import PartitionSpec as P
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.ops.crf import dense_crf
 from scarce_jax.ops.resize import resize_dynamic
-from scarce_jax.recipe.views import Views
+from scarce_jax.recipe import Predict, Views
 
 STRIDE = 2 / 3
-"""Of a window, from one to the next, as PSPNet's authors test."""
+"""Step from one window to the next, as a share of the window; the value of PSPNet's authors."""
 
 SIZES = ("height", "width")
 NATIVE = ("native_height", "native_width")
 CANVAS_STEP = 128
 
-Predict = Callable[[Any, dict, Mapping], jax.Array]
-
 
 def native_canvas(height: int, width: int) -> tuple[int, int]:
-    """The canvas of an image of this size: a function of it alone, with few values, so that few programs compile.
+    """Returns the canvas of an image of this size. There are few canvases, so that few programs are compiled.
 
-    Its sides are multiples of 128 up to 512, of 256 up to 1024, of 512 up to 2048 and so on: four a doubling.
+    Its sides are multiples of 128 up to 512, of 256 up to 1024, of 512 up to 2048 and so on.
     """
-    return _side(height), _side(width)
 
+    def side(length: int) -> int:
+        step = CANVAS_STEP
+        while length > 4 * step:
+            step *= 2
+        return -(-length // step) * step
 
-def _side(length: int) -> int:
-    step = CANVAS_STEP
-    while length > 4 * step:
-        step *= 2
-    return -(-length // step) * step
-
-
-def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(height, width) times the factor, rounded, at least 1."""
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    return side(height), side(width)
 
 
 def view_rows(
     views: Views, size: tuple[int, int], fixed: bool, sized: Callable[[tuple[int, int], tuple[int, int]], dict]
 ) -> dict[str, np.ndarray]:
-    """What a row carries for each scale: the keys of `sized(size, canvas)`, prefixed with the scale's number.
+    """Makes the part of a row that is predicted from: for each scale k the keys of `sized(size, canvas)` as "k/<key>".
 
     Args:
+      views: give the scales.
       size: (height, width) of scale 1.
-      fixed: whether all images have that size; otherwise a canvas depends on the image's own.
-      sized: brings the image and its masks to a size and onto a canvas.
+      fixed: whether all images have that size; otherwise the canvas depends on the image.
+      sized: resizes the image and its masks, and pads them to a canvas.
     """
     row = {}
     for k, scale in enumerate(views.scales):
-        target = scaled_size(size, scale)
+        target = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
         scaled = sized(target, target if fixed else native_canvas(*target))
         row |= {f"{k}/{key}": value for key, value in scaled.items()}
     return row
 
 
 def scale_rows(rows: Mapping[str, Any], k: int) -> dict[str, Any]:
-    """What rows of `view_rows` carry for scale number k, by its own keys."""
+    """Selects the arrays of scale k from rows of `view_rows`, without the prefix."""
     return {key.removeprefix(f"{k}/"): value for key, value in rows.items() if key.startswith(f"{k}/")}
 
 
 def native_row(image: np.ndarray, views: Views) -> dict[str, np.ndarray]:
-    """What a row carries of an image [H, W, 3] at its native size: `native_height`, `native_width`, and
-    `native_image` on its canvas where a CRF looks at its colours."""
+    """Makes the part of a row at native size: `native_height`, `native_width`, and for a CRF `native_image`.
+
+    Args:
+      image: uint8 [H, W, 3].
+      views: the views to predict, perhaps with a CRF.
+    """
     height, width = image.shape[:2]
     row = {"native_height": np.int32(height), "native_width": np.int32(width)}
     if views.crf is not None:
@@ -81,14 +79,16 @@ def native_row(image: np.ndarray, views: Views) -> dict[str, np.ndarray]:
 
 
 class Scorer:
-    """Scores of a batch of rows in all views: a compiled `(nets, rows, consts) -> scores`.
+    """Scores a batch of rows in all views: a compiled `(nets, rows, consts) -> scores`.
 
-    The scores are a tuple of [B, h, w, K], one a scale. Plain views give what `predict` gives; several give class
+    The scores are a tuple of float [B, h, w, K], one per scale: logits if the views are plain, otherwise class
     probabilities. Every device scores its own rows.
 
     Args:
-      predict: `(nets, batch, consts) -> scores [B, h, w, K]`, logits.
+      predict: `(nets, batch, consts) -> logits [B, h, w, K]`.
       transform: `(row, key, consts) -> row`, applied to each row first.
+      views: the views to predict.
+      mesh: a mesh of one axis.
     """
 
     def __init__(self, predict: Predict, transform: Callable, views: Views, mesh: Mesh):
@@ -98,7 +98,7 @@ class Scorer:
         self.compiled = jax.jit(jax.shard_map(self._score, mesh=mesh, in_specs=specs, out_specs=P(axis)))
 
     def __call__(self, nets: Any, rows: Mapping[str, jax.Array], consts: Any) -> tuple[jax.Array, ...]:
-        # Only what is predicted from: the rest has the shape of the native canvas, and would compile anew for each.
+        # The other arrays have the shape of the native canvas, and would cause a compilation for each canvas.
         return self.compiled(nets, {key: value for key, value in rows.items() if "/" in key}, consts)
 
     def _score(self, nets: Any, rows: Mapping[str, jax.Array], consts: Any) -> tuple[jax.Array, ...]:
@@ -118,7 +118,7 @@ class Scorer:
         return tuple(by_scale)
 
     def _windows(self, nets: Any, batch: Mapping[str, jax.Array], consts: Any) -> jax.Array:
-        """Probabilities float32 [B, h, w, K] of one scale."""
+        """Returns class probabilities float32 [B, h, w, K] of one scale."""
 
         def probabilities(batch: dict) -> jax.Array:
             return jax.nn.softmax(self._predict(nets, batch, consts).astype(jnp.float32))
@@ -127,7 +127,7 @@ class Scorer:
             return probabilities(dict(batch))
         window, canvas = self.views.window, batch["image"].shape[1:3]
         corners = [(top, left) for top in offsets(canvas[0], window[0]) for left in offsets(canvas[1], window[1])]
-        # All windows of the batch as one batch: a loop over them would leave the device half idle.
+        # All windows form one batch, because a loop over them would not fill the device.
         cut = [_cut(batch, corner, window) for corner in corners]
         scores = probabilities({name: jnp.concatenate([part[name] for part in cut]) for name in cut[0]})
         total = jnp.zeros((len(batch["image"]), *canvas, scores.shape[-1]), jnp.float32)
@@ -141,7 +141,7 @@ class Scorer:
 
 
 def offsets(length: int, window: int) -> list[int]:
-    """Where windows begin along one axis: steps of two thirds, the last one moved back to end with the image."""
+    """Returns the starts of windows along one axis; the last window is moved back to end with the image."""
     if length <= window:
         return [0]
     stride = max(1, int(np.ceil(window * STRIDE)))
@@ -149,7 +149,7 @@ def offsets(length: int, window: int) -> list[int]:
 
 
 def _cut(batch: Mapping[str, jax.Array], corner: tuple[int, int], window: tuple[int, int]) -> dict[str, jax.Array]:
-    """One window of every array that has the image's height and width; what is beyond the image is filled."""
+    """Cuts one window from every array of the image's height and width, and fills it beyond the image."""
     canvas = batch["image"].shape[1:3]
     cut = {}
     for name, value in batch.items():
@@ -166,7 +166,7 @@ def _cut(batch: Mapping[str, jax.Array], corner: tuple[int, int], window: tuple[
 
 
 def mirror(value: jax.Array, width: jax.Array) -> jax.Array:
-    """[B, h, w, ...] mirrored left to right within each row's valid width [B]; other arrays as they are."""
+    """Mirrors [B, h, w, ...] left to right within each row's valid width [B]; returns other arrays unchanged."""
     if value.ndim < 3:
         return value
     column = jnp.arange(value.shape[2])
@@ -177,9 +177,12 @@ def mirror(value: jax.Array, width: jax.Array) -> jax.Array:
 def merge(
     scores: tuple[jax.Array, ...], rows: Mapping[str, jax.Array], canvas: tuple[int, int], target: tuple[str, str]
 ) -> jax.Array:
-    """The mean of all scales' scores, each brought to `target`'s size on a canvas: [B, *canvas, K].
+    """Resizes the scores of every scale to the target size, and averages them: [B, *canvas, K].
 
     Args:
+      scores: the result of `Scorer`.
+      rows: the batch.
+      canvas: (height, width) of the result.
       target: names of the rows' fields with the valid height and width of the result.
     """
     total = 0.0
@@ -192,32 +195,31 @@ def merge(
 def native_scores(
     views: Views, scores: tuple[jax.Array, ...], rows: Mapping[str, jax.Array], canvas: tuple[int, int]
 ) -> jax.Array:
-    """`merge` at native size, refined where the views have a CRF: [B, *canvas, K]."""
+    """Merges the scores at native size, and refines them if the views have a CRF: [B, *canvas, K]."""
     merged = merge(scores, rows, canvas, NATIVE)
     if views.crf is None:
         return merged
-    valid = _inside(canvas, *(rows[name] for name in NATIVE))
+    heights, widths = (rows[name][:, None, None] for name in NATIVE)
+    valid = (jnp.arange(canvas[0])[:, None] < heights) & (jnp.arange(canvas[1]) < widths)  # [B, *canvas]
 
     def refine(row: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         return dense_crf(*(x[None] for x in row[:2]), views.crf, row[2][None])[0]
 
-    # One image at a time: the lattice of one takes more memory than its scores in all classes.
+    # One image at a time, because the lattice of an image takes more memory than its scores.
     return jax.lax.map(refine, (merged, rows["native_image"], valid))
-
-
-def _inside(canvas: tuple[int, int], heights: jax.Array, widths: jax.Array) -> jax.Array:
-    """bool [B, *canvas]: the pixels of the images."""
-    row, column = jnp.arange(canvas[0])[:, None], jnp.arange(canvas[1])
-    return (row < heights[:, None, None]) & (column < widths[:, None, None])
 
 
 def resized(
     scores: jax.Array, rows: Mapping[str, jax.Array], source: tuple[str, str], target: tuple[str, str], canvas: Any
 ) -> jax.Array:
-    """Scores [B, h, w, K] brought from one valid size to another, on a canvas: [B, *canvas, K].
+    """Resizes scores [B, h, w, K] from one valid size to another, on a canvas: [B, *canvas, K].
 
     Args:
-      source, target: names of the rows' fields with the valid heights and widths.
+      scores: float [B, h, w, K].
+      rows: the batch.
+      source: names of the rows' fields with the valid heights and widths of the scores.
+      target: the same of the result.
+      canvas: (height, width) of the result.
     """
     sizes = [rows[name] for name in (*source, *target)]
     return jax.vmap(lambda x, *four: resize_dynamic(x, *four, canvas))(scores, *sizes)

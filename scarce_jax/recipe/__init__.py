@@ -1,7 +1,7 @@
-"""The vocabulary of a method: stages, sources and results as values; nothing here runs anything."""
+"""The types that recipes consist of: stages, sources and results."""
 
 from scarce_jax.recipe.origins import FromRun, Pretrained, parse_origin
-from scarce_jax.recipe.sources import Artifact, Confident, Read, Source, id_parts
+from scarce_jax.recipe.sources import Artifact, Confident, Read, Source
 from scarce_jax.recipe.stages import (
     Epochs,
     Eval,
@@ -48,7 +48,6 @@ __all__ = [
     "Turn",
     "ViewMean",
     "Views",
-    "id_parts",
     "parse_origin",
     "reads",
     "sources",

@@ -1,4 +1,4 @@
-"""What a trained net starts from where that lies outside its run."""
+"""Origins of initial weights outside the run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from scarce_jax.models.weights import HUB, SUFFIXES
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FromRun:
-    """A net that another run left, as written in a config: "RUN:STAGE/NET" or "RUN:STAGE/NET#PATTERN".
+    """A net of another run, in a config "RUN:STAGE/NET" or "RUN:STAGE/NET#PATTERN".
 
     Attributes:
-      run: its folder.
-      pattern: regular expression over our parameter paths ("backbone/layer1_block0/conv1/kernel"): every array that it
-        finds is taken, and must be there in the same shape. None: every array of equal path and shape is taken.
+      run: the run folder.
+      stage: name of the stage.
+      net: role of the net in the stage.
+      pattern: regular expression that is searched in parameter paths ("backbone/layer1_block0/conv1/kernel"). Every
+        matching array is loaded, and must exist in the same shape. None loads every array of equal path and shape.
     """
 
     run: str
@@ -31,7 +33,7 @@ class FromRun:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """Weights that fill a net's trunk: a .safetensors or .pth file, or "hf:OWNER/NAME" (see `models.weights`)."""
+    """Weights of a net's trunk: a .safetensors or .pth file, or "hf:OWNER/NAME" (see `models.weights`)."""
 
     source: str
 
@@ -40,14 +42,12 @@ class Pretrained:
 
 
 def parse_origin(text: str) -> FromRun | Pretrained:
-    """What a config's `init_from` names; nothing is looked up yet.
+    """Parses an `init_from` of a config; does not check whether the origin exists.
 
     Raises:
-      InputError: it is of no known form, or its pattern is no regular expression.
+      InputError: the text has no known form, or its pattern is not a regular expression.
     """
-    if text.startswith(HUB) and re.fullmatch(r"[^/\s]+/[^/\s]+", text.removeprefix(HUB)):
-        return Pretrained(source=text)
-    if text.endswith(SUFFIXES):
+    if text.endswith(SUFFIXES) or re.fullmatch(rf"{HUB}[^/\s]+/[^/\s]+", text):
         return Pretrained(source=text)
     match = re.fullmatch(r"(.+?):([^/:#]+)/([^/:#]+)(?:#(.*))?", text)
     if not match:
@@ -59,5 +59,5 @@ def parse_origin(text: str) -> FromRun | Pretrained:
     try:
         re.compile(pattern or "")
     except re.error as error:
-        raise InputError(f"init_from {text!r}: {pattern!r} is no regular expression ({error})") from error
+        raise InputError(f"init_from {text!r}: {pattern!r} is no regular expression ({error}); correct it") from error
     return FromRun(run=run, stage=stage, net=net, pattern=pattern)

@@ -1,4 +1,4 @@
-"""Where the rows of a stage come from, and what earlier stages left."""
+"""The sources of a stage, and the artifacts of earlier stages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scarce_jax.data.schema import IGNORE
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """What an earlier stage left: net `name` of a `Train`, or field `name` of an `Infer`'s records or mean."""
+    """An output of an earlier stage: net `name` of a `Train`, or field `name` of the records or mean of an `Infer`."""
 
     stage: str
     name: str
@@ -24,12 +24,14 @@ class Artifact:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Read:
-    """An array made of a whole entry of records when a row is read, so that another `read` infers nothing again.
+    """An array that is computed from an entry of records when a row is read.
+
+    Changing `read` does not repeat the inference: it is part of the fingerprint of the stages that read, but not of the
+    stage that inferred.
 
     Attributes:
-      artifact: the records, and the field after which the array is named in messages.
-      read: `(entry) -> array`, with an entry's arrays by field; a frozen dataclass with `__call__`, or a function of a
-        module. It is part of the fingerprint of the stages that read, and not of the one that inferred.
+      artifact: the records, and the field that messages name.
+      read: `({field: array}) -> array`: a frozen dataclass with `__call__`, or a function of a module.
     """
 
     artifact: Artifact
@@ -41,11 +43,12 @@ class Read:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Confident:
-    """The reader of labels where they are confident enough: `(entry) -> uint8 [H, W]`, IGNORE elsewhere.
+    """Reads labels of sufficient confidence: `(entry) -> uint8 [H, W]`, IGNORE elsewhere.
 
     Attributes:
-      label, confidence: fields of an entry, uint8 [H, W]: class ids, and a confidence of 0..255.
-      threshold: the least confidence, 0..1, at which a pixel counts: 0 takes all, above 1 none.
+      label: field of class ids, uint8 [H, W].
+      confidence: field of confidences 0..255, uint8 [H, W].
+      threshold: smallest confidence of a label, 0..1; 0 takes all labels, above 1 none.
     """
 
     label: str = "label"
@@ -61,22 +64,24 @@ class Confident:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where rows come from: `{"image", "label", <fields>, "height", "width"}` per example.
+    """The origin of rows `{"image", "label", <fields>, "height", "width"}`, one per example.
+
+    Examples that lack one of `fields` or `having`, or all of `labels`, are left out.
 
     Attributes:
-      dataset, split: a prepared dataset and one of its splits.
-      ids: a role of the label budget ("fine", "coarse", "tags", "unlabelled"), "all" for the whole split, an Artifact
-        whose record ids are taken, or a tuple of those: their union.
-      take: only the first so many of them.
-      fields: further fields of the example that a row carries: "coarse", "fine", "tags", or fields of records.
-      labels: in order of preference, what may stand in `label`: an example takes the first it has.
-      having: fields that an example must have although its row does not carry them. Examples that lack one, a field of
-        `fields` or every label are left out.
+      dataset: a prepared dataset.
+      split: one of its splits.
+      ids: a role of the label budget ("fine", "coarse", "tags", "unlabelled"); "all" for the whole split; an Artifact,
+        for the ids of its records; or a tuple of these, for their union.
+      take: use only the first `take` ids.
+      fields: further fields of a row: "coarse", "fine", "tags", or fields of records.
+      labels: what `label` may be, in order of preference: an example takes the first that it has.
+      having: fields that an example must have, although rows do not include them.
       batch: examples per step over all devices in training; per device in inference and evaluation.
-      size: (height, width) to which the host resizes whole frames; None keeps them as they are, on a canvas that
+      size: (height, width) to which whole images are resized on the host; None keeps native sizes, on a canvas that
         holds the largest.
-      transform: `(row, key, consts) -> row`, pure, applied per row inside the compiled step.
-      weight: `(tags [N, K] uint8) -> [N]` draws per epoch; None draws every example once.
+      transform: `(row, key, consts) -> row`, a pure function that is applied to each row inside the compiled step.
+      weight: `(tags [N, K] uint8) -> [N]`, how often each example is drawn per epoch; None draws each once.
       resident: overrides `Runtime.resident`.
     """
 
@@ -93,7 +98,12 @@ class Source:
     weight: Callable[[np.ndarray], np.ndarray] | None = None
     resident: bool | None = None
 
+    @property
+    def id_parts(self) -> tuple[str | Artifact, ...]:
+        """The parts whose union are the ids."""
+        return self.ids if isinstance(self.ids, tuple) else (self.ids,)
 
-def id_parts(source: Source) -> tuple[str | Artifact, ...]:
-    """What a source's ids are the union of."""
-    return source.ids if isinstance(source.ids, tuple) else (source.ids,)
+    @property
+    def ids_in_words(self) -> str:
+        """The ids as they are named in messages and in DONE."""
+        return " and ".join(part if isinstance(part, str) else f"{part.stage} records" for part in self.id_parts)

@@ -1,7 +1,6 @@
-"""The types a method is made of: a recipe is a tuple of stages, and one runner executes any recipe.
+"""Recipes: a method turns its config into `Train` and `Infer` stages and named `Eval` results.
 
-A method turns its config into a `Recipe` of `Train` and `Infer` stages and of named `Eval` results. Everything here is
-a frozen dataclass of values and pure functions; nothing here runs anything.
+Everything here is a frozen dataclass of values and pure functions. `training.run` executes recipes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from scarce_jax.data.figures import group_figure
 from scarce_jax.errors import InputError
 from scarce_jax.optim import Optimizer
 from scarce_jax.recipe.origins import FromRun, Pretrained
-from scarce_jax.recipe.sources import Artifact, Read, Source, id_parts
+from scarce_jax.recipe.sources import Artifact, Read, Source
 from scarce_jax.recipe.views import PLAIN, Views
 
 PyTree = Any
@@ -27,15 +26,14 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Net:
-    """One network of a stage.
+    """A network of a stage.
 
     Attributes:
-      module: Flax module called as `module(*inputs, train=...)`, whose fields are plain values or modules.
+      module: Flax module, called as `module(*inputs, train=...)`. Its fields are plain values or modules.
       inputs: abstract inputs that initialise it (batch 1 is enough).
-      optim: its optimizer; None freezes the net, which then has no optimizer state. A frozen net of an earlier stage is
-        not stored again.
-      init_from: what to start from: a net of an earlier stage, a net of another run, or weights from a file. None draws
-        initial values.
+      optim: its optimizer; None freezes the net. A frozen net of an earlier stage is not stored again.
+      init_from: the origin of its initial weights: a net of an earlier stage, a net of another run, or a file. None
+        draws initial values.
     """
 
     module: nn.Module
@@ -46,7 +44,7 @@ class Net:
 
 @flax.struct.dataclass
 class NetState:
-    """One net's arrays. `stats` is Flax's batch_stats ({} if it has none), `opt` is () for a frozen net."""
+    """The arrays of a net. `stats` is Flax's batch_stats, or {}; `opt` is the optimizer state, () for a frozen net."""
 
     params: PyTree
     stats: PyTree
@@ -59,14 +57,14 @@ class NetState:
 
 @flax.struct.dataclass
 class Out:
-    """What a loss returns beside its scalar.
+    """The auxiliary output of a loss.
 
     Attributes:
       metrics: name -> scalar, logged as `<net>/<name>`.
       stats: net -> its new batch_stats.
-      share: arrays the later turns of the same step may read; gradients are stopped by the step.
-      weight: float32 scalar, the count (of pixels, say) over which the loss is a mean. Where a step's batch is cut into
-        parts (`Train.accumulate`), parts count by it; None counts them alike.
+      share: arrays that later turns of the same step may read, without gradients.
+      weight: float32 scalar, the number of pixels (say) that the loss is a mean over. It weights the parts of a batch
+        under gradient accumulation (`Train.accumulate`); None weights them equally.
     """
 
     metrics: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
@@ -81,11 +79,15 @@ Predict = Callable[[Mapping[str, NetState], dict, Mapping], Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Turn:
-    """Differentiate `loss(params, nets, batch, shared, key)` by this net's params, and update only this net.
+    """One update of a net within a step, by the gradient of `loss(params, nets, batch, shared, key)`.
 
-    `shared` holds the stage's consts, what earlier turns of the step share, and the number of the step as "step".
-    Losses are frozen dataclasses with `__call__`, or functions of a module: what they are made of is part of the
-    stage's fingerprint, and stages with equal turns, optimizers and transforms share their compiled step.
+    `shared` has the constants of the stage, the shared arrays of earlier turns, and the number of the step as "step".
+    A loss is a frozen dataclass with `__call__`, or a function of a module, because it is part of the fingerprint of
+    the stage. Stages with equal turns, optimizers and transforms share their compiled step.
+
+    Attributes:
+      net: role of the net.
+      loss: returns a float32 scalar and an `Out`.
     """
 
     net: str
@@ -94,25 +96,25 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eval:
-    """A measurement of predicted masks against the truth at its native size, or of predicted image tags.
+    """A measurement of predicted masks against the truth at native size, or of predicted image tags.
 
     Attributes:
-      metrics: what is measured. "tags" needs the field "tags" and no `labels`, and takes logits [B, K], or [B, K - 1]
-        without the background.
-      nets: role -> net restored for it; empty in `Train.evals`, which measure the stage's own nets.
-      predict: `(nets, batch, consts) -> scores [B, h, w, K]`, the largest wins; None predicts nothing (255).
-      source: what is measured; `labels` is the truth.
-      composite: keep the coarse label wherever there is one (the paper's composite model, detailer section 5).
-      inferred: masks of records that are measured in place of a prediction; then `predict` is None.
-      hidden_truth: look at the truth also where the budget does not grant it, to learn how good inferred labels are.
-        For results alone: no stage may depend on it.
-      groups: name -> class ids; the mean IoU over each group is the figure `miou_<name>`.
+      name: name of the measurement.
+      nets: role -> net, restored from an earlier stage; empty in `Train.evals`, which measure the nets of their stage.
+      predict: `(nets, batch, consts) -> scores [B, h, w, K]`, of which the largest wins; None predicts 255 everywhere.
+      source: the images to measure; `labels` is the truth.
+      metrics: what to measure. "tags" needs the field "tags" and no `labels`; `predict` then returns logits [B, K], or
+        [B, K - 1] without the background.
+      composite: take the coarse mask's class wherever it has one (detailer paper, section 5).
+      inferred: records whose masks are measured in place of a prediction; `predict` is then None.
+      hidden_truth: also use truth that the budget does not grant, to measure inferred labels. Only for results: no
+        stage may depend on it.
+      groups: name -> class ids; the mean IoU of each group is the figure `miou_<name>`.
       views: mirrored, scaled and windowed predictions to average.
-      maps: `(nets, batch, consts) -> float [B, h, w, K]`, 0 to 1: what speaks for each class where, for people to look
-        at; nothing follows from it.
-      every: steps between measurements in training, besides the one after the last step; 0 measures there alone.
-      keep_best: metric whose best measurement gives the stage's result; None keeps the last step.
-      patience: measurements without a better one after which training stops early; needs `keep_best` and `every`.
+      maps: `(nets, batch, consts) -> float [B, h, w, K]`, 0..1, the evidence for each class, for display only.
+      every: steps between measurements in training, besides the one after the last step; 0 measures only there.
+      keep_best: metric whose best measurement determines the stored nets; None stores those of the last step.
+      patience: number of measurements without a better one after which training ends; needs `keep_best` and `every`.
       consts: as in `Train`.
     """
 
@@ -138,12 +140,17 @@ class Eval:
             raise ValueError(f"eval {self.name}: patience is {self.patience}; expected at least 1, keep_best and every")
         if self.keep_best is not None and self.keep_best not in self.figures:
             raise InputError(
-                f"keep_best is {self.keep_best!r}; expected one of {', '.join(self.figures)}, which are measured here"
+                f"keep_best is {self.keep_best!r}; expected one of {', '.join(self.figures)}, which this stage measures"
             )
 
     @property
+    def needs_coarse(self) -> bool:
+        """Whether images are predicted together with their coarse masks."""
+        return "coarse" in self.source.fields
+
+    @property
     def figures(self) -> tuple[str, ...]:
-        """The figures that sum the measurement up, the foremost first."""
+        """The summary figures of the measurement, the most important first."""
         if self.metrics == "tags":
             return "map", "mean_f1"
         return "miou", *map(group_figure, self.groups), "mean_accuracy", "pixel_accuracy"
@@ -151,10 +158,11 @@ class Eval:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Epochs:
-    """A number of steps given as passes over a stage's first source; resolved when its size is known.
+    """A number of steps in passes over the first source of a stage; resolved when the size of the source is known.
 
     Attributes:
-      of: the stage; None is the one whose steps these are.
+      count: number of passes.
+      of: name of the stage; None is the stage itself.
     """
 
     count: float
@@ -163,15 +171,20 @@ class Epochs:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """A training stage: all turns compile into one step; it leaves one Orbax item per trained net.
+    """A training stage. All turns are compiled into one step; each trained net is stored as an Orbax item.
 
     Attributes:
+      name: name of the stage.
+      nets: role -> net.
+      turns: the updates of a step, in order.
+      sources: name -> source; a step takes a batch of each.
       steps: optimizer steps.
-      accumulate: equal parts into which a step's batch is cut; the nets see one after the other, and the gradient is
-        that of all. It saves memory; batch statistics are then those of a part.
-      consts: arrays, or Artifacts of `Mean` stages; the initial content of `shared`, and given to `transform`.
-      keys_as: draw initial values, order and augmentation as the stage of this name does, so that two stages can be
-        compared on the same draws.
+      accumulate: number of equal parts a batch is cut into. The parts go through the nets one after the other, and
+        their gradients are averaged. It saves memory; batch statistics are those of a part.
+      evals: measurements of the stage's nets.
+      consts: arrays, or Artifacts of `Mean` stages. They are part of `shared`, and given to `transform`.
+      keys_as: name of another stage whose keys are used for initial values, order and augmentation, so that the two
+        stages can be compared on equal draws.
     """
 
     name: str
@@ -184,10 +197,15 @@ class Train:
     consts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     keys_as: str | None = None
 
+    @property
+    def drawn_as(self) -> str:
+        """The name that determines the random keys."""
+        return self.keys_as or self.name
+
     def __post_init__(self):
-        # What is kept may depend on a stage's own measurements.
+        # The nets that are stored may depend on the evals.
         if any(evaluation.hidden_truth for evaluation in self.evals):
-            raise ValueError(f"stage {self.name}: an eval looks at hidden truth, which only results may")
+            raise ValueError(f"stage {self.name}: an eval looks at hidden truth, which is for results only")
         for name, source in self.sources.items():
             if self.accumulate < 1 or source.batch % self.accumulate:
                 raise InputError(
@@ -198,32 +216,35 @@ class Train:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Records:
-    """One entry per example id: the arrays that `predict` (and `finish`) gave for it."""
+    """Stores one entry per example: the arrays that `predict` (and `finish`) returned for it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mean:
-    """The mean over all examples of what `predict` gave; with `into`, it replaces that net's batch_stats."""
+    """Stores the mean of the predictions over all examples; it replaces the batch_stats of the net `into`."""
 
     into: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Infer:
-    """One pass over data.
+    """A stage of one pass of inference over a source.
 
     Attributes:
+      name: name of the stage.
+      nets: role -> net.
       predict: `(nets, batch, consts) -> {field: [B, ...]}`, jitted.
-      finish: `(id, {field: array}) -> {field: array}`, run per example in worker processes without JAX.
-      views: mirrored and scaled images that are predicted as well; `predict` then runs once for each scale, and once
-        more for its mirror. Windows and a CRF are for results alone.
-      combine: `([{field: [B, ...]} of each view], [whether it is mirrored]) -> {field: [B, ...]}`, such as `ViewMean`;
-        needed where the views are not plain.
-      write: `Records` or `Mean`.
-      status: what the values 0, 1, ... of the records' field "status" mean; DONE and the summary then say how many
-        examples have which. Empty where the records have no such field.
-      per_batch: whether `predict` looks across the examples of a batch (batch statistics), so that the batch size
-        decides what the stage leaves.
+      source: the images to predict.
+      finish: `(id, {field: array}) -> {field: array}`, called per example in worker processes without JAX.
+      views: mirrored and scaled images to predict too; `predict` is called for each of them. Windows and a CRF are only
+        for results.
+      combine: `([{field: [B, ...]} per view], [whether it is mirrored]) -> {field: [B, ...]}`, such as `ViewMean`;
+        required if the views are not plain.
+      write: what to store.
+      status: meanings of the values 0, 1, ... of the records' field "status", which are counted in DONE and the
+        summary; empty if there is no such field.
+      per_batch: whether `predict` mixes the examples of a batch (batch statistics), so that the batch size affects the
+        output.
       consts: as in `Train`.
     """
 
@@ -242,7 +263,7 @@ class Infer:
     def __post_init__(self):
         _check_origins(self)
         if self.views.window is not None or self.views.crf is not None:
-            raise ValueError(f"stage {self.name}: views with a window or a CRF; a pass takes flip and scales")
+            raise ValueError(f"stage {self.name}: its views have a window or a CRF, which are for results only")
         if not self.views.plain and (self.combine is None or self.source.size is None):
             raise ValueError(f"stage {self.name}: several views need `combine` and a source with a size")
 
@@ -252,11 +273,11 @@ Stage = Train | Infer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of summary.json, made on the host from what stages left.
+    """A table of summary.json, computed on the host from the means of stages.
 
     Attributes:
       reads: name -> an Artifact of a `Mean`.
-      make: `({name: array}) -> {"columns": [...], "rows": [[...], ...]}` of JSON values, and what else it tells.
+      make: `({name: array}) -> {"columns": [...], "rows": [[...], ...], ...}` of JSON values.
     """
 
     reads: Mapping[str, Artifact]
@@ -265,7 +286,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a method's `recipe(config, info)` returns; the first result is the default of every command."""
+    """The result of a method's `recipe(config, info)`. The first entry of `results` is the default of all commands."""
 
     stages: tuple[Stage, ...]
     results: Mapping[str, Eval]
@@ -276,7 +297,7 @@ class Recipe:
 
 
 def _check_origins(stage: Infer | Eval) -> None:
-    """A run folder must hold all that its results need, and only a `Train` stores what comes from outside."""
+    """Nets of results and inferring stages must come from the run itself, because only a `Train` stores nets."""
     for role, net in stage.nets.items():
         if not isinstance(net.init_from, Artifact):
             raise ValueError(
@@ -285,15 +306,15 @@ def _check_origins(stage: Infer | Eval) -> None:
 
 
 def sources(stage: Stage | Eval) -> dict[str, Source]:
-    """The stage's sources by name; a stage with one source calls it by its own name."""
+    """Returns the sources of a stage by name; a single source has the name of its stage."""
     return dict(stage.sources) if isinstance(stage, Train) else {stage.name: stage.source}
 
 
 def reads(stage: Stage | Eval) -> list[Artifact]:
-    """Every artifact of an earlier stage that this one needs, without repeats, in a fixed order."""
+    """Lists the artifacts of earlier stages that a stage needs, without repeats, in a fixed order."""
     artifacts = [net.init_from for net in stage.nets.values() if isinstance(net.init_from, Artifact)]
     for source in sources(stage).values():
-        for field in (*id_parts(source), *source.fields, *source.labels):
+        for field in (*source.id_parts, *source.fields, *source.labels):
             if isinstance(field, Read):
                 artifacts.append(field.artifact)
             elif isinstance(field, Artifact):

@@ -1,4 +1,4 @@
-"""Which views of an image are predicted, and how an inference pass combines what it predicts of them."""
+"""Views of an image, and combining their predictions in an inference pass."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from scarce_jax.ops.resize import resize_bilinear
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Views:
-    """The views whose class probabilities are averaged, and what refines them; the default is the image as it is.
+    """The views of an image whose class probabilities are averaged. The default is the plain image.
 
     Attributes:
-      flip: also the image mirrored left to right.
-      scales: factors of the size at which masks are predicted; the image is brought to each from its native size.
-      window: (height, width) of windows that slide by two thirds of themselves over the image at each scale; where
+      flip: also predict the image mirrored left to right.
+      scales: factors of the size at which masks are predicted; the image is resized to each from its native size.
+      window: (height, width) of windows that slide over the image at each scale, by two thirds of their size; where
         they overlap, their probabilities are averaged. None predicts whole images.
       crf: refines the averaged probabilities at native size by the colours of the image (see `ops.crf`).
     """
@@ -38,7 +38,7 @@ class Views:
 
     @property
     def plain(self) -> bool:
-        """Whether the image is predicted as it is."""
+        """Whether only the plain image is predicted."""
         return self == PLAIN
 
 
@@ -47,14 +47,14 @@ PLAIN = Views()
 
 @dataclasses.dataclass(frozen=True)
 class ViewMean:
-    """The mean over views of what an `Infer` predicts of each; other fields are those of the first view.
+    """Averages the predictions of an `Infer` over views; fields that are not listed are those of the first view.
 
-    Maps of mirrored views are mirrored back, and all are brought bilinearly to the size of the first view's.
+    Maps of mirrored views are mirrored back, and all maps are resized bilinearly to the size of the first view's.
 
     Attributes:
-      maps: fields float [B, h, w, ...] whose values are averaged: logits, or maps of classes.
+      maps: fields float [B, h, w, ...] whose values are averaged, such as logits or class activation maps.
       softmaxed: fields of logits float [B, h, w, K] whose class probabilities are averaged.
-      vectors: fields float [B, ...] without places, such as scores of image tags.
+      vectors: fields float [B, ...] without spatial axes, such as scores of image tags.
     """
 
     maps: tuple[str, ...] = ()
@@ -67,8 +67,8 @@ class ViewMean:
         """Combines the predictions of all views of a batch.
 
         Args:
-          predictions: one a view, {field: [B, ...]}.
-          mirrored: which of them are of mirrored images.
+          predictions: {field: [B, ...]} of each view.
+          mirrored: whether each view is mirrored.
         """
         fields = dict(predictions[0])
         for name in self.vectors:

@@ -10,8 +10,8 @@ from typing import Any
 
 from scarce_jax.config_files import leaves
 from scarce_jax.data.budget import Manifest
-from scarce_jax.runs import read_facts
-from scarce_jax.training.folder import read_json
+from scarce_jax.data.files import read_json
+from scarce_jax.run_folder import read_facts
 from scarce_jax.training.log import complete_lines
 
 POINTS = 600

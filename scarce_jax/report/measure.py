@@ -21,12 +21,13 @@ from scarce_jax import memory
 from scarce_jax.data.figures import summarise
 from scarce_jax.data.images import resize_image, resize_label
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.data.source import RecordField, Rows
+from scarce_jax.data.source import RecordField, Rows, pad
 from scarce_jax.evaluation.confusion import confusion
-from scarce_jax.evaluation.evaluate import native_canvas, place
 from scarce_jax.evaluation.predict import Predictor
+from scarce_jax.evaluation.views import native_canvas
 from scarce_jax.recipe import Eval
-from scarce_jax.runs import load, open_result, open_run
+from scarce_jax.run_folder import open_result, open_run
+from scarce_jax.runs import load
 from scarce_jax.training.session import Session
 
 LONGEST = 640
@@ -142,7 +143,7 @@ def _score(pairs: Iterable[tuple[np.ndarray, np.ndarray]], session: Session) -> 
     for labels, truth in pairs:
         # On canvases, images of many sizes compile few programs.
         canvas = native_canvas(*truth.shape)
-        counts = np.asarray(_count(place(labels, canvas), place(truth, canvas), classes), np.int64)
+        counts = np.asarray(_count(pad(labels, canvas, IGNORE), pad(truth, canvas, IGNORE), classes), np.int64)
         mious.append(summarise(counts, session.classes)["miou"])
         total += counts
     return total, mious

@@ -14,13 +14,14 @@ from jax.sharding import Mesh
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.builders import is_generated, load_info
+from scarce_jax.data.files import write_json
 from scarce_jax.dry_run import dry_run
 from scarce_jax.errors import InputError
-from scarce_jax.runs import set_xla_flags, train
+from scarce_jax.runs import train
+from scarce_jax.runtime import set_xla_flags
 from scarce_jax.sweep.axes import Axis, Combination, combine
 from scarce_jax.sweep.plot import draw
 from scarce_jax.sweep.table import make_table
-from scarce_jax.training.log import write_json
 
 log = logging.getLogger("scarce_jax")
 

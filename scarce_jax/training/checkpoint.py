@@ -1,11 +1,12 @@
-"""Orbax checkpoints with a checksum of ours for every leaf, behind one module.
+"""Orbax checkpoints, verified by a checksum per array.
 
-Orbax writes atomically but loads flipped bits silently, so every save records the crc32, shape and dtype of each leaf
-in the checkpoint's metadata, and every load verifies them.
+Orbax writes atomically, but does not detect flipped bits when it loads. So every save stores the CRC-32, shape and
+dtype of each array in the metadata of the checkpoint, and every load verifies them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -13,7 +14,7 @@ import pathlib
 import re
 import shutil
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -29,11 +30,11 @@ log = logging.getLogger("scarce_jax")
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint cannot be read, or does not hold what was saved; the message names it and the reason."""
+    """A checkpoint cannot be read, or differs from what was saved."""
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
-    """Arrays by path, for any tree that Flax can turn into nested dicts."""
+    """Arrays by path, of any tree that Flax can convert to nested dicts."""
     flat = traverse_util.flatten_dict(serialization.to_state_dict(tree), sep="/")
     return {path: leaf for path, leaf in flat.items() if hasattr(leaf, "shape")}
 
@@ -47,30 +48,35 @@ def _checksums(tree: Any) -> dict[str, list]:
 
 
 class Saving:
-    """A save in progress; `result()` returns when it is on disk."""
+    """A save in progress."""
 
-    def __init__(self, path: pathlib.Path, response: ocp.AsyncResponse | None, error: Exception | None = None):
-        self._path, self._response, self._error = path, response, error
+    def __init__(self, path: pathlib.Path, response: ocp.AsyncResponse):
+        self._path, self._response = path, response
 
     def result(self) -> None:
-        """Raises InputError where the disk is full or cannot be written; nothing half-written stays under the name."""
-        try:
-            if self._error is not None:
-                raise self._error
+        """Waits until the checkpoint is on disk; raises InputError if the disk is full or cannot be written."""
+        with _storage_failures_explained(self._path):
             self._response.result()
-        except Exception as error:
-            remove_unfinished(self._path.parent)
-            reason = _storage_failure(error, self._path.parent)
-            if reason is None:
-                raise
-            raise InputError(
-                f"{self._path}: cannot be saved, {reason}; make room or choose another --workdir, then run the same "
-                f"command again: it goes on from the newest complete checkpoint"
-            ) from error
+
+
+@contextlib.contextmanager
+def _storage_failures_explained(path: pathlib.Path) -> Iterator[None]:
+    """Deletes a checkpoint whose save failed, and turns errors of the file system into InputError."""
+    try:
+        yield
+    except Exception as error:
+        remove_unfinished(path.parent)
+        reason = _storage_failure(error, path.parent)
+        if reason is None:
+            raise
+        raise InputError(
+            f"{path}: cannot be saved, {reason}; make room or choose another --workdir, then run the same command "
+            f"again: it resumes from the newest complete checkpoint"
+        ) from error
 
 
 def _storage_failure(error: BaseException | None, folder: pathlib.Path) -> str | None:
-    """What the file system refused, found anywhere in the chain of causes; None if that is not what happened."""
+    """The reason of the file system anywhere in the chain of causes, in words; None if there is none."""
     while error is not None:
         code = getattr(error, "errno", None)
         text = str(error)
@@ -83,19 +89,21 @@ def _storage_failure(error: BaseException | None, folder: pathlib.Path) -> str |
 
 
 def save_async(path: pathlib.Path, tree: Any) -> Saving:
-    """Starts saving; arrays are copied before it returns, so they may be donated afterwards."""
+    """Starts saving a tree of arrays. They are copied before it returns, so they may be donated afterwards.
+
+    Raises:
+      InputError: the disk is full or cannot be written.
+    """
     path = path.absolute()
     metadata = {"scarce_jax": {"format": 1, "checksums": _checksums(tree)}}
-    try:
+    with _storage_failures_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         state = serialization.to_state_dict(tree)
         return Saving(path, ocp.save_async(path, state, overwrite=True, custom_metadata=metadata))
-    except Exception as error:
-        return Saving(path, None, error)
 
 
 def saved_checksums(path: pathlib.Path) -> dict[str, list]:
-    """Path -> [crc32, shape, dtype] of every array that was saved; raises DamagedCheckpoint."""
+    """Reads [CRC-32, shape, dtype] of every saved array, by path; raises DamagedCheckpoint."""
     try:
         return ocp.metadata(path.absolute()).custom_metadata["scarce_jax"]["checksums"]
     except Exception as error:
@@ -103,19 +111,20 @@ def saved_checksums(path: pathlib.Path) -> dict[str, list]:
 
 
 def load(path: pathlib.Path, like: Any) -> Any:
-    """What `save_async` saved, verified.
+    """Loads what `save_async` saved, and verifies it.
 
     Args:
-      like: a tree of ShapeDtypeStructs with shardings: the arrays come on whatever devices those name.
+      path: the checkpoint.
+      like: a tree of ShapeDtypeStructs with shardings, which determine the devices.
 
     Raises:
-      DamagedCheckpoint: it is incomplete, unreadable, or a leaf differs from what was saved.
+      DamagedCheckpoint: the checkpoint is incomplete or unreadable, or an array differs from what was saved.
     """
     saved = saved_checksums(path)
     expected = _leaves(like)
     if set(saved) != set(expected):
-        odd = sorted(set(saved) ^ set(expected))
-        raise DamagedCheckpoint(f"{path}: {len(odd)} arrays are missing or unknown, among them {odd[:3]}")
+        differing = sorted(set(saved) ^ set(expected))
+        raise DamagedCheckpoint(f"{path}: {len(differing)} arrays are missing or unknown, among them {differing[:3]}")
     for name, leaf in expected.items():
         if list(leaf.shape) != saved[name][1]:
             raise DamagedCheckpoint(f"{path}: {name} has shape {saved[name][1]}, expected {list(leaf.shape)}")
@@ -139,7 +148,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def remove_unfinished(folder: pathlib.Path) -> None:
-    """Removes what interrupted saves and deletions left; complete checkpoints stay."""
+    """Deletes the leftovers of interrupted saves and deletions."""
     if mesh_lib.is_primary() and folder.is_dir():
         for path in folder.iterdir():
             if ".orbax-checkpoint-tmp" in path.name or path.name.startswith(".deleted-"):
@@ -147,7 +156,7 @@ def remove_unfinished(folder: pathlib.Path) -> None:
 
 
 class Checkpoints:
-    """The mid-stage checkpoints of one stage, one folder per step; the newest two are kept."""
+    """The checkpoints within one stage, one folder per step; the newest `keep` are kept."""
 
     def __init__(self, folder: pathlib.Path, keep: int = 2):
         self.folder, self._keep = folder, keep
@@ -156,18 +165,18 @@ class Checkpoints:
         mesh_lib.barrier(f"checkpoints {folder}")
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, newest first."""
+        """The steps of the complete checkpoints, newest first."""
         if not self.folder.is_dir():
             return []
         return sorted((int(p.name) for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
 
     def save(self, step: int, tree: Any) -> None:
-        """Starts saving, after the save before it has finished."""
+        """Starts saving, once the previous save has finished."""
         self.wait()
         self._saving = save_async(self.folder / str(step), tree)
 
     def wait(self) -> None:
-        """Returns when the last save is on disk and older checkpoints are gone."""
+        """Waits until the last save is on disk, and deletes older checkpoints."""
         if self._saving is None:
             return
         saving, self._saving = self._saving, None
@@ -176,7 +185,7 @@ class Checkpoints:
             _remove(self.folder / str(step) for step in self.steps()[self._keep :])
 
     def load_newest(self, like: Any) -> tuple[int, Any] | None:
-        """The newest checkpoint that verifies, with its step; a damaged one is named in the log and passed over."""
+        """Loads the newest intact checkpoint: (step, tree), or None. Damaged ones are logged and deleted."""
         damaged = []
         for step in self.steps():
             try:
@@ -200,18 +209,18 @@ def _remove(paths: Iterable[pathlib.Path]) -> None:
 
 
 def save_nets(folder: pathlib.Path, nets: Mapping[str, NetState]) -> None:
-    """Saves one Orbax item `{"params", "batch_stats"}` per net; returns when all are on disk."""
+    """Saves one Orbax item `{"params", "batch_stats"}` per net, and waits until all are on disk."""
     for saving in [save_async(folder / role, net.variables) for role, net in nets.items()]:
         saving.result()
 
 
 def load_net(path: pathlib.Path, like: NetState, mesh: jax.sharding.Mesh) -> NetState:
-    """A net that `save_nets` saved, replicated over the mesh; raises DamagedCheckpoint."""
+    """Loads a net that `save_nets` saved, replicated over the mesh; raises DamagedCheckpoint."""
     variables = load(path, replicated_like(like.variables, mesh))
     return NetState(params=variables["params"], stats=variables["batch_stats"])
 
 
 def replicated_like(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """The abstract tree to load into: shapes and dtypes of `tree`, replicated over the mesh."""
+    """Returns the `like` of `load`: shapes and dtypes of `tree`, replicated over the mesh."""
     sharding = mesh_lib.replicated(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)

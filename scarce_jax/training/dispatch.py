@@ -1,4 +1,4 @@
-"""How many training steps go to the device at once."""
+"""Dispatching several training steps in one call."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ log = logging.getLogger("scarce_jax")
 
 
 def scan_is_slow(mesh: Mesh) -> bool:
-    """XLA's CPU backend runs convolutions inside a loop 14 to 20 times slower than outside."""
+    """Whether `lax.scan` is slow: XLA's CPU backend runs convolutions in a loop 14 to 20 times slower."""
     return mesh.devices.flat[0].platform == "cpu"
 
 
 def at_once(runtime: Runtime, inputs: Mapping[str, TrainInput], mesh: Mesh) -> int:
-    """`Runtime.steps_per_dispatch`, or 1 with a line in the log where it cannot be followed."""
+    """Returns `Runtime.steps_per_dispatch`; or 1, with a line in the log, if it cannot be used."""
     wanted = runtime.steps_per_dispatch
     streaming = [name for name, source in inputs.items() if not source.resident]
     if wanted > 1 and scan_is_slow(mesh):
@@ -32,13 +32,16 @@ def at_once(runtime: Runtime, inputs: Mapping[str, TrainInput], mesh: Mesh) -> i
 
 
 def dispatches(start: int, steps: int, count: int, every: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(steps done before, steps in it) of each dispatch.
+    """Yields (first step, number of steps) of each dispatch.
 
-    It holds `count` steps, or one where something is due before that many are done. Only two numbers of steps occur,
-    so that at most two programs are compiled.
+    The number is `count`, or 1 if something is due before `count` steps are done. With only two numbers, at most two
+    programs are compiled.
 
     Args:
-      every: intervals at whose multiples something happens between two steps; 0 counts as never.
+      start: the first step.
+      steps: the end of the steps.
+      count: steps per dispatch.
+      every: intervals at whose multiples something is due between two steps; 0 is never.
     """
     done = start
     while done < steps:

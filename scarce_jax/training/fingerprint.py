@@ -1,4 +1,4 @@
-"""What a stage is, as plain data: the ground on which a finished stage is skipped, resumed, reused or refused."""
+"""Descriptions of stages as JSON values. Equal descriptions mean that a finished stage can be skipped or reused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scarce_jax.recipe import Eval, Infer, Stage, Train, id_parts, reads, sources
+from scarce_jax.recipe import Eval, Infer, Stage, Train, reads, sources
 
 NO_EFFECT = {
     "Source": ("resident",),
@@ -24,10 +24,11 @@ NO_EFFECT = {
     "Eval": ("name", "every", "keep_best", "patience", "maps"),
     "Module": ("parent", "name"),
 }
-"""Fields that cannot change what a stage leaves or a result measures. There are three exceptions.
+"""Fields that do not affect the output of a stage or the figures of a result, by type. `describe` has three exceptions.
 
-A `Train` without `keys_as` draws by its name. A `Train` whose `Eval` decides what is kept depends on all of that
-evaluation, but for its name. The batch of an `Infer` or an `Eval` counts only where the stage is `per_batch`.
+* The keys of a `Train` without `keys_as` depend on its name.
+* A `Train` with an `Eval` that has `keep_best` depends on all fields of that `Eval` except the name.
+* The batch size of an `Infer` or `Eval` has an effect only if the stage is `per_batch`.
 """
 
 
@@ -41,25 +42,26 @@ def describe(
     fingerprints: Mapping[str, str],
     origins: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that decides what the stage leaves, as JSON values.
+    """Describes everything that determines the output of a stage, as JSON values.
 
     Args:
+      stage: the stage or result.
       steps: resolved optimizer steps of a `Train`.
+      seed: seed of the run.
       versions: dataset -> version.
-      roles: role of the label budget -> hash of its ids. The roles that the stage reads count, so that stages which
-        another budget does not concern stay equal.
-      fingerprints: stage -> fingerprint, of those that this one reads.
-      origins: role -> what its origin outside the run holds; where that lies does not count.
+      roles: role of the label budget -> hash of its ids. Only the roles that the stage reads are included.
+      fingerprints: stage -> fingerprint, at least of the stages that this one reads.
+      origins: role of a net -> content of its origin outside the run, which replaces the path of the origin.
 
     Raises:
-      TypeError: a part of the stage cannot be described: a closure, a lambda, an object of an unknown type.
+      TypeError: a part of the stage is a closure, a lambda or an object of an unknown type.
     """
     description = plain(stage)
     for role, content in origins.items():
         description["nets"][role]["init_from"] = content
     if isinstance(stage, Train):
         description["steps"] = steps
-        description["keys_as"] = stage.keys_as or stage.name
+        description["keys_as"] = stage.drawn_as
         description["evals"] = [
             _without_batch(plain(evaluation))
             | {"every": evaluation.every, "keep_best": evaluation.keep_best}
@@ -78,10 +80,10 @@ def describe(
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON: dataclasses and Flax modules by type and fields, functions of a module by name, arrays by hash.
+    """Converts a value to JSON: dataclasses and Flax modules to type and fields, functions to names, arrays to hashes.
 
     Raises:
-      TypeError: it is none of these, or a container of none of these.
+      TypeError: the value, or a part of it, has an unknown type.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -105,8 +107,8 @@ def plain(value: Any) -> Any:
         return jnp.dtype(value).name
     except TypeError:
         raise TypeError(
-            f"{value!r} ({type(value).__name__}) cannot be described; what a stage is made of must be plain values, "
-            f"frozen dataclasses (with __call__ for losses, predictions and transforms) or functions of a module"
+            f"{value!r} ({type(value).__name__}) cannot be described; expected plain values, frozen dataclasses (with "
+            f"__call__ for losses, predictions and transforms) or functions of a module"
         ) from None
 
 
@@ -123,24 +125,24 @@ def _budget_roles(stage: Stage | Eval) -> set[str]:
     return {
         field
         for source in sources(stage).values()
-        for field in (*id_parts(source), *source.fields, *source.labels, *source.having)
+        for field in (*source.id_parts, *source.fields, *source.labels, *source.having)
         if isinstance(field, str)
     }
 
 
 def hash_array(array: Any) -> str:
-    """A short hash of an array's bytes, shape and dtype."""
+    """Returns a short hash of the bytes, shape and dtype of an array."""
     array = np.asarray(array)
     return hashlib.sha256(f"{array.shape}{array.dtype}".encode() + array.tobytes()).hexdigest()[:16]
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:
-    """sha256 (hex) of the canonical JSON of a description."""
+    """Returns the SHA-256 (hex) of the canonical JSON of a description."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 def difference(before: Any, now: Any, path: str = "") -> list[str]:
-    """What differs between two descriptions, one line `path: before -> now` each."""
+    """Lists the differences of two descriptions as lines `path: before -> now`."""
     if isinstance(before, dict) and isinstance(now, dict):
         lines = []
         for key in sorted(set(before) | set(now)):

@@ -1,16 +1,17 @@
-"""What a run folder holds of a recipe's stages: which are done, which differ, which can be taken from another run."""
+"""The stages in a run folder: which are done, which differ from the recipe, and reusing those of other runs."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from scarce_jax import mesh as mesh_lib
+from scarce_jax.data.files import read_json
 from scarce_jax.errors import InputError
 from scarce_jax.recipe import Eval, FromRun, Pretrained, Recipe, Stage, reads, sources
 from scarce_jax.training import fingerprint as fp
@@ -22,7 +23,7 @@ log = logging.getLogger("scarce_jax")
 
 
 class Plan:
-    """The stages' descriptions and fingerprints, and what the run folder holds of them."""
+    """The descriptions and fingerprints of a recipe's stages, and the state of each stage in the run folder."""
 
     def __init__(self, session: Session):
         self.session, self.run_dir = session, session.run_dir
@@ -52,7 +53,7 @@ class Plan:
         )
 
     def _origin(self, stage: str, role: str, origin: FromRun | Pretrained) -> dict[str, Any]:
-        """What the origin holds; of a finished stage that names it the same, also after it is gone."""
+        """The content of an origin. If it is gone, the content that the finished stage recorded for the same origin."""
         try:
             return content(origin)
         except InputError:
@@ -62,15 +63,19 @@ class Plan:
             return recorded["content"]
 
     def done(self, stage: str) -> dict[str, Any] | None:
-        """The stage's DONE, if it is finished."""
+        """Content of the stage's DONE; None if the stage is not finished."""
         path = self.run_dir / stage / "DONE"
         return read_json(path) if path.exists() else None
 
     def check(self, again: Collection[str]) -> None:
-        """Raises InputError where a stage cannot be carried out.
+        """Checks that every stage can run in this folder.
 
-        It was begun with other settings and is not done `again` (the message says what differs), or what its nets take
-        over from outside the run does not fit.
+        Args:
+          again: names of the stages that `--redo` runs again.
+
+        Raises:
+          InputError: a stage that is not in `again` was begun with other settings, or weights from outside the run
+            do not fit their net.
         """
         for stage, description in self.descriptions.items():
             path = self.run_dir / stage / "stage.json"
@@ -81,23 +86,15 @@ class Plan:
                 shown = "\n  ".join(lines[:12])
                 raise InputError(
                     f"{self.run_dir}: stage {stage} was begun with other settings (before -> now):\n  {shown}\n"
-                    f"choose another --workdir, or do the stage again with --redo {stage}"
+                    f"choose another --workdir, or run the stage again with --redo {stage}"
                 )
         for stage in self.session.recipe.stages:
             if stage.name in again or self.done(stage.name) is None:
                 self.session.outside(stage)
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Raises InputError where the file is missing or no JSON."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
-
-
 def with_dependents(recipe: Recipe, stage: str) -> set[str]:
-    """A stage and all that read from it, directly or not."""
+    """The names of a stage and of all stages that depend on it; raises InputError if there is no such stage."""
     names = [s.name for s in recipe.stages]
     if stage not in names:
         raise InputError(f"--redo {stage}: no such stage; this recipe has {', '.join(names)}")
@@ -109,40 +106,32 @@ def with_dependents(recipe: Recipe, stage: str) -> set[str]:
 
 
 def forget(plan: Plan, stages: Collection[str]) -> None:
-    """Deletes stages, and the figures measured on them."""
-    if mesh_lib.is_primary():
-        for name in stages:
-            shutil.rmtree(plan.run_dir / name, ignore_errors=True)
-        (plan.run_dir / "summary.json").unlink(missing_ok=True)
-    mesh_lib.barrier("redo")
+    """Deletes stages, and the summary of the run."""
+    for name in stages:
+        shutil.rmtree(plan.run_dir / name, ignore_errors=True)
+    (plan.run_dir / "summary.json").unlink(missing_ok=True)
 
 
-def take_over(plan: Plan, other: pathlib.Path) -> None:
-    """Hard-links the finished stages of another run whose fingerprints are equal, with their lines of metrics."""
-    if mesh_lib.is_primary():
-        for stage, fingerprint in plan.fingerprints.items():
-            done = other / stage / "DONE"
-            if plan.done(stage) or not done.exists() or read_json(done)["fingerprint"] != fingerprint:
-                continue
-            aside, target = plan.run_dir / f".reuse-{stage}", plan.run_dir / stage
-            shutil.rmtree(aside, ignore_errors=True)
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(other / stage, aside, copy_function=_link)
-            _copy_metrics(other, plan.run_dir, stage)
-            aside.rename(target)
-            log.info("%s: taken over from %s", stage, other)
-    mesh_lib.barrier("reuse")
+def take_over(plan: Plan, others: Sequence[pathlib.Path]) -> None:
+    """Hard-links finished stages of other runs that have equal fingerprints, and copies their lines of metrics."""
+    for other, (stage, fingerprint) in itertools.product(others, plan.fingerprints.items()):
+        done = other / stage / "DONE"
+        if plan.done(stage) or not done.exists() or read_json(done)["fingerprint"] != fingerprint:
+            continue
+        aside, target = plan.run_dir / f".reuse-{stage}", plan.run_dir / stage
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(other / stage, aside, copy_function=_link)
+        metrics = plan.run_dir / "metrics.jsonl"
+        lines = [line for line, entry in complete_lines(metrics) if entry["stage"] != stage]
+        lines += [line for line, entry in complete_lines(other / "metrics.jsonl") if entry["stage"] == stage]
+        replace_lines(metrics, lines)
+        aside.rename(target)
+        log.info("%s: reused from %s", stage, other)
 
 
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # Another file system: a copy serves as well.
+    except OSError:  # On another file system.
         shutil.copy2(source, target)
-
-
-def _copy_metrics(other: pathlib.Path, run_dir: pathlib.Path, stage: str) -> None:
-    path = run_dir / "metrics.jsonl"
-    lines = [line for line, entry in complete_lines(path) if entry["stage"] != stage]
-    lines += [line for line, entry in complete_lines(other / "metrics.jsonl") if entry["stage"] == stage]
-    replace_lines(path, lines)

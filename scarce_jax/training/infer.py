@@ -1,16 +1,14 @@
-"""One pass over data: a jitted prediction, host work in processes, and records or a mean as the result."""
+"""The `Infer` stage: a jitted prediction per batch, host work in worker processes, and records or a mean to store."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 import functools
-import io
 import logging
-import pathlib
+import pickle
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,22 +18,23 @@ from jax.sharding import PartitionSpec as P
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.cpu.workers import map_ordered
-from scarce_jax.data.files import write_atomically
-from scarce_jax.data.records import PART, Records, parts_done, write_part
+from scarce_jax.data.records import PART, Records, parts_done, write_mean, write_part
 from scarce_jax.data.source import Row, Rows
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.evaluation import passes
 from scarce_jax.evaluation.views import mirror, scale_rows, view_rows
 from scarce_jax.recipe import Infer, Mean, Views
-from scarce_jax.runtime import Runtime
+from scarce_jax.training.session import Session
 from scarce_jax.training.signals import StopSignal
 
 log = logging.getLogger("scarce_jax")
 
+Entries = list[tuple[str, dict[str, np.ndarray]]]
+
 
 @dataclasses.dataclass(frozen=True)
 class ViewRows:
-    """Rows of one image each, decoded once, in all views: `k/image` and so on for each scale k of the views."""
+    """Rows of images in several views, each image decoded once: `k/image` and so on for each scale k."""
 
     rows: Rows
     views: Views
@@ -46,19 +45,18 @@ class ViewRows:
 
 
 def compile_predict(stage: Infer, mesh: Mesh) -> Callable:
-    """The jitted `(nets, rows, consts) -> {field: [B, ...]}`, every device predicting its own rows.
+    """Returns the jitted `(nets, rows, consts) -> {field: [B, ...]}`; every device predicts its own rows.
 
-    Rows are those of the source, or of `ViewRows` where the views are not plain.
+    The rows are those of the source, or of `ViewRows` if the views are not plain.
     """
 
     def transformed(rows, consts):
         key = jax.random.key(0)
         return jax.vmap(lambda row: stage.source.transform(row, key, consts))(rows)
 
-    def plain(nets, rows, consts):
-        return stage.predict(nets, transformed(rows, consts), consts)
-
-    def combined(nets, rows, consts):
+    def local(nets, rows, consts):
+        if stage.views.plain:
+            return stage.predict(nets, transformed(rows, consts), consts)
         predictions, mirrored = [], []
         for k in range(len(stage.views.scales)):
             batch = transformed(scale_rows(rows, k), consts)
@@ -69,90 +67,76 @@ def compile_predict(stage: Infer, mesh: Mesh) -> Callable:
         return stage.combine(predictions, mirrored)
 
     specs = (P(), P(mesh_lib.AXIS), P())
-    local = plain if stage.views.plain else combined
     return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(mesh_lib.AXIS)))
 
 
-def _predictions(
-    stage: Infer,
-    rows: Rows,
-    members: list[int],
-    nets: Any,
-    consts: Any,
-    predict: Callable,
-    mesh: Mesh,
-    threads: int,
-) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
-    """Per batch the members that this process predicted, in order, none perhaps, and their arrays [n, ...]."""
-    block = mesh_lib.local_rows(stage.source.batch * mesh.size)
-    load = (rows if stage.views.plain else ViewRows(rows, stage.views)).__getitem__
-    for _, numbers, batch in passes.batches(
-        load, {None: members}, batch=stage.source.batch, mesh=mesh, threads=threads
-    ):
-        fields = predict(nets, batch, consts)
-        local = numbers[block]
-        yield local, {name: passes.local(value)[: len(local)] for name, value in fields.items()}
-
-
-def infer(
-    stage: Infer,
-    *,
-    rows: Rows,
-    nets: Any,
-    consts: Mapping[str, Any],
-    runtime: Runtime,
-    mesh: Mesh,
-    run_dir: pathlib.Path,
-    stop: StopSignal,
-) -> dict[str, Any]:
-    """Carries the stage out and writes `records/` or `mean.npz`; complete parts of an interrupted pass are kept.
+def infer(session: Session, stage: Infer, rows: Rows, stop: StopSignal) -> dict[str, Any]:
+    """Runs the stage and writes `records/` or `mean.npz`; keeps the complete parts of an interrupted pass.
 
     Returns:
-      For DONE: number of examples, how many of them were inferred now, and how many have which status.
+      For DONE: the number of examples, how many of them were inferred by this call, and how many have which status.
 
     Raises:
-      Interrupted: SIGTERM or Ctrl-C; the parts done so far are kept.
+      Interrupted: SIGTERM or Ctrl-C; the parts that are complete are kept.
+      InputError: a mean is not finite.
     """
-    folder = run_dir / stage.name
+    mesh, batch = session.mesh, stage.source.batch
     predict = compile_predict(stage, mesh)
-    if isinstance(stage.write, Mean):
-        return _mean(stage, rows, nets, consts, predict, runtime, mesh, folder, stop)
-    records = folder / "records"
-    if mesh_lib.is_primary():
-        records.mkdir(parents=True, exist_ok=True)
-    mesh_lib.barrier(f"records {stage.name}")
-    # A part is inferred by all processes together and written by one, so a restart repeats at most one part.
-    done = parts_done(records)
+    nets, consts = session.nets(stage), session.consts(stage)
+    load = (rows if stage.views.plain else ViewRows(rows, stage.views)).__getitem__
+    block = mesh_lib.local_rows(batch * mesh.size)
+
+    def predictions(members: Sequence[int]) -> Iterator[tuple[Sequence[int], dict[str, np.ndarray]]]:
+        """Yields, per batch, the members that this process predicted (perhaps none) and their arrays [n, ...]."""
+        batches = passes.batches(load, {None: members}, batch=batch, mesh=mesh, threads=session.runtime.workers)
+        for _, numbers, placed in batches:
+            fields = predict(nets, placed, consts)
+            local = numbers[block]
+            yield local, {name: passes.local(value)[: len(local)] for name, value in fields.items()}
+
+    write = _write_mean if isinstance(stage.write, Mean) else _write_records
+    return write(session, stage, rows, predictions, stop)
+
+
+Predictions = Callable[[Sequence[int]], Iterator[tuple[Sequence[int], dict[str, np.ndarray]]]]
+
+
+def _write_records(
+    session: Session, stage: Infer, rows: Rows, predictions: Predictions, stop: StopSignal
+) -> dict[str, Any]:
+    folder, workers = session.run_dir / stage.name / "records", session.runtime.workers
+    mesh_lib.on_primary(f"records {stage.name}", functools.partial(folder.mkdir, parents=True, exist_ok=True))
+    done = parts_done(folder)
     mesh_lib.barrier(f"records counted {stage.name}")
+    # All processes infer a part together and one of them writes it, so a restart repeats at most one part.
     parts = [list(range(k, min(k + PART, len(rows)))) for k in range(0, len(rows), PART)]
     pending = [number for number in range(len(parts)) if number not in done]
     if done and pending:
         log.info("%s: goes on, %d of %d parts are done", stage.name, len(done), len(parts))
     began, inferred = time.perf_counter(), 0
     for number in pending:
-        _check_interrupt(stage, stop, "the parts done so far are kept")
-        predictions = _predictions(stage, rows, parts[number], nets, consts, predict, mesh, runtime.workers)
+        _check_interrupt(stage, stop, "its complete parts are kept")
         entries = [
             (rows.ids[k], {name: value[j] for name, value in arrays.items()})
-            for members, arrays in predictions
+            for members, arrays in predictions(parts[number])
             for j, k in enumerate(members)
         ]
         if stage.finish is not None:
-            entries = list(map_ordered(stage.finish, entries, runtime.workers, ahead=4 * max(runtime.workers, 1)))
+            entries = list(map_ordered(stage.finish, entries, workers, ahead=4 * max(workers, 1)))
         entries = _gather(entries)
         if mesh_lib.is_primary():
-            write_part(records, number, entries)
+            write_part(folder, number, entries)
         inferred += len(parts[number])
         rate = inferred / (time.perf_counter() - began)
         log.info("%s  %d/%d examples  %.1f images/s", stage.name, parts[number][-1] + 1, len(rows), rate)
     mesh_lib.barrier(f"records written {stage.name}")
-    written = Records(records)
-    written.check_complete(rows.ids)
-    return {"examples": len(rows), "inferred": inferred, **_statuses(stage, written)}
+    records = Records(folder)
+    records.check_complete(rows.ids)
+    return {"examples": len(rows), "inferred": inferred, **_statuses(stage, records)}
 
 
 def _statuses(stage: Infer, records: Records) -> dict[str, dict[str, int]]:
-    """How many examples have which status; of all entries, since another call may have written some."""
+    """Counts the statuses of all entries, including those that an earlier call wrote."""
     if not stage.status:
         return {}
     statuses = collections.Counter(stage.status[int(records.read(name)["status"])] for name in records.ids)
@@ -166,69 +150,28 @@ def _check_interrupt(stage: Infer, stop: StopSignal, outcome: str) -> None:
         raise Interrupted(f"{stage.name}: interrupted, {outcome}")
 
 
-def _gather(entries: list[tuple[str, dict[str, np.ndarray]]]) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """The entries of all processes in every process, in example order within a process's block."""
+def _gather(entries: Entries) -> Entries:
+    """Returns the entries of all processes, in the order of the processes."""
     if jax.process_count() == 1:
         return entries
-    from jax.experimental import multihost_utils
-
-    packed = io.BytesIO()
-    ids = np.array([name for name, _ in entries])
-    arrays = {f"{k}/{name}": value for k, (_, fields) in enumerate(entries) for name, value in fields.items()}
-    np.savez(packed, ids=ids, **arrays)
-    data = np.frombuffer(packed.getvalue(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.array([data.size]))[:, 0]
-    buffer = np.zeros(sizes.max(), np.uint8)
-    buffer[: data.size] = data
-    gathered = multihost_utils.process_allgather(buffer)
-    merged = []
-    for size, block in zip(sizes, gathered, strict=True):
-        with np.load(io.BytesIO(block[:size].tobytes()), allow_pickle=False) as archive:
-            for k, name in enumerate(archive["ids"]):
-                fields = {key.split("/", 1)[1]: archive[key] for key in archive.files if key.startswith(f"{k}/")}
-                merged.append((str(name), fields))
-    return merged
+    data = np.frombuffer(pickle.dumps(entries), np.uint8)
+    sizes = mesh_lib.gather(np.array(data.size))
+    blocks = mesh_lib.gather(np.pad(data, (0, sizes.max() - data.size)))
+    return [entry for size, block in zip(sizes, blocks, strict=True) for entry in pickle.loads(block[:size].tobytes())]
 
 
-def _mean(
-    stage: Infer,
-    rows: Rows,
-    nets: Any,
-    consts: Any,
-    predict: Callable,
-    runtime: Runtime,
-    mesh: Mesh,
-    folder: pathlib.Path,
-    stop: StopSignal,
+def _write_mean(
+    session: Session, stage: Infer, rows: Rows, predictions: Predictions, stop: StopSignal
 ) -> dict[str, Any]:
     totals: dict[str, np.ndarray] = {}
-    members = list(range(len(rows)))
-    for _, arrays in _predictions(stage, rows, members, nets, consts, predict, mesh, runtime.workers):
-        _check_interrupt(stage, stop, "nothing is kept of it")
+    for _, arrays in predictions(range(len(rows))):
+        _check_interrupt(stage, stop, "nothing of the pass is kept")
         for name, value in arrays.items():
             totals[name] = totals.get(name, 0) + value.sum(axis=0, dtype=np.float64)
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        totals = {k: multihost_utils.process_allgather(v).sum(0) for k, v in sorted(totals.items())}
+    totals = {name: mesh_lib.gather(total).sum(0) for name, total in sorted(totals.items())}
     means = {name: np.asarray(total / len(rows), np.float32) for name, total in totals.items()}
     bad = [name for name, value in means.items() if not np.isfinite(value).all()]
     if bad:
-        raise InputError(f"stage {stage.name}: the mean of {bad} is not finite; check the stage's settings")
-    if mesh_lib.is_primary():
-        folder.mkdir(parents=True, exist_ok=True)
-        # A file, since NumPy adds a suffix to a path.
-        with write_atomically(folder / "mean.npz") as aside, aside.open("wb") as file:
-            np.savez(file, **means)
-    mesh_lib.barrier(f"mean {stage.name}")
+        raise InputError(f"stage {stage.name}: the mean of {bad} is not finite; check the settings of the stage")
+    mesh_lib.on_primary(f"mean {stage.name}", write_mean, session.run_dir / stage.name / "mean.npz", means)
     return {"examples": len(rows), "inferred": len(rows)}
-
-
-def load_mean(run_dir: pathlib.Path, stage: str, name: str) -> np.ndarray:
-    """Field `name` of what a `Mean` stage left; the zip's own checksums are verified."""
-    path = run_dir / stage / "mean.npz"
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return archive[name]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: {name!r} cannot be read ({error}); run again with --redo {stage}") from error

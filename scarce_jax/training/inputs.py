@@ -1,4 +1,4 @@
-"""From a `Source` to the rows of a step: opening it, resident or streaming, and the part that runs on the device."""
+"""Opening sources, and making the batches of training steps from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scarce_jax.data.records import Records
 from scarce_jax.data.schema import FIELD_WORDS
 from scarce_jax.data.source import ExampleField, Field, Reader, RecordField, Rows, load_all, stream
 from scarce_jax.errors import InputError
-from scarce_jax.recipe import Artifact, Read, Recipe, Source, id_parts
+from scarce_jax.recipe import Artifact, Read, Recipe, Source
 from scarce_jax.training.state import named_key
 
 log = logging.getLogger("scarce_jax")
@@ -34,7 +34,7 @@ CANVAS_WASTE = 3.0
 
 @dataclasses.dataclass
 class Inputs:
-    """What the sources of one run are opened with; readers and records are opened once."""
+    """Opens the sources of one run. Readers and records are cached."""
 
     data_dir: str | None
     run_dir: pathlib.Path
@@ -42,42 +42,36 @@ class Inputs:
     recipe: Recipe
 
     def __post_init__(self):
-        self.reader = functools.lru_cache(maxsize=None)(self._reader)
-        self.records = functools.lru_cache(maxsize=None)(self._records)
-        self._warnings: set[str] = set()
-
-    def _reader(self, dataset: str, split: str) -> Reader:
-        return Reader(dataset, split, self.data_dir)
-
-    def _records(self, stage: str) -> Records:
-        return Records(self.run_dir / stage / "records")
+        self.reader = functools.cache(lambda dataset, split: Reader(dataset, split, self.data_dir))
+        self.records = functools.cache(lambda stage: Records(self.run_dir / stage / "records"))
+        self._warn_once = functools.cache(log.warning)
 
     def ids(self, source: Source, hidden_truth: bool = False) -> tuple[str, ...]:
-        """The example ids of a source, in order: those that have every field that it reads, and one of its labels.
+        """Returns the example ids of a source, in order: those that have every field and one of the labels.
 
         Args:
+          source: the source.
           hidden_truth: whether labels count that the budget does not grant (see `Eval`).
 
         Raises:
-          InputError: there are none, or fewer than it takes.
+          InputError: there are none, or fewer than `Source.take`.
         """
         where = f"{source.dataset}/{source.split}"
-        parts = id_parts(source)
-        candidates = tuple(dict.fromkeys(name for part in parts for name in self._part(source, part)))
-        kind = " and ".join(part if isinstance(part, str) else f"{part.stage} records" for part in parts)
+        candidates = tuple(dict.fromkeys(name for part in source.id_parts for name in self._part(source, part)))
+        kind = source.ids_in_words
         ids, lacking = candidates, []
         for fields in (*((field,) for field in (*source.fields, *source.having)), source.labels):
             holders = [self._holders(field, source, fields is source.labels, hidden_truth) for field in fields]
-            left = tuple(name for name in ids if any(name in having for having in holders)) if fields else ids
-            if len(left) < len(ids):
+            complete = tuple(name for name in ids if any(name in having for having in holders)) if fields else ids
+            if len(complete) < len(ids):
                 lacking.append(" or ".join(map(_in_words, fields)))
-            ids = left
+            ids = complete
         if lacking:
             what = ", ".join(dict.fromkeys(lacking))
             if not ids:
                 raise InputError(
-                    f"{where}: none of its {len(candidates)} images ({kind}) has all that is read here; they lack: "
-                    f"{what}; add some to the source and prepare it with --again, or read another split"
+                    f"{where}: none of its {len(candidates)} images ({kind}) has all fields that a stage reads; they "
+                    f"lack: {what}; add some to the source and prepare it with --again, or use another split"
                 )
             out = len(candidates) - len(ids)
             self._warn_once(
@@ -85,21 +79,21 @@ class Inputs:
             )
         if source.take is not None:
             if source.take > len(ids):
-                raise InputError(f"{source.take} {kind} images asked of {where}, which has {len(ids)}")
+                raise InputError(f"{where}: {len(ids)} {kind} images, expected at least {source.take}; take fewer")
             ids = ids[: source.take]
         if not ids:
             reader = self.reader(source.dataset, source.split)
             if source.ids in FIELD_WORDS and not reader.has[source.ids].any():
                 raise InputError(
-                    f"{where}: none of its {len(reader)} images has a {FIELD_WORDS[source.ids]}, and a stage reads "
-                    f"those that have; add some to the source and prepare it with --again"
+                    f"{where}: none of its {len(reader)} images has a {FIELD_WORDS[source.ids]}, which a stage needs; "
+                    f"add some to the source and prepare it with --again"
                 )
-            raise InputError(f"no {kind!r} images in {where}; check the budget")
+            raise InputError(f"{where}: no {kind} images, expected at least one; check the budget")
         return ids
 
     def _part(self, source: Source, part: str | Artifact) -> tuple[str, ...]:
         if isinstance(part, Artifact):
-            # A pass over data leaves one entry per example it read, so its own source says which.
+            # A stage leaves records of the examples of its source.
             return self.ids(self.recipe.stage(part.stage).source)
         if part == "all":
             return self.reader(source.dataset, source.split).ids
@@ -108,7 +102,7 @@ class Inputs:
     def _holders(
         self, field: str | Artifact | Read, source: Source, is_label: bool, hidden_truth: bool
     ) -> Container[str]:
-        """The ids of the examples that have a field; of a label those to which the budget grants it."""
+        """Returns the ids of the examples that have a field; for a label, of those that the budget grants it to."""
         if not isinstance(field, str):
             return frozenset(self.ids(self.recipe.stage(_artifact(field).stage).source))
         granted = self._granted(source, field, hidden_truth) if is_label else None
@@ -118,24 +112,19 @@ class Inputs:
         return reader.index.keys() - reader.lacking[field]
 
     def _granted(self, source: Source, label: str, hidden_truth: bool) -> frozenset[str] | None:
-        """The ids of the examples to which the budget grants a label; None where it restricts nothing.
+        """Returns the ids of the examples that the budget grants a label to; None if it does not restrict the source.
 
-        It restricts the split that it is about, unless a source reads "all" of it.
+        It restricts sources of the split that it is drawn from, unless their ids are "all".
         """
         manifest = self.manifest
-        if hidden_truth or manifest is None or label not in manifest.roles or "all" in id_parts(source):
+        if hidden_truth or manifest is None or label not in manifest.roles or "all" in source.id_parts:
             return None
         if (manifest.dataset, manifest.split) != (source.dataset, source.split):
             return None
         return frozenset(manifest.roles[label])
 
-    def _warn_once(self, message: str) -> None:
-        if message not in self._warnings:
-            self._warnings.add(message)
-            log.warning(message)
-
     def open(self, source: Source, hidden_truth: bool = False) -> Rows:
-        """The source's rows, in the order of its ids; arguments as of `ids`."""
+        """Opens the rows of a source, in the order of its ids; arguments as in `ids`."""
         reader = self.reader(source.dataset, source.split)
         return Rows(
             reader=reader,
@@ -146,13 +135,12 @@ class Inputs:
         )
 
     def _label(self, source: Source, label: str | Artifact | Read, hidden_truth: bool) -> Field:
-        field = self.field(label)
-        if isinstance(field, ExampleField):
-            return dataclasses.replace(field, ids=self._granted(source, field.name, hidden_truth))
-        return field
+        if isinstance(label, str):
+            return ExampleField(label, self._granted(source, label, hidden_truth))
+        return self.field(label)
 
     def field(self, field: str | Artifact | Read) -> Field:
-        """A field of the example, or of the records of a stage, joined by example id."""
+        """Opens a field of the dataset, or of the records of a stage."""
         if isinstance(field, str):
             return ExampleField(field)
         artifact = _artifact(field)
@@ -168,10 +156,15 @@ def _in_words(field: str | Artifact | Read) -> str:
 
 
 class TrainInput:
-    """The rows of every step of one source.
+    """The batches of one source in training.
 
-    `batches` gives them alike whether the source streams or is resident. Then `arrays` are all its decoded examples,
-    replicated, from which every device picks its rows.
+    Attributes:
+      size: examples in a global batch.
+      transform: the transform of the source.
+      key: PRNG key of the transform.
+      resident: whether all decoded examples are in device memory. They are then replicated, and every device picks its
+        rows; otherwise they are decoded as they are needed.
+      arrays: the decoded examples of a resident source.
     """
 
     def __init__(
@@ -197,11 +190,16 @@ class TrainInput:
     def batches(
         self, start: int, steps: int, dispatches: Iterable[tuple[int, int]] | None = None
     ) -> Iterator[dict[str, Any]]:
-        """What steps `start`, `start` + 1, ... take, on the devices: `decoded` rows, and each one's `row` of the batch.
+        """Yields the batches of steps `start`, `start` + 1, ... on the devices.
 
         Args:
-          dispatches: (first step, number of steps) of each item, which gets a first axis of that length where it is
-            above 1; only where the source is resident. None: one step each.
+          start: the first step.
+          steps: the end of the steps.
+          dispatches: (first step, number of steps) of each item; only for resident sources. None: one step each.
+
+        Yields:
+          `decoded`: rows of the source; `row`: int32, their numbers in the global batch. Arrays have a leading axis of
+          the number of steps if that is above 1.
         """
         local = mesh_lib.local_rows(self.size)
         numbers = np.arange(self.size, dtype=np.int32)[local]
@@ -230,9 +228,9 @@ class TrainInput:
 
 @functools.lru_cache(maxsize=8)
 def _pick(mesh: Mesh, axis: int) -> Callable:
-    """The jitted `(arrays, index) -> rows` of each device's own part of an index, which is split along `axis`.
+    """The jitted `(arrays, index) -> rows`, for an index that is split over the devices along `axis`.
 
-    A program of its own, since its shapes tell the number of examples: another budget then compiles no step anew.
+    It is a program of its own, because its shapes depend on the number of examples, and those of the step do not.
     """
     spec = P(*[None] * axis, mesh_lib.AXIS)
 
@@ -243,7 +241,7 @@ def _pick(mesh: Mesh, axis: int) -> Callable:
 
 
 def fits(rows: Rows, mesh: Mesh) -> bool:
-    """Whether a source should be resident: its canvases fit, and are not mostly padding."""
+    """Whether a source should be resident: its canvases fit in memory, and are not mostly padding."""
     height, width = rows.canvas
     if rows.size is None:
         areas = rows.reader.sizes[list(rows.indices)].prod(axis=1, dtype=np.int64)
@@ -261,10 +259,17 @@ def fits(rows: Rows, mesh: Mesh) -> bool:
 def make_batch(
     mesh: Mesh, transform: Callable, draw: Mapping[str, Any], key: jax.Array, consts: Any
 ) -> dict[str, jax.Array]:
-    """One source's global batch inside the step, made of what `TrainInput.batches` gives: rows transformed.
+    """Transforms the rows of a global batch, inside the step.
 
-    Every device does its own rows (`shard_map`), so no image ever crosses devices, and a row's key depends on its
-    number in the global batch, so the result does not depend on how many devices there are.
+    Every device transforms its own rows, so no image moves between devices. The key of a row depends on its number in
+    the global batch, so the result does not depend on the number of devices.
+
+    Args:
+      mesh: the mesh of the step.
+      transform: `(row, key, consts) -> row`.
+      draw: an item of `TrainInput.batches`.
+      key: PRNG key of the step and source.
+      consts: constants of the stage.
     """
 
     def local(draw, key, consts):

@@ -1,7 +1,8 @@
-"""What a run tells: metrics.jsonl, TensorBoard events, and lines on the terminal."""
+"""Progress of a run: metrics.jsonl, TensorBoard events, and lines on the terminal."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import pathlib
@@ -16,21 +17,14 @@ from scarce_jax.data.files import write_atomically
 log = logging.getLogger("scarce_jax")
 
 
-def write_json(path: pathlib.Path, value: object) -> None:
-    """Writes JSON and makes the file's folder; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as aside:
-        aside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
 class MetricsLog:
-    """The metrics of one stage: lines `{"stage", "step", "kind", ...}` in metrics.jsonl, and TensorBoard scalars.
+    """Writes the metrics of a stage: TensorBoard scalars, and lines `{"stage", "step", "kind", ...}` of metrics.jsonl.
 
     Args:
       run_dir: the run folder.
-      stage: its name.
-      start: the step the stage goes on from: lines of later steps, written before an interruption, are dropped.
-      offset: steps of the stages before it, so that TensorBoard's steps only ever grow.
+      stage: name of the stage.
+      start: the step that the stage resumes from. Lines of later steps, from before an interruption, are deleted.
+      offset: number of steps of the stages before, so that TensorBoard's steps increase throughout the run.
     """
 
     def __init__(self, run_dir: pathlib.Path, stage: str, start: int, offset: int):
@@ -41,16 +35,16 @@ class MetricsLog:
         from tensorboardX import SummaryWriter
 
         path = run_dir / "metrics.jsonl"
-        _drop_lines(path, stage, start)
+        lines = complete_lines(path)
+        replace_lines(path, [line for line, entry in lines if entry["stage"] != stage or entry["step"] <= start])
         self._file = path.open("a")
         self._events = SummaryWriter(str(run_dir), purge_step=offset + start + 1, flush_secs=30)
 
     def write(self, step: int, kind: str, values: Mapping[str, float | str]) -> None:
-        """Appends one line; it is in the file when this returns."""
+        """Appends one line, and flushes the file."""
         if self._file is None:
             return
-        line = {"stage": self._stage, "step": step, "kind": kind}
-        self._file.write(json.dumps({**line, **values}) + "\n")
+        self._file.write(json.dumps({"stage": self._stage, "step": step, "kind": kind, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
             if isinstance(value, int | float):
@@ -62,15 +56,8 @@ class MetricsLog:
             self._events.close()
 
 
-def _drop_lines(path: pathlib.Path, stage: str, start: int) -> None:
-    """Keeps the other stages' lines and this stage's up to `start`."""
-    if path.exists():
-        lines = complete_lines(path)
-        replace_lines(path, [line for line, entry in lines if entry["stage"] != stage or entry["step"] <= start])
-
-
 def complete_lines(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The lines of a metrics.jsonl and what they say; a line cut by a kill is left out, a missing file has none."""
+    """Yields the lines of a metrics.jsonl with their content; skips a line that a kill cut off."""
     for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
         try:
             entry = json.loads(line)
@@ -81,13 +68,13 @@ def complete_lines(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def replace_lines(path: pathlib.Path, lines: Iterable[str]) -> None:
-    """Rewrites a metrics.jsonl; a reader sees the old file or the new one."""
+    """Rewrites a metrics.jsonl atomically."""
     with write_atomically(path) as aside:
         aside.write_text("".join(lines))
 
 
 class Progress:
-    """The step line: loss, images per second, share of time spent waiting for data, time left."""
+    """Reports progress: step, loss, images per second, share of the time spent waiting for data, time left."""
 
     def __init__(self, stage: str, start: int, steps: int, images_per_step: int):
         self._stage, self._steps, self._images = stage, steps, images_per_step
@@ -96,21 +83,18 @@ class Progress:
         self._terminal = sys.stderr.isatty()
 
     def waited(self, seconds: float) -> None:
-        """Time that a step spent waiting for its batch."""
+        """Adds time that a step spent waiting for its batch."""
         self._waited += seconds
 
     def report(self, step: int, loss: float) -> dict[str, float]:
-        """Logs the line for `step`, and returns its timing for the metrics file."""
+        """Logs the line of a step, and returns its timing for metrics.jsonl."""
         now = time.perf_counter()
         seconds = max(now - self._time, 1e-9)
         done = step - self._step
         rate = done * self._images / seconds
-        values = {
-            "images_per_second": round(rate, 2),
-            "data_wait": round(min(self._waited / seconds, 1.0), 4),
-        }
+        values = {"images_per_second": round(rate, 2), "data_wait": round(min(self._waited / seconds, 1.0), 4)}
         left = _duration((self._steps - step) * seconds / max(done, 1))
-        # The first interval holds the compilation, so its rate says nothing about the rest.
+        # The first interval includes compilation, so it predicts nothing.
         eta = "" if self._first else f"  {left} left"
         line = (
             f"{self._stage}  step {step}/{self._steps}  loss {loss:.4f}  {rate:.1f} images/s  "
@@ -125,12 +109,12 @@ class Progress:
         self._step, self._time, self._waited, self._first = step, now, 0.0, False
         return values
 
-    def pause(self) -> None:
-        """Leaves what happened since the last report (an evaluation, a save) out of the next one's rate."""
-        self._paused = time.perf_counter()
-
-    def go_on(self) -> None:
-        self._time += time.perf_counter() - self._paused
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Excludes the time of the block (an evaluation, a save) from the next rate."""
+        began = time.perf_counter()
+        yield
+        self._time += time.perf_counter() - began
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The training loop: evaluate, save, next batch, step; the same for every stage of every method."""
+"""The training loop: evaluate, save, load a batch, step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import json
 import logging
 import math
 import pathlib
@@ -18,13 +17,15 @@ from typing import Any
 import jax
 
 from scarce_jax import mesh as mesh_lib
+from scarce_jax.data.files import read_json, write_json
+from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.recipe import Artifact, Eval, NetState, Train
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.checkpoint import Checkpoints, load_net, replicated_like, save_nets
 from scarce_jax.training.dispatch import at_once, dispatches
 from scarce_jax.training.inputs import TrainInput
-from scarce_jax.training.log import MetricsLog, Progress, write_json
+from scarce_jax.training.log import MetricsLog, Progress
 from scarce_jax.training.session import Session
 from scarce_jax.training.signals import StopSignal
 from scarce_jax.training.step import make_step, step_keys
@@ -36,41 +37,51 @@ def train(
     session: Session,
     stage: Train,
     *,
+    rows: Mapping[str, Rows],
     steps: int,
-    inputs: Mapping[str, TrainInput],
     offset: int,
     stop: StopSignal,
 ) -> dict[str, Any]:
     """Trains one stage to its end, from its newest checkpoint if there is one, and saves its nets.
 
     Args:
-      session: restores what the stage starts from, and measures.
-      steps: optimizer steps of the stage; an `Eval` with patience may end it before.
-      inputs: the stage's sources, opened.
-      offset: training steps of the stages before it.
-      stop: asked between two steps.
+      session: restores nets, and measures.
+      stage: the stage.
+      rows: the opened sources of the stage.
+      steps: optimizer steps of the stage; an `Eval` with patience may end it earlier.
+      offset: training steps of the stages before.
+      stop: checked between steps.
 
     Returns:
-      For DONE: steps, the last metrics of every eval, compile seconds, and the step of the kept nets.
+      For DONE: number of steps, the last metrics of every eval, seconds of compilation, and the step of the stored
+      nets.
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C; a checkpoint was saved.
       InputError: a loss is not finite, or the disk is full.
     """
     runtime, mesh, folder = session.runtime, session.mesh, session.run_dir / stage.name
-    drawn_as = stage.keys_as or stage.name
+    drawn_as, seed = stage.drawn_as, session.seed
+    workers, resident = runtime.workers, runtime.resident
+    inputs = {
+        name: TrainInput(source, rows[name], seed, f"{drawn_as}/{name}", mesh, workers, resident)
+        for name, source in stage.sources.items()
+    }
     outside = session.outside(stage)
     for role, imported in outside.items():
         log.info("%s: %s starts from %s", stage.name, role, imported)
-    state = state_lib.init_state(stage.nets, steps, session.seed, drawn_as, session.nets(stage), mesh, outside)
+    state = state_lib.init_state(stage.nets, steps, seed, drawn_as, session.nets(stage), mesh, outside)
     checkpoints = Checkpoints(folder / "checkpoints")
     trained = sorted(role for role, net in stage.nets.items() if net.optim)
-    start, state = _resume(stage.name, state, trained, checkpoints, mesh)
+    start, stored = checkpoints.load_newest(replicated_like(_stored(state, trained), mesh)) or (0, None)
+    if stored is not None:
+        log.info("%s: goes on from step %d", stage.name, start)
+        state = state.replace(step=stored["step"], nets={**state.nets, **stored["nets"]})
 
     every = (runtime.log_every, runtime.checkpoint_every, *(evaluation.every for evaluation in stage.evals))
     schedule = functools.partial(dispatches, start, steps, at_once(runtime, inputs, mesh), every)
     streams = {name: source.batches(start, steps, schedule()) for name, source in inputs.items()}
-    step = _Step(stage, steps, inputs, mesh, step_keys(inputs, session.seed, drawn_as, mesh), session.consts(stage))
+    step = _Step(stage, steps, inputs, mesh, step_keys(inputs, seed, drawn_as, mesh), session.consts(stage))
     progress = Progress(stage.name, start, steps, sum(source.size for source in inputs.values()))
 
     with contextlib.closing(MetricsLog(session.run_dir, stage.name, start, offset)) as metrics_log:
@@ -81,18 +92,17 @@ def train(
             number = first
             if number > start:
                 due = [e for e in stage.evals if number == steps or (e.every and number % e.every == 0)]
-                # Asking other processes waits for the device, so with several it is not done at every step.
+                # With several processes, asking waits for the device, so it is not done at every step.
                 asking = number < steps and (jax.process_count() == 1 or number % runtime.log_every == 0)
                 stopping = asking and stop.agreed()
                 save = stopping or (number < steps and number % runtime.checkpoint_every == 0)
                 if due or save or number == steps:
                     metrics.fetch(check=True)
-                    progress.pause()
-                    measure(due, number, state.nets)
-                    ended = number == steps or measure.stalled(number)
-                    if save and not ended:
-                        checkpoints.save(number, _stored(state, trained))
-                    progress.go_on()
+                    with progress.paused():
+                        measure(due, number, state.nets)
+                        ended = number == steps or measure.stalled(number)
+                        if save and not ended:
+                            checkpoints.save(number, _stored(state, trained))
                 if stopping and not ended:
                     checkpoints.wait()
                     raise Interrupted(f"{stage.name}: interrupted at step {number}, which is saved")
@@ -106,7 +116,7 @@ def train(
             metrics.pending = (number + count, on_device)
         if number < steps:
             log.info("%s: ends at step %d, %d before its last", stage.name, number, steps - number)
-            measure([e for e in stage.evals if e.name not in measure.measured_at(number)], number, state.nets)
+            measure(stage.evals, number, state.nets)
         checkpoints.wait()
 
     best = measure.best.step
@@ -115,7 +125,7 @@ def train(
     else:
         shapes = {role: state_lib.abstract_net(stage.nets[role]) for role in trained}
         averaged = {role: load_net(measure.best.folder / str(best) / role, net, mesh) for role, net in shapes.items()}
-    # A frozen net that no earlier stage of the run has left is stored too: the folder holds all that its results need.
+    # Frozen nets that no earlier stage stored are stored too, because the run folder must be self-contained.
     frozen = {
         role: state.nets[role]
         for role, net in stage.nets.items()
@@ -131,20 +141,8 @@ def train(
     }
 
 
-def _resume(
-    stage: str, state: state_lib.State, trained: Sequence[str], checkpoints: Checkpoints, mesh: jax.sharding.Mesh
-) -> tuple[int, state_lib.State]:
-    """The step to start from and the state there, of the newest checkpoint or as it is."""
-    checkpoint = checkpoints.load_newest(replicated_like(_stored(state, trained), mesh))
-    if checkpoint is None:
-        return 0, state
-    start, stored = checkpoint
-    log.info("%s: goes on from step %d", stage, start)
-    return start, state.replace(step=stored["step"], nets={**state.nets, **stored["nets"]})
-
-
 class _Step:
-    """The stage's compiled programs, one for each number of steps that is dispatched at once."""
+    """The compiled programs of a stage, one for each number of steps per dispatch."""
 
     def __init__(
         self,
@@ -162,7 +160,7 @@ class _Step:
 
     def __call__(self, state: state_lib.State, draws: Mapping, count: int) -> tuple[state_lib.State, dict]:
         if count in self._programs:
-            # After tracing, which may move constants, a transfer that nobody asked for is a mistake.
+            # Tracing may transfer constants; later calls must not transfer anything implicitly.
             with jax.transfer_guard("disallow"):
                 return self._programs[count](state, draws, self._keys, self._consts)
         began = time.perf_counter()
@@ -175,7 +173,7 @@ class _Step:
 
 @dataclasses.dataclass
 class _LateMetrics:
-    """Metrics of the last dispatched step, read after the next one is dispatched, so that the device never waits."""
+    """Metrics of the last dispatched step. They are read after the next dispatch, so that the device never waits."""
 
     stage: str
     steps: int
@@ -186,7 +184,7 @@ class _LateMetrics:
     pending: tuple[int, dict] | None = None
 
     def fetch(self, check: bool) -> None:
-        """Reads them where they are due or `check`; raises InputError where one is not finite."""
+        """Reads the metrics if they are due or `check`; raises InputError if one is not finite."""
         if self.pending is None:
             return
         (number, on_device), self.pending = self.pending, None
@@ -194,7 +192,15 @@ class _LateMetrics:
         if not (due or check):
             return
         values = {key: float(value) for key, value in jax.device_get(on_device).items()}
-        _check_finite(self.stage, number, values, self.checkpoints)
+        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        if bad:
+            self.checkpoints.wait()
+            steps = self.checkpoints.steps()
+            last = f"the checkpoint of step {steps[0]} is kept" if steps else "there is no checkpoint yet"
+            raise InputError(
+                f"stage {self.stage}: {bad} at step {number} is not finite ({last}); lower the learning rate or the "
+                f"momentum, or add a warm-up, in --{self.stage}.optim"
+            )
         if due:
             timing = self.progress.report(number, sum(v for key, v in values.items() if key.endswith("/loss")))
             self.log.write(number, "train", {**values, **timing})
@@ -202,14 +208,20 @@ class _LateMetrics:
 
 @dataclasses.dataclass
 class Best:
-    """The best measurement so far of the evaluation that decides a stage's result."""
+    """The best measurement so far of the `Eval` with `keep_best`, and its nets on disk."""
 
     folder: pathlib.Path
     metric: float = -math.inf
     step: int | None = None
 
+    @classmethod
+    def load(cls, folder: pathlib.Path) -> Best:
+        """Restores the best measurement of an interrupted run, if there is one."""
+        path = folder / "best.json"
+        return cls(folder, **read_json(path)) if path.exists() else cls(folder)
+
     def consider(self, metric: float | None, step: int, nets: Mapping[str, NetState]) -> None:
-        """Keeps the nets if they are better than all before; a metric that nothing was counted for is None."""
+        """Stores the nets if their metric is the best so far; None, a metric without a value, never is."""
         if metric is None or metric <= self.metric:
             return
         save_nets(self.folder / str(step), nets)
@@ -221,18 +233,20 @@ class Best:
 
 
 class _Measurements:
-    """The stage's evals: their last results, their lines in the log, and the best nets where one decides."""
+    """Measures the evals of a stage: keeps their last results and the best nets, and writes their lines of the log."""
 
     def __init__(self, session: Session, stage: Train, best_folder: pathlib.Path, metrics_log: MetricsLog):
         self._session, self._stage, self._log = session, stage, metrics_log
         self._steps: dict[str, int] = {}
         self.results: dict[str, dict[str, float]] = {}
-        self.best = _load_best(best_folder)
+        self.best = Best.load(best_folder)
 
     def __call__(self, due: Sequence[Eval], number: int, nets: Mapping[str, NetState]) -> None:
         averaged = state_lib.averaged(nets)
         trained = {role: averaged[role] for role in nets if self._stage.nets[role].optim}
         for evaluation in due:
+            if self._steps.get(evaluation.name) == number:
+                continue
             figures = self._session.measure(evaluation, averaged)
             values = {key: figures[key] for key in evaluation.figures}
             self.results[evaluation.name], self._steps[evaluation.name] = values, number
@@ -243,36 +257,15 @@ class _Measurements:
             if evaluation.keep_best:
                 self.best.consider(values[evaluation.keep_best], number, trained)
 
-    def measured_at(self, number: int) -> set[str]:
-        """Names of the evals whose last measurement was after step `number`."""
-        return {name for name, step in self._steps.items() if step == number}
-
     def stalled(self, number: int) -> bool:
-        """Whether an eval's patience is over: so many measurements were not better than the best one.
+        """Whether the patience of an eval is exhausted.
 
-        It follows from the step of the best measurement alone, which a run that goes on after a kill finds again.
+        This depends on the step of the best measurement alone, so that it survives an interruption.
         """
         since = number - (self.best.step or 0)
         return any(e.patience is not None and since >= e.patience * e.every for e in self._stage.evals)
 
 
-def _load_best(folder: pathlib.Path) -> Best:
-    path = folder / "best.json"
-    return Best(folder, **json.loads(path.read_text())) if path.exists() else Best(folder)
-
-
 def _stored(state: state_lib.State, trained: Sequence[str]) -> dict[str, Any]:
-    """What a mid-stage checkpoint holds: frozen nets are read again from the stage that made them."""
+    """The content of a checkpoint; frozen nets are loaded from the stage that trained them."""
     return {"step": state.step, "nets": {role: state.nets[role] for role in trained}}
-
-
-def _check_finite(stage: str, step: int, values: Mapping[str, float], checkpoints: Checkpoints) -> None:
-    bad = {name: value for name, value in values.items() if not math.isfinite(value)}
-    if bad:
-        checkpoints.wait()
-        steps = checkpoints.steps()
-        last = f"the checkpoint of step {steps[0]} is kept" if steps else "no checkpoint was due before it"
-        raise InputError(
-            f"stage {stage}: {bad} at step {step} is not finite ({last}); lower the learning rate or the momentum, or "
-            f"add a warm-up, in --{stage}.optim"
-        )

@@ -1,4 +1,4 @@
-"""The runner: carries out any recipe in a run folder, stage by stage, and measures its results."""
+"""The runner: executes the stages of any recipe in a run folder, and measures its results."""
 
 from __future__ import annotations
 
@@ -15,24 +15,16 @@ from jax.sharding import Mesh
 from scarce_jax import memory
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Budget, Manifest, draw_manifest
+from scarce_jax.data.files import read_json, write_json
+from scarce_jax.data.records import load_mean
 from scarce_jax.data.schema import DatasetInfo
-from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError, Interrupted
-from scarce_jax.recipe import (
-    Infer,
-    Recipe,
-    Source,
-    Stage,
-    Train,
-    id_parts,
-    sources,
-)
+from scarce_jax.recipe import Recipe, Source, Stage, Train, sources
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import fingerprint as fp
-from scarce_jax.training.folder import Plan, forget, read_json, take_over, with_dependents
-from scarce_jax.training.infer import infer, load_mean
-from scarce_jax.training.inputs import Inputs, TrainInput
-from scarce_jax.training.log import write_json
+from scarce_jax.training.folder import Plan, forget, take_over, with_dependents
+from scarce_jax.training.infer import infer
+from scarce_jax.training.inputs import Inputs
 from scarce_jax.training.loop import train
 from scarce_jax.training.session import Session
 from scarce_jax.training.signals import StopSignal
@@ -41,7 +33,7 @@ log = logging.getLogger("scarce_jax")
 
 
 def draw(budget: Budget, dataset: str, split: str, measured: list[Source], inputs: Inputs) -> Manifest:
-    """Draws the label budget; images that an evaluation measures must not be in it."""
+    """Draws the label budget; raises InputError if it includes images that an evaluation measures."""
     reader = inputs.reader(dataset, split)
     held_out = {(s.dataset, s.split) for s in measured if (s.dataset, s.split) != (dataset, split)}
     forbidden = {name for key in sorted(held_out) for name in inputs.reader(*key).ids}
@@ -74,19 +66,28 @@ def run(
     redo: str | None = None,
     reuse: Sequence[pathlib.Path] = (),
 ) -> dict[str, Any]:
-    """Carries out every stage that is not done, measures every result, and writes summary.json.
+    """Runs every stage that is not done, measures every result, and writes summary.json.
 
     Args:
-      header: what config.json says beside the classes: resolved config, method, versions, command.
-      mesh: devices to run on; all of them by default.
-      redo: a stage to do again, with all that read from it.
-      reuse: other run folders whose finished stages with equal fingerprints are taken over.
+      recipe: stages and results of a method.
+      info: facts of the training dataset.
+      run_dir: the run folder.
+      data_dir: where datasets are prepared; None is the default.
+      header: further content of config.json: resolved config, method, versions, command.
+      seed: seed of the run.
+      budget: the label budget, which is drawn from `train_split`.
+      train_split: split of the dataset that is trained on.
+      runtime: how the run is executed.
+      mesh: devices to run on; default all.
+      redo: a stage to run again, together with all stages that depend on it.
+      reuse: other run folders, whose finished stages with equal fingerprints are reused.
 
     Returns:
       The content of summary.json.
 
     Raises:
-      InputError: the folder holds a run with other settings, or something given is wrong.
+      InputError: the folder holds a run with other settings, or an argument is wrong.
+      Interrupted: SIGTERM or Ctrl-C; the state was saved.
     """
     began = time.perf_counter()
     mesh = mesh or mesh_lib.make_mesh()
@@ -100,76 +101,68 @@ def run(
     session = dataclasses.replace(session, manifest=manifest)
     plan = Plan(session)
     again = with_dependents(recipe, redo) if redo is not None else set()
-    # All that may be refused is, before anything is deleted.
+    # All checks come before anything is deleted.
     plan.check(again)
     for other in reuse:
         if not (other / "config.json").exists():
-            raise InputError(f"--reuse {other}: not a run folder (it has no config.json)")
+            raise InputError(f"--reuse {other}: not a run folder (it has no config.json); expected that of another run")
     if again:
-        forget(plan, again)
-    for other in reuse:
-        take_over(plan, other)
-    if mesh_lib.is_primary():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        facts = {
-            "format": 1,
-            **header,
-            "dataset": {"name": info.name, "versions": plan.versions},
-            "classes": list(info.classes),
-            "palette": [list(colour) for colour in info.palette],
-            "background": info.background,
-            "native_ids": None if info.native_ids is None else list(info.native_ids),
-            "steps": {s.name: plan.steps[s.name] for s in recipe.stages if isinstance(s, Train)},
-            "devices": [f"{d.device_kind}" for d in mesh.devices.flat],
-        }
-        write_json(run_dir / "config.json", facts)
-        manifest.write(run_dir / "manifest.json")
-    mesh_lib.barrier("run folder")
+        mesh_lib.on_primary("redo", forget, plan, again)
+    mesh_lib.on_primary("reuse", take_over, plan, reuse)
+    facts = {
+        "format": 1,
+        **header,
+        "dataset": {"name": info.name, "versions": plan.versions},
+        "classes": info.classes,
+        "palette": info.palette,
+        "background": info.background,
+        "native_ids": info.native_ids,
+        "steps": {s.name: plan.steps[s.name] for s in recipe.stages if isinstance(s, Train)},
+        "devices": [d.device_kind for d in mesh.devices.flat],
+    }
+    mesh_lib.on_primary("config", write_json, run_dir / "config.json", facts)
+    mesh_lib.on_primary("manifest", manifest.write, run_dir / "manifest.json")
     stages, offset = [], 0
     with StopSignal() as stop:
         for stage in recipe.stages:
-            stages.append(_carry_out(plan, stage, offset, stop))
+            stages.append(_run_stage(plan, stage, offset, stop))
             offset += plan.steps[stage.name] or 0
             if stop.agreed():
                 raise Interrupted(f"{stage.name}: done; interrupted after it")
     summary = _summarise(plan, header, stages, began)
-    if mesh_lib.is_primary():
-        write_json(run_dir / "summary.json", summary)
-    mesh_lib.barrier("summary")
+    mesh_lib.on_primary("summary", write_json, run_dir / "summary.json", summary)
     return summary
 
 
-def _carry_out(plan: Plan, stage: Stage, offset: int, stop: StopSignal) -> dict[str, Any]:
-    """Runs one stage unless it is done; returns its DONE."""
+def _run_stage(plan: Plan, stage: Stage, offset: int, stop: StopSignal) -> dict[str, Any]:
+    """Runs one stage unless it is done; returns the content of its DONE."""
     folder = plan.run_dir / stage.name
     done = plan.done(stage.name)
     if done is not None:
-        log.info("%s: done before (%s)", stage.name, _outcome(done))
+        amount = f"{done['steps']} steps" if "steps" in done else f"{done['examples']} examples"
+        log.info("%s: done before (%s)", stage.name, amount)
         if mesh_lib.is_primary():
-            _remove_leftovers(folder)  # A kill may have come right after DONE.
+            _remove_leftovers(folder)  # The run may have been killed right after it wrote DONE.
         return done
     began = time.perf_counter()
     session = plan.session
-    if mesh_lib.is_primary():
-        write_json(folder / "stage.json", plan.descriptions[stage.name])
-    mesh_lib.barrier(f"begin {stage.name}")
+    mesh_lib.on_primary(f"begin {stage.name}", write_json, folder / "stage.json", plan.descriptions[stage.name])
     opened = {name: session.inputs.open(source) for name, source in sources(stage).items()}
     read = {name: _log_source(stage, name, source, len(opened[name])) for name, source in sources(stage).items()}
+    first, *others = sources(stage).values()
     if isinstance(stage, Train):
-        first = next(iter(stage.sources.values()))
-        advice = memory.advice(
-            what=f"stage {stage.name}",
-            batch=sum(source.batch for source in stage.sources.values()),
-            size=first.size,
-            lower="the batch, the crop or the width of the net, or raise accumulate, set --runtime.resident False, or "
-            "use more devices",
+        lower = (
+            "the batch, the crop or the width of the net, or raise accumulate, set --runtime.resident False, or use "
+            "more devices"
         )
-        with advice:
-            inputs = _inputs(session, stage, opened)
-            steps = plan.steps[stage.name]
-            outcome = train(session, stage, steps=steps, inputs=inputs, offset=offset, stop=stop)
     else:
-        outcome = _infer(session, stage, opened[stage.name], stop)
+        lower = memory.evaluation_flag(session.config, first.batch)
+    batch = sum(source.batch for source in (first, *others))
+    with memory.advice(what=f"stage {stage.name}", batch=batch, size=first.size, lower=lower):
+        if isinstance(stage, Train):
+            outcome = train(session, stage, rows=opened, steps=plan.steps[stage.name], offset=offset, stop=stop)
+        else:
+            outcome = infer(session, stage, opened[stage.name], stop)
     done = {
         "name": stage.name,
         "kind": type(stage).__name__.lower(),
@@ -187,59 +180,22 @@ def _carry_out(plan: Plan, stage: Stage, offset: int, stop: StopSignal) -> dict[
 
 
 def _remove_leftovers(folder: pathlib.Path) -> None:
-    """Removes what only an unfinished stage needs."""
+    """Deletes what only an unfinished stage needs."""
     for name in ("checkpoints", "best"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _inputs(session: Session, stage: Train, opened: Mapping[str, Rows]) -> dict[str, TrainInput]:
-    """The rows that each step of the stage takes, by source."""
-    drawn_as = stage.keys_as or stage.name
-    return {
-        name: TrainInput(
-            source,
-            opened[name],
-            session.seed,
-            f"{drawn_as}/{name}",
-            session.mesh,
-            session.runtime.workers,
-            session.runtime.resident,
-        )
-        for name, source in stage.sources.items()
-    }
-
-
-def _infer(session: Session, stage: Infer, rows: Rows, stop: StopSignal) -> dict[str, Any]:
-    source = stage.source
-    lower = memory.evaluation_flag(session.config, source.batch)
-    with memory.advice(what=f"stage {stage.name}", batch=source.batch, size=source.size, lower=lower):
-        return infer(
-            stage,
-            rows=rows,
-            nets=session.nets(stage),
-            consts=session.consts(stage),
-            runtime=session.runtime,
-            mesh=session.mesh,
-            run_dir=session.run_dir,
-            stop=stop,
-        )
-
-
 def _log_source(stage: Stage, name: str, source: Source, count: int) -> dict[str, Any]:
-    """Logs which split, how many images and which labels a stage reads; users of staged recipes get lost there."""
+    """Logs which split, how many images and which labels a stage reads, and returns it for DONE."""
     labels = [str(label) for label in source.labels]
-    ids = " and ".join(part if isinstance(part, str) else f"{part.stage} records" for part in id_parts(source))
+    ids = source.ids_in_words
     where = f"{source.dataset}/{source.split}, {count} images ({ids})"
     log.info("%s reads %s: %s, labels %s", stage.name, name, where, " or ".join(labels) or "none")
     return {"dataset": source.dataset, "split": source.split, "ids": ids, "images": count, "labels": labels}
 
 
-def _outcome(done: Mapping[str, Any]) -> str:
-    return f"{done['steps']} steps" if "steps" in done else f"{done['examples']} examples"
-
-
 def _summarise(plan: Plan, header: Mapping[str, Any], stages: list[dict], began: float) -> dict[str, Any]:
-    """Measures every result that was not measured on the same stages before."""
+    """Measures every result, except those that summary.json already has for equal stages."""
     path = plan.run_dir / "summary.json"
     before = read_json(path) if path.exists() else {"results": {}, "seconds": 0.0}
     results = {}
@@ -247,12 +203,12 @@ def _summarise(plan: Plan, header: Mapping[str, Any], stages: list[dict], began:
         fingerprint = fp.fingerprint(plan.describe(evaluation))
         figures = before["results"].get(name, {})
         if figures.get("fingerprint") != fingerprint:
-            measured = plan.session.result(name)
+            measured = plan.session.measure(evaluation, plan.session.nets(evaluation))
             source = evaluation.source
             figures = {key: value for key, value in measured.items() if key != "confusion"}
             figures |= {"dataset": source.dataset, "split": source.split, "fingerprint": fingerprint}
         results[name] = figures
-    # A call that only measures again says how long the stages once took, not how long it took itself.
+    # A later call reports the time that the stages took, not its own.
     seconds = sum(stage["seconds"] for stage in stages) if before["results"] else time.perf_counter() - began
     return {
         "method": header["method"],

@@ -1,10 +1,11 @@
-"""A recipe opened on a run folder and the devices at hand: what running it and evaluating it have in common."""
+"""A recipe opened in a run folder on a mesh: what training and evaluation share."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
+import operator
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -18,27 +19,34 @@ from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.figures import group_means, summarise
 from scarce_jax.data.order import Order
+from scarce_jax.data.records import load_mean
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.evaluate import MaskEvaluation
 from scarce_jax.evaluation.tags import TagEvaluation, summarise_tags
-from scarce_jax.recipe import Artifact, Epochs, Eval, FromRun, Infer, Net, NetState, Pretrained, Recipe, Stage, Train
+from scarce_jax.recipe import Artifact, Epochs, Eval, FromRun, Infer, NetState, Pretrained, Recipe, Stage, Train
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.checkpoint import DamagedCheckpoint, load_net
-from scarce_jax.training.infer import load_mean
 from scarce_jax.training.inputs import Inputs
 from scarce_jax.training.start import ImportedArrays, take
 
-UNCOMPILED = ("name", "nets", "groups", "maps", "every", "keep_best", "patience", "consts")
-"""Fields of an `Eval` that its measurement does not depend on, or is given with each call."""
+_compiled_from = operator.attrgetter("predict", "source", "metrics", "composite", "inferred", "hidden_truth", "views")
 
 
 @dataclasses.dataclass
 class Session:
-    """Opens sources, restores nets and measures.
+    """Opens sources, restores nets and measures results.
 
-    `manifest` is needed where a source reads a role of the budget; `config`, the method's as in config.json, names
-    flags in messages.
+    Attributes:
+      recipe: the stages and results of a method.
+      classes: class names of the dataset.
+      run_dir: the run folder.
+      data_dir: where datasets are prepared; None is the default.
+      mesh: devices to run on.
+      runtime: how the run is executed.
+      seed: seed of the run.
+      manifest: the drawn label budget; needed if a source reads one of its roles.
+      config: the method's config as in config.json; messages name its flags.
     """
 
     recipe: Recipe
@@ -56,16 +64,11 @@ class Session:
         self._measurements: dict[Any, MaskEvaluation | TagEvaluation] = {}
         self.load = functools.lru_cache(maxsize=8)(self._load)
 
-    def net(self, role: str, net: Net) -> NetState:
-        """The net an Eval or a later stage starts from."""
-        return self.load(net.init_from, role) if net.init_from else None
-
-    def _load(self, artifact: Artifact, role: str) -> NetState:
+    def _load(self, artifact: Artifact) -> NetState:
         stage = self.recipe.stage(artifact.stage)
         if isinstance(stage, Infer):
-            # A re-estimated net: the weights it was measured with, and the mean as its batch_stats.
-            source = stage.nets[stage.write.into]
-            net = self.load(source.init_from, role)
+            # A `Mean` with `into`: the net that the stage read, with the mean as its batch_stats.
+            net = self.load(stage.nets[stage.write.into].init_from)
             flat = {k: load_mean(self.run_dir, stage.name, k) for k in traverse_util.flatten_dict(net.stats, sep="/")}
             stats = traverse_util.unflatten_dict(flat, sep="/")
             return net.replace(stats=mesh_lib.replicate(self.mesh, stats))
@@ -76,11 +79,11 @@ class Session:
             raise InputError(f"{error}; train it again with --redo {artifact.stage}") from error
 
     def nets(self, stage: Stage | Eval) -> dict[str, NetState]:
-        """The nets of a stage that start from an earlier one."""
-        return {role: self.net(role, net) for role, net in stage.nets.items() if isinstance(net.init_from, Artifact)}
+        """Restores the nets of a stage that start from an earlier stage."""
+        return {r: self.load(net.init_from) for r, net in stage.nets.items() if isinstance(net.init_from, Artifact)}
 
     def outside(self, stage: Stage) -> dict[str, ImportedArrays]:
-        """What nets of a stage take over from outside the run; raises InputError where that is missing or wrong."""
+        """Loads the arrays that nets of a stage take from outside the run; raises InputError if they do not fit."""
         return {
             role: take(net.init_from, state_lib.abstract_net(net), self.mesh)
             for role, net in stage.nets.items()
@@ -88,7 +91,7 @@ class Session:
         }
 
     def consts(self, stage: Stage | Eval) -> dict[str, Any]:
-        """The stage's constants, replicated, means of earlier stages read from where they stand."""
+        """The constants of a stage, replicated; artifacts are read from the run folder."""
         values = {
             name: load_mean(self.run_dir, value.stage, value.name) if isinstance(value, Artifact) else np.asarray(value)
             for name, value in stage.consts.items()
@@ -96,10 +99,15 @@ class Session:
         return mesh_lib.replicate(self.mesh, values)
 
     def measure(self, evaluation: Eval, nets: Mapping[str, NetState], *, lower: str | None = None) -> dict[str, Any]:
-        """Every figure of one measurement (`summarise`, or `summarise_tags`), and the number of images.
+        """Measures a result or an evaluation of a training stage.
 
         Args:
-          lower: the flag to lower where memory runs out; default the one of the config that sets the batch.
+          evaluation: what to measure.
+          nets: role -> net.
+          lower: the flag that a message suggests to lower if memory runs out; default the config's flag of the batch.
+
+        Returns:
+          The figures of `summarise` or `summarise_tags`, "images", and for masks "miou_<group>" and "miou_at_size".
 
         Raises:
           InputError: it takes more memory than a device has.
@@ -113,15 +121,12 @@ class Session:
             resumes=lower is None,
         )
         with advice:
-            return self._measure(evaluation, nets)
-
-    def _measure(self, evaluation: Eval, nets: Mapping[str, NetState]) -> dict[str, Any]:
-        measurement, source = self.measurement(evaluation), evaluation.source
+            arrays = self.measurement(evaluation)(nets, self.consts(evaluation))
         if evaluation.metrics == "tags":
-            logits, tags = measurement(nets, self.consts(evaluation))
+            logits, tags = arrays
             background = self.inputs.reader(source.dataset, source.split).info.background
             return {"images": len(tags), **summarise_tags(logits, tags, self.classes, background)}
-        native, at_size = measurement(nets, self.consts(evaluation))
+        native, at_size = arrays
         figures = summarise(native, self.classes)
         return {
             "images": len(self.inputs.ids(source, evaluation.hidden_truth)),
@@ -131,38 +136,21 @@ class Session:
         }
 
     def measurement(self, evaluation: Eval) -> MaskEvaluation | TagEvaluation:
-        """The compiled measurement, kept for the next time one is asked for that differs in its nets alone."""
-        key = tuple(getattr(evaluation, x.name) for x in dataclasses.fields(evaluation) if x.name not in UNCOMPILED)
+        """The compiled measurement. Cached by everything that it depends on, so not by nets and constants."""
+        key = _compiled_from(evaluation)
         if key not in self._measurements:
             rows = self.inputs.open(evaluation.source, evaluation.hidden_truth)
-            shared = {
-                "predict": evaluation.predict,
-                "transform": evaluation.source.transform,
-                "batch": evaluation.source.batch,
-                "mesh": self.mesh,
-                "threads": self.runtime.workers,
-            }
+            shared = {"mesh": self.mesh, "threads": self.runtime.workers}
             if evaluation.metrics == "tags":
-                self._measurements[key] = TagEvaluation(rows, **shared)
+                measurement = TagEvaluation(rows, evaluation, **shared)
             else:
                 stored = None if evaluation.inferred is None else self.inputs.field(evaluation.inferred)
-                self._measurements[key] = MaskEvaluation(
-                    rows,
-                    composite=evaluation.composite,
-                    stored=stored,
-                    views=evaluation.views,
-                    classes=len(self.classes),
-                    **shared,
-                )
+                measurement = MaskEvaluation(rows, evaluation, classes=len(self.classes), stored=stored, **shared)
+            self._measurements[key] = measurement
         return self._measurements[key]
 
-    def result(self, name: str) -> dict[str, Any]:
-        """Restores what a result needs and measures it."""
-        evaluation = self.recipe.results[name]
-        return self.measure(evaluation, self.nets(evaluation))
-
     def steps(self, stage: Stage) -> int | None:
-        """The resolved number of optimizer steps."""
+        """Optimizer steps of a `Train`, with `Epochs` resolved; None for other stages."""
         if not isinstance(stage, Train):
             return None
         if not isinstance(stage.steps, Epochs):

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, held back until the run can stop without losing anything."""
+"""SIGTERM and Ctrl-C, deferred until the run can stop without losing anything."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import signal
 import threading
 from typing import Any
 
-import jax
 import numpy as np
+
+from scarce_jax import mesh as mesh_lib
 
 
 class StopSignal:
-    """Remembers SIGTERM and Ctrl-C, so that a run can stop between two steps. A second one is not held back."""
+    """Records SIGTERM and Ctrl-C, so that a run can stop between steps. A second signal acts at once."""
 
     def __init__(self):
         self.received = False
@@ -32,14 +33,10 @@ class StopSignal:
             self._restore(number)
 
     def _restore(self, number: int) -> None:
-        # None: a handler that was not installed from Python, such as a cluster runtime's; it cannot be put back.
+        # None is a handler that was not installed from Python (a cluster runtime's), which cannot be restored.
         before = self._before[number]
         signal.signal(number, signal.SIG_DFL if before is None else before)
 
     def agreed(self) -> bool:
-        """Whether any process was asked to stop, so that all stop at the same place; every process must ask."""
-        if jax.process_count() == 1:
-            return self.received
-        from jax.experimental import multihost_utils
-
-        return bool(multihost_utils.process_allgather(np.int32(self.received)).any())
+        """Whether any process received a signal. Every process must call this, so that all stop at the same place."""
+        return bool(mesh_lib.gather(np.int32(self.received)).any())

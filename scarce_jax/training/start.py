@@ -1,4 +1,4 @@
-"""What a trained net starts from where that lies outside its run: another run's net, or a file of weights."""
+"""Loading initial weights from outside the run: a net of another run, or a file of weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,12 +22,12 @@ from scarce_jax.training import checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class ImportedArrays:
-    """The arrays that a net takes over.
+    """The arrays that a net takes from an origin.
 
     Attributes:
-      values: "params/backbone/conv1/kernel" -> array; every other array of the net is drawn.
-      drawn: parameter paths of those others, a module's name where all of it is drawn.
-      facts: for DONE: where they come from, what that holds, and what of it was not used.
+      values: path ("params/backbone/conv1/kernel") -> array. The other arrays of the net keep their initial values.
+      drawn: paths of these other parameters, shortened to a module's name if all of the module is drawn.
+      facts: for DONE: the origin, its content, and the unused parts of it.
     """
 
     values: dict[str, Any]
@@ -43,23 +43,24 @@ class ImportedArrays:
 
 
 def content(origin: FromRun | Pretrained) -> dict[str, Any]:
-    """What the origin holds, as plain data that does not depend on where it lies.
+    """Describes the content of an origin as JSON values, independent of its path.
 
     Raises:
       InputError: it is missing, unfinished or unreadable.
     """
     if isinstance(origin, Pretrained):
         return {"weights": weights.file_hash(weights.locate(origin.source))}
-    text = json.dumps(_saved(origin), sort_keys=True)
+    text = json.dumps(_read(origin, checkpoint.saved_checksums), sort_keys=True)
     return {"net": hashlib.sha256(text.encode()).hexdigest(), "pattern": origin.pattern}
 
 
 def take(origin: FromRun | Pretrained, net: NetState, mesh: Mesh) -> ImportedArrays:
-    """The arrays that a net takes over from its origin, loaded and checked.
+    """Loads the arrays that a net takes from an origin, and checks them.
 
     Args:
-      net: its shapes.
-      mesh: devices on which another run's net is restored.
+      origin: a net of another run, or weights.
+      net: abstract arrays of the net.
+      mesh: devices to restore a net of another run on.
 
     Raises:
       InputError: the origin is missing or damaged, or does not fit the net.
@@ -91,10 +92,10 @@ def _folder(origin: FromRun) -> pathlib.Path:
     return folder
 
 
-def _saved(origin: FromRun) -> dict[str, list]:
-    """Checksum, shape and dtype of every array of the other net, by path."""
+def _read(origin: FromRun, read: Callable, *args: Any) -> Any:
+    """Calls `read(folder of the net, *args)`; raises InputError if the checkpoint is damaged."""
     try:
-        return checkpoint.saved_checksums(_folder(origin))
+        return read(_folder(origin), *args)
     except checkpoint.DamagedCheckpoint as error:
         raise InputError(f"init_from {origin}: {error}; train it again, or choose another net") from error
 
@@ -102,8 +103,8 @@ def _saved(origin: FromRun) -> dict[str, list]:
 def _from_run(
     origin: FromRun, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Arrays by our path, and the other net's paths that were not used."""
-    saved = _saved(origin)
+    """Returns arrays by path, and the paths of the other net's arrays that were not used."""
+    saved = _read(origin, checkpoint.saved_checksums)
     fits = {name for name in shapes if name in saved and tuple(saved[name][1]) == shapes[name]}
     if origin.pattern is not None:
         wanted = [name for name in shapes if re.search(origin.pattern, name.partition("/")[2])]
@@ -114,15 +115,12 @@ def _from_run(
         fits = set(wanted)
     if not fits:
         raise InputError(
-            f"init_from {origin}: no array of the net is in it with the same path and shape; ours are such as "
-            f"{sorted(shapes)[:3]}, its {sorted(saved)[:3]}"
+            f"init_from {origin}: no array of the net is in it with the same path and shape; it has "
+            f"{sorted(saved)[:3]} ..., expected {sorted(shapes)[:3]} ..."
         )
     like = {path: jax.ShapeDtypeStruct(shape, dtype) for path, (_, shape, dtype) in saved.items()}
     tree = {"params": {}, "batch_stats": {}, **traverse_util.unflatten_dict(like, sep="/")}
-    try:
-        loaded = checkpoint.load(_folder(origin), checkpoint.replicated_like(tree, mesh))
-    except checkpoint.DamagedCheckpoint as error:
-        raise InputError(f"init_from {origin}: {error}; train it again, or choose another net") from error
+    loaded = _read(origin, checkpoint.load, checkpoint.replicated_like(tree, mesh))
     flat = traverse_util.flatten_dict(loaded, sep="/")
     return {name: flat[name] for name in sorted(fits)}, _shorten([path for path in saved if path not in fits], saved)
 
@@ -132,7 +130,7 @@ def _shape(saved: Mapping[str, list], name: str) -> str:
 
 
 def _shorten(paths: Sequence[str], among: Mapping[str, Any]) -> tuple[str, ...]:
-    """Paths without their collection; the top module alone where all of it is listed."""
+    """Drops the collection from paths, and replaces all paths of a module by its name if all are listed."""
     listed = {path.partition("/")[2] for path in paths}
     others = {path.partition("/")[2].split("/")[0] for path in among if path.partition("/")[2] not in listed}
     return tuple(sorted({p if p.split("/")[0] in others else p.split("/")[0] for p in listed}))

@@ -1,4 +1,4 @@
-"""One compiled training step for any number of turns, nets and sources."""
+"""The compiled training step, for any number of turns, nets and sources."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from scarce_jax.training.state import State, named_key
 def make_step(
     stage: Train, steps: int, inputs: Mapping[str, TrainInput | Source], mesh: Mesh, count: int = 1
 ) -> Callable:
-    """The jitted step `(state, draws, keys, consts) -> (state, metrics)`; the state is donated.
+    """Returns the jitted step `(state, draws, keys, consts) -> (state, metrics)`, which donates the state.
+
+    `keys` has a key per source for its transform, and "loss" for the losses. The metrics are float32 scalars:
+    `<net>/loss`, `<net>/grad_norm`, and the metrics of the losses. Stages of equal turns, optimizers and transforms
+    share one step, which is traced and compiled once for equal shapes.
 
     Args:
-      stage: gives the turns, taken in order; a later turn sees the nets as the earlier ones left them.
-      steps: optimizer steps of the stage, over which its schedules run.
-      inputs: how each source's batch is made; `draws` are of their `batches`, by source name.
-      count: steps in one call; above 1, `draws` have a first axis of this length and the metrics are the last step's.
-
-    The step's `keys` holds one key per source for its transform, and "loss" for the losses (dropout); metrics are
-    `<net>/loss`, `<net>/grad_norm` and what the losses report, float32 scalars.
-
-    Stages of equal turns, optimizers and transforms get one step, which is traced and compiled once for equal shapes.
+      stage: gives the turns, in order. A later turn sees the nets as updated by the earlier ones.
+      steps: optimizer steps of the stage, for the schedules.
+      inputs: the sources by name; `draws` has an item of each one's `batches`.
+      mesh: the mesh of the run.
+      count: steps per call. If above 1, `draws` have a leading axis of this length, and the metrics are those of the
+        last step.
     """
     optimizers = tuple((role, net.optim) for role, net in stage.nets.items() if net.optim)
     transforms = tuple((name, source.transform) for name, source in inputs.items())
@@ -93,11 +94,11 @@ def _gradient(
     accumulate: int,
     mesh: Mesh,
 ) -> tuple[jax.Array, Out, Any]:
-    """A turn's loss, what it returns beside it, and the gradient by its net's parameters.
+    """Returns the loss of a turn, its `Out`, and the gradient by the parameters of its net.
 
-    With `accumulate`, `shared` and the `share` of what is returned have a first axis of that length: a part of the
-    batch reads what earlier turns shared of the same part. The loss, the metrics and the gradient are means over the
-    parts, weighed by `Out.weight`; batch statistics go from part to part.
+    With `accumulate`, `shared` and `Out.share` have a leading axis of that length: a part of the batch reads what the
+    earlier turns shared of the same part. Loss, metrics and gradient are means over the parts, weighted by
+    `Out.weight`; batch statistics are passed from part to part.
     """
     differentiate = jax.value_and_grad(turn.loss, has_aux=True)
     if accumulate == 1:
@@ -113,7 +114,7 @@ def _gradient(
         weight = jnp.float32(1) if out.weight is None else out.weight
         return {**stats, **out.stats}, (loss, out.metrics, out.share, grads, weight)
 
-    # Parts of the whole batch in its order, whatever the number of devices: each is split over all of them.
+    # The parts do not depend on the number of devices: each is split over all devices.
     split = NamedSharding(mesh, P(None, mesh_lib.AXIS))
     parts = jax.tree.map(lambda x: x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:]), dict(batch))
     parts = jax.lax.with_sharding_constraint(parts, split)
@@ -134,7 +135,7 @@ def _gradient(
         add, (stats, zeros, jnp.float32(0)), (jnp.arange(accumulate), parts, dict(shared)), unroll=unroll
     )
     stats, total, weights = carry
-    # A batch without anything to learn from has a gradient of zero, not of nan.
+    # A batch without labels has a gradient of zero, not nan.
     weights = jnp.where(weights > 0, weights, 1)
     grads = jax.tree.map(lambda g, p: (g / weights).astype(p.dtype), total, nets[turn.net].params)
     metrics = jax.tree.map(lambda x: x.sum(0) / weights, metrics)
@@ -142,7 +143,7 @@ def _gradient(
 
 
 def step_keys(inputs: Mapping[str, TrainInput], seed: int, drawn_as: str, mesh: Mesh) -> dict[str, jax.Array]:
-    """The step's `keys`, on every device: one per source, and "loss"."""
+    """Returns the step's `keys`, replicated: one per source, and "loss"."""
     keys = {name: source.key for name, source in inputs.items()}
     keys["loss"] = named_key(seed, drawn_as, "loss")
     # `device_put` does not take PRNG keys to the devices of other processes; a compiled identity does.

@@ -244,7 +244,7 @@ def test_what_predict_cannot_read_is_refused_before_anything_is_written(supervis
     assert refused(*argv, pictures, "--out", out, holds=[f"{cut}: cannot be decoded"]).count("cut.jpg") == 1
     cut.unlink()
     shutil.copy(pictures / "plain.png", tmp_path / "plain.png")
-    refused(*argv, pictures, tmp_path / "plain.png", "--out", out, holds=["equal stems", "rename one of them"])
+    refused(*argv, pictures, tmp_path / "plain.png", "--out", out, holds=["both would write", "rename one of them"])
     shutil.copy(pictures / "plain.png", pictures / "grey_overlay.png")
     refused(*argv, pictures, "--out", out, holds=["both would write", "grey_overlay.png"])
     refused(*argv, pictures / "plain.png", "--out", tmp_path / "plain.png", holds=["is a file; expected a folder"])

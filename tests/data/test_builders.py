@@ -412,7 +412,7 @@ def test_a_build_killed_half_way_does_no_harm(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", script, "100000", str(data)])
     try:
         deadline = time.monotonic() + 60
-        while not list(data.glob("scenes/incomplete.*/train-0")):
+        while not list(data.glob("**/scenes/incomplete.*/train-0")):
             assert child.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
     finally:

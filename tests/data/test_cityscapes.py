@@ -100,7 +100,7 @@ def test_a_part_of_the_archives_is_enough(cityscapes, tmp_path):
 def _no_mask(root):
     path = root / f"gtFine/train/jena/{name('jena')}_gtFine_labelIds.png"
     path.unlink()
-    return [str(path), name("jena"), "extract gtFine whole"]
+    return [str(path), name("jena"), "extract gtFine completely"]
 
 
 def _other_ids(root):

@@ -2,11 +2,18 @@ import cv2
 import numpy as np
 import pytest
 
-from scarce_jax.data.coarse import CoarseMeter, coarse_quality, example_rng, simulate_coarse
+from scarce_jax.data.coarse import CoarseMeter, CoarseSettings, example_rng, simulate_coarse
 
 
 def _rng():
     return np.random.default_rng(0)
+
+
+def coarse_quality(fine, coarse, classes):
+    """The quality of one coarse mask."""
+    meter = CoarseMeter(classes)
+    meter.add(fine, coarse)
+    return meter.quality()
 
 
 def _discs(size: int = 200) -> np.ndarray:
@@ -52,7 +59,9 @@ def test_labels_are_well_inside_their_regions():
 
 def test_without_erosion_simplification_and_jitter_the_fine_mask_comes_back():
     fine = _discs()
-    coarse = simulate_coarse(fine, rng=_rng(), erosion=0, simplification=0, min_area=0, jitter=0)
+    coarse = simulate_coarse(
+        fine, rng=_rng(), settings=CoarseSettings(erosion=0, simplification=0, min_area=0, jitter=0)
+    )
     np.testing.assert_array_equal(coarse, fine)
 
 
@@ -77,7 +86,10 @@ def test_parameters_follow_the_image_size():
 
 def test_more_erosion_leaves_fewer_pixels():
     fine = _discs()
-    counts = [(simulate_coarse(fine, rng=_rng(), erosion=e) != 255).sum() for e in (0.005, 0.02, 0.05)]
+    counts = [
+        (simulate_coarse(fine, rng=_rng(), settings=CoarseSettings(erosion=e)) != 255).sum()
+        for e in (0.005, 0.02, 0.05)
+    ]
     assert counts[0] > counts[1] > counts[2]
 
 

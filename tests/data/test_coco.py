@@ -145,7 +145,7 @@ def _no_folder(root):
 
 def _no_image(root):
     (root / "train2017/000000000010.jpg").unlink()
-    return ["000000000010.jpg: missing", "train2017 whole"]
+    return ["000000000010.jpg: missing", "train2017 completely"]
 
 
 def _other_size(root):

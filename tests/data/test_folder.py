@@ -131,7 +131,7 @@ def test_palette_masks_and_other_splits_are_read(source, tmp_path):
 
 def _stray_mask(root):
     (root / "train/masks/0.png").rename(root / "train/masks/0_mask.png")
-    return ["train/masks/0_mask.png", "no image", "1 of 2 masks", "named as its image"]
+    return ["train/masks/0_mask.png", "no image", "1 of 2 masks", "rename it to the name of its image"]
 
 
 def _two_images_of_one_stem(root):

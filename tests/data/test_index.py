@@ -111,7 +111,7 @@ def test_an_index_of_other_examples_is_refused(tmp_path, prepared):
     with pytest.raises(InputError, match=r"the record is of .*--again"):
         reader(tmp_path).read(0)
     change_index(prepared.directory, Index(**fields | {"sizes": np.full_like(data.sizes, 2)}).write)
-    with pytest.raises(InputError, match=r"2x2 by the index.*--again"):
+    with pytest.raises(InputError, match=r"expected 2x2, as in the index.*--again"):
         reader(tmp_path).read(0)["image"]
     change_index(prepared.directory, Index(**fields | {"tags": data.tags[:, :1]}).write)
     with pytest.raises(InputError, match=r"6 examples and 1 classes.*--again"):

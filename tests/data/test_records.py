@@ -158,7 +158,7 @@ def test_a_cut_off_part_is_named(folder, keep):
     path = folder / "part-00001.arrayrecord"
     size = path.stat().st_size
     os.truncate(path, keep if isinstance(keep, int) else int(size * keep))
-    with pytest.raises(InputError, match=r"part-00001\.arrayrecord: damaged.*--redo labels"):
+    with pytest.raises(InputError, match=r"part-00001\.arrayrecord: the list of ids is damaged.*--redo labels"):
         Records(folder)
 
 

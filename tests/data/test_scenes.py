@@ -125,12 +125,9 @@ def test_unknown_texture_is_refused():
 
 def test_simulated_coarse_masks_are_right_but_leave_much_to_detail(pictures):
     meter = CoarseMeter(len(SCENES.classes))
-    settings = Scenes.COARSE
     for index, (_, fine) in enumerate(pictures):
-        coarse = simulate_coarse(
-            fine, rng=example_rng("scenes", f"train_{index:04d}"), erosion=settings.erosion,
-            simplification=settings.simplification, min_area=settings.min_area, jitter=settings.jitter,
-        )  # fmt: skip
+        rng = example_rng("scenes", f"train_{index:04d}")
+        coarse = simulate_coarse(fine, rng=rng, settings=Scenes.COARSE)
         meter.add(fine, coarse)
     quality = meter.quality()
     assert quality.precision >= 0.97

@@ -155,7 +155,7 @@ def _no_labels_at_all(root):
 def _half_of_sbd(root):
     save_list(root, "train_aug", (*TRAIN, *GROWN))
     save_sbd(root / f"dataset/cls/{GROWN[0]}.mat", mask(GROWN[0]))
-    return [str(root / "dataset/cls"), f"mask of example {GROWN[1]}", "whole"]
+    return [str(root / "dataset/cls"), f"mask of example {GROWN[1]}", "extract the archives completely"]
 
 
 def _nothing_tells_val(root):
@@ -201,7 +201,7 @@ def _damaged_xml(root):
 
 def _labels_of_others(root):
     (root / "image_labels.json").write_text(json.dumps({"classes": VOC.classes, "labels": {TRAIN[0]: [8]}}))
-    return ["image_labels.json: says nothing of example", TRAIN[1]]
+    return ["image_labels.json: has no labels of example", TRAIN[1]]
 
 
 def _labels_of_other_classes(root):

@@ -15,7 +15,7 @@ from scarce_jax.evaluation.views import native_canvas
 from scarce_jax.mesh import make_mesh
 from scarce_jax.ops.augment import normalise
 from scarce_jax.ops.crf import CRF, dense_crf
-from scarce_jax.recipe import PLAIN, Views
+from scarce_jax.recipe import PLAIN, Eval, Source, Views
 
 CLASSES = 4
 SHAPES = [(30, 40), (130, 20), (33, 40), (1, 1), (40, 30), (64, 64), (30, 40), (140, 9), (57, 3)]
@@ -54,10 +54,9 @@ def transform(row, key, consts):
 
 def measurement(rows, *, predict=scores, composite=False, batch=2, devices=8, views=PLAIN):
     mesh = make_mesh(jax.devices()[:devices])
-    return MaskEvaluation(
-        rows, predict=predict, transform=transform, composite=composite, classes=CLASSES, batch=batch, mesh=mesh,
-        threads=2, views=views,
-    )  # fmt: skip
+    source = Source(dataset="fake", split="val", batch=batch, transform=transform)
+    evaluation = Eval(name="toy", predict=predict, source=source, composite=composite, views=views)
+    return MaskEvaluation(rows, evaluation, classes=CLASSES, mesh=mesh, threads=2)
 
 
 NETS = np.float32(1.25)

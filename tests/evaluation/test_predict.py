@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.mesh import make_mesh
 from scarce_jax.ops.augment import normalise
 from scarce_jax.ops.crf import CRF, dense_crf
-from scarce_jax.recipe import PLAIN, Views
+from scarce_jax.recipe import PLAIN, Eval, Source, Views
 
 CLASSES = ("sky", "road", "tree")
 SHAPES = [(30, 40), (130, 20), (33, 41), (1, 1), (40, 30), (140, 9), (57, 3)]
@@ -27,13 +28,16 @@ def predictor(*, size=(24, 32), needs_coarse=False, composite=False, predict=Tru
         dimensions = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(batch["image"], kernel, (1, 1), "SAME", dimension_numbers=dimensions)
 
-    return Predictor(
-        name="toy", predict=scores if predict else None,
-        transform=lambda row, key, consts: {**row, "image": normalise(row["image"])}, size=size,
-        needs_coarse=needs_coarse, composite=composite, nets={}, consts={}, classes=CLASSES,
-        palette=((0, 0, 0), (1, 1, 1), (2, 2, 2)), native_ids=None, config=None, without_coarse=["other"], batch=batch,
-        mesh=make_mesh(jax.devices()[:devices]), views=views,
-    )  # fmt: skip
+    def transform(row, key, consts):
+        return {**row, "image": normalise(row["image"])}
+
+    fields = ("coarse",) if needs_coarse else ()
+    source = Source(dataset="toy", split="val", fields=fields, batch=batch, size=size, transform=transform)
+    evaluation = Eval(name="toy", predict=scores if predict else None, source=source, composite=composite, views=views)
+    palette = ((0, 0, 0), (1, 1, 1), (2, 2, 2))
+    info = DatasetInfo(name="toy", classes=CLASSES, palette=palette, background=None, splits={})
+    mesh = make_mesh(jax.devices()[:devices])
+    return Predictor("toy", evaluation, nets={}, consts={}, info=info, config=None, without_coarse=["other"], mesh=mesh)
 
 
 def images(seed=0):

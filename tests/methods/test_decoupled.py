@@ -16,6 +16,7 @@ from PIL import Image
 
 from scarce_jax import runs
 from scarce_jax.data.datasets import CAMVID, SCENES
+from scarce_jax.data.records import load_mean
 from scarce_jax.errors import InputError
 from scarce_jax.methods import decoupled
 from scarce_jax.methods.decoupled import pointing
@@ -24,7 +25,6 @@ from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet, cl
 from scarce_jax.ops.combinatorial import crop_subset
 from scarce_jax.recipe import Epochs, Net, sources
 from scarce_jax.report import report
-from scarce_jax.training.infer import load_mean
 from scarce_jax.training.state import init_net
 from tests import tiny
 

@@ -117,7 +117,7 @@ def _file(run):
 
 def test_tags_predict_no_masks(finished, tiny_data):
     run, _ = finished
-    with pytest.raises(InputError, match="result tags: says which classes an image has, and predicts no masks"):
+    with pytest.raises(InputError, match="result tags: predicts image tags, not masks"):
         runs.load(run)
     with pytest.raises(InputError, match="result tags: .* takes no flip, scales, window or CRF"):
         runs.evaluate(run, views=Views(flip=True), data_dir=tiny_data)

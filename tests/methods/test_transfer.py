@@ -125,9 +125,9 @@ def test_label_maps_are_measured_against_the_hidden_masks(run, tiny_data, capsys
     again = json.loads(last)
     assert again["miou"] == figures["miou"] and again["confusion"] == counts.tolist()
     assert shown[-1].endswith(f"mIoU strong {figures['miou_strong']:.4f}  mIoU weak {figures['miou_weak']:.4f}")
-    with pytest.raises(InputError, match="label_maps: is masks inferred on train; leave out --split"):
+    with pytest.raises(InputError, match="label_maps: is stored masks of train.*leave out --split"):
         runs.evaluate(folder, "label_maps", split="val", data_dir=tiny_data)
-    with pytest.raises(InputError, match="label_maps: is masks of train that are there already"):
+    with pytest.raises(InputError, match="label_maps: is stored masks of train; it predicts none"):
         runs.load(folder, "label_maps")
 
 

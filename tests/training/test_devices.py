@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from scarce_jax import runs
+from scarce_jax import run_folder, runs
 from scarce_jax.evaluation import passes
 from scarce_jax.evaluation.evaluate import MaskRows
 from scarce_jax.recipe import Views
@@ -47,13 +47,13 @@ def test_every_image_counts_once_on_any_number_of_devices(folders, tiny_data):
         np.testing.assert_array_equal(other["confusion"], matrix)
         assert other["miou_at_size"] == figures[0]["miou_at_size"]
     # 7 is divided neither by the batch of 2 nor by 8 devices: the fine masks tell how many pixels there are.
-    session, _, _ = runs.open_run(folders / "8", tiny_data)
+    session, _, _ = run_folder.open_run(folders / "8", tiny_data)
     rows = session.inputs.open(session.recipe.results["segmenter"].source)
     assert matrix.sum() == sum((rows.example(k)["label"] != 255).sum() for k in range(7))
 
 
 def test_results_that_differ_in_their_nets_alone_are_measured_by_one_program(folders, tiny_data):
-    session, _, _ = runs.open_run(folders / "1", tiny_data)
+    session, _, _ = run_folder.open_run(folders / "1", tiny_data)
     item = session.recipe.results["segmenter"]
     measurement = session.measurement(item)
     assert session.measurement(dataclasses.replace(item, name="other", nets={}, groups={"some": (1,)})) is measurement
@@ -65,7 +65,7 @@ def test_results_that_differ_in_their_nets_alone_are_measured_by_one_program(fol
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_the_compiled_programs_split_their_rows_over_all_devices(folders, tiny_data, count):
-    session, _, _ = runs.open_run(folders / "1", tiny_data, tiny.mesh(count))
+    session, _, _ = run_folder.open_run(folders / "1", tiny_data, tiny.mesh(count))
     item = session.recipe.results["segmenter"]
     measurement, nets = session.measurement(item), session.nets(item)
     images = MaskRows(session.inputs.open(item.source), composite=False)

@@ -10,9 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from scarce_jax import runs
-from scarce_jax.data.records import Records
-from scarce_jax.training.infer import load_mean
+from scarce_jax import run_folder, runs
+from scarce_jax.data.records import Records, load_mean
 from tests import tiny
 
 pytestmark = pytest.mark.processes
@@ -117,7 +116,7 @@ def test_two_processes_do_what_one_does(tmp_path, tiny_data, monkeypatch):
         one, two = (r.read(name)["mask"] for r in records)
         assert one.shape == (32, 32) and (one == two).mean() > 0.99
 
-    session, _, _ = runs.open_run(run, tiny_data, tiny.mesh())
+    session, _, _ = run_folder.open_run(run, tiny_data, tiny.mesh())
     source = session.recipe.stage("detail").source
     first = session.inputs.open(source)[0]
     colour = source.transform(first, jax.random.key(0), {})["image"].mean((0, 1))

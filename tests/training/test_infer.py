@@ -14,7 +14,7 @@ import pytest
 from scarce_jax import recipe as recipe_lib
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import load_info, prepare
-from scarce_jax.data.records import PART, Records
+from scarce_jax.data.records import PART, Records, load_mean
 from scarce_jax.data.source import ExampleField, Reader, Rows, load_all
 from scarce_jax.errors import InputError
 from scarce_jax.mesh import make_mesh
@@ -22,7 +22,6 @@ from scarce_jax.methods.common import image_input, unaugmented
 from scarce_jax.ops.augment import normalise
 from scarce_jax.optim import Optimizer
 from scarce_jax.recipe import Artifact, Eval, Infer, Mean, Net, Out, Recipe, Source, Train, Turn
-from scarce_jax.training.infer import load_mean
 from scarce_jax.training.run import run
 from tests import tiny
 from tests.training.grow import Grow

@@ -12,9 +12,10 @@ import pytest
 from scarce_jax.data.records import Records
 from scarce_jax.data.source import Rows
 from scarce_jax.mesh import make_mesh
-from scarce_jax.recipe import Infer, Source, ViewMean, Views
+from scarce_jax.recipe import Infer, Recipe, Source, ViewMean, Views
 from scarce_jax.training.fingerprint import describe
 from scarce_jax.training.infer import infer
+from scarce_jax.training.session import Session
 from scarce_jax.training.signals import StopSignal
 from tests import tiny
 from tests.evaluation.test_evaluate import bilinear_slowly
@@ -91,7 +92,8 @@ def images_and_rows():
 
 def carry_out(stage, rows, folder, devices=2):
     runtime, mesh = dataclasses.replace(tiny.RUNTIME, workers=2), make_mesh(jax.devices()[:devices])
-    infer(stage, rows=rows, nets={}, consts={}, runtime=runtime, mesh=mesh, run_dir=folder, stop=StopSignal())
+    session = Session(Recipe(stages=(stage,), results={}), (), folder, None, mesh, runtime)
+    infer(session, stage, rows, StopSignal())
     return Records(folder / "pass/records")
 
 
@@ -140,7 +142,7 @@ def test_views_and_their_combination_are_part_of_the_description():
     [
         (Views(flip=True), None, SIZE, "several views need `combine`"),
         (Views(flip=True), ViewMean(), None, "a source with a size"),
-        (Views(window=(8, 8)), ViewMean(), SIZE, "a pass takes flip and scales"),
+        (Views(window=(8, 8)), ViewMean(), SIZE, "a window or a CRF, which are for results only"),
     ],
 )
 def test_views_that_a_pass_cannot_have_are_refused(views, combine, size, message):

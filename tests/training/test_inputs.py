@@ -108,12 +108,12 @@ def test_processes_share_out_the_same_batches(processes):
 
 def test_ids_come_from_the_budget_and_what_is_not_there_is_refused(inputs):
     assert inputs.ids(source(ids="unlabelled", labels=("coarse",), take=2)) == ("train_0005", "train_0006")
-    with pytest.raises(InputError, match=r"none of its 7 images \(unlabelled\) has all that is read.*fine mask"):
+    with pytest.raises(InputError, match=r"none of its 7 images \(unlabelled\) has all fields.*fine mask"):
         inputs.ids(source(ids="unlabelled", labels=("fine",)))
     assert len(inputs.ids(source())) == 12
-    with pytest.raises(InputError, match="9 fine images asked of scenes/train, which has 5"):
+    with pytest.raises(InputError, match="scenes/train: 5 fine images, expected at least 9"):
         inputs.ids(source(ids="fine", take=9))
-    with pytest.raises(InputError, match="no 'fine' images in scenes/train; check the budget"):
+    with pytest.raises(InputError, match="scenes/train: no fine images, .*check the budget"):
         inputs.ids(source(ids="fine", take=0))
     with pytest.raises(InputError, match="no split 'test'; it was prepared with"):
         inputs.ids(source(split="test"))

@@ -1,4 +1,4 @@
-"""Datasets: one tfds builder each, and the functions that prepare and find them."""
+"""Builders of all datasets, and functions that prepare and find datasets."""
 
 from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.build import prepare
@@ -30,7 +30,7 @@ BUILDERS: dict[str, type[SegmentationBuilder]] = {
     "voc": Voc,
     "voc/animals": VocAnimals,
 }
-"""Dataset name -> its builder; what follows a slash in the name is the builder's config, or the user's own name."""
+"""Dataset name -> builder. The part after a slash is the builder's config, or a name that the user chooses."""
 
 __all__ = [
     "BUILDERS",

@@ -1,8 +1,8 @@
-"""What the builders of all datasets share: writing examples as ArrayRecord files with tfds, without TensorFlow.
+"""The base class of all builders: writes examples as ArrayRecord files with tfds, without TensorFlow.
 
-A prepared dataset is a folder `<data_dir>/<name>/<version>` that says everything about itself: `metadata.json` holds
-the facts of `schema.DatasetInfo`, where tags and coarse masks came from, how often each class occurs, and how good the
-coarse masks are; `index-<split>.npz` holds what is known of every example without reading its record.
+A prepared dataset is a self-contained folder `<data_dir>/<name>/<version>`: `metadata.json` holds the facts of
+`schema.DatasetInfo`, the origin of tags and coarse masks, how often each class occurs, and the quality of the coarse
+masks; `index-<split>.npz` is the `Index` of a split.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import io
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,27 +36,31 @@ SIMULATED = "simulated from the fine masks (eroded, simplified, jittered polygon
 
 class _Info(tfds.core.DatasetInfo):
     def initialize_from_bucket(self) -> None:
-        """Nothing: tfds would look for the dataset in its own store, and leave a temporary folder behind."""
+        """Does nothing. tfds would search its own store for the dataset, and leave a temporary folder behind."""
 
 
 class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A dataset of images with fine masks, coarse masks and image tags, any of which an example may lack.
 
-    A subclass sets `VERSION`, `HOLDS` where it needs a source folder, and implements `describe` and `split_examples`.
-    It is not entered in tfds' registry, whose names (`voc`, `coco`) mean other datasets.
+    A subclass sets `VERSION`, `FACTS` (or implements `describe`), and `HOLDS` if it reads a source folder; and it
+    implements `split_examples`. It is not added to tfds' registry, where `voc` and `coco` are other datasets.
 
     Attributes:
-      source: the source folder.
-      variant: what follows the slash in the dataset's name, or None.
-      tags_from, coarse_from: where tags and coarse masks came from, in words; `split_examples` may set them.
+      source: the source folder, or None.
+      variant: the part of the dataset's name after the slash, or None.
+      facts: facts of the dataset.
+      tags_from: the origin of the tags, in words; `split_examples` may set it.
+      coarse_from: the origin of the coarse masks, in words; `split_examples` may set it.
     """
 
     HOLDS: ClassVar[str] = ""
-    """What the source folder must hold, for messages; empty where the dataset needs none."""
+    """The expected content of the source folder, for messages; empty if the dataset needs none."""
     NAMED: ClassVar[bool] = False
-    """The user names the dataset, after a slash, and what it holds may change: its version says the content's hash."""
+    """The user chooses the part of the name after the slash; the version includes a hash of the content."""
     VARIES: ClassVar[bool] = False
-    """Sources may hold more or less of the dataset: its version says the content's hash."""
+    """Sources may hold more or less of the dataset; the version includes a hash of the content."""
+    FACTS: ClassVar[DatasetInfo | None] = None
+    """Facts of a dataset with fixed classes."""
     tags_from: str = "the fine masks"
     coarse_from: str = SIMULATED
     COARSE: ClassVar[CoarseSettings] = CoarseSettings()
@@ -72,23 +76,25 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         source: pathlib.Path | None = None,
         config: str | None = None,
     ):
-        # Before tfds' own initialisation, which asks for the features and with them for the classes.
+        # Set before tfds initialises the builder, which needs the features and so the classes.
         self.source, self.variant = source, config
         self.facts = self.describe()
         builder_config = None if config is None else tfds.core.BuilderConfig(name=config)
         super().__init__(data_dir=data_dir, config=builder_config, file_format="array_record")
 
     def _create_builder_config(self, builder_config: Any, version: Any) -> tfds.core.BuilderConfig | None:
-        # tfds warns of a config that the class does not list; of one that it lists it writes a file that a failed build
-        # leaves behind.
+        # tfds would warn about a config that the class does not list. For a listed one it would write a file that a
+        # failed build leaves behind.
         return builder_config
 
     def describe(self) -> DatasetInfo:
-        """The dataset's facts; `splits` is filled in from what `split_examples` gives."""
-        raise NotImplementedError
+        """Returns the facts of the dataset. `splits` may be empty: they are counted when the examples are written."""
+        if self.FACTS is None:
+            raise NotImplementedError(f"{type(self).__name__} needs FACTS or describe()")
+        return self.FACTS
 
     def split_examples(self) -> Mapping[str, Iterable[Example]]:
-        """Split name -> its examples; only the splits that the source holds. May raise InputError, also later."""
+        """Returns the examples of each split that the source holds; may raise InputError, also while they are read."""
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -107,18 +113,18 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: Any) -> Mapping[str, Iterable[Example]]:
-        return self.split_examples()
+    # tfds declares these two abstract; `_generate_splits` calls neither.
+    def _split_generators(self, dl_manager: Any) -> Any:
+        raise NotImplementedError
 
-    def _generate_examples(self) -> Iterator[Any]:
-        raise NotImplementedError("examples come from split_examples")
+    _generate_examples = _split_generators
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[SplitInfo]:
-        """Writes the records as they come, in the source's order.
+        """Writes the records in the order of the source.
 
-        tfds' own writer shuffles first, and past 1 GiB a split that goes through TensorFlow.
+        tfds' own writer shuffles them first, which uses TensorFlow for splits above 1 GiB.
         """
-        splits = self._split_generators(dl_manager)
+        splits = self.split_examples()
         written = {name: self._write_split(name, examples) for name, examples in splits.items()}
         infos = [info for info, _ in written.values()]
         indices = {name: tally.index() for name, (_, tally) in written.items()}
@@ -137,7 +143,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             splits={info.name: info.num_examples for info in infos},
             tags_from=self.tags_from,
             coarse_from=self.coarse_from,
-            coarse={name: dataclasses.asdict(tally.quality()) for name, (_, tally) in written.items()},
+            coarse={name: dataclasses.asdict(tally.meter.quality()) for name, (_, tally) in written.items()},
             counted={
                 name: {"images": tally.images.tolist(), "pixels": tally.pixels.tolist()}
                 for name, (_, tally) in written.items()
@@ -154,15 +160,17 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         lengths: list[int] = []
         sizes: list[int] = []
         with contextlib.ExitStack() as stack:
-            # disable=None: a progress bar on a terminal alone.
+            # disable=None shows the progress bar only on a terminal.
             for example in tqdm(examples, f"{self.facts.name} {split}", unit=" images", leave=False, disable=None):
                 if example.id in tally:
-                    raise InputError(f"{self.source or self.name}: id {example.id!r} is twice in split {split!r}")
+                    raise InputError(
+                        f"{self.source or self.name}: id {example.id!r} is twice in split {split!r}; rename one of them"
+                    )
                 fields = self.info.features.encode_example(self._fields(example, tally))
                 record = serializer.serialize_example(fields)
                 if not sizes or sizes[-1] + len(record) > self.SHARD_BYTES:
                     stack.close()
-                    # As tfds writes them: one record a group, for random access.
+                    # One record per group, as tfds writes them, for random access.
                     writer = ArrayRecordWriter(str(folder / f"{split}-{len(sizes)}"), "group_size:1")
                     stack.callback(writer.close)
                     lengths.append(0)
@@ -171,7 +179,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
                 lengths[-1] += 1
                 sizes[-1] += len(record)
         if not len(tally):
-            raise InputError(f"{self.source or self.name}: split {split!r} has no images")
+            raise InputError(f"{self.source or self.name}: split {split!r} has no images, expected at least one")
         template = self._get_filename_template(split)
         for i in range(len(sizes)):
             path = template.sharded_filepath(shard_index=i, num_shards=len(sizes))
@@ -183,7 +191,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         fine, coarse, tags = example.fine, example.coarse, example.tags
         if coarse is None and fine is not None and example.simulate:
             rng = example_rng(self.facts.name, example.id)
-            coarse = simulate_coarse(fine, rng=rng, **dataclasses.asdict(self.COARSE))
+            coarse = simulate_coarse(fine, rng=rng, settings=self.COARSE)
         if tags is None and fine is not None:
             classes = len(self.facts.classes)
             tags = (np.bincount(fine[fine != IGNORE], minlength=classes) > 0).astype(np.uint8)
@@ -200,9 +208,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             "id": example.id,
         }
 
-    # tfds prints what it downloads and where to; `prepare`'s summary says it in the end.
+    # tfds would print the size and path of the download; `prepare` prints a summary instead.
     def _log_download_bytes(self) -> None:
         pass
 
-    def _log_download_done(self) -> None:
-        pass
+    _log_download_done = _log_download_bytes

@@ -1,4 +1,4 @@
-"""Preparing a dataset: whatever happens, nothing half-built stays behind."""
+"""Preparing a dataset, so that a failed build leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ def prepare(
     *,
     again: bool = False,
 ) -> Prepared:
-    """Builds a dataset, or finds it built; whatever happens, nothing half-built stays behind.
+    """Builds a dataset, unless it is prepared already. A failed build leaves nothing behind.
 
     Processes that prepare the same dataset wait for one another.
 
     Args:
-      name: of the dataset.
-      data_dir: where it is built; None is `default_data_dir()`.
-      source: the folder of its published files; needed unless the dataset is built already or generated.
-      again: build it also where it is there; it is replaced when the new one is complete.
+      name: the dataset's name.
+      data_dir: where datasets are prepared; None is `default_data_dir()`.
+      source: folder of the dataset's published files; needed unless the dataset is prepared already or generated.
+      again: build it even if it is prepared already; the old one is replaced once the new one is complete.
 
     Raises:
-      InputError: the name is unknown, the source is missing or not needed, or one of its files is wrong.
+      InputError: the name is unknown, the source is missing or not needed, one of its files is wrong, or the dataset
+        cannot be written.
     """
     builder, config = builder_class(name)
     target, root = dataset_dir(name, data_dir), data_root(data_dir)
@@ -55,35 +56,23 @@ def prepare(
             _discard_remains(target, [path for path in root.glob(f"{aside}*") if path.is_dir()])
             if again or not is_prepared(name, data_dir):
                 folder = _checked_source(name, builder, source)
-                with _new_folders_undone(target.parent), tempfile.TemporaryDirectory() as downloads:
-
-                    def build(data_dir: str | pathlib.Path) -> None:
-                        instance = builder(data_dir=data_dir, source=folder, config=config)
-                        instance.download_and_prepare(download_dir=downloads)
-
-                    if target.exists():
-                        # On the same disk, because it is renamed into its place.
-                        with tempfile.TemporaryDirectory(prefix=aside, dir=root) as new:
-                            build(new)
-                            _replace(target, pathlib.Path(new) / target.relative_to(root))
-                    else:
-                        build(root)
+                # In the same root, because it is renamed to `target`.
+                with tempfile.TemporaryDirectory(prefix=aside, dir=root) as new, _new_folders_undone(target.parent):
+                    instance = builder(data_dir=new, source=folder, config=config)
+                    instance.download_and_prepare(download_dir=pathlib.Path(new, "downloads"))
+                    _replace(target, pathlib.Path(new) / target.relative_to(root))
     except OSError as error:
         raise InputError(f"{target}: dataset {name} cannot be written there ({error})") from error
     return load_prepared(name, data_dir)
 
 
 def _replace(target: pathlib.Path, new: pathlib.Path) -> None:
-    """Puts a complete dataset in its place; `_discard_remains` undoes a replacement that was cut short."""
-    old = _replaced(target)
+    """Moves a complete dataset to `target`; `_discard_remains` undoes a replacement that was interrupted."""
+    old = target.with_name(f"replaced.{target.name}")
     if target.exists():
         target.rename(old)
     new.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _replaced(target: pathlib.Path) -> pathlib.Path:
-    return target.with_name(f"replaced.{target.name}")
 
 
 def _checked_source(
@@ -91,7 +80,7 @@ def _checked_source(
 ) -> pathlib.Path | None:
     if not builder.HOLDS:
         if source is not None:
-            raise InputError(f"--source {source}: dataset {name} is generated and takes no source; leave it out")
+            raise InputError(f"--source {source}: dataset {name} is generated and has no source; leave the flag out")
         return None
     if source is None:
         raise InputError(f"dataset {name} needs --source DIR, a folder that holds {builder.HOLDS}")
@@ -103,10 +92,10 @@ def _checked_source(
 
 
 def _discard_remains(target: pathlib.Path, asides: Iterable[pathlib.Path]) -> None:
-    """Removes what a killed build or an interrupted copy left; never a dataset that somebody else's builder made."""
+    """Deletes what interrupted builds left; raises InputError if another builder made a dataset at `target`."""
     for remains in (*asides, *target.parent.glob(f"incomplete.*_{target.name}")):
         shutil.rmtree(remains)
-    old = _replaced(target)
+    old = target.with_name(f"replaced.{target.name}")
     if old.exists():
         if target.exists():
             shutil.rmtree(old)
@@ -115,10 +104,9 @@ def _discard_remains(target: pathlib.Path, asides: Iterable[pathlib.Path]) -> No
     if not target.exists() or read_metadata(target) is not None:
         return
     if (target / "dataset_info.json").exists():
+        metadata = target / METADATA
         try:
-            ours = "coarse_from" in json.loads((target / METADATA).read_text())
-        except FileNotFoundError:
-            ours = False
+            ours = metadata.exists() and "coarse_from" in json.loads(metadata.read_text())
         except ValueError:
             ours = True
         if not ours:
@@ -128,7 +116,7 @@ def _discard_remains(target: pathlib.Path, asides: Iterable[pathlib.Path]) -> No
 
 @contextlib.contextmanager
 def _new_folders_undone(folder: pathlib.Path) -> Iterator[None]:
-    """Makes `folder`; if the block fails, removes it and its parents as far as they are new and empty."""
+    """Creates `folder`; if the block fails, removes it and its parents, if they are new and empty."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -142,12 +130,12 @@ def _new_folders_undone(folder: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _only_one(path: pathlib.Path) -> Iterator[None]:
-    """Holds a lock file, which the system releases should this process die."""
+    """Holds a file lock, which the system releases if this process dies."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("a")
         fcntl.flock(handle, fcntl.LOCK_EX)
-        # Its last holder deletes the file; whoever waited for it then holds a lock that nobody else will meet.
+        # The last holder has deleted the file. A lock on the deleted file would exclude nobody, so try again.
         if path.exists() and path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
             break
         handle.close()

@@ -8,45 +8,39 @@ from collections.abc import Iterator, Mapping
 import tensorflow_datasets as tfds
 
 from scarce_jax.data.builders.base import SegmentationBuilder
-from scarce_jax.data.builders.files import Example, read_files
+from scarce_jax.data.builders.files import Example, Files, read_examples
 from scarce_jax.data.datasets import CAMVID
-from scarce_jax.data.schema import IGNORE, DatasetInfo
+from scarce_jax.data.files import read_lines
+from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 
 VOID = 11
-"""Id of unlabelled pixels in the mask files."""
+"""Id of void pixels in the mask files."""
 
 INDICES = {**{k: k for k in range(len(CAMVID.classes))}, VOID: IGNORE}
 
 
 class Camvid(SegmentationBuilder):
-    """Reads train.txt, val.txt and test.txt, each line an image and its mask; the splits that are there.
+    """Reads train.txt, val.txt and test.txt, if they exist. Each line has the paths of an image and its mask.
 
-    Paths are taken relative to the source folder. Absolute ones (the tutorial's lists have those of their authors'
-    machine) are found by their last two parts, `train/x.png`.
+    Paths are relative to the source folder. Of absolute ones (the tutorial's lists have those of their authors'
+    machine) the last two parts are used, `train/x.png`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     HOLDS = "CamVid as in the SegNet tutorial: train.txt, val.txt or test.txt, and the images and masks they list"
-
-    def describe(self) -> DatasetInfo:
-        return CAMVID
+    FACTS = CAMVID
 
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
         lists = {split: self.source / f"{split}.txt" for split in CAMVID.splits}
-        lists = {split: path for split, path in lists.items() if path.is_file()}
-        if not lists:
+        files = {split: self._files(path) for split, path in lists.items() if path.is_file()}
+        if not files:
             raise InputError(f"{self.source}: has no train.txt, val.txt or test.txt; expected {self.HOLDS}")
-        pairs = {split: self._pairs(path) for split, path in lists.items()}
-        return {split: _examples(files) for split, files in pairs.items()}
+        return {split: read_examples(listed, INDICES) for split, listed in files.items()}
 
-    def _pairs(self, listing: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
-        try:
-            lines = listing.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{listing}: not a readable text file ({error}); expected {self.HOLDS}") from error
-        pairs = []
-        for number, line in enumerate(lines, 1):
+    def _files(self, listing: pathlib.Path) -> list[Files]:
+        files = []
+        for number, line in enumerate(read_lines(listing, self.HOLDS), 1):
             words = line.split()
             if not words:
                 continue
@@ -57,16 +51,11 @@ class Camvid(SegmentationBuilder):
                 if not path.is_file():
                     raise InputError(
                         f"{path}: the {what} of example {image.stem} is missing ({listing}, line {number}); "
-                        "restore it or take the line off the list"
+                        "restore it, or remove the line from the list"
                     )
-            pairs.append((image, mask))
-        return pairs
+            files.append(Files(id=image.stem, image=image, masks={"fine": mask}))
+        return files
 
     def _locate(self, word: str) -> pathlib.Path:
         path = pathlib.PurePosixPath(word)
         return self.source.joinpath(*(path.parts[-2:] if path.is_absolute() else path.parts))
-
-
-def _examples(files: list[tuple[pathlib.Path, pathlib.Path]]) -> Iterator[Example]:
-    for image, mask in files:
-        yield Example(id=image.stem, **read_files(image, {"fine": mask}, image.stem, INDICES))

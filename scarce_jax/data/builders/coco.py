@@ -1,4 +1,4 @@
-"""MS COCO without VOC's categories, 61 classes; `coco/with_voc`, 81: those and the images and classes of VOC."""
+"""MS COCO without VOC's categories, 61 classes; and `coco/with_voc`, which adds the images and classes of VOC, 81."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 
 YEARS = ("2017", "2014")
-"""Of the releases, the first one found is taken: their splits share images."""
+"""Releases, in order of preference; only one is read, because their splits share images."""
 
 PLACES = (".", "coco")
-"""Where in a source COCO's folders may be."""
+"""Subfolders of a source that may hold COCO's folders."""
 
 SPLITS = ("train", "val")
 
@@ -43,25 +43,24 @@ IN_VOC = (
 
 
 class Coco(SegmentationBuilder):
-    """The images of which every annotation is of one of the 60 categories that VOC has not got.
+    """The images that have annotations, all of them of the 60 categories that VOC does not have.
 
-    Images without any annotation are left out. After Xiao et al., "Transferable Semi-supervised Semantic Segmentation",
-    section "Experiments", whose split-set 4 has 16,241 of them; of which release and splits it does not say. An example
-    is called as its file, "000000391895".
+    Source: Xiao et al., "Transferable Semi-supervised Semantic Segmentation", section "Experiments". Its split-set 4
+    has 16,241 such images; the paper does not state the release and splits. Ids are those of the files, such as
+    "000000391895".
 
-    Tags are the annotated categories, of crowds too; masks are drawn from the annotations (see `coco_masks`).
+    Tags are the annotated categories, including those of crowds. Masks are drawn from the annotations, see
+    `coco_masks`.
 
-    `json.loads` takes an annotation file in whole (450 MB for train2017), about six times its size in memory while it
-    is read; then only the annotations of these images are kept, and images and masks are made one by one.
+    Reading an annotation file (450 MB for train2017) takes about six times its size in memory. Afterwards only the
+    annotations of these images are kept, and images and masks are processed one by one.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     VARIES = True
     HOLDS = LAYOUT
+    FACTS = COCO
     tags_from = "the annotated categories"
-
-    def describe(self) -> DatasetInfo:
-        return COCO
 
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
         files = find_coco(self.source, self.HOLDS)
@@ -69,17 +68,15 @@ class Coco(SegmentationBuilder):
 
 
 class CocoWithVoc(Coco):
-    """What split-set 4 trains on and measures, in one dataset: strong images of COCO, weak ones of VOC.
+    """The dataset of split-set 4: strong images of COCO and weak images of VOC.
 
-    `train` is VOC's, as of the dataset `voc`, and then COCO's `train` as of `coco`; `val` is VOC's. `coco/val` is in
-    neither. Classes are VOC's 21 and then the 60; with `strong_categories` "split-set-4" the masks of VOC are not used.
+    `train` is `train` of the dataset `voc`, followed by that of `coco`; `val` is that of `voc`. The classes are VOC's
+    21, followed by the 60 of COCO. With `strong_categories` "split-set-4" the masks of VOC are not used.
     """
 
     name = "coco"
+    FACTS = COCO_WITH_VOC
     HOLDS = f"both VOC: {VOC_LAYOUT}; and COCO: {LAYOUT}"
-
-    def describe(self) -> DatasetInfo:
-        return COCO_WITH_VOC
 
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
         voc, coco = find_voc(self.source, self.HOLDS), find_coco(self.source, self.HOLDS)
@@ -94,7 +91,7 @@ class CocoWithVoc(Coco):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Image:
-    """An image's file name, its size (H, W), and (category name, annotation) of all that it shows."""
+    """File name and size (H, W) of an image, and (category name, annotation) of each of its objects."""
 
     file: str
     size: tuple[int, int]
@@ -102,13 +99,14 @@ class _Image:
 
 
 def find_coco(source: pathlib.Path, expected: str) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
-    """Split -> (annotation file, folder of images) of one release, for the splits that are there.
+    """Finds the files of one release: split -> (annotation file, folder of images), for the splits that exist.
 
     Args:
-      expected: what the folder should hold, for messages.
+      source: the source folder.
+      expected: the expected content of the source, for messages.
 
     Raises:
-      InputError: there is no annotation file, or no folder for one.
+      InputError: there is no annotation file, or no folder of images for one.
     """
     for root, year in itertools.product((source / place for place in PLACES), YEARS):
         files = {split: root / "annotations" / f"instances_{split}{year}.json" for split in SPLITS}
@@ -122,67 +120,68 @@ def find_coco(source: pathlib.Path, expected: str) -> dict[str, tuple[pathlib.Pa
 
 
 def coco_examples(path: pathlib.Path, images: pathlib.Path, facts: DatasetInfo) -> Iterator[Example]:
-    """The examples of an annotation file that show none of VOC's categories, in its order of images.
+    """Yields the examples of an annotation file that show no category of VOC, in the order of the file.
 
     Args:
-      path: annotations.
+      path: annotation file.
       images: folder of the images.
-      facts: of the dataset that is made; it has all other categories.
+      facts: facts of the dataset to build, which has all other categories.
 
     Raises:
-      InputError: the file is no annotations of COCO, an image is missing, damaged or of another size, or an annotation
-        cannot be drawn.
+      InputError: the file is not an annotation file of COCO, an image is missing, damaged or of another size, or an
+        annotation cannot be drawn.
     """
     index = {name: k for k, name in enumerate(facts.classes)}
     records = _read_instances(path)
-    for one in records:
-        if not (images / one.file).is_file():
-            raise InputError(f"{images / one.file}: missing, an image of {path}; extract {images.name} whole")
-    for one in records:
-        name = pathlib.PurePosixPath(one.file).stem
+    for image in records:
+        if not (images / image.file).is_file():
+            raise InputError(f"{images / image.file}: missing, an image of {path}; extract {images.name} completely")
+    for image in records:
+        name = pathlib.PurePosixPath(image.file).stem
         with naming("image", name):
-            data, size = read_encoded(images / one.file)
-        if size != one.size:
+            data, size = read_encoded(images / image.file)
+        if size != image.size:
             raise InputError(
-                f"{images / one.file}: the image is {wxh(size)} pixels, {path} says {wxh(one.size)}; both must agree"
+                f"{images / image.file}: the image is {wxh(size)} pixels, expected {wxh(image.size)}, as in {path}; "
+                f"extract both from the same release"
             )
         tags = np.zeros(len(facts.classes), np.uint8)
-        tags[[index[category] for category, _ in one.annotations]] = 1
-        yield Example(id=name, image=data, fine=_draw(one, index, path), tags=tags)
+        tags[[index[category] for category, _ in image.annotations]] = 1
+        yield Example(id=name, image=data, fine=_draw(image, index, path), tags=tags)
 
 
 def _draw(image: _Image, index: Mapping[str, int], path: pathlib.Path) -> np.ndarray:
     instances = []
-    for name, one in image.annotations:
+    for name, annotation in image.annotations:
         try:
-            region = fill(one["segmentation"], image.size)
+            region = fill(annotation["segmentation"], image.size)
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{path}: annotation {one.get('id')} of {image.file}: {type(error).__name__}: {error}; expected "
+                f"{path}: annotation {annotation.get('id')} of {image.file}: {type(error).__name__}: {error}; expected "
                 "polygons or run lengths in segmentation; is the file damaged?"
             ) from error
-        instances.append(Instance(label=index[name], region=region, crowd=bool(one.get("iscrowd"))))
+        instances.append(Instance(label=index[name], region=region, crowd=bool(annotation.get("iscrowd"))))
     return draw(instances, image.size)
 
 
 def _read_instances(path: pathlib.Path) -> list[_Image]:
-    """The images all of whose annotations are of the 60 categories, at least one."""
+    """Reads the images that have annotations, all of them of the 60 categories."""
     try:
         content = json.loads(path.read_bytes())
-        names = {one["id"]: one["name"] for one in content["categories"]}
+        names = {entry["id"]: entry["name"] for entry in content["categories"]}
         unknown = set(names.values()) - {*COCO.classes[1:], *IN_VOC}
         if unknown:
             raise ValueError(f"categories {sorted(unknown)[:3]} are none of COCO's 80")
-        every = {one["image_id"] for one in content["annotations"]}
-        dropped = {one["image_id"] for one in content["annotations"] if names[one["category_id"]] in IN_VOC}
+        every = {entry["image_id"] for entry in content["annotations"]}
+        dropped = {entry["image_id"] for entry in content["annotations"] if names[entry["category_id"]] in IN_VOC}
         records = {
-            one["id"]: _Image(file=one["file_name"], size=(one["height"], one["width"]))
-            for one in content["images"]
-            if one["id"] in every and one["id"] not in dropped
+            entry["id"]: _Image(file=entry["file_name"], size=(entry["height"], entry["width"]))
+            for entry in content["images"]
+            if entry["id"] in every and entry["id"] not in dropped
         }
-        for one in content["annotations"]:
-            if one["image_id"] in records:
-                records[one["image_id"]].annotations.append((names[one["category_id"]], one))
+        for entry in content["annotations"]:
+            if entry["image_id"] in records:
+                records[entry["image_id"]].annotations.append((names[entry["category_id"]], entry))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: {type(error).__name__}: {error}; expected COCO's instances, with images, annotations and "

@@ -1,9 +1,9 @@
-"""Masks of COCO's annotations: polygons and run lengths, drawn into one mask of class ids.
+"""Drawing COCO's annotations, polygons and run lengths, as one mask of class ids.
 
-pycocotools does this too, with a compiled extension that would be needed for two functions of an optional dataset; and
-the polygons of OpenCV and Pillow take every pixel that the outline touches, which makes objects fatter (OpenCV's by 3%
-in area over 300 random polygons of up to 300 pixels). So a polygon is filled here by the rule that pycocotools comes
-close to: a pixel belongs to it if its centre lies inside. Of those 300, 0.3% of the pixels differ from pycocotools'.
+A pixel belongs to a polygon if its centre lies inside, which is nearly the rule of pycocotools: 0.3% of the pixels of
+300 random polygons differ. OpenCV and Pillow include every pixel that the outline touches, which enlarges objects
+(OpenCV by 3% in area for these polygons). pycocotools is not a dependency, because it is a compiled extension that only
+this optional dataset would need.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 from scarce_jax.data.schema import IGNORE
 
 Region = Sequence[Sequence[float]] | Mapping[str, Any]
-"""Polygons, each a flat list x0, y0, x1, y1, ... of pixels (0, 0 is the image's upper left corner); or run lengths
-{"size": [H, W], "counts": list or text}."""
+"""Polygons, each a flat list x0, y0, x1, y1, ... in pixels from the upper left corner of the image; or run lengths
+{"size": [H, W], "counts": list or str}."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class Instance:
     """One annotated object.
 
     Attributes:
-      label: its class index.
+      label: class index.
       region: bool [H, W].
-      crowd: it stands for a group, outlined in the rough.
+      crowd: whether it is a roughly outlined group.
     """
 
     label: int
@@ -37,10 +37,10 @@ class Instance:
 
 
 def draw(instances: Iterable[Instance], size: tuple[int, int], background: int = 0) -> np.ndarray:
-    """One mask, uint8 [H, W], of all instances of an image.
+    """Draws all instances of an image into one mask, uint8 [H, W].
 
-    Crowds become 255. Where objects overlap, the smaller one is seen: what stands on or in another is mostly smaller,
-    and a large one above it would hide it whole.
+    Crowds become 255. Smaller objects are drawn over larger ones, because an object on or in another one is usually the
+    smaller of the two.
     """
     mask = np.full(size, background, np.uint8)
     for instance in sorted(instances, key=lambda one: (not one.crowd, -int(one.region.sum()))):
@@ -49,10 +49,10 @@ def draw(instances: Iterable[Instance], size: tuple[int, int], background: int =
 
 
 def fill(region: Region, size: tuple[int, int]) -> np.ndarray:
-    """The pixels of one annotation, bool [H, W]; those of several polygons together.
+    """Returns the pixels of an annotation, bool [H, W]; of several polygons their union.
 
     Raises:
-      ValueError: it is no region, or does not fit the size.
+      ValueError: `region` is not a region, or does not fit the size.
     """
     if isinstance(region, Mapping):
         return decode_runs(region, size)
@@ -65,10 +65,14 @@ def fill(region: Region, size: tuple[int, int]) -> np.ndarray:
 
 
 def fill_polygon(polygon: Sequence[float], size: tuple[int, int]) -> np.ndarray:
-    """The pixels whose centres an odd number of the polygon's turns enclose, bool [H, W].
+    """Fills a polygon by the even-odd rule: bool [H, W], the pixels whose centres are inside.
 
     Args:
       polygon: x0, y0, x1, y1, ...; fewer than three points enclose nothing.
+      size: (H, W).
+
+    Raises:
+      ValueError: `polygon` is not a flat list of finite coordinates.
     """
     points = np.asarray(polygon, np.float64)
     if points.ndim != 1 or len(points) % 2 or not np.isfinite(points).all():
@@ -83,10 +87,10 @@ def fill_polygon(polygon: Sequence[float], size: tuple[int, int]) -> np.ndarray:
     )
     box = filled[rows, columns]
     centres = np.arange(rows.start, rows.stop) + 0.5
-    # [h, N]: a row's centre line crosses an edge. An end counts to one of the two edges that meet there.
+    # [h, N]: whether the centre line of a row crosses an edge. A shared end belongs to one of its two edges.
     row, edge = np.nonzero((y0 <= centres[:, None]) != (y1 <= centres[:, None]))
     at = x0[edge] + (centres[row] - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
-    # From each crossing on to the right, inside and outside change places.
+    # Inside and outside swap at each crossing, from left to right.
     height, width = box.shape
     first = np.clip(np.ceil(at - 0.5) - columns.start, 0, width).astype(np.int64)
     changes = np.bincount(row * (width + 1) + first, minlength=height * (width + 1)).reshape(height, width + 1)
@@ -95,11 +99,15 @@ def fill_polygon(polygon: Sequence[float], size: tuple[int, int]) -> np.ndarray:
 
 
 def decode_runs(runs: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """The pixels that run lengths stand for, bool [H, W].
+    """Decodes run lengths to bool [H, W].
 
     Args:
-      runs: "counts" are the lengths of the runs down the columns, off and on in turn, as a list or in COCO's
+      runs: "counts" are the lengths of the runs down the columns, alternately off and on, as a list or as COCO's
         compressed text; "size" is [H, W].
+      size: the expected size (H, W).
+
+    Raises:
+      ValueError: the run lengths are damaged, or are for another size.
     """
     stated = tuple(runs.get("size", ()))
     if stated != tuple(size):
@@ -112,11 +120,11 @@ def decode_runs(runs: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
 
 
 def _uncompressed(text: str | bytes) -> list[int]:
-    """COCO's text of run lengths.
+    """Decodes COCO's compressed text of run lengths.
 
-    A number is groups of 5 bits, the lowest first, each a character from "0" on; a sixth bit says that more groups
-    follow, and the highest bit of the last is the sign. From the fourth on, a number is the difference from the length
-    two before.
+    Each number is a sequence of characters, from "0" on, with 5 bits each, the lowest first. The sixth bit of a
+    character marks that more follow; the highest of the five bits of the last one is the sign. From the fourth number
+    on, the difference to the length two before is stored.
     """
     lengths: list[int] = []
     value = shift = 0

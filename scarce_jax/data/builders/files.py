@@ -1,11 +1,11 @@
-"""From the files of a source folder to the parts of an example, with every defect named by file and example id."""
+"""Reading the files of an example. Errors name the file and the example."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import cv2
 import numpy as np
@@ -17,15 +17,15 @@ from scarce_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Example:
-    """What a builder hands over for one example.
+    """An example, as `SegmentationBuilder.split_examples` yields it.
 
     Attributes:
-      id: unique in its split. An example of another split may have it only if it is the same image.
+      id: unique in its split. The same id in another split means the same image.
       image: an encoded 8-bit RGB image, PNG or JPEG.
-      fine: uint8 [H, W], class index or 255 = void; None where there is none.
-      coarse: uint8 [H, W], class index or 255 = unlabelled; None where there is none of the source's own.
-      tags: uint8 [K] multi-hot; None to take them from `fine`, or where they are not known.
-      simulate: have a missing coarse mask simulated from `fine`.
+      fine: uint8 [H, W], class index or 255 = void; None if there is none.
+      coarse: uint8 [H, W], class index or 255 = void; None if the source has none.
+      tags: uint8 [K], multi-hot; None if the source has none. They are then taken from `fine`.
+      simulate: simulate a missing coarse mask from `fine`.
     """
 
     id: str
@@ -36,19 +36,39 @@ class Example:
     simulate: bool = True
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Files:
+    """The files of an example; the fields are those of `Example`, with masks as files of native ids."""
+
+    id: str
+    image: pathlib.Path
+    masks: Mapping[str, pathlib.Path | None]
+    tags: np.ndarray | None = None
+
+
+def read_examples(files: Iterable[Files], indices: Mapping[int, int], *, simulate: bool = True) -> Iterator[Example]:
+    """Reads examples one by one; `indices` as in `read_files`."""
+    for paths in files:
+        parts = read_files(paths.image, paths.masks, paths.id, indices)
+        yield Example(id=paths.id, **parts, tags=paths.tags, simulate=simulate)
+
+
 def read_files(
     image: pathlib.Path, masks: Mapping[str, pathlib.Path | None], example_id: str, indices: Mapping[int, int]
 ) -> dict[str, bytes | np.ndarray | None]:
-    """The encoded `image` and the masks uint8 [H, W] of an example, all decoded once to be sure that they are whole.
+    """Reads and checks the files of an example.
 
     Args:
       image: image file of any format that Pillow reads.
-      masks: for every name a file of class ids, see `images.read_mask`; None gives None.
+      masks: name -> file of native ids (see `images.read_mask`), or None.
       example_id: named in errors.
-      indices: native id -> class index or 255; 255 itself always stays 255.
+      indices: native id -> class index or 255; 255 itself is always void.
+
+    Returns:
+      "image": the encoded image; and for each name of `masks` uint8 [H, W], or None.
 
     Raises:
-      InputError: a file is missing, empty, truncated, not what it should be, or the image and a mask differ in size.
+      InputError: a file is missing, empty, truncated or of a wrong kind, or a mask differs in size from the image.
     """
     with naming("image", example_id):
         data, size = read_encoded(image)
@@ -62,7 +82,7 @@ def read_files(
 
 @contextlib.contextmanager
 def naming(kind: str, example_id: str) -> Iterator[None]:
-    """Puts before the message of an InputError what the file ("image" or "mask") is of which example."""
+    """Prefixes an InputError of the block with the kind of file ("image" or "mask") and the example."""
     try:
         yield
     except InputError as error:
@@ -72,7 +92,7 @@ def naming(kind: str, example_id: str) -> Iterator[None]:
 def check_size(
     mask: np.ndarray, path: pathlib.Path, size: tuple[int, int], image: pathlib.Path, example_id: str
 ) -> None:
-    """Raises InputError unless the mask [H, W] of the file `path` has the `size` (H, W) of its image."""
+    """Raises InputError unless a mask [H, W] has the size (H, W) of its image."""
     if mask.shape != size:
         raise InputError(
             f"{path} (example {example_id}): the mask is {wxh(mask.shape)} pixels, its image {image} is "
@@ -81,22 +101,21 @@ def check_size(
 
 
 def read_indices(path: pathlib.Path, example_id: str, indices: Mapping[int, int]) -> np.ndarray:
-    """A mask file of native ids (see `images.read_mask`) as uint8 [H, W] class indices, 255 = void."""
+    """Reads a mask file of native ids (see `images.read_mask`) as uint8 [H, W], class index or 255 = void."""
     with naming("mask", example_id):
         ids = read_mask(path)
     return to_indices(ids, path, example_id, indices)
 
 
 def to_indices(ids: np.ndarray, path: pathlib.Path, example_id: str, indices: Mapping[int, int]) -> np.ndarray:
-    """Native ids, of integers [H, W], as uint8 [H, W] class indices, 255 = void; raises InputError for another id."""
+    """Maps native ids [H, W] to class indices or 255, uint8; raises InputError for an unknown id."""
     values = np.unique(ids)
     table = {IGNORE: IGNORE, **indices}
     unknown = [int(v) for v in values if int(v) not in table]
     if unknown:
-        known = sorted(table)
         raise InputError(
             f"{path} (example {example_id}): id {unknown[0]} is in the mask "
-            f"({np.count_nonzero(ids == unknown[0])} pixels), expected ids {ranges(known)}; "
+            f"({np.count_nonzero(ids == unknown[0])} pixels), expected ids {ranges(sorted(table))}; "
             "is this the dataset's own encoding?"
         )
     mapped = np.array([table[int(v)] for v in values], np.uint8)
@@ -104,21 +123,21 @@ def to_indices(ids: np.ndarray, path: pathlib.Path, example_id: str, indices: Ma
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
-    """uint8 [H, W] as an 8-bit grey PNG; a palette PNG would be read back as colours."""
+    """Encodes uint8 [H, W] as an 8-bit grey PNG; a palette PNG would be decoded to colours."""
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise ValueError(f"a mask must be uint8 [H, W], got {mask.dtype} {list(mask.shape)}")
     return cv2.imencode(".png", mask)[1].tobytes()
 
 
 def encode_image(image: np.ndarray, quality: int = 95) -> bytes:
-    """uint8 [H, W, 3] RGB as JPEG with colours at full resolution."""
+    """Encodes uint8 [H, W, 3] RGB as a JPEG without chroma subsampling."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     return cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), options)[1].tobytes()
 
 
 def ranges(values: list[int]) -> str:
-    """[0, 1, 2, 255] as "0..2, 255"."""
+    """Formats sorted integers: [0, 1, 2, 255] as "0..2, 255"."""
     runs: list[list[int]] = []
     for value in values:
         if runs and value == runs[-1][1] + 1:

@@ -1,8 +1,7 @@
-"""`folder`: images and masks of the user's own; an example may have a fine mask, a coarse one, tags, or nothing."""
+"""`folder`: the user's own images; each may have a fine mask, a coarse mask, tags, or no labels."""
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
@@ -11,13 +10,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from scarce_jax.data.builders.base import SIMULATED, SegmentationBuilder
-from scarce_jax.data.builders.files import Example, read_files
+from scarce_jax.data.builders.files import Example, Files, read_examples
 from scarce_jax.data.builders.folder_files import Classes, read_classes, read_tags
 from scarce_jax.data.files import list_images
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError, nearest
-
-__all__ = ["Classes", "Folder", "find_splits", "read_classes"]
 
 CLASSES, TAGS, IMAGES = "classes.json", "tags.csv", "images"
 MASKS = {"fine": "masks", "coarse": "coarse"}
@@ -28,17 +25,17 @@ _SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 class Folder(SegmentationBuilder):
-    """Reads every split that has images; an example is called "SPLIT/STEM", since splits may have equal stems.
+    """Reads every split that has images. Ids are "SPLIT/STEM", since splits may have equal stems.
 
-    Where there is a `coarse` folder in any split, the coarse masks are those in it; else they are simulated from the
-    fine ones.
+    If any split has a `coarse` folder, coarse masks are read from these folders; otherwise they are simulated from the
+    fine masks.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     NAMED = True
     HOLDS = (
         f"{CLASSES} and SPLIT/{IMAGES}, with SPLIT/masks and SPLIT/coarse (class ids, named as the images) and "
-        f"{TAGS} (lines id,class;class) as far as there are any; SPLIT is train, val, ..."
+        f"{TAGS} (lines id,class;class) if there are any; SPLIT is train, val, ..."
     )
 
     def describe(self) -> DatasetInfo:
@@ -65,7 +62,7 @@ class Folder(SegmentationBuilder):
         for split, paths in images.items():
             masks = {field: _masks(self.source / split, kind, paths) for field, kind in MASKS.items()}
             files[split] = [
-                _Files(
+                Files(
                     id=f"{split}/{stem}",
                     image=path,
                     masks={field: by_stem.get(stem) for field, by_stem in masks.items()},
@@ -73,28 +70,15 @@ class Folder(SegmentationBuilder):
                 )
                 for stem, path in paths.items()
             ]
-        return {split: _examples(entries, self.classes, simulate) for split, entries in files.items()}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Files:
-    id: str
-    image: pathlib.Path
-    masks: Mapping[str, pathlib.Path | None]
-    tags: np.ndarray | None
-
-
-def _examples(files: list[_Files], classes: Classes, simulate: bool) -> Iterator[Example]:
-    for one in files:
-        parts = read_files(one.image, one.masks, one.id, classes.indices)
-        yield Example(id=one.id, **parts, tags=one.tags, simulate=simulate)
+        indices = self.classes.indices
+        return {split: read_examples(listed, indices, simulate=simulate) for split, listed in files.items()}
 
 
 def find_splits(source: pathlib.Path) -> list[str]:
-    """Folders of a source that hold `images`: train, val and test first.
+    """Lists the splits of a source, which are its folders that hold `images`: train, val and test first.
 
     Raises:
-      InputError: there is none, a name cannot be a split's, or a folder has masks and no images.
+      InputError: there is no split, a folder's name cannot be that of a split, or a folder has masks and no images.
     """
     kinds = (IMAGES, *MASKS.values())
     names = sorted({path.parent.name for kind in kinds for path in source.glob(f"*/{kind}") if path.is_dir()})
@@ -113,42 +97,47 @@ def find_splits(source: pathlib.Path) -> list[str]:
 def find_tags(
     source: pathlib.Path, classes: Classes, images: Mapping[str, Mapping[str, pathlib.Path]]
 ) -> dict[str, np.ndarray]:
-    """Example id -> its tags, from SPLIT/tags.csv and from the tags.csv of the whole source.
+    """Reads the tags of all splits, from SPLIT/tags.csv and from the tags.csv of the whole source.
 
     Args:
-      images: of each split, by stem.
+      source: the source folder.
+      classes: the content of its classes.json.
+      images: split -> stem -> image file.
+
+    Returns:
+      Example id -> uint8 [K], multi-hot.
 
     Raises:
-      InputError: as `read_tags`; or an image is in both files.
+      InputError: as in `read_tags`; or an image is in both files.
     """
     tags: dict[str, np.ndarray] = {}
-    meant: dict[str, list[str]] = {}
+    matches: dict[str, list[str]] = {}
     for split, stems in images.items():
-        here = {stem: [f"{split}/{stem}"] for stem in stems}
-        for stem, ids in here.items():
-            meant.setdefault(stem, []).extend(ids)
-            meant[ids[0]] = ids
+        in_split = {stem: [f"{split}/{stem}"] for stem in stems}
+        for stem, ids in in_split.items():
+            matches.setdefault(stem, []).extend(ids)
+            matches[ids[0]] = ids
         path = source / split / TAGS
         if path.is_file():
-            tags |= read_tags(path, classes, here)
+            tags |= read_tags(path, classes, in_split)
     path = source / TAGS
     if path.is_file():
-        whole = read_tags(path, classes, meant)
-        both = sorted(set(whole) & set(tags))
-        if both:
-            where = source / both[0].partition("/")[0] / TAGS
-            raise InputError(f"{path}: {both[0]!r} is in {where} too; expected one line an image")
+        whole = read_tags(path, classes, matches)
+        repeated = sorted(set(whole) & set(tags))
+        if repeated:
+            where = source / repeated[0].partition("/")[0] / TAGS
+            raise InputError(f"{path}: {repeated[0]!r} is in {where} too; expected one line per image")
         tags |= whole
     return tags
 
 
 def _masks(split: pathlib.Path, kind: str, images: Mapping[str, pathlib.Path]) -> dict[str, pathlib.Path]:
-    """Stem -> mask file of one kind; raises InputError for a mask without an image, which would go unused."""
+    """Stem -> mask file of one kind; raises InputError for a mask without an image."""
     masks = list_images(split / kind)
     stray = [stem for stem in masks if stem not in images]
     if stray:
         raise InputError(
             f"{masks[stray[0]]}: no image in {split / IMAGES} has this stem ({len(stray)} of {len(masks)} masks)"
-            f"{nearest(stray[0], images)}; a mask is named as its image, up to the suffix"
+            f"{nearest(stray[0], images)}; rename it to the name of its image"
         )
     return masks

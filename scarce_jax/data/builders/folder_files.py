@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from scarce_jax.data.datasets import default_palette
+from scarce_jax.data.files import read_json
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError, nearest
 
@@ -24,10 +24,10 @@ CLASSES_JSON = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classes:
-    """What a classes.json says.
+    """The content of a classes.json.
 
     Attributes:
-      classes: class names; the index is the value in the masks. 1 to 255.
+      classes: 1 to 255 class names; the index of a class is its value in the masks.
       palette: an RGB triple (0..255) per class.
       background: index of the background class, or None.
       ignore: ids in the masks that mean void, besides 255.
@@ -40,20 +40,17 @@ class Classes:
 
     @property
     def indices(self) -> dict[int, int]:
-        """Id in a mask file -> class index or 255."""
+        """Native id -> class index or 255."""
         return {**{k: k for k in range(len(self.classes))}, **dict.fromkeys(self.ignore, IGNORE)}
 
 
 def read_classes(path: pathlib.Path) -> Classes:
-    """The classes of a `folder` source.
+    """Reads a classes.json.
 
     Raises:
-      InputError: the file is missing, no JSON, or a part of it is not what it should be.
+      InputError: the file is missing or not JSON, or a field of it is wrong.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable JSON file ({error}); expected {CLASSES_JSON}") from error
+    value = read_json(path, CLASSES_JSON)
     if not isinstance(value, dict):
         raise InputError(f"{path}: found a {type(value).__name__}, expected {CLASSES_JSON}")
     for key in value:
@@ -89,7 +86,7 @@ def _palette(path: pathlib.Path, value: Any, count: int, background: int | None)
     )
     if not valid or len(value) != count:
         fault = f"{len(value)} colours" if valid else "not a list of RGB triples of 0..255"
-        raise InputError(f"{path}: palette: {fault}, expected {count} RGB triples, one a class; or leave it out")
+        raise InputError(f"{path}: palette: {fault}, expected {count} RGB triples, one per class; or leave it out")
     return tuple(tuple(colour) for colour in value)
 
 
@@ -119,15 +116,21 @@ def _ignore(path: pathlib.Path, value: Any, names: list[str]) -> tuple[int, ...]
 
 
 def read_tags(path: pathlib.Path, classes: Classes, ids: Mapping[str, Iterable[str]]) -> dict[str, np.ndarray]:
-    """Example id -> uint8 [K] multi-hot, from lines `id,class;class`; nothing after the comma: shows no class.
+    """Reads a tags.csv, which has lines `id,class;class`; without a class after the comma, the image shows none.
 
-    A first line that begins with `id` is a header. The background class has no tag and may be named.
+    A first line that begins with `id` is a header. The background class may be listed, but has no tag.
 
     Args:
-      ids: what the first column may hold -> the example ids that it can mean.
+      path: the file.
+      classes: the classes of the source.
+      ids: allowed content of the first column -> the example ids that it may mean.
+
+    Returns:
+      Example id -> uint8 [K], multi-hot.
 
     Raises:
-      InputError: it is no text; or a line names no image, several or one twice, or no class.
+      InputError: the file is not text; or a line names an unknown class, or not exactly one image, or an image of an
+        earlier line.
     """
     try:
         lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
@@ -138,20 +141,20 @@ def read_tags(path: pathlib.Path, classes: Classes, ids: Mapping[str, Iterable[s
         if not any(cell.strip() for cell in cells) or (number == 1 and cells[0].strip().lower() == "id"):
             continue
         where, name = f"{path}, line {number}", cells[0].strip()
-        meant = list(ids.get(name, ()))
-        if not meant:
+        matches = list(ids.get(name, ()))
+        if not matches:
             raise InputError(
                 f"{where}: no image is called {name!r}{nearest(name, ids)}; expected a name without suffix"
             )
-        if len(meant) > 1:
-            raise InputError(f"{where}: {name!r} is in several splits; write {' or '.join(map(repr, meant))}")
-        if meant[0] in tags_by_id:
-            raise InputError(f"{where}: {name!r} is there twice; expected one line an image")
+        if len(matches) > 1:
+            raise InputError(f"{where}: {name!r} is in several splits; write {' or '.join(map(repr, matches))}")
+        if matches[0] in tags_by_id:
+            raise InputError(f"{where}: {name!r} is listed twice; expected one line per image")
         tags = np.zeros(len(classes.classes), np.uint8)
         for label in (label.strip() for cell in cells[1:] for label in cell.split(";")):
             if label and label not in classes.classes:
                 raise InputError(f"{where}: no class is called {label!r}{nearest(label, classes.classes)}")
             if label and (k := classes.classes.index(label)) != classes.background:
                 tags[k] = 1
-        tags_by_id[meant[0]] = tags
+        tags_by_id[matches[0]] = tags
     return tags_by_id

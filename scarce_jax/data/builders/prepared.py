@@ -1,4 +1,4 @@
-"""Finding prepared datasets, and what is known of them from their folder alone."""
+"""Finding prepared datasets, and reading their facts from their folders."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _NAME = re.compile(r"[a-z0-9_-]+")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A prepared dataset, for printing (`str`) and for reading.
+    """A prepared dataset; `str` gives a summary of it.
 
     Attributes:
-      info: its facts, with the number of examples of each split that it holds.
-      version: version of the builder that made it; of a dataset that users name with the hash of its content.
-      directory: what `tfds.builder_from_directory` reads.
-      bytes: its size on disk.
-      tags_from: where the image tags came from.
-      coarse_from: where the coarse masks came from.
-      coarse: split -> how good they are.
-      occurs: split -> (images, pixels), each with one number per class: images that show it by their fine mask or
-        tags, and pixels in fine masks.
+      info: facts of the dataset.
+      version: the version of its builder, plus a hash of the content if that may vary.
+      directory: the dataset's folder, as `tfds.builder_from_directory` expects it.
+      bytes: size on disk.
+      tags_from: the origin of the image tags, in words.
+      coarse_from: the origin of the coarse masks, in words.
+      coarse: split -> quality of the coarse masks.
+      occurs: split -> (images, pixels), with one number per class: how many images show it by their fine mask or tags,
+        and its pixels in fine masks.
     """
 
     info: DatasetInfo
@@ -62,15 +62,8 @@ class Prepared:
             f"  coarse      {self.coarse_from}",
         ]
         for split, quality in self.coarse.items():
-            figures = ", ".join(
-                f"{label} {'-' if value is None else f'{value:.3f}'}"
-                for label, value in (
-                    ("coverage", quality.coverage),
-                    ("precision", quality.precision),
-                    ("mIoU as a prediction", quality.miou),
-                )
-            )
-            lines.append(f"              {split}: {figures}")
+            figures = ("-" if x is None else f"{x:.3f}" for x in (quality.coverage, quality.precision, quality.miou))
+            lines.append("              {}: coverage {}, precision {}, mIoU as a prediction {}".format(split, *figures))
         return "\n".join(lines + self._occurrence())
 
     def _labels(self, split: str) -> str:
@@ -78,7 +71,7 @@ class Prepared:
         return f"{fine} with a fine mask, {coarse} with a coarse mask, {tags} with a list of tags"
 
     def _occurrence(self) -> list[str]:
-        """A row per class, a column per split."""
+        """The lines of a table with a row per class and a column per split."""
         columns = [["", *self.info.classes]]
         for split, (images, pixels) in self.occurs.items():
             shares = [f"{100 * count / max(sum(pixels), 1):.1f}%" for count in pixels]
@@ -98,13 +91,13 @@ def default_data_dir() -> pathlib.Path:
 
 
 def builder_class(name: str) -> tuple[type[SegmentationBuilder], str | None]:
-    """The builder of a dataset and the config after the slash of its name ("voc/animals"), or None.
+    """Returns the builder of a dataset, and the part of its name after the slash ("voc/animals"), or None.
 
     Args:
-      name: one of ours, or "MODULE:CLASS" for a builder of the user's that can be imported.
+      name: a key of `BUILDERS`, or "MODULE:CLASS" of the user's own builder.
 
     Raises:
-      InputError: there is no such dataset; the message has the nearest name and all of them.
+      InputError: there is no such dataset.
     """
     from scarce_jax.data.builders import BUILDERS  # not at the top: the builders import this module
 
@@ -121,7 +114,7 @@ def builder_class(name: str) -> tuple[type[SegmentationBuilder], str | None]:
             )
         return BUILDERS[head], rest
     known = ", ".join(f"{key}/NAME" if BUILDERS[key].NAMED else key for key in sorted(BUILDERS))
-    raise InputError(f"no dataset is called {name!r}{nearest(name, BUILDERS)}; there are: {known}")
+    raise InputError(f"no dataset is called {name!r}{nearest(name, BUILDERS)}; expected one of: {known}")
 
 
 def _imported(name: str) -> type[SegmentationBuilder]:
@@ -141,28 +134,28 @@ def _imported(name: str) -> type[SegmentationBuilder]:
 
 
 def is_generated(name: str) -> bool:
-    """True for a dataset of ours that a program draws, so that it can be prepared on first use."""
+    """Whether a dataset is drawn by a program, so that it needs no source."""
     from scarce_jax.data.builders import BUILDERS  # not at the top: the builders import this module
 
     return name in BUILDERS and not BUILDERS[name].HOLDS
 
 
 def dataset_dir(name: str, data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """The folder that a prepared dataset has, whether or not it is there. Raises InputError for an unknown name."""
+    """Returns the folder of a dataset, prepared or not; raises InputError for an unknown name."""
     builder, _ = builder_class(name)
     return data_root(data_dir) / (builder.name if ":" in name else name) / str(builder.VERSION)
 
 
 def is_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> bool:
-    """True if the dataset is there with all its files. Raises InputError for an unknown name."""
+    """Whether a dataset is prepared, with all its files; raises InputError for an unknown name."""
     return read_metadata(dataset_dir(name, data_dir)) is not None
 
 
 def load_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> Prepared:
-    """What is known of a prepared dataset, from its folder alone.
+    """Reads the facts of a prepared dataset.
 
     Raises:
-      InputError: the name is unknown, or the dataset is not prepared: the message has the command that prepares it.
+      InputError: the name is unknown, or the dataset is not prepared.
     """
     directory = dataset_dir(name, data_dir)
     metadata = read_metadata(directory)
@@ -171,44 +164,30 @@ def load_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
             f"dataset {name} is not prepared in {data_root(data_dir)}; run: {prepare_command(name, data_dir)}"
         )
     try:
-        return _from_metadata(name, directory, metadata)
+        lacking = {split: counts for split, counts in metadata["lacking"].items() if counts}
+        return Prepared(
+            info=DatasetInfo.of_json(metadata, name, splits=metadata["splits"], lacking=lacking),
+            version=metadata["version"],
+            directory=directory,
+            bytes=sum(path.stat().st_size for path in directory.iterdir()),
+            tags_from=metadata["tags_from"],
+            coarse_from=metadata["coarse_from"],
+            coarse={split: CoarseQuality(**quality) for split, quality in metadata["coarse"].items()},
+            occurs={split: (counts["images"], counts["pixels"]) for split, counts in metadata["counted"].items()},
+        )
     except KeyError as error:
         raise InputError(
             f"{directory / METADATA}: has no {error}; run: {prepare_command(name, data_dir, again=True)}"
         ) from error
 
 
-def _from_metadata(name: str, directory: pathlib.Path, metadata: Mapping[str, Any]) -> Prepared:
-    native_ids = metadata["native_ids"]
-    return Prepared(
-        info=DatasetInfo(
-            name=name,
-            classes=tuple(metadata["classes"]),
-            palette=tuple(tuple(colour) for colour in metadata["palette"]),
-            background=metadata["background"],
-            splits=metadata["splits"],
-            native_ids=None if native_ids is None else tuple(native_ids),
-            lacking={split: counts for split, counts in metadata["lacking"].items() if counts},
-        ),
-        version=metadata["version"],
-        directory=directory,
-        bytes=sum(path.stat().st_size for path in directory.iterdir()),
-        tags_from=metadata["tags_from"],
-        coarse_from=metadata["coarse_from"],
-        coarse={split: CoarseQuality(**quality) for split, quality in metadata["coarse"].items()},
-        occurs={
-            split: (tuple(counts["images"]), tuple(counts["pixels"])) for split, counts in metadata["counted"].items()
-        },
-    )
-
-
 def load_info(name: str, data_dir: str | os.PathLike[str] | None = None) -> DatasetInfo:
-    """The facts of a prepared dataset; raises as `load_prepared`, which also has its version."""
+    """Returns `load_prepared(...).info`."""
     return load_prepared(name, data_dir).info
 
 
 def prepare_command(name: str, data_dir: str | os.PathLike[str] | None = None, *, again: bool = False) -> str:
-    """The command line that prepares a dataset where `data_dir` says, `again` where it is there already."""
+    """Returns the command that prepares a dataset in `data_dir`; `again` replaces a prepared one."""
     builder, _ = builder_class(name)
     words = ["scarce-jax prepare", name, *(["--source DIR"] if builder.HOLDS else []), *(["--again"] if again else [])]
     if data_root(data_dir) != default_data_dir():
@@ -217,12 +196,12 @@ def prepare_command(name: str, data_dir: str | os.PathLike[str] | None = None, *
 
 
 def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
-    """The folder of all prepared datasets; None is `default_data_dir()`."""
+    """Resolves the folder of all prepared datasets; None is `default_data_dir()`."""
     return default_data_dir() if data_dir is None else pathlib.Path(data_dir).expanduser()
 
 
 def read_metadata(directory: pathlib.Path) -> dict[str, Any] | None:
-    """The content of a prepared folder's metadata.json; None unless the folder and all its records are there."""
+    """Reads metadata.json from a dataset's folder; None if it is missing, or a file of the dataset has another size."""
     try:
         metadata = json.loads((directory / METADATA).read_text())
         files = metadata["files"]

@@ -1,4 +1,4 @@
-"""What a builder notes of a split's examples while it writes them."""
+"""Statistics of a split, collected while its examples are written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from scarce_jax.data.coarse import CoarseMeter, CoarseQuality
+from scarce_jax.data.coarse import CoarseMeter
 from scarce_jax.data.index import Index
 from scarce_jax.data.schema import IGNORE, OPTIONAL
 
@@ -15,8 +15,9 @@ class Tally:
     """Indexes and counts the examples of one split.
 
     Attributes:
-      images: int64 [K], images that show a class, by their fine mask or their tags.
-      pixels: int64 [K], pixels of a class in fine masks.
+      images: int64 [K], number of images that show a class, by their fine mask or their tags.
+      pixels: int64 [K], number of pixels of a class in fine masks.
+      meter: compares coarse with fine masks.
     """
 
     def __init__(self, num_classes: int):
@@ -26,7 +27,7 @@ class Tally:
         self._tags: list[np.ndarray] = []
         self._sizes: list[tuple[int, int]] = []
         self._has: dict[str, list[bool]] = {field: [] for field in OPTIONAL}
-        self._meter = CoarseMeter(num_classes)
+        self.meter = CoarseMeter(num_classes)
         self._content = hashlib.sha256()
 
     def __contains__(self, example_id: str) -> bool:
@@ -44,7 +45,16 @@ class Tally:
         coarse: np.ndarray | None,
         tags: np.ndarray | None,
     ) -> None:
-        """Adds one example: size (H, W) of the image, masks uint8 [H, W], tags uint8 [K], None for what it lacks."""
+        """Adds an example.
+
+        Args:
+          example_id: unique in the split.
+          image: the encoded image.
+          size: (H, W) of the image.
+          fine: uint8 [H, W], or None if the example has none.
+          coarse: likewise.
+          tags: uint8 [K], or None.
+        """
         labels = {"fine": fine, "coarse": coarse, "tags": tags}
         self._ids[example_id] = None
         self._tags.append(np.zeros(len(self.images), np.uint8) if tags is None else tags)
@@ -57,7 +67,7 @@ class Tally:
             self.pixels += counts
             shown |= counts > 0
             if coarse is not None:
-                self._meter.add(fine, coarse)
+                self.meter.add(fine, coarse)
         self.images += shown
         parts = (example_id.encode(), image, *(b"" if x is None else x.tobytes() for x in labels.values()))
         for part in parts:
@@ -65,14 +75,11 @@ class Tally:
 
     @property
     def content(self) -> bytes:
-        """Hash of everything that was added, in its order."""
+        """SHA-256 of all examples, in order."""
         return self._content.digest()
 
-    def quality(self) -> CoarseQuality:
-        """How good the coarse masks are where there is a fine one too."""
-        return self._meter.quality()
-
     def index(self) -> Index:
+        """Returns the index of the examples added so far."""
         return Index(
             ids=tuple(self._ids),
             tags=np.stack(self._tags),

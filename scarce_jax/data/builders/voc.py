@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 with or without the masks of SBD, 21 classes; `voc/animals`, 7 of them."""
+"""PASCAL VOC 2012 with or without the masks of SBD, 21 classes; and `voc/animals`, 7 of these classes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.files import Example, check_size, naming, read_indices, to_indices
 from scarce_jax.data.coarse import CoarseSettings
 from scarce_jax.data.datasets import VOC, VOC_ANIMALS
+from scarce_jax.data.files import read_lines
 from scarce_jax.data.images import read_encoded
 from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.errors import InputError
 
 ROOTS = (".", "VOC2012", "VOCdevkit/VOC2012")
-"""Where in a source VOC's folders may be."""
+"""Subfolders of a source that may hold VOC's folders."""
 
 SBD = ("dataset/cls", "benchmark_RELEASE/dataset/cls")
-"""Where in a source, or beside VOC's folders, SBD's archive puts its masks."""
+"""Paths of SBD's masks in a source or beside VOC's folders."""
 
 LABELS = "image_labels.json"
 LABELS_JSON = '{"classes": [the 21 names of VOC], "labels": {id: [indices of classes]}}'
@@ -36,28 +37,25 @@ ANIMALS = ("cat", "cow", "dog", "horse", "sheep")
 
 
 class Voc(SegmentationBuilder):
-    """Splits `train` and `val`; an example is called as its files, "2007_000032".
+    """The splits `train` and `val`. Ids are those of the files, such as "2007_000032".
 
-    `train` is ImageSets/Segmentation/train_aug.txt (10,582 images) where that is; else all that have a mask of
-    SegmentationClassAug or SBD and those of train.txt, without val.txt, which is the same; else train.txt (1,464). The
-    test split has no published labels and is left out.
+    `train` is ImageSets/Segmentation/train_aug.txt (10,582 images) if that exists. Otherwise it is the same images if
+    the source has SegmentationClassAug or SBD: those with a mask there and those of train.txt, without those of
+    val.txt. Otherwise it is train.txt (1,464). The test split has no published labels and is left out.
 
-    A mask is taken from SegmentationClass, else SegmentationClassAug (PNG files, whose palette indices are the ids),
-    else SBD (dataset/cls/*.mat). Without the latter two, images of train_aug.txt alone have tags and no mask.
+    Masks are read from SegmentationClass; if it is not there, from SegmentationClassAug (PNG files whose palette
+    indices are the ids) or SBD (dataset/cls/*.mat). Without these two, other images of train_aug.txt have only tags.
 
-    Tags come from `image_labels.json` in the source, else from the objects of Annotations/*.xml, difficult ones too,
-    else from the masks.
+    Tags are read from `image_labels.json` in the source; otherwise from the objects of Annotations/*.xml, including
+    difficult ones; otherwise they are taken from the masks.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     VARIES = True
     HOLDS = LAYOUT
-    FACTS: ClassVar[DatasetInfo] = VOC
+    FACTS = VOC
     SHOWING: ClassVar[tuple[str, ...]] = ()
-    """Only images that show one of these classes, by their mask or without one their tags; empty: all."""
-
-    def describe(self) -> DatasetInfo:
-        return self.FACTS
+    """Only images that show one of these classes are taken, by their mask or else their tags; if empty, all."""
 
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
         files = find_voc(self.source, LAYOUT)
@@ -66,13 +64,13 @@ class Voc(SegmentationBuilder):
 
 
 class VocAnimals(Voc):
-    """Background, cat, cow, dog, horse, person and sheep; pixels of other classes are 255, and they are no tags.
+    """Background, cat, cow, dog, horse, person and sheep. Pixels of other classes are 255, and their tags are dropped.
 
-    Images without an animal (a person is none here) are left out.
+    Images without an animal (persons do not count) are left out.
     """
 
     name = "voc"
-    # Four times the default's erosion, which gave a mIoU of 0.83, as animals are large; this gives 0.51, on val 0.45.
+    # Four times the default erosion, because animals are large: the mIoU is 0.51 (val 0.45) instead of 0.83.
     COARSE = CoarseSettings(erosion=50 / 600, simplification=12 / 600, jitter=14 / 600)
     FACTS = VOC_ANIMALS
     SHOWING = ANIMALS
@@ -80,13 +78,13 @@ class VocAnimals(Voc):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VocFiles:
-    """The files of a source.
+    """The files of VOC in a source.
 
     Attributes:
-      root: holds JPEGImages.
+      root: the folder that holds JPEGImages.
       grown: folder of the masks that train_aug adds: `SegmentationClassAug` (PNG) or SBD's `cls` (MAT), or None.
       labels_file: `image_labels.json`, or None.
-      labels: what it says: id -> names of the classes that an image shows.
+      labels: the content of `labels_file`: id -> names of the classes that the image shows.
     """
 
     root: pathlib.Path
@@ -105,24 +103,26 @@ class VocFiles:
         return self.root / "Annotations"
 
     def splits(self) -> dict[str, list[str]]:
-        """Split -> its ids, those of the lists in their order; the images and masks of all are there.
+        """Returns the ids of each split, in the order of the lists, and checks that their files exist.
 
         Raises:
-          InputError: there is no list, val.txt is missing and train cannot be told from val, or a file is missing.
+          InputError: there is no list, val.txt is missing where `train` is what is not in it, or a file is missing.
         """
         train, val, longer = (self._listed(name) for name in ("train", "val", "train_aug"))
         if longer is None and self.grown is not None:
             if val is None:
                 raise InputError(
-                    f"{self._list('val')}: missing; without it and train_aug.txt nothing tells which masks of "
-                    f"{self.grown} are for training"
+                    f"{self._list('val')}: missing; without it and train_aug.txt it is unknown which masks of "
+                    f"{self.grown} are for training; add one of them"
                 )
             ending = ".mat" if self._is_sbd else ".png"
             longer = sorted({*(train or ()), *(path.stem for path in self.grown.glob(f"*{ending}"))} - {*val})
         splits = {"train": longer if longer is not None else train, "val": val}
         splits = {split: ids for split, ids in splits.items() if ids is not None}
         if not splits:
-            raise InputError(f"{self._list('train').parent}: has no train.txt, train_aug.txt or val.txt")
+            raise InputError(
+                f"{self._list('train').parent}: has no train.txt, train_aug.txt or val.txt, expected at least one"
+            )
         of_voc = {*(train or ()), *(val or ())}
         for split, ids in splits.items():
             for name in ids:
@@ -130,11 +130,12 @@ class VocFiles:
         return splits
 
     def examples(self, ids: Sequence[str], facts: DatasetInfo, showing: Sequence[str] = ()) -> Iterator[Example]:
-        """The examples of these ids, one after the other.
+        """Yields the examples of these ids.
 
         Args:
-          facts: of the dataset that is made; classes of VOC that it lacks become 255.
-          showing: leave out images that show none of these classes.
+          ids: the ids of a split.
+          facts: facts of the dataset to build. Classes of VOC that it does not have become 255.
+          showing: if not empty, images that show none of these classes are left out.
         """
         indices = {
             k: facts.classes.index(name) if name in facts.classes else IGNORE for k, name in enumerate(VOC.classes)
@@ -157,14 +158,11 @@ class VocFiles:
         return self.root / "ImageSets" / "Segmentation" / f"{name}.txt"
 
     def _listed(self, name: str) -> list[str] | None:
-        """The ids of a list, given as such or as the path of the image first on the line; None if it is not there."""
+        """Reads the ids of a list, whose lines begin with an id or an image's path; None if the list is missing."""
         path = self._list(name)
         if not path.is_file():
             return None
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not a readable text file ({error}); expected an id on each line") from error
+        lines = read_lines(path, "an id on each line")
         return [pathlib.PurePosixPath(line.split()[0]).stem for line in lines if line.strip()]
 
     @property
@@ -185,15 +183,15 @@ class VocFiles:
             raise InputError(f"{self._image(name)}: the image of example {name} is missing ({split}); restore it")
         if self.labels_file is not None and name not in self.labels:
             raise InputError(
-                f"{self.labels_file}: says nothing of example {name} ({split}); add it, or remove the file"
+                f"{self.labels_file}: has no labels of example {name} ({split}); add them, or remove the file"
             )
         if self._mask(name) is not None:
             return
         if of_voc or self.grown is not None:
             places = " and ".join(str(p) for p in (self.root / "SegmentationClass", self.grown) if p is not None)
             raise InputError(
-                f"{places}: the mask of example {name} is missing ({split}); extract the archives whole, or take it "
-                "off the list"
+                f"{places}: the mask of example {name} is missing ({split}); extract the archives completely, or "
+                "remove it from the list"
             )
         if self._tagged(name) is None:
             raise InputError(
@@ -210,7 +208,7 @@ class VocFiles:
         return tags
 
     def _tagged(self, name: str) -> Sequence[str] | None:
-        """Names of the classes that an image shows; None where nothing says it."""
+        """Names of the classes that an image shows; None if that is unknown."""
         if self.labels_file is not None:
             return self.labels[name]
         path = self._xml / f"{name}.xml"
@@ -218,13 +216,14 @@ class VocFiles:
 
 
 def find_voc(source: pathlib.Path, expected: str) -> VocFiles:
-    """The files of VOC in a source folder.
+    """Finds the files of VOC in a source.
 
     Args:
-      expected: what the folder should hold, for messages.
+      source: the source folder.
+      expected: the expected content of the source, for messages.
 
     Raises:
-      InputError: there is no JPEGImages, or image_labels.json is not what it should be.
+      InputError: there is no JPEGImages, or image_labels.json is damaged.
     """
     root = next((source / place for place in ROOTS if (source / place / "JPEGImages").is_dir()), None)
     if root is None:
@@ -252,7 +251,7 @@ def _read_fine(path: pathlib.Path, name: str, indices: Mapping[int, int]) -> np.
         ids = np.asarray(segmentation).astype(np.int64)
         if ids.ndim != 2:
             raise ValueError(f"{ids.ndim} axes")
-    except Exception as error:  # SciPy's reader raises nearly anything on damaged files
+    except Exception as error:  # SciPy raises almost any exception for damaged files.
         raise InputError(
             f"{path} (example {name}): the mask cannot be read ({type(error).__name__}: {error}); expected SBD's "
             "GTcls.Segmentation [H, W]"
@@ -262,7 +261,7 @@ def _read_fine(path: pathlib.Path, name: str, indices: Mapping[int, int]) -> np.
 
 def _objects(path: pathlib.Path, name: str) -> tuple[str, ...]:
     try:
-        # Parts of a person have names too, one level below.
+        # Only direct children: parts of a person, one level below, have names too.
         labels = [(node.findtext("name") or "").strip() for node in xml.etree.ElementTree.parse(path).findall("object")]
     except (OSError, xml.etree.ElementTree.ParseError) as error:
         raise InputError(f"{path} (example {name}): cannot be read as XML ({error}); extract it again") from error

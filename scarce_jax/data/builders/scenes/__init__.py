@@ -1,11 +1,12 @@
-"""`scenes`: reef pictures drawn by a program, to try everything on without a download.
+"""`scenes`: synthetic reef pictures, which need no download.
 
-Twelve classes at 256x256. Three kinds of fish share one shape and differ by texture; the other classes differ by shape
-and wear any texture; all share their colours with the ground, the stones and the weeds of the same picture. Objects
-have fins, arms, thin legs and holes, hide one another, and are cut off by the border.
+Twelve classes at 256x256. Three kinds of fish have one shape and differ in texture; the other classes differ in shape
+and have any texture. The creatures have the colours of the ground, the stones and the weeds of the same picture. They
+have fins, arms, thin legs and holes, occlude one another, and are cut off by the border.
 
-`scenes/coloured`: the same at 128x128, more of them, nearly all creatures wear bright colours of their kind before pale
-ground. A small net learns these from scratch in minutes, which those of `scenes`, told by shape alone, it does not.
+`scenes/coloured`: the same at 128x128, with more pictures. Nearly all creatures have bright colours of their kind, on
+pale ground, so that a small net learns them from scratch in minutes. It does not learn `scenes`, where shape alone
+identifies most classes.
 """
 
 from __future__ import annotations
@@ -20,20 +21,17 @@ from scarce_jax.data.builders.files import Example, encode_image
 from scarce_jax.data.builders.scenes.compose import draw_scene
 from scarce_jax.data.coarse import CoarseSettings
 from scarce_jax.data.datasets import COLOURED_SCENES, SCENES
-from scarce_jax.data.schema import DatasetInfo
 
 
 class Scenes(SegmentationBuilder):
-    """Draws every example from its split and number alone: no seed of a run changes it."""
+    """Draws every example from its split and number alone, independent of the seed of a run."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # A little more erosion than the default: the creatures are rounder than what streets are made of.
+    # Slightly more erosion than the default, because the creatures are rounder than the objects of a street.
     COARSE = CoarseSettings(erosion=8 / 362)
     SIZES: ClassVar[Mapping[str, int]] = SCENES.splits
     DRAWN: ClassVar[Mapping[str, float]] = {}
-
-    def describe(self) -> DatasetInfo:
-        return SCENES
+    FACTS = SCENES
 
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
         return {split: self._draw(split, count) for split, count in self.SIZES.items()}
@@ -45,11 +43,9 @@ class Scenes(SegmentationBuilder):
 
 
 class ColouredScenes(Scenes):
-    """The variant whose colours say something of the class."""
+    """The variant whose colours depend on the class."""
 
     name = "scenes"
     SIZES = COLOURED_SCENES.splits
+    FACTS = COLOURED_SCENES
     DRAWN: ClassVar[Mapping[str, float]] = {"size": 128, "coloured": 0.95}
-
-    def describe(self) -> DatasetInfo:
-        return COLOURED_SCENES

@@ -1,4 +1,4 @@
-"""One picture of `scenes`: a sea with clutter, creatures in front of one another, light and camera, and its mask."""
+"""Composing a picture of `scenes` and its mask: sea, clutter, creatures, light and camera."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from scarce_jax.data.schema import IGNORE
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A class of object.
+    """A class of objects.
 
     Attributes:
-      draw: its silhouette.
+      draw: draws a silhouette.
       often: relative frequency.
-      size: smallest and largest length, as a share of the image side.
-      texture: the texture that makes it this class, or None where any will do.
-      home: "water" anywhere, "ground" below the horizon, "rooted" standing on the ground.
-      tilt: largest rotation away from upright or level, in radians.
+      size: smallest and largest length, as a share of the image's side.
+      texture: the texture that identifies the class; None if it may have any.
+      home: "water": anywhere; "ground": below the horizon; "rooted": standing on the ground.
+      tilt: largest rotation, in radians.
     """
 
     draw: Callable[[np.random.Generator], Silhouette]
@@ -59,32 +59,32 @@ KINDS: dict[str, Kind] = {
     "coral": Kind(draw=shapes.coral, often=7, size=(0.35, 0.7), home="rooted", tilt=0.3),
     "shell": Kind(draw=shapes.shell, often=6, size=(0.11, 0.21), home="ground", tilt=3.2),
 }
-"""Class name -> what it looks like; class index = position + 1, index 0 is the background."""
+"""Class name -> kind. The class index is the position + 1; index 0 is the background."""
 
 CRUMB = 24
-"""An object of which fewer visible pixels than this are left is void: nobody could name it."""
+"""Objects with fewer visible pixels are void, since they cannot be recognised."""
 
 
 def _palette(rng: np.random.Generator, saturation: tuple[float, float] = (0.2, 0.8)) -> np.ndarray:
-    """Six colours [6, 3] shared by creatures, ground and clutter of one picture, so that colour says little."""
+    """Draws six colours [6, 3] for creatures, ground and clutter of a picture, so that colour tells little."""
     hue = rng.random(6) * 180
     return _colours(hue, rng.uniform(*saturation, 6), rng.uniform(0.35, 0.95, 6))
 
 
 def _own_palette(rng: np.random.Generator, which: int) -> np.ndarray:
-    """Two colours [2, 3] about the hue of a kind of creature; the kinds' hues divide the circle evenly."""
+    """Draws two colours [2, 3] near the hue of a kind; the hues of all kinds are evenly spaced."""
     hue = (which + 0.2 * rng.standard_normal(2)) * 180 / len(KINDS) % 180
     return _colours(hue, rng.uniform(0.6, 1, 2), rng.uniform(0.5, 1, 2))
 
 
 def _colours(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """RGB [N, 3] of OpenCV's hues (0..180), saturations and values (0..1)."""
+    """Converts OpenCV hues (0..180), saturations and values (0..1) to RGB [N, 3]."""
     hsv = np.stack([hue, saturation * 255, value * 255], -1).astype(np.uint8)[None]
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0].astype(np.float32) / 255
 
 
 def _skin(rng: np.random.Generator, palette: np.ndarray, kind: str, unit: float) -> Skin:
-    """A texture in two palette colours made to differ enough in lightness for the texture to be seen."""
+    """Draws a texture in two colours of the palette, whose lightness is made to differ visibly."""
     first, second = palette[rng.integers(len(palette), size=2)]
     first = first + rng.standard_normal(3, np.float32) * np.float32(0.06)
     second = 0.7 * second + 0.3 * first
@@ -100,7 +100,7 @@ def _skin(rng: np.random.Generator, palette: np.ndarray, kind: str, unit: float)
 
 
 def _sea(rng: np.random.Generator, size: int, palette: np.ndarray, light: Light) -> tuple[np.ndarray, float]:
-    """The empty picture [size, size, 3] and the height of its horizon (0 top, 1 bottom)."""
+    """Paints the empty picture [size, size, 3]; also returns the height of the horizon (0 top, 1 bottom)."""
     x = np.arange(size, dtype=np.float32) / size
     y = x[:, None]
     slant = x + float(rng.uniform(-0.6, 0.6)) * y
@@ -148,7 +148,7 @@ def _clutter(
     rng: np.random.Generator, image: np.ndarray, palette: np.ndarray, light: Light, horizon: float, count: int,
     near: bool,
 ) -> np.ndarray:  # fmt: skip
-    """Paints `count` things that are no class and returns where (uint8 opacity, the maximum over them)."""
+    """Paints `count` background objects; returns their opacity, uint8 [size, size], the maximum over them."""
     size = image.shape[0]
     covered = np.zeros((size, size), np.uint8)
     draws = (shapes.grass, shapes.twig) if near else (shapes.boulder, shapes.boulder, shapes.grass, shapes.twig)
@@ -180,10 +180,10 @@ def _place(rng: np.random.Generator, kind: Kind, size: int, horizon: float, dept
 def _creatures(
     rng: np.random.Generator, image: np.ndarray, palette: np.ndarray, light: Light, horizon: float, coloured: float
 ) -> tuple[np.ndarray, list[int]]:
-    """Paints two to six creatures, far to near; of them the share `coloured` in colours of their kind.
+    """Paints two to six creatures, from far to near; a share `coloured` of them in colours of their kind.
 
     Returns:
-      uint8 [size, size], which creature is seen where (0 none), and the class of each, that of none first.
+      uint8 [size, size], the number of the visible creature (0 for none); and the class of each number.
     """
     size = image.shape[0]
     names = list(KINDS)
@@ -217,7 +217,7 @@ def _creatures(
 
 
 def _camera(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Caustic light, exposure, colour cast, vignette, drifting particles, blur and noise; to uint8."""
+    """Adds caustic light, exposure, colour cast, vignette, particles, blur and noise; converts to uint8."""
     size = image.shape[0]
     net = np.maximum(1 - np.abs(noise(rng, size, rng.uniform(7, 12), 2)), 0) ** 4
     x = np.linspace(-1, 1, size, dtype=np.float32)
@@ -239,13 +239,17 @@ def _camera(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 def draw_scene(
     split: str, index: int, *, version: str, size: int = 256, coloured: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 [size, size, 3] RGB and mask uint8 [size, size] (0 = background, 255 = void).
-
-    The picture depends on the arguments alone: no seed of a run reaches it.
+    """Draws a picture, which depends on the arguments alone.
 
     Args:
-      coloured: probability that a creature wears the colours of its kind; otherwise, and at 0, colour says nothing.
-        Above 0 ground and clutter are pale.
+      split: the example's split.
+      index: number of the example in its split.
+      version: the dataset's version.
+      size: side of the picture.
+      coloured: probability that a creature has colours of its kind. Above 0, ground and clutter are pale.
+
+    Returns:
+      Image uint8 [size, size, 3] RGB, and mask uint8 [size, size] (0 = background, 255 = void).
     """
     rng = np.random.default_rng([zlib.crc32(f"scenes/{version}/{split}".encode()), index])
     palette = _palette(rng, (0.1, 0.4)) if coloured else _palette(rng)

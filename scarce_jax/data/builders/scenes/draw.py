@@ -1,6 +1,6 @@
-"""How `scenes` paints: noise, textures, silhouettes to pixels, shaded objects, and the sea behind them.
+"""Painting for `scenes`: noise, textures, rasterised silhouettes, and shaded objects.
 
-Colours are float32 RGB in 0..1, images float32 [H, W, 3], silhouettes float32 [H, W] opacity in 0..1.
+Colours are float32 RGB in 0..1, images float32 [H, W, 3], opacities uint8 [H, W] in 0..255.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 SUBPIXEL = 4
-"""Fractional bits of the coordinates handed to OpenCV."""
+"""Fractional bits of coordinates for OpenCV."""
 
 TEXTURES = ("plain", "mottled", "striped", "spotted", "checked")
 
@@ -23,9 +23,9 @@ class Part:
     """A piece of a silhouette in object units: a polygon where `widths` is None, else a tube along `points`.
 
     Attributes:
-      points: float [N, 2], (x, y), the object is about one unit long and centred on the origin.
-      widths: float [N] tube diameters, or None.
-      cut: True if the piece is taken away from what is there so far.
+      points: float [N, 2], (x, y). The object is about one unit long and centred on the origin.
+      widths: float [N], diameters of the tube, or None.
+      cut: whether the piece is removed from the parts before it.
     """
 
     points: np.ndarray
@@ -35,7 +35,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Silhouette:
-    """An object in its own units: the outline in `parts`, and `eyes` as (x, y, diameter)."""
+    """An object in its own units: the outline as `parts`, and `eyes` as (x, y, diameter)."""
 
     parts: Sequence[Part]
     eyes: Sequence[tuple[float, float, float]] = ()
@@ -43,7 +43,7 @@ class Silhouette:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Skin:
-    """What an object's surface looks like: a texture in two colours, its period in pixels and its direction."""
+    """The surface of an object: a texture in two colours, its period in pixels and its direction in radians."""
 
     texture: str
     colours: np.ndarray  # [2, 3]
@@ -53,9 +53,12 @@ class Skin:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pose:
-    """Where an object is: `matrix` [2, 3] takes object units to pixels (x, y), `scale` of them to the unit.
+    """The place of an object.
 
-    `depth` is 0 for near, 1 for far.
+    Attributes:
+      matrix: [2, 3], maps object units to pixels (x, y).
+      scale: pixels per object unit.
+      depth: 0 (near) to 1 (far).
     """
 
     matrix: np.ndarray
@@ -64,15 +67,15 @@ class Pose:
 
 
 def pose(x: float, y: float, size: float, angle: float = 0.0, flip: bool = False, depth: float = 0.0) -> Pose:
-    """Centre in pixels, size in pixels per unit, angle in radians, `flip` mirrors the object first."""
+    """Makes a pose: centre (x, y) in pixels, size in pixels per unit, angle in radians; `flip` mirrors first."""
     c, s = math.cos(angle) * size, math.sin(angle) * size
     mirror = -1.0 if flip else 1.0
     return Pose(matrix=np.array([[c * mirror, -s, x], [s * mirror, c, y]]), scale=size, depth=depth)
 
 
 def noise(rng: np.random.Generator, size: int, cells: float, octaves: int = 1) -> np.ndarray:
-    """Smooth noise, float32 [size, size], about -1..1, with about `cells` bumps across and halving octaves."""
-    # Slow octaves are summed on a quarter-size canvas: enlarging it once costs less than each of them at full size.
+    """Draws smooth noise, float32 [size, size], about -1..1, with about `cells` bumps per side."""
+    # Low octaves are summed at a quarter of the size, because enlarging the sum costs less than each octave.
     small = np.zeros((size // 4, size // 4), np.float32)
     fast: list[np.ndarray] = []
     for octave in range(octaves):
@@ -86,12 +89,12 @@ def noise(rng: np.random.Generator, size: int, cells: float, octaves: int = 1) -
 
 
 def soft_step(x: np.ndarray, sharpness: float) -> np.ndarray:
-    """0 for x well below zero, 1 well above."""
+    """A sigmoid: 0 for x well below zero, 1 well above."""
     return 0.5 + 0.5 * np.tanh(sharpness * x)
 
 
 def texture(rng: np.random.Generator, kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """How much of the second colour, 0..1 [H, W], at surface coordinates `u`, `v` measured in periods."""
+    """Share of the second colour, 0..1, at surface coordinates `u`, `v` in periods; of their shape."""
     if kind == "plain":
         return 0.2 * (np.sin(u * 0.7 + rng.random() * 6) * np.sin(v * 0.7 + rng.random() * 6)) + 0.2
     if kind == "mottled":
@@ -126,7 +129,7 @@ def _tube(canvas: np.ndarray, points: np.ndarray, widths: np.ndarray) -> None:
     for quad in np.stack([left[:-1], left[1:], right[1:], right[:-1]], 1):
         cv2.fillConvexPoly(canvas, quad, 255, cv2.LINE_AA, SUBPIXEL)
     radii = np.rint(widths / 2 * 2**SUBPIXEL).astype(int)
-    # Discs round off the ends and fill the notches at the joints of wide tubes; thin ones show no notch.
+    # Discs round the ends, and fill the notches at the joints of wide tubes.
     discs = widths > 5
     discs[0] = discs[-1] = True
     for centre, radius in zip(_fixed(points[discs]).tolist(), radii[discs].tolist(), strict=True):
@@ -134,7 +137,7 @@ def _tube(canvas: np.ndarray, points: np.ndarray, widths: np.ndarray) -> None:
 
 
 def rasterise(silhouette: Silhouette, at: Pose, size: int) -> np.ndarray:
-    """The silhouette's opacity, uint8 [size, size] 0..255, anti-aliased; parts outside the image are cut off."""
+    """Rasterises a silhouette: anti-aliased opacity, uint8 [size, size]."""
     canvas = np.zeros((size, size), np.uint8)
     for part in silhouette.parts:
         points = part.points @ at.matrix[:, :2].T + at.matrix[:, 2]
@@ -150,7 +153,15 @@ def rasterise(silhouette: Silhouette, at: Pose, size: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Light:
-    """An image's lighting: direction of the light (unit, z towards the viewer), ambient share, water colour [3]."""
+    """The light of an image.
+
+    Attributes:
+      direction: unit vector, z towards the viewer.
+      ambient: share of ambient light, 0..1.
+      water: colour of the water, [3].
+      haze: share of the water's colour in far objects, 0..1.
+      shadow: darkness of shadows, 0..1.
+    """
 
     direction: tuple[float, float, float]
     ambient: float
@@ -163,7 +174,7 @@ def paint(
     image: np.ndarray, opacity: np.ndarray, silhouette: Silhouette, at: Pose, skin: Skin, light: Light,
     rng: np.random.Generator,
 ) -> None:  # fmt: skip
-    """Paints one object onto `image` in place: shadow, textured and rounded surface, haze by depth, eyes."""
+    """Paints an object onto `image` in place: shadow, textured and rounded surface, haze by depth, eyes."""
     x, y, w, h = cv2.boundingRect(opacity)
     if not w:
         return
@@ -177,7 +188,7 @@ def paint(
     shadow = 1 - fall * np.float32(light.shadow / 255)
     cv2.multiply(view, cv2.merge([shadow] * 3), dst=view)
 
-    where = np.flatnonzero(opacity)  # the silhouette's N pixels: thin objects fill little of their box
+    where = np.flatnonzero(opacity)  # Only the N pixels of the silhouette, since thin objects fill little of their box.
     rows, columns = np.divmod(where, size)
     c, s = (f(skin.angle) * at.scale / skin.period for f in (math.cos, math.sin))
     to_skin = (np.array([[c, s], [-s, c]]) @ np.linalg.inv(at.matrix[:, :2])).astype(np.float32)
@@ -185,7 +196,7 @@ def paint(
     share = texture(rng, skin.texture, *(to_skin @ pixels))[:, None]
     colour = skin.colours[0] + (skin.colours[1] - skin.colours[0]) * share  # [N, 3]
 
-    # Height of a cushion over the silhouette; its slope against the light gives the roundness.
+    # The surface is a cushion over the silhouette, shaded by its slope.
     height = cv2.distanceTransform(cv2.compare(alpha, 127, cv2.CMP_GT), cv2.DIST_L2, 3)
     reach = max(float(height.max()), 1.0)
     height = cv2.GaussianBlur(cv2.sqrt(height * reach), (0, 0), 0.7 + 0.06 * reach)
@@ -209,6 +220,6 @@ def paint(
 
 
 def _blend(canvas: np.ndarray, where: np.ndarray, colour: np.ndarray, opacity: np.ndarray) -> None:
-    """Lays `colour` [N, 3] or [3] over the pixels `where` [N] of `canvas` [H * W, 3]; opacity uint8 [N]."""
+    """Blends `colour` [N, 3] or [3] into the pixels `where` [N] of `canvas` [H * W, 3]; opacity uint8 [N]."""
     below = canvas[where]
     canvas[where] = below + (colour - below) * (opacity * np.float32(1 / 255))[:, None]

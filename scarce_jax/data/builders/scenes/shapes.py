@@ -1,4 +1,4 @@
-"""The silhouettes of `scenes`: one function per kind of creature, each drawing its own proportions and pose."""
+"""The silhouettes of `scenes`: one function per kind of object, which draws proportions and pose at random."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scarce_jax.data.builders.scenes.draw import Part, Silhouette
 
 
 def _curve(start: tuple[float, float], angle: float, length: float, bend: np.ndarray) -> np.ndarray:
-    """A line of len(bend) + 1 points that starts at `start` and turns by `bend` radians in all, piece by piece."""
+    """Makes a line of len(bend) + 1 points, whose pieces turn by the mean of `bend` radians in all."""
     heading = angle + np.cumsum(bend) / len(bend)
     steps = np.stack([np.cos(heading), np.sin(heading)], 1) * length / len(bend)
     return np.concatenate([[start], np.asarray(start) + np.cumsum(steps, 0)])
@@ -146,7 +146,7 @@ def eel(rng: np.random.Generator) -> Silhouette:
 
 
 def kelp(rng: np.random.Generator) -> Silhouette:
-    """A tall wavy stem, from y = 0.5 up to -0.5, with pointed leaves left and right."""
+    """A tall wavy stem, from y = 0.5 up to -0.5, with pointed leaves on both sides."""
     n = 24
     sway = np.sin(np.linspace(0, rng.uniform(3, 7), n) + rng.uniform(0, 6)) * rng.uniform(0.5, 1.4)
     stem = _curve((0, 0.5), -np.pi / 2, 1.0, sway)
@@ -199,7 +199,7 @@ def boulder(rng: np.random.Generator) -> Silhouette:
 
 
 def grass(rng: np.random.Generator) -> Silhouette:
-    """Background clutter: a tuft of thin blades, much like an octopus' arms or a jellyfish's tentacles."""
+    """Background clutter: a tuft of thin blades, similar to the arms of an octopus or the tentacles of a jellyfish."""
     parts = [
         _limb((x, 0.5), -np.pi / 2 + rng.uniform(-0.4, 0.4), rng.uniform(0.4, 0.95),
               np.linspace(0, rng.uniform(-1.5, 1.5), 10), rng.uniform(0.03, 0.06), 0.012)
