@@ -20,7 +20,7 @@ from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.transfer import Config
 from scarce_jax.methods.transfer.pnet import AdversarialStage, PNetStage
-from scarce_jax.models import cam, largefov
+from scarce_jax.models import cam_vgg, largefov
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Group, Optimizer, Schedule
 
@@ -58,7 +58,7 @@ def caffe(lr: float, schedule: Schedule = CONSTANT, head: str = largefov.HEAD_PA
 config = Config(
     dataset="voc",
     budget=Budget(strong_categories=("split-set-1",)),
-    cam=SegmenterStage(steps=15 * IMAGES // BATCH, optim=caffe(1e-3, Schedule(), cam.HEAD_PATTERN), **net),
+    cam=SegmenterStage(steps=15 * IMAGES // BATCH, optim=caffe(1e-3, Schedule(), cam_vgg.HEAD_PATTERN), **net),
     lnet=SegmenterStage(steps=30 * STRONG // BATCH, optim=caffe(5e-8 * 321**2), **net),
     segmenter=SegmenterStage(
         steps=6_000,

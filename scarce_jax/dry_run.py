@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from typing import Any
 
@@ -44,6 +43,7 @@ def dry_run(config: Any, data_dir: str | os.PathLike | None = None, *, compile: 
     config = from_json(method, to_json(resolve(config) if compile else config))
     data_dir = None if data_dir is None else os.fspath(data_dir)
     info, recipe = known_recipe(config, data_dir)
+    state_lib.check_origins(recipe)
     described = {"stages": [_describe_stage(stage, recipe, config, info) for stage in recipe.stages]}
     if compile:
         use_compilation_cache()
@@ -153,10 +153,9 @@ def _describe_stage(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo
     if isinstance(stage, Train):
         steps = stage.steps
         if isinstance(steps, Epochs):
-            counted = stage if steps.of is None else recipe.stage(steps.of)
-            source = next(iter(counted.sources.values()))
+            source = recipe.counted(stage)
             total = number_of_images(source, recipe, config.budget, info)
-            steps = None if total is None else max(1, math.ceil(steps.count * total / source.batch))
+            steps = None if total is None else steps.resolve(total, source.batch)
     return {
         "name": stage.name,
         "kind": type(stage).__name__.lower(),

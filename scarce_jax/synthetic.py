@@ -170,8 +170,8 @@ def lower(
     for role, net in stage.nets.items():
         if net.optim:
             opt = jax.eval_shape(state_lib.transformation(net, steps).init, nets[role].params)
-            nets[role] = nets[role].replace(opt=opt)
-    state = state_lib.State(step=jax.ShapeDtypeStruct((), jnp.int32), nets=nets)
+            nets[role] = nets[role].replace(opt_state=opt)
+    state = state_lib.TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), nets=nets)
     key = jax.eval_shape(lambda: jax.random.key(0))
     draws = {}
     for name, source in stage.sources.items():

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -72,6 +73,15 @@ def test_dataset_and_method_run_as_written(folder):
     assert cli.main(["predict", "run", "photos/val/0.jpg", "--out", "masks"]) == 0
     mask = np.asarray(Image.open(folder / "masks" / "0.png"))
     assert mask.shape == (40, 48) and set(np.unique(mask)) <= {0, 1}
+
+
+def test_its_config_runs_as_written(folder, capsys):
+    text = (ROOT / "README.md").read_text()
+    block = re.search(r"folder that has `penalty.py`:\n\n((?:    .*\n|\n)+)", text)[1]
+    (folder / "theirs.py").write_text(textwrap.dedent(block))
+    assert cli.main(["train", "theirs.py", "--dry-run", "--json"]) == 0
+    (stage,) = json.loads(capsys.readouterr().out.splitlines()[-1])["stages"]
+    assert stage["steps"] == 300 and stage["nets"]["segmenter"]["trainable"] > 1e6
 
 
 def test_another_penalty_is_another_stage(folder, capsys):

@@ -13,7 +13,7 @@ from scarce_jax import memory
 from scarce_jax.benchmark.roofline import reached
 from scarce_jax.benchmark.timing import pace, rates
 from scarce_jax.data.schema import DatasetInfo
-from scarce_jax.evaluation.views import native_canvas
+from scarce_jax.evaluation.native import native_canvas
 from scarce_jax.recipe import Eval
 from scarce_jax.run_folder import predictor
 from scarce_jax.synthetic import abstract_consts, abstract_nets, ones_for_artifacts, row_spec

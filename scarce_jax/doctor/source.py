@@ -7,7 +7,7 @@ import os
 import pathlib
 
 from scarce_jax.data.builders.folder import CLASSES, IMAGES, MASKS, Folder, find_splits, find_tags
-from scarce_jax.data.builders.folder_files import read_classes
+from scarce_jax.data.builders.folder_tables import read_classes
 from scarce_jax.data.files import SUFFIXES
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.doctor.facts import Example, Expected

@@ -15,19 +15,10 @@ from jax.sharding import PartitionSpec as P
 
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.data.source import RecordField, Rows, pad
-from scarce_jax.evaluation import passes
+from scarce_jax.evaluation import batching
 from scarce_jax.evaluation.confusion import confusion
-from scarce_jax.evaluation.views import (
-    NATIVE,
-    SIZES,
-    Scorer,
-    merge,
-    native_canvas,
-    native_row,
-    native_scores,
-    resized,
-    view_rows,
-)
+from scarce_jax.evaluation.native import NATIVE, SIZES, merge, native_canvas, native_row, native_scores, resized
+from scarce_jax.evaluation.views import Scorer, view_rows
 from scarce_jax.recipe import PLAIN, Eval, Views
 
 
@@ -154,7 +145,9 @@ class MaskEvaluation:
         pending = None
         groups = self._rows.groups()
         load = self._rows.__getitem__
-        for canvas, _, rows in passes.batches(load, groups, batch=self._batch, mesh=self._mesh, threads=self._threads):
+        for canvas, _, rows in batching.full_batches(
+            load, groups, batch=self._batch, mesh=self._mesh, threads=self._threads
+        ):
             scores = self.scorer(nets, rows, consts) if self.scorer else None
             matrices = self.counter(scores, rows, canvas=canvas)
             if pending is not None:

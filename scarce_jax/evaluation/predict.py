@@ -20,7 +20,8 @@ from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.data.source import Rows, pad
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.evaluate import choose_labels
-from scarce_jax.evaluation.views import Scorer, native_canvas, native_row, native_scores, view_rows
+from scarce_jax.evaluation.native import native_canvas, native_row, native_scores
+from scarce_jax.evaluation.views import Scorer, view_rows
 from scarce_jax.recipe import Eval
 
 WAITING = 4

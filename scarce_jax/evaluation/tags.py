@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.figures import mean
 from scarce_jax.data.source import Rows
-from scarce_jax.evaluation import passes
+from scarce_jax.evaluation import batching
 from scarce_jax.recipe import Eval
 
 
@@ -44,7 +44,7 @@ class TagEvaluation:
     def __call__(self, nets: Any, consts: Any) -> tuple[np.ndarray, np.ndarray]:
         """Returns logits float32 [N, K or K - 1] and tags uint8 [N, K], in the order of the rows."""
         groups = {None: range(len(self._rows))}
-        batches = passes.batches(
+        batches = batching.full_batches(
             self._rows.__getitem__, groups, batch=self._batch, mesh=self._mesh, threads=self._threads
         )
         outputs = [(len(numbers), self.compiled(nets, rows, consts)) for _, numbers, rows in batches]

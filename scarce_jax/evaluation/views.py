@@ -1,4 +1,4 @@
-"""Predicting an image in several views (mirrored, at several scales, in windows), and refining it with a CRF."""
+"""Predicting an image in several views: mirrored, at several scales, in windows."""
 
 from __future__ import annotations
 
@@ -12,31 +12,11 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.ops.crf import dense_crf
-from scarce_jax.ops.resize import resize_dynamic
+from scarce_jax.evaluation.native import SIZES, native_canvas
 from scarce_jax.recipe import Predict, Views
 
 STRIDE = 2 / 3
 """Step from one window to the next, as a share of the window; the value of PSPNet's authors."""
-
-SIZES = ("height", "width")
-NATIVE = ("native_height", "native_width")
-CANVAS_STEP = 128
-
-
-def native_canvas(height: int, width: int) -> tuple[int, int]:
-    """Returns the canvas of an image of this size. There are few canvases, so that few programs are compiled.
-
-    Its sides are multiples of 128 up to 512, of 256 up to 1024, of 512 up to 2048 and so on.
-    """
-
-    def side(length: int) -> int:
-        step = CANVAS_STEP
-        while length > 4 * step:
-            step *= 2
-        return -(-length // step) * step
-
-    return side(height), side(width)
 
 
 def view_rows(
@@ -61,21 +41,6 @@ def view_rows(
 def scale_rows(rows: Mapping[str, Any], k: int) -> dict[str, Any]:
     """Selects the arrays of scale k from rows of `view_rows`, without the prefix."""
     return {key.removeprefix(f"{k}/"): value for key, value in rows.items() if key.startswith(f"{k}/")}
-
-
-def native_row(image: np.ndarray, views: Views) -> dict[str, np.ndarray]:
-    """Makes the part of a row at native size: `native_height`, `native_width`, and for a CRF `native_image`.
-
-    Args:
-      image: uint8 [H, W, 3].
-      views: the views to predict, perhaps with a CRF.
-    """
-    height, width = image.shape[:2]
-    row = {"native_height": np.int32(height), "native_width": np.int32(width)}
-    if views.crf is not None:
-        canvas = native_canvas(height, width)
-        row["native_image"] = np.pad(image, ((0, canvas[0] - height), (0, canvas[1] - width), (0, 0)))
-    return row
 
 
 class Scorer:
@@ -172,54 +137,3 @@ def mirror(value: jax.Array, width: jax.Array) -> jax.Array:
     column = jnp.arange(value.shape[2])
     index = jnp.where(column < width[:, None], width[:, None] - 1 - column, column)
     return jax.vmap(lambda x, at: jnp.take(x, at, axis=1))(value, index)
-
-
-def merge(
-    scores: tuple[jax.Array, ...], rows: Mapping[str, jax.Array], canvas: tuple[int, int], target: tuple[str, str]
-) -> jax.Array:
-    """Resizes the scores of every scale to the target size, and averages them: [B, *canvas, K].
-
-    Args:
-      scores: the result of `Scorer`.
-      rows: the batch.
-      canvas: (height, width) of the result.
-      target: names of the rows' fields with the valid height and width of the result.
-    """
-    total = 0.0
-    for k, score in enumerate(scores):
-        height, width = (f"{k}/{name}" for name in SIZES)
-        total += resized(score, rows, (height, width), target, canvas)
-    return total / len(scores)
-
-
-def native_scores(
-    views: Views, scores: tuple[jax.Array, ...], rows: Mapping[str, jax.Array], canvas: tuple[int, int]
-) -> jax.Array:
-    """Merges the scores at native size, and refines them if the views have a CRF: [B, *canvas, K]."""
-    merged = merge(scores, rows, canvas, NATIVE)
-    if views.crf is None:
-        return merged
-    heights, widths = (rows[name][:, None, None] for name in NATIVE)
-    valid = (jnp.arange(canvas[0])[:, None] < heights) & (jnp.arange(canvas[1]) < widths)  # [B, *canvas]
-
-    def refine(row: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        return dense_crf(*(x[None] for x in row[:2]), views.crf, row[2][None])[0]
-
-    # One image at a time, because the lattice of an image takes more memory than its scores.
-    return jax.lax.map(refine, (merged, rows["native_image"], valid))
-
-
-def resized(
-    scores: jax.Array, rows: Mapping[str, jax.Array], source: tuple[str, str], target: tuple[str, str], canvas: Any
-) -> jax.Array:
-    """Resizes scores [B, h, w, K] from one valid size to another, on a canvas: [B, *canvas, K].
-
-    Args:
-      scores: float [B, h, w, K].
-      rows: the batch.
-      source: names of the rows' fields with the valid heights and widths of the scores.
-      target: the same of the result.
-      canvas: (height, width) of the result.
-    """
-    sizes = [rows[name] for name in (*source, *target)]
-    return jax.vmap(lambda x, *four: resize_dynamic(x, *four, canvas))(scores, *sizes)

@@ -165,7 +165,7 @@ class SegmenterLoss:
         }
         share = {"probabilities": jax.nn.softmax(labelled)}
         weight = total_weight(labels, weights)
-        return loss, Out(metrics=metrics, stats={SEGMENTER: stats}, share=share, weight=weight)
+        return loss, Out(metrics=metrics, batch_stats={SEGMENTER: stats}, share=share, weight=weight)
 
 
 @dataclasses.dataclass(frozen=True)

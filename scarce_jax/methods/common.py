@@ -245,7 +245,7 @@ def apply_in_training(
     Returns:
       The outputs of the module, and its new batch statistics ({} if it has none).
     """
-    variables = {"params": params, "batch_stats": net.stats}
+    variables = {"params": params, "batch_stats": net.batch_stats}
     outputs, updated = module.apply(variables, *inputs, train=True, mutable=["batch_stats"], rngs={"dropout": key})
     return outputs, updated.get("batch_stats", {})
 

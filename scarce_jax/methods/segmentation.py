@@ -15,7 +15,7 @@ from scarce_jax.errors import InputError
 from scarce_jax.losses import cross_entropy, inverse_log_weights
 from scarce_jax.methods import common
 from scarce_jax.methods.common import FREQUENCIES, SEGMENTER, SegmenterStage, net_inputs
-from scarce_jax.models.segmenters import Net
+from scarce_jax.models.segmenters import SegmenterConfig
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
 from scarce_jax.recipe import Artifact, Eval, NetState, Out, Read, Train, Turn
 
@@ -52,7 +52,7 @@ class SegmentationLoss:
             metrics["auxiliary_cross_entropy"] = cross_entropy(aux, rows["label"], class_weights=weights)
             loss += self.aux_weight * metrics["auxiliary_cross_entropy"]
         weight = total_weight(labels, weights)
-        return loss, Out(metrics=metrics, stats={SEGMENTER: stats}, share={"logits": logits}, weight=weight)
+        return loss, Out(metrics=metrics, batch_stats={SEGMENTER: stats}, share={"logits": logits}, weight=weight)
 
 
 def class_weights(class_weighting: float | None, shared: Mapping) -> jax.Array | None:
@@ -104,7 +104,7 @@ def full_size_network(config: common.Experiment, stage: SegmenterStage, classes:
       InputError: the logits of the net are smaller.
     """
     if not stage.net.full_size:
-        kinds = ", ".join(net.kind for net in get_args(Net) if net.full_size)
+        kinds = ", ".join(net.kind for net in get_args(SegmenterConfig) if net.full_size)
         raise InputError(
             f"{name}.net is {stage.net.kind}, whose logits are smaller than the image; expected one of {kinds}"
         )

@@ -36,7 +36,7 @@ class TagLoss:
         rows = batch[self.source]
         logits, stats = common.apply_in_training(self.module, params, nets[CLASSIFIER], rows["image"], key=key)
         loss = multi_label_cross_entropy(logits, rows["tags"], background=self.background)
-        return loss, Out(stats={CLASSIFIER: stats})
+        return loss, Out(batch_stats={CLASSIFIER: stats})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.cam import CamClassifier
+from scarce_jax.models.cam_vgg import CamClassifier
 from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.layers import TransposedConv, batch_norm
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk, check_convolutions

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.cam import CamClassifier
+from scarce_jax.models.cam_vgg import CamClassifier
 from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.layers import convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk

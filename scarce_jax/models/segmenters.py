@@ -1,6 +1,6 @@
 """The segmentation nets that every method can train, selected by the kind of their config.
 
-To add a net, write a file with its module and its config (see `tiny.py`), and add the config to `Net`.
+To add a net, write a file with its module and its config (see `tiny.py`), and add the config to `SegmenterConfig`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from scarce_jax.models.largefov import LargeFOVConfig
 from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.models.tiny import TinyConfig
 
-Net = PSPNetConfig | DSNetConfig | DeepLabV2Config | LargeFOVConfig | DeconvNetConfig | TinyConfig
+SegmenterConfig = PSPNetConfig | DSNetConfig | DeepLabV2Config | LargeFOVConfig | DeconvNetConfig | TinyConfig
 
-Segmenter = Annotated[Net, pydantic.Field(discriminator="kind")]
+Segmenter = Annotated[SegmenterConfig, pydantic.Field(discriminator="kind")]
 """Annotation of the field `net` of a stage. In JSON the entry "kind" selects the config."""
 
 DetailerNet = Annotated[DetailerConfig | TinyConfig, pydantic.Field(discriminator="kind")]

@@ -28,7 +28,7 @@ class AveragedFeatures(nn.Module):
         average = self.features(image, train=train).mean((1, 2))  # [B, h, w, C] -> [B, C]
         return self.classifier(self.feature_dropout(average, deterministic=not train))
 
-    def maps(self, image: jax.Array) -> jax.Array:
+    def class_activation_maps(self, image: jax.Array) -> jax.Array:
         """Class activation maps (Zhou et al., 2016, section 2).
 
         Returns:

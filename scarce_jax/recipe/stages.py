@@ -6,6 +6,7 @@ Everything here is a frozen dataclass of values and pure functions. `training.ru
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -47,12 +48,12 @@ class NetState:
     """The arrays of a net. `stats` is Flax's batch_stats, or {}; `opt` is the optimizer state, () for a frozen net."""
 
     params: PyTree
-    stats: PyTree
-    opt: PyTree = ()
+    batch_stats: PyTree
+    opt_state: PyTree = ()
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        return {"params": self.params, "batch_stats": self.stats}
+        return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 @flax.struct.dataclass
@@ -68,7 +69,7 @@ class Out:
     """
 
     metrics: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
-    stats: dict[str, PyTree] = flax.struct.field(default_factory=dict)
+    batch_stats: dict[str, PyTree] = flax.struct.field(default_factory=dict)
     share: dict[str, PyTree] = flax.struct.field(default_factory=dict)
     weight: jax.Array | None = None
 
@@ -167,6 +168,10 @@ class Epochs:
 
     count: float
     of: str | None = None
+
+    def resolve(self, images: int, batch: int) -> int:
+        """The number of steps, at least 1, for so many images a pass."""
+        return max(1, math.ceil(self.count * images / batch))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -294,6 +299,11 @@ class Recipe:
 
     def stage(self, name: str) -> Stage:
         return {stage.name: stage for stage in self.stages}[name]
+
+    def counted(self, stage: Train) -> Source:
+        """The source whose passes the `Epochs` of a stage count."""
+        counted = stage if stage.steps.of is None else self.stage(stage.steps.of)
+        return next(iter(counted.sources.values()))
 
 
 def _check_origins(stage: Infer | Eval) -> None:

@@ -23,8 +23,8 @@ from scarce_jax.data.images import resize_image, resize_label
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.data.source import RecordField, Rows, pad
 from scarce_jax.evaluation.confusion import confusion
+from scarce_jax.evaluation.native import native_canvas
 from scarce_jax.evaluation.predict import Predictor
-from scarce_jax.evaluation.views import native_canvas
 from scarce_jax.recipe import Eval
 from scarce_jax.run_folder import open_result, open_run
 from scarce_jax.runs import load

@@ -217,7 +217,7 @@ def save_nets(folder: pathlib.Path, nets: Mapping[str, NetState]) -> None:
 def load_net(path: pathlib.Path, like: NetState, mesh: jax.sharding.Mesh) -> NetState:
     """Loads a net that `save_nets` saved, replicated over the mesh; raises DamagedCheckpoint."""
     variables = load(path, replicated_like(like.variables, mesh))
-    return NetState(params=variables["params"], stats=variables["batch_stats"])
+    return NetState(params=variables["params"], batch_stats=variables["batch_stats"])
 
 
 def replicated_like(tree: Any, mesh: jax.sharding.Mesh) -> Any:

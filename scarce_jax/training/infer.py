@@ -21,7 +21,7 @@ from scarce_jax.cpu.workers import map_ordered
 from scarce_jax.data.records import PART, Records, parts_done, write_mean, write_part
 from scarce_jax.data.source import Row, Rows
 from scarce_jax.errors import InputError, Interrupted
-from scarce_jax.evaluation import passes
+from scarce_jax.evaluation import batching
 from scarce_jax.evaluation.views import mirror, scale_rows, view_rows
 from scarce_jax.recipe import Infer, Mean, Views
 from scarce_jax.training.session import Session
@@ -88,11 +88,11 @@ def infer(session: Session, stage: Infer, rows: Rows, stop: StopSignal) -> dict[
 
     def predictions(members: Sequence[int]) -> Iterator[tuple[Sequence[int], dict[str, np.ndarray]]]:
         """Yields, per batch, the members that this process predicted (perhaps none) and their arrays [n, ...]."""
-        batches = passes.batches(load, {None: members}, batch=batch, mesh=mesh, threads=session.runtime.workers)
+        batches = batching.full_batches(load, {None: members}, batch=batch, mesh=mesh, threads=session.runtime.workers)
         for _, numbers, placed in batches:
             fields = predict(nets, placed, consts)
             local = numbers[block]
-            yield local, {name: passes.local(value)[: len(local)] for name, value in fields.items()}
+            yield local, {name: batching.local(value)[: len(local)] for name, value in fields.items()}
 
     write = _write_mean if isinstance(stage.write, Mean) else _write_records
     return write(session, stage, rows, predictions, stop)

@@ -158,7 +158,7 @@ class _Step:
         self._programs: dict[int, Callable] = {}
         self.compile_seconds = 0.0
 
-    def __call__(self, state: state_lib.State, draws: Mapping, count: int) -> tuple[state_lib.State, dict]:
+    def __call__(self, state: state_lib.TrainState, draws: Mapping, count: int) -> tuple[state_lib.TrainState, dict]:
         if count in self._programs:
             # Tracing may transfer constants; later calls must not transfer anything implicitly.
             with jax.transfer_guard("disallow"):
@@ -266,6 +266,6 @@ class _Measurements:
         return any(e.patience is not None and since >= e.patience * e.every for e in self._stage.evals)
 
 
-def _stored(state: state_lib.State, trained: Sequence[str]) -> dict[str, Any]:
+def _stored(state: state_lib.TrainState, trained: Sequence[str]) -> dict[str, Any]:
     """The content of a checkpoint; frozen nets are loaded from the stage that trained them."""
     return {"step": state.step, "nets": {role: state.nets[role] for role in trained}}

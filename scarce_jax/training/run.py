@@ -22,10 +22,10 @@ from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.recipe import Recipe, Source, Stage, Train, sources
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import fingerprint as fp
-from scarce_jax.training.folder import Plan, forget, take_over, with_dependents
 from scarce_jax.training.infer import infer
 from scarce_jax.training.inputs import Inputs
 from scarce_jax.training.loop import train
+from scarce_jax.training.plan import Plan, forget, take_over, with_dependents
 from scarce_jax.training.session import Session
 from scarce_jax.training.signals import StopSignal
 

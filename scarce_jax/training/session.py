@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import operator
 import pathlib
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.checkpoint import DamagedCheckpoint, load_net
 from scarce_jax.training.inputs import Inputs
-from scarce_jax.training.start import ImportedArrays, take
+from scarce_jax.training.origins import ImportedArrays, take
 
 _compiled_from = operator.attrgetter("predict", "source", "metrics", "composite", "inferred", "hidden_truth", "views")
 
@@ -69,9 +68,11 @@ class Session:
         if isinstance(stage, Infer):
             # A `Mean` with `into`: the net that the stage read, with the mean as its batch_stats.
             net = self.load(stage.nets[stage.write.into].init_from)
-            flat = {k: load_mean(self.run_dir, stage.name, k) for k in traverse_util.flatten_dict(net.stats, sep="/")}
+            flat = {
+                k: load_mean(self.run_dir, stage.name, k) for k in traverse_util.flatten_dict(net.batch_stats, sep="/")
+            }
             stats = traverse_util.unflatten_dict(flat, sep="/")
-            return net.replace(stats=mesh_lib.replicate(self.mesh, stats))
+            return net.replace(batch_stats=mesh_lib.replicate(self.mesh, stats))
         path = self.run_dir / artifact.stage / "nets" / artifact.name
         try:
             return load_net(path, state_lib.abstract_net(stage.nets[artifact.name]), self.mesh)
@@ -155,10 +156,9 @@ class Session:
             return None
         if not isinstance(stage.steps, Epochs):
             return stage.steps
-        measured = stage if stage.steps.of is None else self.recipe.stage(stage.steps.of)
-        source = next(iter(measured.sources.values()))
+        source = self.recipe.counted(stage)
         ids = self.inputs.ids(source)
         reader = self.inputs.reader(source.dataset, source.split)
         weights = source.weight(reader.tags[[reader.index[i] for i in ids]]) if source.weight else None
         length = Order(len(ids), 0, weights).epoch_length
-        return max(1, math.ceil(stage.steps.count * length / source.batch))
+        return stage.steps.resolve(length, source.batch)

@@ -15,13 +15,14 @@ from jax.sharding import Mesh
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import optim
-from scarce_jax.models.weights import overlay
-from scarce_jax.recipe import Net, NetState
-from scarce_jax.training.start import ImportedArrays
+from scarce_jax.errors import InputError
+from scarce_jax.models.weights import flat_shapes, overlay
+from scarce_jax.recipe import Artifact, Infer, Net, NetState, Recipe
+from scarce_jax.training.origins import ImportedArrays
 
 
 @flax.struct.dataclass
-class State:
+class TrainState:
     """The number of steps done (int32 scalar), and the arrays of every net by role."""
 
     step: jax.Array
@@ -37,12 +38,43 @@ def init_net(net: Net, key: jax.Array) -> NetState:
     """Draws initial values. Flax folds the path of each parameter into `key`, so equal paths give equal values."""
     inputs = [jnp.zeros(x.shape, x.dtype) for x in net.inputs]
     variables = net.module.init(key, *inputs, train=False)
-    return NetState(params=variables["params"], stats=variables.get("batch_stats", {}))
+    return NetState(params=variables["params"], batch_stats=variables.get("batch_stats", {}))
 
 
 def abstract_net(net: Net) -> NetState:
     """Returns the shapes and dtypes of a net's params and stats, without computing anything."""
     return _initialiser(net.module, net.inputs).eval_shape(jax.eval_shape(jax.random.key, 0))
+
+
+def check_origins(recipe: Recipe) -> None:
+    """Checks that every net that starts from an earlier stage has the parameters of the net that the stage leaves.
+
+    Raises:
+      InputError: a net has other parameters.
+    """
+    for stage in (*recipe.stages, *recipe.results.values()):
+        for role, net in stage.nets.items():
+            if not isinstance(net.init_from, Artifact):
+                continue
+            origin = _left(recipe, net.init_from)
+            if origin.module == net.module:
+                continue  # Equal modules have equal parameters, and need no tracing.
+            ours, theirs = (flat_shapes(abstract_net(n).variables) for n in (net, origin))
+            wrong = sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path))
+            if wrong:
+                here, there = (shapes.get(wrong[0], "absent") for shapes in (ours, theirs))
+                raise InputError(
+                    f"{stage.name}: net {role} starts from {net.init_from}, but {len(wrong)} arrays differ: {wrong[0]} "
+                    f"is {here} in {stage.name} and {there} in {net.init_from.stage}; give both stages the same net"
+                )
+
+
+def _left(recipe: Recipe, artifact: Artifact) -> Net:
+    """The net that a stage left."""
+    stage = recipe.stage(artifact.stage)
+    if isinstance(stage, Infer):  # A `Mean` with `into` leaves the net that it read.
+        return _left(recipe, stage.nets[stage.write.into].init_from)
+    return stage.nets[artifact.name]
 
 
 @functools.lru_cache(maxsize=64)
@@ -68,7 +100,10 @@ def transformation(net: Net, steps: int) -> optax.GradientTransformation:
 
 def averaged(nets: Mapping[str, NetState]) -> dict[str, NetState]:
     """Returns the nets to measure and to store: without optimizer state, and with averaged parameters under EMA."""
-    return {role: NetState(params=optim.averaged(net.opt, net.params), stats=net.stats) for role, net in nets.items()}
+    return {
+        role: NetState(params=optim.averaged(net.opt_state, net.params), batch_stats=net.batch_stats)
+        for role, net in nets.items()
+    }
 
 
 def init_state(
@@ -79,7 +114,7 @@ def init_state(
     loaded: Mapping[str, NetState],
     mesh: Mesh,
     outside: Mapping[str, ImportedArrays] | None = None,
-) -> State:
+) -> TrainState:
     """Returns the state at step 0, replicated over the mesh.
 
     Args:
@@ -92,14 +127,14 @@ def init_state(
       outside: arrays from outside the run, which replace initial values.
     """
 
-    def with_optimizers(drawn: dict[str, NetState]) -> State:
+    def with_optimizers(drawn: dict[str, NetState]) -> TrainState:
         states = {
-            role: drawn[role].replace(opt=transformation(net, steps).init(drawn[role].params))
+            role: drawn[role].replace(opt_state=transformation(net, steps).init(drawn[role].params))
             if net.optim
             else drawn[role]
             for role, net in nets.items()
         }
-        return State(step=jnp.zeros((), jnp.int32), nets=states)
+        return TrainState(step=jnp.zeros((), jnp.int32), nets=states)
 
     drawn = {
         role: _draw(net.module, net.inputs, mesh)(named_key(seed, stage, role))
@@ -108,5 +143,5 @@ def init_state(
     }
     for role, imported in (outside or {}).items():
         variables = overlay(drawn[role].variables, mesh_lib.replicate(mesh, imported.values))
-        drawn[role] = NetState(params=variables["params"], stats=variables["batch_stats"])
+        drawn[role] = NetState(params=variables["params"], batch_stats=variables["batch_stats"])
     return jax.jit(with_optimizers, out_shardings=mesh_lib.replicated(mesh))({**drawn, **loaded})

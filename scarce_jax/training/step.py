@@ -17,7 +17,7 @@ from scarce_jax import optim
 from scarce_jax.recipe import NetState, Out, Source, Train, Turn
 from scarce_jax.training.dispatch import scan_is_slow
 from scarce_jax.training.inputs import TrainInput, make_batch
-from scarce_jax.training.state import State, named_key
+from scarce_jax.training.state import TrainState, named_key
 
 
 def make_step(
@@ -54,7 +54,9 @@ def _make_step(
 ) -> Callable:
     gradient = functools.partial(_gradient, accumulate=accumulate, mesh=mesh)
 
-    def step(state: State, draws: Mapping, keys: Mapping, consts: Mapping) -> tuple[State, dict[str, jax.Array]]:
+    def step(
+        state: TrainState, draws: Mapping, keys: Mapping, consts: Mapping
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         batch = {}
         for name, transform in transforms:
             key = jax.random.fold_in(keys[name], state.step)
@@ -66,16 +68,18 @@ def _make_step(
             loss, out, grads = gradient(turn, nets, batch, consts, shared, jax.random.fold_in(loss_key, i))
             net = nets[turn.net]
             tx = optim.build(dict(optimizers)[turn.net], net.params, steps)
-            updates, opt = tx.update(grads, net.opt, net.params)
-            nets[turn.net] = net.replace(params=optax.apply_updates(net.params, updates), opt=opt)
-            for name, stats in out.stats.items():
-                nets[name] = nets[name].replace(stats=stats)
+            updates, opt = tx.update(grads, net.opt_state, net.params)
+            nets[turn.net] = net.replace(params=optax.apply_updates(net.params, updates), opt_state=opt)
+            for name, stats in out.batch_stats.items():
+                nets[name] = nets[name].replace(batch_stats=stats)
             shared |= jax.lax.stop_gradient(out.share)
             reported = {"loss": loss, "grad_norm": optax.tree.norm(grads), **out.metrics}
             metrics |= {f"{turn.net}/{name}": value for name, value in reported.items()}
-        return State(step=state.step + 1, nets=nets), metrics
+        return TrainState(step=state.step + 1, nets=nets), metrics
 
-    def several(state: State, draws: Mapping, keys: Mapping, consts: Mapping) -> tuple[State, dict[str, jax.Array]]:
+    def several(
+        state: TrainState, draws: Mapping, keys: Mapping, consts: Mapping
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         state, metrics = jax.lax.scan(lambda state, draw: step(state, draw, keys, consts), state, draws)
         return state, jax.tree.map(lambda x: x[-1], metrics)
 
@@ -107,18 +111,18 @@ def _gradient(
 
     def part_of_batch(stats: dict, inputs: tuple) -> tuple[dict, tuple]:
         part, rows, shares = inputs
-        updated = {role: net.replace(stats=stats[role]) for role, net in nets.items()}
+        updated = {role: net.replace(batch_stats=stats[role]) for role, net in nets.items()}
         (loss, out), grads = differentiate(
             nets[turn.net].params, updated, rows, {**consts, **shares}, jax.random.fold_in(key, part)
         )
         weight = jnp.float32(1) if out.weight is None else out.weight
-        return {**stats, **out.stats}, (loss, out.metrics, out.share, grads, weight)
+        return {**stats, **out.batch_stats}, (loss, out.metrics, out.share, grads, weight)
 
     # The parts do not depend on the number of devices: each is split over all devices.
     split = NamedSharding(mesh, P(None, mesh_lib.AXIS))
     parts = jax.tree.map(lambda x: x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:]), dict(batch))
     parts = jax.lax.with_sharding_constraint(parts, split)
-    stats = {role: net.stats for role, net in nets.items()}
+    stats = {role: net.batch_stats for role, net in nets.items()}
     shapes = jax.eval_shape(
         part_of_batch, stats, jax.tree.map(lambda x: x[0], (jnp.arange(accumulate), parts, dict(shared)))
     )
@@ -139,7 +143,7 @@ def _gradient(
     weights = jnp.where(weights > 0, weights, 1)
     grads = jax.tree.map(lambda g, p: (g / weights).astype(p.dtype), total, nets[turn.net].params)
     metrics = jax.tree.map(lambda x: x.sum(0) / weights, metrics)
-    return losses.sum() / weights, Out(metrics=metrics, stats=stats, share=share), grads
+    return losses.sum() / weights, Out(metrics=metrics, batch_stats=stats, share=share), grads
 
 
 def step_keys(inputs: Mapping[str, TrainInput], seed: int, drawn_as: str, mesh: Mesh) -> dict[str, jax.Array]:

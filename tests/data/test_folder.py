@@ -14,7 +14,7 @@ from PIL import Image
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import dataset_dir, is_prepared, load_info, load_prepared, prepare
 from scarce_jax.data.builders.folder import read_classes
-from scarce_jax.data.builders.folder_files import default_palette
+from scarce_jax.data.builders.folder_tables import default_palette
 from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
 from scarce_jax.methods import detailer

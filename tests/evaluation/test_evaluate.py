@@ -11,7 +11,7 @@ import pytest
 from scarce_jax.data.figures import summarise
 from scarce_jax.data.source import ExampleField, Rows
 from scarce_jax.evaluation.evaluate import MaskEvaluation, choose_labels
-from scarce_jax.evaluation.views import native_canvas
+from scarce_jax.evaluation.native import native_canvas
 from scarce_jax.mesh import make_mesh
 from scarce_jax.ops.augment import normalise
 from scarce_jax.ops.crf import CRF, dense_crf

@@ -7,7 +7,8 @@ import pytest
 
 from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError
-from scarce_jax.evaluation.views import NATIVE, STRIDE, Scorer, merge, mirror, native_canvas, offsets, view_rows
+from scarce_jax.evaluation.native import NATIVE, merge, native_canvas
+from scarce_jax.evaluation.views import STRIDE, Scorer, mirror, offsets, view_rows
 from scarce_jax.mesh import make_mesh
 from scarce_jax.recipe import Views
 from tests.evaluation.test_evaluate import bilinear_slowly

@@ -164,7 +164,7 @@ def test_labelled_images_may_have_a_share_of_every_batch():
     net = union.nets["segmenter"]
     init = jax.jit(functools.partial(net.module.init, train=False))
     variables = init(jax.random.key(0), *(jnp.zeros(x.shape, x.dtype) for x in net.inputs))
-    state = {"segmenter": NetState(params=variables["params"], stats=variables["batch_stats"])}
+    state = {"segmenter": NetState(params=variables["params"], batch_stats=variables["batch_stats"])}
     draws = np.random.default_rng(0)
 
     def rows(count):

@@ -225,7 +225,7 @@ def test_statistics_are_those_of_the_batches(by_class, nets):
         "label": jnp.asarray(rng.integers(0, 5, (2, *SIZE), np.uint8)),
     }
     measured = jax.jit(stage.predict)(nets, rows, {})
-    assert set(measured) == set(traverse_util.flatten_dict(nets["segmenter"].stats, sep="/"))
+    assert set(measured) == set(traverse_util.flatten_dict(nets["segmenter"].batch_stats, sep="/"))
     assert all(x.shape[0] == 2 and bool((x[0] == x[1]).all()) for x in measured.values())
     crops = config.decoupled.crops
 

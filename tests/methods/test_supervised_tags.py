@@ -23,7 +23,7 @@ from scarce_jax.models.tiny import TinyEncoder
 from scarce_jax.optim import Optimizer
 from scarce_jax.recipe import Net, Views, parse_origin
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.start import take
+from scarce_jax.training.origins import take
 from tests import tiny
 
 IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
@@ -144,7 +144,7 @@ def test_the_mean_of_a_class_activation_map_and_the_bias_are_the_logit():
     variables = module.init(jax.random.key(0), image, train=False)
     bias = jnp.arange(5.0)
     variables["params"]["classifier"]["bias"] = bias
-    maps = module.apply(variables, image, method="maps")
+    maps = module.apply(variables, image, method="class_activation_maps")
     assert maps.shape == (2, 16, 16, 5) and maps.dtype == jnp.float32
     logits = module.apply(variables, image, train=False)
     np.testing.assert_allclose(maps.mean((1, 2)) + bias, logits, rtol=1e-5, atol=1e-5)

@@ -14,7 +14,7 @@ from scarce_jax.methods import common, transfer
 from scarce_jax.methods.common import SEGMENTER
 from scarce_jax.methods.segmentation import SegmentationLogits, SegmentationLoss
 from scarce_jax.methods.transfer.lnet import LNET, ObjectnessLoss
-from scarce_jax.methods.transfer.pnet import PNET, DeceivingLoss, Judge, PNetLoss
+from scarce_jax.methods.transfer.pnet import PNET, DeceivingLoss, PNetJudge, PNetLoss
 from scarce_jax.methods.transfer.pnet_accuracy import judgement_table
 from scarce_jax.models.pnet import PNet
 from scarce_jax.optim import Group
@@ -26,7 +26,7 @@ from tests import tiny
 from tests.models.shapes import random_variables
 
 CLASSES = 4
-JUDGE = Judge(module=PNet(width=1), size=(16, 16), categories=3, background=0)
+JUDGE = PNetJudge(module=PNet(width=1), size=(16, 16), categories=3, background=0)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_losses_at_a_zero_last_layer_and_the_weight_of_samples(pictures):
 
     @jax.jit
     def deceived(params):
-        nets = {PNET: NetState(params=params, stats={})}
+        nets = {PNET: NetState(params=params, batch_stats={})}
         batch = {"labelled": {"image": images, "label": labels}}
         return DeceivingLoss(JUDGE, TwoPlain(), 0.5)({}, nets, batch, {}, None)
 
@@ -114,12 +114,12 @@ def test_the_lnet_tells_any_object_from_background_and_leaves_void_out(pictures)
     loss = ObjectnessLoss(Constant(), 0.4, 0)
     valid = np.asarray(labels) != 255
     share = (np.asarray(labels)[valid] > 0).mean()
-    nets = {LNET: NetState(params={}, stats={})}
+    nets = {LNET: NetState(params={}, batch_stats={})}
     for logit in (0.0, 1.5):
         value, out = loss({"logits": jnp.float32(logit)}, nets, batch, {}, None)
         main, aux = (share * np.log1p(np.exp(-x)) + (1 - share) * np.log1p(np.exp(x)) for x in (logit, logit / 2))
         np.testing.assert_allclose(value, main + 0.4 * aux, rtol=1e-5)
-        assert out.stats == {LNET: {}}
+        assert out.batch_stats == {LNET: {}}
 
 
 def test_a_net_at_an_eighth_of_the_size_and_without_statistics_is_trained_on_every_eighth_label():
@@ -132,11 +132,11 @@ def test_a_net_at_an_eighth_of_the_size_and_without_statistics_is_trained_on_eve
             return ((jnp.asarray(logits), None), {}) if train else (jnp.asarray(logits), None)
 
     loss = SegmentationLoss(module=Fixed(), aux_weight=0.4)
-    nets = {SEGMENTER: NetState(params={}, stats={})}
+    nets = {SEGMENTER: NetState(params={}, batch_stats={})}
     rows = {"image": jnp.zeros((2, 33, 33, 3)), "label": jnp.asarray(labels)}
     value, out = loss({}, nets, {"labelled": rows}, {}, None)
     np.testing.assert_allclose(value, cross_entropy(jnp.asarray(logits), jnp.asarray(labels[:, ::8, ::8])), rtol=1e-6)
-    assert out.stats == {SEGMENTER: {}} and out.share["logits"].shape == logits.shape
+    assert out.batch_stats == {SEGMENTER: {}} and out.share["logits"].shape == logits.shape
     scores = SegmentationLogits(Fixed())(nets, rows, {})
     assert scores.shape == (2, 33, 33, CLASSES)
     np.testing.assert_allclose(scores[:, ::8, ::8], logits, atol=1e-6)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scarce_jax.models.auxiliary import AuxiliaryNet
-from scarce_jax.models.cam import CamClassifier
+from scarce_jax.models.cam_vgg import CamClassifier
 from scarce_jax.models.deconvolution import DeconvNet
 from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet
 from scarce_jax.models.deeplab import DeepLabV2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scarce_jax import run_folder, runs
-from scarce_jax.evaluation import passes
+from scarce_jax.evaluation import batching
 from scarce_jax.evaluation.evaluate import MaskRows
 from scarce_jax.recipe import Views
 from scarce_jax.training import state as state_lib
@@ -69,7 +69,7 @@ def test_the_compiled_programs_split_their_rows_over_all_devices(folders, tiny_d
     item = session.recipe.results["segmenter"]
     measurement, nets = session.measurement(item), session.nets(item)
     images = MaskRows(session.inputs.open(item.source), composite=False)
-    batches = passes.batches(images.__getitem__, images.groups(), batch=2, mesh=session.mesh, threads=1)
+    batches = batching.full_batches(images.__getitem__, images.groups(), batch=2, mesh=session.mesh, threads=1)
     for number, (canvas, _, rows) in enumerate(batches):
         scaled = {name: array for name, array in rows.items() if "/" in name}
         compiled = measurement.scorer.compiled.lower(nets, scaled, {}).compile()

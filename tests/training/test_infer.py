@@ -50,9 +50,9 @@ class Head(nn.Module):
 
 
 def encoder_loss(params, nets, batch, shared, key):
-    variables = {"params": params, "batch_stats": nets["encoder"].stats}
+    variables = {"params": params, "batch_stats": nets["encoder"].batch_stats}
     x, updated = Encoder().apply(variables, batch["all"]["image"], train=True, mutable=["batch_stats"])
-    return jnp.mean((x - 1) ** 2), Out(stats={"encoder": updated["batch_stats"]})
+    return jnp.mean((x - 1) ** 2), Out(batch_stats={"encoder": updated["batch_stats"]})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Statistics:
         def one(image, label):
             variables = nets["encoder"].variables
             _, updated = Encoder().apply(variables, image[None], train=True, mutable=["batch_stats"])
-            before, after = nets["encoder"].stats["bn"], updated["batch_stats"]["bn"]
+            before, after = nets["encoder"].batch_stats["bn"], updated["batch_stats"]["bn"]
             own = {f"bn/{name}": (after[name] - 0.9 * before[name]) / 0.1 for name in ("mean", "var")}
             return {**own, "frequency": (label[..., None] == jnp.arange(self.classes)).mean((0, 1))}
 
@@ -91,7 +91,7 @@ class HeadLoss:
     def __call__(self, params, nets, batch, shared, key):
         x = Encoder().apply(nets["encoder"].variables, batch["all"]["image"], train=False)
         logits = Head(self.classes).apply({"params": params}, x, train=True)
-        stats = nets["encoder"].stats["bn"]
+        stats = nets["encoder"].batch_stats["bn"]
         metrics = {"mean": stats["mean"].sum(), "var": stats["var"].sum(), "frequency": shared["frequency"][0]}
         metrics["labels"] = batch["all"]["label"].astype(jnp.float32).sum()
         return jnp.mean(logits**2), Out(metrics=metrics)

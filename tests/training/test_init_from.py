@@ -23,8 +23,8 @@ from scarce_jax.models.tiny import TinyConfig
 from scarce_jax.optim import Group, Optimizer
 from scarce_jax.recipe import Artifact, FromRun, Net, Pretrained, parse_origin
 from scarce_jax.training import state as state_lib
+from scarce_jax.training.origins import content, take
 from scarce_jax.training.run import run
-from scarce_jax.training.start import content, take
 from tests import tiny, torch_files
 
 STILL = Optimizer(lr=1.0, groups=(Group(lr=0.0),))

@@ -123,7 +123,7 @@ def test_batch_statistics_are_those_of_the_parts_whatever_the_devices():
     one, _, _ = stepped(NormalisedNet(), 2, 1)
     two, _, _ = stepped(NormalisedNet(), 2, 2)
     whole, _, _ = stepped(NormalisedNet(), 1, 1)
-    stats = [state.nets["segmenter"].stats["bn"]["mean"] for state in (one, two, whole)]
+    stats = [state.nets["segmenter"].batch_stats["bn"]["mean"] for state in (one, two, whole)]
     np.testing.assert_allclose(stats[0], stats[1], rtol=1e-5, atol=1e-6)
     # Two updates a step instead of one.
     assert np.abs(stats[0] - stats[2]).max() > 1e-4
@@ -142,7 +142,7 @@ def test_averaged_parameters_are_measured_and_stored(tiny_data, tmp_path):
     weights = decay ** np.arange(len(trail))[::-1]
     expected = jax.tree.map(lambda *p: sum(w * x for w, x in zip(weights, p, strict=True)) / weights.sum(), *trail)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    jax.tree.map(close, optim.averaged(net.opt, net.params), expected)
+    jax.tree.map(close, optim.averaged(net.opt_state, net.params), expected)
     jax.tree.map(close, state_lib.averaged(state.nets)["segmenter"].params, expected)
 
     mesh = mesh_lib.make_mesh(jax.devices()[:1])

@@ -13,6 +13,7 @@ import pytest
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import runs
 from scarce_jax.data.builders import load_info
+from scarce_jax.dry_run import dry_run
 from scarce_jax.errors import InputError
 from scarce_jax.methods import supervised
 from scarce_jax.models.tiny import TinyConfig
@@ -87,6 +88,19 @@ def test_a_changed_setting_is_refused_with_the_difference(copy, tiny_data):
     with pytest.raises(InputError, match="stage detailer.*\n(.*\n)*  seed: 0 -> 1"):
         train(dataclasses.replace(CONFIG, seed=1), copy, data_dir=tiny_data)
     assert sorted((p, p.stat().st_mtime_ns) for p in copy.rglob("*")) == files
+
+
+def test_a_net_that_differs_from_what_it_starts_from_is_refused_before_anything_runs(tmp_path, tiny_data):
+    config = tiny.replaced(tiny.auxiliary_config(), "segmenter", net=TinyConfig(width=8))
+    message = (
+        r"semi: net segmenter starts from segmenter/segmenter, but \d+ arrays differ: .* is \(.*\) in semi and \(.*\) in "
+        r"segmenter; give both stages the same net"
+    )
+    with pytest.raises(InputError, match=message):
+        train(config, tmp_path / "run", data_dir=tiny_data)
+    assert not (tmp_path / "run" / "segmenter").exists()
+    with pytest.raises(InputError, match=message):
+        dry_run(config, tiny_data)
 
 
 def test_redo_does_a_stage_again_and_all_that_read_from_it(copy, finished, tiny_data):
@@ -194,9 +208,9 @@ def test_nets_are_kept_where_they_are_better_than_all_before(tmp_path):
     best = Best(tmp_path)
     for step, metric in ((2, 0.2), (4, None), (6, 0.6), (8, 0.5)):
         params = {"kernel": jax.device_put(np.full(3, step, np.float32), mesh_lib.replicated(tiny.mesh()))}
-        best.consider(metric, step, {"segmenter": NetState(params=params, stats={})})
+        best.consider(metric, step, {"segmenter": NetState(params=params, batch_stats={})})
     assert best.step == 6 and {path.name for path in tmp_path.iterdir()} == {"6", "best.json"}
-    like = NetState(params={"kernel": jax.ShapeDtypeStruct((3,), np.float32)}, stats={})
+    like = NetState(params={"kernel": jax.ShapeDtypeStruct((3,), np.float32)}, batch_stats={})
     net = load_net(tmp_path / "6/segmenter", like, tiny.mesh())
     np.testing.assert_array_equal(net.params["kernel"], np.full(3, 6))
 

@@ -49,13 +49,13 @@ def generator_loss(params, nets, batch, shared, key):
 def discriminator_loss(params, nets, batch, shared, key):
     traces["discriminator"] += 1
     both = jnp.concatenate([batch["other"]["x"], shared["points"]])
-    variables = {"params": params, "batch_stats": nets["discriminator"].stats}
+    variables = {"params": params, "batch_stats": nets["discriminator"].batch_stats}
     scores, updated = Discriminator().apply(variables, both, train=True, mutable=["batch_stats"])
     real = jnp.arange(len(both)) < len(batch["other"]["x"])
     loss = optax.sigmoid_binary_cross_entropy(scores, real).mean()
     # What a turn sees of a net that an earlier turn moved is the moved net.
     metrics = {"generator": optax.tree.norm(nets["generator"].params)}
-    return loss, Out(metrics=metrics, stats={"discriminator": updated["batch_stats"]})
+    return loss, Out(metrics=metrics, batch_stats={"discriminator": updated["batch_stats"]})
 
 
 class Points:
@@ -170,8 +170,8 @@ def test_each_turn_moves_its_own_net_in_turn(started):
     loss, out, params = by_hand("discriminator", discriminator_loss, nets, {**consts, **out.share}, 1)
     np.testing.assert_allclose(metrics["discriminator/loss"], loss, rtol=1e-5)
     np.testing.assert_allclose(metrics["discriminator/generator"], norm, rtol=1e-5)
-    stepped, stats = after["discriminator"], out.stats["discriminator"]
-    for tree, expected in ((stepped.params, params), (stepped.stats, stats)):
+    stepped, stats = after["discriminator"], out.batch_stats["discriminator"]
+    for tree, expected in ((stepped.params, params), (stepped.batch_stats, stats)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), tree, expected)
     assert set(metrics) == {
         *(f"{net}/{name}" for net in ("generator", "discriminator") for name in ("loss", "grad_norm")),
@@ -186,7 +186,7 @@ def compiled_steps(caplog):
 
 def test_frozen_nets_stay_and_one_program_serves_all_steps(started, caplog):
     before = started.nets()
-    assert before["teacher"].opt == () and jax.tree.leaves(before["generator"].opt)
+    assert before["teacher"].opt_state == () and jax.tree.leaves(before["generator"].opt_state)
     traces.clear()
     with jax.log_compiles():
         for _ in range(4):

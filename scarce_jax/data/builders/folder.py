@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from scarce_jax.data.builders.base import SIMULATED, SegmentationBuilder
 from scarce_jax.data.builders.files import Example, Files, read_examples
-from scarce_jax.data.builders.folder_files import Classes, read_classes, read_tags
+from scarce_jax.data.builders.folder_tables import Classes, read_classes, read_tags
 from scarce_jax.data.files import list_images
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError, nearest

@@ -124,7 +124,7 @@ class ConfidenceLoss:
             scope="batch" if self.scope == "batch" else "labelled_set",
         )
         metrics = {"confidence": jax.nn.sigmoid(logits).mean()}
-        return loss, Out(metrics=metrics, stats={AUXILIARY: stats}, weight=total_weight(rows["label"]))
+        return loss, Out(metrics=metrics, batch_stats={AUXILIARY: stats}, weight=total_weight(rows["label"]))
 
 
 def train_auxiliary(config: common.Experiment, stage: AuxiliaryStage, judged: JudgedSegmenter) -> Train:

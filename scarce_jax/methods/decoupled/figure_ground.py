@@ -156,7 +156,7 @@ class FigureLoss:
         segmenter = self.by_class.segmenter
         logits, stats = common.apply_in_training(segmenter, params, nets[SEGMENTER], *inputs, key=key)
         loss = cross_entropy(logits, rows["label"])
-        return loss, Out(stats={SEGMENTER: stats}, weight=total_weight(rows["label"]))
+        return loss, Out(batch_stats={SEGMENTER: stats}, weight=total_weight(rows["label"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +226,7 @@ class WindowStatistics:
             """Batch statistics of the k-th window of each image."""
             keys = jax.random.split(jax.random.fold_in(jax.random.key(0), k), size)
             rows = jax.vmap(lambda row, key: self.windows(row, key, consts))(batch, keys)
-            zeros = jax.tree.map(jnp.zeros_like, nets[SEGMENTER].stats)
+            zeros = jax.tree.map(jnp.zeros_like, nets[SEGMENTER].batch_stats)
             variables = {"params": nets[SEGMENTER].params, "batch_stats": zeros}
             inputs = self.by_class.trained_on(rows, nets)
             _, updated = self.by_class.segmenter.apply(variables, *inputs, train=True, mutable=["batch_stats"])

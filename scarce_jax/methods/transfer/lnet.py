@@ -78,7 +78,7 @@ class ObjectnessLoss:
         if aux is not None:
             metrics["auxiliary_cross_entropy"] = against_mask(aux)
             loss += self.aux_weight * metrics["auxiliary_cross_entropy"]
-        return loss, Out(metrics=metrics, stats={LNET: stats}, weight=total_weight(labels))
+        return loss, Out(metrics=metrics, batch_stats={LNET: stats}, weight=total_weight(labels))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,7 @@ class ClassMaps:
 
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
         images = normalise(batch["image"])
-        maps = self.classifier.apply(nets[CLASSIFIER].variables, images, method="maps")
+        maps = self.classifier.apply(nets[CLASSIFIER].variables, images, method="class_activation_maps")
         present = jnp.delete(batch["tags"], self.background, axis=-1)
         maps = jax.nn.relu(maps) * present[:, None, None].astype(jnp.float32)
         # The scale of a map has no meaning, and might overflow float16.

@@ -84,7 +84,7 @@ class AdversarialStage(TrainStage):
 
 
 @dataclasses.dataclass(frozen=True)
-class Judge:
+class PNetJudge:
     """The P-Net and its inputs.
 
     Attributes:
@@ -147,7 +147,7 @@ class PNetLoss:
       source: name of the source that the loss reads.
     """
 
-    judge: Judge
+    judge: PNetJudge
     frozen: nn.Module | None = None
     source: str = "labelled"
 
@@ -170,7 +170,7 @@ class PNetLoss:
 class DeceivingLoss:
     """Equation 4: the segmenter's loss plus lambda times the loss of predicted masks that the P-Net takes for true."""
 
-    judge: Judge
+    judge: PNetJudge
     segmentation: SegmentationLoss
     lambda_adv: float
 
@@ -186,7 +186,7 @@ class DeceivingLoss:
 
 
 def train_pnet(
-    config: common.Experiment, stage: PNetStage, segmenter: SegmenterStage, module: nn.Module, judge: Judge
+    config: common.Experiment, stage: PNetStage, segmenter: SegmenterStage, module: nn.Module, judge: PNetJudge
 ) -> Train:
     """Stage `pnet`: trains the P-Net on true masks of the strong images and on masks of the trained segmenter.
 
@@ -211,7 +211,7 @@ def train_adversarial(
     stage: AdversarialStage,
     segmenter: SegmenterStage,
     module: nn.Module,
-    judge: Judge,
+    judge: PNetJudge,
     labelled: Source,
 ) -> Train:
     """Stage `adversarial`: trains the nets of the stages `segmenter` and `pnet` against each other.

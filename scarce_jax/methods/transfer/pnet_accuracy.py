@@ -13,7 +13,7 @@ import numpy as np
 
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage, net_inputs
-from scarce_jax.methods.transfer.pnet import PNET, Judge, PNetStage
+from scarce_jax.methods.transfer.pnet import PNET, PNetJudge, PNetStage
 from scarce_jax.recipe import Artifact, Infer, Mean, NetState, Table
 
 COLUMNS = ("real right", "predicted right", "right", "real above predicted")
@@ -32,7 +32,7 @@ class PNetHits:
     """
 
     segmenter: nn.Module
-    judge: Judge
+    judge: PNetJudge
     weak: tuple[int, ...]
 
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
@@ -58,7 +58,7 @@ def infer_judgement(
     stage: PNetStage,
     segmenter: SegmenterStage,
     module: nn.Module,
-    judge: Judge,
+    judge: PNetJudge,
     weak: tuple[int, ...],
 ) -> Infer:
     """Stage `judgement`: means of `PNetHits` of the pre-trained P-Net over all images of the evaluation split."""

@@ -15,7 +15,7 @@ from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, com
 from scarce_jax.methods.segmentation import measured, network, segmentation_loss, train_segmenter
 from scarce_jax.methods.tagging import train_classifier
 from scarce_jax.methods.transfer.lnet import infer_label_maps, train_lnet
-from scarce_jax.methods.transfer.pnet import PNET, AdversarialStage, Judge, PNetStage, train_adversarial, train_pnet
+from scarce_jax.methods.transfer.pnet import PNET, AdversarialStage, PNetJudge, PNetStage, train_adversarial, train_pnet
 from scarce_jax.methods.transfer.pnet_accuracy import infer_judgement, judgement_table
 from scarce_jax.models.pnet import PNet
 from scarce_jax.recipe import Artifact, Eval, Infer, Recipe, Train, Turn
@@ -57,7 +57,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     side = config.pnet.side
     size = stage.augment.crop if side is None else (side, side)
     pnet = PNet(width=config.pnet.width, dtype=compute_dtype(config))
-    judge = Judge(pnet, size, config.pnet.categories, info.background)
+    judge = PNetJudge(pnet, size, config.pnet.categories, info.background)
     diffusion = dataclasses.replace(config.diffusion, background=info.background)
     segmenter = _train_on_maps("segmenter", "label_maps", config, module)
     opposed = train_adversarial(config, config.adversarial, stage, module, judge, segmenter.sources["labelled"])

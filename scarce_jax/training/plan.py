@@ -16,8 +16,9 @@ from scarce_jax.errors import InputError
 from scarce_jax.recipe import Eval, FromRun, Pretrained, Recipe, Stage, reads, sources
 from scarce_jax.training import fingerprint as fp
 from scarce_jax.training.log import complete_lines, replace_lines
+from scarce_jax.training.origins import content
 from scarce_jax.training.session import Session
-from scarce_jax.training.start import content
+from scarce_jax.training.state import check_origins
 
 log = logging.getLogger("scarce_jax")
 
@@ -74,9 +75,10 @@ class Plan:
           again: names of the stages that `--redo` runs again.
 
         Raises:
-          InputError: a stage that is not in `again` was begun with other settings, or weights from outside the run
-            do not fit their net.
+          InputError: a stage that is not in `again` was begun with other settings, or a net has other parameters than
+            what it starts from.
         """
+        check_origins(self.session.recipe)
         for stage, description in self.descriptions.items():
             path = self.run_dir / stage / "stage.json"
             if stage in again or not path.exists():

@@ -15,7 +15,7 @@ from scarce_jax.data.source import Row, stream
 Key = TypeVar("Key", bound=Hashable)
 
 
-def batches(
+def full_batches(
     load: Callable[[int], Row], groups: Mapping[Key, Sequence[int]], *, batch: int, mesh: Mesh, threads: int
 ) -> Iterator[tuple[Key, Sequence[int], dict[str, jax.Array]]]:
     """Yields global batches of rows, split over the devices.

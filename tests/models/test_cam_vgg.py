@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax.models.cam import HEAD_PATTERN, CamClassifier
+from scarce_jax.models.cam_vgg import HEAD_PATTERN, CamClassifier
 from scarce_jax.optim import Group, assign_groups, parameter_paths
 from tests.models import vgg_nets
 from tests.models.golden import recipe
@@ -18,7 +18,7 @@ def test_maps_are_at_the_stride(stride, sides):
     for side, expected in sides.items():
         _, variables = abstract(module, (2, side, side, 3))
         image = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
-        maps = jax.eval_shape(lambda v, x: module.apply(v, x, method="maps"), variables, image)
+        maps = jax.eval_shape(lambda v, x: module.apply(v, x, method="class_activation_maps"), variables, image)
         assert maps.shape == (2, expected, expected, 20) and maps.dtype == jnp.float32
 
 
@@ -26,9 +26,9 @@ def test_maps_are_at_the_stride(stride, sides):
 def test_logits_and_maps_are_those_of_pytorch_and_means_are_logits(case, stride, tmp_path):
     module = CamClassifier(recipe.CLASSES, recipe.WIDTH["cam"], stride=stride)
     variables = vgg_nets.variables(module, case, tmp_path)
-    logits, maps = vgg_nets.compiled(lambda v, x: (module.apply(v, x, train=False), module.apply(v, x, method="maps")))(
-        variables, recipe.image()
-    )
+    logits, maps = vgg_nets.compiled(
+        lambda v, x: (module.apply(v, x, train=False), module.apply(v, x, method="class_activation_maps"))
+    )(variables, recipe.image())
     vgg_nets.assert_golden(logits[:, None, None], case, 0)
     vgg_nets.assert_golden(maps, case, 1)
     bias = variables["params"]["classifier"]["bias"]
