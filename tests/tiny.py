@@ -159,7 +159,8 @@ def replaced(config: Any, stage: str, **changes: Any) -> Any:
 
 def environment(devices: int = 1) -> dict[str, str]:
     """For a process that finds this checkout and has this many simulated devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    # The last of two values of a flag counts.
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
 
 
