@@ -157,9 +157,17 @@ def replaced(config: Any, stage: str, **changes: Any) -> Any:
     return dataclasses.replace(config, **{stage: dataclasses.replace(getattr(config, stage), **changes)})
 
 
+def fused() -> dict[str, bool]:
+    """Compiler options that bring back the fusion emitters, which conftest turns off; newer versions of XLA know no
+    others."""
+    name = "xla_cpu_use_fusion_emitters"
+    return {name: True} if name in os.environ["XLA_FLAGS"] else {}
+
+
 def environment(devices: int = 1) -> dict[str, str]:
     """For a process that finds this checkout and has this many simulated devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    # The last of two values of a flag counts.
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
 
 

@@ -1,5 +1,7 @@
 """What tests of networks share: shapes without computing, and variables without compiling their initialisation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,12 @@ UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_
 
 def abstract(module, *inputs, train=False):
     """(outputs, variables) as shapes; an input is an array, its ShapeDtypeStruct, or the shape of a float32 one."""
-    structs = [jax.ShapeDtypeStruct(x, jnp.float32) if isinstance(x, tuple) else x for x in inputs]
+    shapes = ((x, jnp.float32) if isinstance(x, tuple) else (x.shape, x.dtype) for x in inputs)
+    return _abstract(module, tuple(jax.ShapeDtypeStruct(*x) for x in shapes), train)
+
+
+@functools.lru_cache
+def _abstract(module, structs, train):
     return jax.eval_shape(lambda key, *x: module.init_with_output(key, *x, train=train), jax.random.key(0), *structs)
 
 
