@@ -91,7 +91,7 @@ def test_a_changed_setting_is_refused_with_the_difference(copy, tiny_data):
 
 
 def test_a_net_that_differs_from_what_it_starts_from_is_refused_before_anything_runs(tmp_path, tiny_data):
-    config = tiny.replaced(tiny.auxiliary_config(), "segmenter", net=TinyConfig(width=8))
+    config = tiny.replaced(tiny.auxiliary_config(), "semi", start="segmenter", net=TinyConfig(width=8))
     message = (
         r"semi: net segmenter starts from segmenter/segmenter, but \d+ arrays differ: .* is \(.*\) in semi and \(.*\) "
         r"in segmenter; give both stages the same net"
