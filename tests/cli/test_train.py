@@ -239,4 +239,5 @@ def test_a_config_has_a_help_of_its_own(command):
     assert "--classifier.net: pspnet, dsnet, deeplabv2, largefov, deconvnet, tiny\n" in found.out
     # What tells `None` from a value is no help to a reader of a flag that is off by default.
     assert "--workdir DIR" in found.out and "{None}|PATH" not in found.out
-    assert "how many of them" in command("train", CONFIGS / "detailer_scenes_students.py", "--help-verbose").out
+    verbose = command("train", CONFIGS / "detailer_scenes_students.py", "--help-verbose").out
+    assert "number of training images (100 in the paper)" in verbose
