@@ -97,7 +97,7 @@ def test_a_backbone_is_one_file_and_its_name_in_one_other(blocks, tmp_path):
     (package / "models/fcn.py").write_text(blocks["fcn.py"])
     path = package / "models/segmenters.py"
     text = path.read_text()
-    text = text.replace("SegmenterConfig = PSPNetConfig", "SegmenterConfig = FCNConfig | PSPNetConfig")
+    text = text.replace("    PSPNetConfig | ", "    FCNConfig | PSPNetConfig | ")
     text = text.replace("import PSPNetConfig", "import PSPNetConfig\nfrom scarce_jax.models.fcn import FCNConfig")
     path.write_text(text)
 

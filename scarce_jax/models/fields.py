@@ -29,6 +29,7 @@ _FIELDS = {
     "convolutions": (lambda numbers: len(numbers) == 5 and min(numbers) >= 1, "five numbers of at least 1"),
     "hidden": (lambda channels: channels is None or channels >= 1, "at least 1, or none"),
     "fc6_kernel": (lambda side: side >= 1, "at least 1"),
+    "output_stride": (lambda stride: stride in (8, 16), "8 or 16"),
     "embedding": (lambda channels: channels >= 1, "at least 1"),
 }
 """Field of a net's config -> whether a value is valid, and what is expected."""

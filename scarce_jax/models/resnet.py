@@ -69,17 +69,18 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Encoder that returns the outputs of its four layers.
+    """Encoder that returns the outputs of its stem and its four layers.
 
     The default strides and dilations are those of PSPNet (Zhao et al., 2017): output stride 8, all 3x3 convolutions of
-    layer3 dilated by 2 and those of layer4 by 4. torchvision's `replace_stride_with_dilation` differs: it leaves the
-    first block of a dilated layer at the previous dilation.
+    layer3 dilated by 2 and those of layer4 by 4.
 
     Attributes:
       depth: 18, 34, 50 or 101.
       width: channels of the 7x7 stem and of layer1; all layers scale with it. 64 in the paper.
       deep_stem: three 3x3 convolutions with width, width and 2 * width channels in place of the 7x7 one.
       strides, dilations: of layer1 to layer4. The stride is in the first block of a layer.
+      dilate_first: dilate the first block of a layer like the others. Without it, the block keeps the dilation of the
+        previous layer, as in torchvision's `replace_stride_with_dilation`.
       caffe: geometry of the original Caffe networks: bottlenecks have their stride in the first 1x1 convolution, and
         the pooling of the stem rounds up. The parameters are the same, but trained weights fit only one geometry.
       dtype: dtype of the computation and the outputs; parameters and batch statistics are float32.
@@ -90,6 +91,7 @@ class ResNet(nn.Module):
     deep_stem: bool = False
     strides: tuple[int, int, int, int] = (1, 2, 1, 1)
     dilations: tuple[int, int, int, int] = (1, 1, 2, 4)
+    dilate_first: bool = True
     caffe: bool = False
     dtype: Any = jnp.float32
 
@@ -102,8 +104,9 @@ class ResNet(nn.Module):
           train: use and update the statistics of this batch.
 
         Returns:
-          {"layer1": [B, H/4, W/4, C1], ..., "layer4": [B, H/8, W/8, C4]} with the default strides, sizes rounded up. C1
-          to C4 are 1, 2, 4 and 8 times `width`, and four times that from depth 50 on.
+          {"stem": [B, H/4, W/4, C0], "layer1": [B, H/4, W/4, C1], ..., "layer4": [B, H/8, W/8, C4]} with the default
+          strides, sizes rounded up. C0 is `width`, or twice that with the deep stem. C1 to C4 are 1, 2, 4 and 8 times
+          `width`, and four times that from depth 50 on.
 
         Raises:
           ValueError: `depth` is not in BLOCKS.
@@ -111,14 +114,15 @@ class ResNet(nn.Module):
         if self.depth not in BLOCKS:
             raise ValueError(f"ResNet depth is {self.depth}; expected one of {sorted(BLOCKS)}")
         x = self._stem(image.astype(self.dtype), train=train)
-        outputs = {}
+        outputs = {"stem": x}
         for layer, blocks in enumerate(BLOCKS[self.depth]):
             for index in range(blocks):
+                keeps = index == 0 and not self.dilate_first
                 x = Block(
                     self.width * 2**layer,
                     bottleneck=self.depth >= 50,
                     stride=self.strides[layer] if index == 0 else 1,
-                    dilation=self.dilations[layer],
+                    dilation=(1, *self.dilations)[layer] if keeps else self.dilations[layer],
                     stride_first=self.caffe,
                     dtype=self.dtype,
                     name=f"layer{layer + 1}_block{index}",

@@ -66,3 +66,7 @@ class TagClassifier(AveragedFeatures):
         layers = self.backbone(image, train=train)
         *_, last = layers.values() if isinstance(layers, Mapping) else layers
         return last.astype(jnp.float32)
+
+    def layers(self, image: jax.Array) -> Mapping[str, jax.Array]:
+        """The outputs of all layers of the encoder, without the classifier: `method="layers"`."""
+        return self.backbone(image, train=False)

@@ -13,6 +13,7 @@ from scarce_jax.models.cam_vgg import CamClassifier
 from scarce_jax.models.deconvolution import DeconvNet
 from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet
 from scarce_jax.models.deeplab import DeepLabV2
+from scarce_jax.models.deeplabv3plus import DeepLabV3Plus
 from scarce_jax.models.detailer import Detailer
 from scarce_jax.models.discriminator import Discriminator
 from scarce_jax.models.dsnet import DSNet, DSNetEncoder
@@ -46,6 +47,9 @@ from tests.models.shapes import UNOPTIMISED, abstract, count, integers, random_v
         (Detailer(19, deep_stem=True, aux=False), [(1, 33, 33, 3), integers(1, 33, 33)], 69_409_875),
         (DeepLabV2(19), [(1, 33, 33, 3)], 43_901_068),
         (DeepLabV2(21), [(1, 33, 33, 3)], 44_048_532),
+        (DeepLabV3Plus(21), [(1, 33, 33, 3)], 39_761_845),
+        (DeepLabV3Plus(201), [(1, 33, 33, 3)], 39_808_105),
+        (DeepLabV3Plus(201, 101), [(1, 33, 33, 3)], 58_800_233),
         (DSNet(19), [(1, 64, 64, 3)], 2_107_027),
         (DSNet(11), [(1, 64, 64, 3)], 2_057_867),
         (LargeFOV(21), [(1, 33, 33, 3)], 20_505_429),
@@ -53,6 +57,9 @@ from tests.models.shapes import UNOPTIMISED, abstract, count, integers, random_v
         (LargeFOV(2), [(1, 33, 33, 3)], 20_485_954),
         # VGG-16's, a 3x3 convolution of 512 -> 1024 channels, and the linear layer.
         (CamClassifier(20), [(1, 32, 32, 3)], 14_714_688 + (9 * 512 + 1) * 1024 + 1025 * 20),
+        (CamClassifier(200, stride=8, extra=(8, 8, 8)), [(1, 32, 32, 3)], 21_896_712),
+        (CamClassifier(200, batch_norm=True, stride=8, extra=(8, 8, 8)), [(1, 32, 32, 3)], 21_905_160),
+        (CamClassifier(1, batch_norm=True, stride=8, extra=(8, 8, 8)), [(1, 32, 32, 3)], 21_803_073),
         (DecoupledClassifier(20), [(1, 224, 224, 3)], 134_342_484),
         # The paper's total of both nets.
         (SegmentationNet(), segmentation_inputs(64, 320), 307_450_390 - 134_342_484),
@@ -88,6 +95,12 @@ def layers(shape, channels, strides=(4, 8, 8, 8), names="layer"):
     }
 
 
+def resnet_layers(shape, stem, *args):
+    """What a ResNet returns: the output of its stem of so many channels too."""
+    batch, height, width, _ = shape
+    return {"stem": (batch, -(-height // 4), -(-width // 4), stem)} | layers(shape, *args)
+
+
 FINE, ODD, ONE = (1, 340, 340, 3), (1, 33, 47, 3), (1, 1, 2, 3)
 CITYSCAPES, CAMVID, VOC = (1, 512, 1024, 3), (1, 360, 480, 3), (1, 321, 321, 3)
 UNDILATED = {"strides": (1, 2, 2, 2), "dilations": (1, 1, 1, 1)}
@@ -97,10 +110,10 @@ HALVED = (4, 8, 16, 32)
 @pytest.mark.parametrize(
     ("module", "inputs", "expected"),
     [
-        (ResNet(50), [FINE], layers(FINE, (256, 512, 1024, 2048))),
-        (ResNet(50, width=4), [(1, 850, 713, 3)], layers((1, 850, 713, 3), (16, 32, 64, 128))),
-        (ResNet(18, width=8), [ODD], layers(ODD, (8, 16, 32, 64))),
-        (ResNet(50, 4, **UNDILATED), [(1, 224, 224, 3)], layers((1, 224, 224, 3), (16, 32, 64, 128), HALVED)),
+        (ResNet(50), [FINE], resnet_layers(FINE, 64, (256, 512, 1024, 2048))),
+        (ResNet(50, width=4), [(1, 850, 713, 3)], resnet_layers((1, 850, 713, 3), 4, (16, 32, 64, 128))),
+        (ResNet(18, width=8), [ODD], resnet_layers(ODD, 8, (8, 16, 32, 64))),
+        (ResNet(50, 4, **UNDILATED), [(1, 224, 224, 3)], resnet_layers((1, 224, 224, 3), 4, (16, 32, 64, 128), HALVED)),
         (VGG16Trunk(), [(1, 224, 224, 3)], ((1, 7, 7, 512), (None,) * 5)),
         (VGG16Trunk(4, pools=POOLS, dilation=2), [VOC], ((1, 10, 10, 32), (None,) * 5)),
         (VGG16Trunk(4, pools=(*POOLS[:4], None)), [VOC], ((1, 20, 20, 32), (None,) * 5)),
@@ -118,6 +131,8 @@ HALVED = (4, 8, 16, 32)
         (Detailer(19), [FINE, integers(1, 340, 340)], two_heads(1, 340, 340, 19)),
         (DeepLabV2(21), [VOC], one_head(1, 321, 321, 21)),
         (DeepLabV2(21, 18), [CITYSCAPES], one_head(1, 512, 1024, 21)),
+        (DeepLabV3Plus(201), [(2, 352, 352, 3)], one_head(2, 352, 352, 201)),
+        (DeepLabV3Plus(21, 18, output_stride=16), [ODD], one_head(1, 33, 47, 21)),
         (DSNet(19), [CITYSCAPES], one_head(1, 512, 1024, 19)),
         (DSNet(11, 4), [CAMVID], one_head(1, 360, 480, 11)),
         (DSNet(11, 4), [ODD], one_head(1, 33, 47, 11)),
@@ -163,6 +178,10 @@ SMALL = {
         [(2, 33, 41, 3), integers(2, 33, 41)],
     ),
     "deeplabv2": (lambda width, **o: DeepLabV2(5, 18, width, **o), [(2, 33, 41, 3)]),
+    "deeplabv3plus": (
+        lambda width, **o: DeepLabV3Plus(5, 18, width, dropout=0.0, **o),
+        [(2, 33, 41, 3)],
+    ),
     "dsnet": (lambda width, **o: DSNet(5, width, units=(1, 1, 1, 1), **o), [(2, 17, 19, 3)]),
     "largefov": (lambda width, **o: LargeFOV(5, width, True, 0.0, (1,) * 5, **o), [(2, 17, 25, 3)]),
     "cam": (lambda width, **o: CamClassifier(5, width, True, 0.0, (1,) * 5, **o), [(2, 33, 32, 3)]),

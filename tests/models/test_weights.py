@@ -35,7 +35,8 @@ class Wrapped(resnet.nn.Module):
         self.backbone = ResNet(self.depth, width=self.width, **PLAIN)
 
     def __call__(self, image):
-        return list(self.backbone(image, train=False).values())
+        _, *layers = self.backbone(image, train=False).values()
+        return layers
 
 
 class WithAux(PSPNet):

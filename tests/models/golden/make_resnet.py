@@ -48,7 +48,7 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """The encoder; `fc` is there for its keys alone."""
 
-    def __init__(self, depth, width, strides, dilations, deep_stem=False):
+    def __init__(self, depth, width, strides, dilations, deep_stem=False, dilate_first=True):
         super().__init__()
         stem = ((width, 3, 2), (width, 3, 1), (2 * width, 3, 1)) if deep_stem else ((width, 7, 2),)
         channels, self.stem = 3, len(stem)
@@ -61,7 +61,8 @@ class ResNet(nn.Module):
             residual = []
             for index in range(blocks):
                 planes, stride = width * 2**layer, strides[layer] if index == 0 else 1
-                residual.append(Block(channels, planes, stride, dilations[layer], depth >= 50))
+                dilation = dilations[layer] if index or dilate_first else (1, *dilations)[layer]
+                residual.append(Block(channels, planes, stride, dilation, depth >= 50))
                 channels = planes * (4 if depth >= 50 else 1)
             setattr(self, f"layer{layer + 1}", nn.Sequential(*residual))
         self.fc = nn.Linear(channels, 10)
@@ -70,7 +71,7 @@ class ResNet(nn.Module):
         for index in range(1, self.stem + 1):
             x = F.relu(getattr(self, f"bn{index}")(getattr(self, f"conv{index}")(x)))
         x = F.max_pool2d(x, 3, 2, 1)
-        layers = []
+        self.pooled, layers = x, []
         for layer in (1, 2, 3, 4):
             x = getattr(self, f"layer{layer}")(x)
             layers.append(x)

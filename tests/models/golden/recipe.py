@@ -1,10 +1,12 @@
 """Weights and images that both sides of the comparison compute, so that neither is stored."""
 
+import re
 import zlib
 
 import numpy as np
 
 WIDTH = {"basic": 16, "bottleneck": 8, "pspnet": 8, "vgg16": 8, "vgg16_bn": 8, "largefov": 4, "cam": 4, "pnet": 4}
+WIDTH |= {"irnet": 16, "deeplabv3plus": 8}
 """Case -> base width: ResNet-18, ResNet-50, VGG-16 as torchvision has them, semseg's PSPNet-50 with the deep stem; and
 what is built on VGG-16."""
 
@@ -40,6 +42,25 @@ def weight(key, shape, gain=1):
     return uniform(key, shape, -0.3, 0.3)
 
 
+def torch_key(path):
+    """PyTorch's key of a parameter path "backbone/layer3_block0/downsample_conv/kernel", by torchvision's names."""
+    path = re.sub(r"layer(\d)_block(\d+)", r"layer\1.\2", path)
+    path = path.replace("downsample_conv", "downsample.0").replace("downsample_bn", "downsample.1")
+    owner, _, leaf = path.replace("/", ".").rpartition(".")
+    leaves = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+    return f"{owner}.{leaves.get(leaf, leaf)}"
+
+
+def variables(shapes):
+    """{"params/PATH": values} of a net whose PyTorch twin has the keys of `torch_key`, from {"params/PATH": shape}."""
+    values = {}
+    for path, shape in shapes.items():
+        torch_shape = (*shape[:1:-1], *shape[:2]) if len(shape) == 4 else shape
+        value = weight(torch_key(path.partition("/")[2]), torch_shape, 2)
+        values[path] = value.transpose(2, 3, 1, 0) if len(shape) == 4 else value
+    return values
+
+
 def gain_of(case):
     """What `weight` takes for a case: only nets with a ReLU after every convolution need 2."""
     return 1 if case == "vgg16_bn" else 2
@@ -48,6 +69,11 @@ def gain_of(case):
 def image(size=SIZE):
     """float32 [B, H, W, 3], normalised."""
     return uniform("image", size, -2, 2)
+
+
+def edge():
+    """Boundary probabilities float32 [12, 15], mostly small."""
+    return uniform("edge", (12, 15), 0, 1) ** 3
 
 
 def sample(array):
