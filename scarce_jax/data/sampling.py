@@ -52,3 +52,47 @@ class RareClassSampling:
         repeats[occurs] = np.maximum(1.0, (threshold / share[occurs]) ** self.power)
         draws = np.where(shown, repeats, 1.0).max(axis=1)
         return draws * (len(draws) / draws.sum()) if self.same_length else draws
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassBalance:
+    """Balances classes by leaving out and repeating examples: `(tags [N, K] uint8) -> float64 [N]` draws per epoch.
+
+    Down-sampling is the balancing of the three-step paper (section 3.1); its section 5.1 asks for up-sampling, and for
+    both together.
+
+    Attributes:
+      at_most: examples of a class that are kept: going from the rarest class to the commonest, an example is kept while
+        one of its classes has fewer. None keeps all.
+      at_least: draws per epoch of a class: kept examples of one with fewer are repeated as often as that takes. None
+        repeats none.
+    """
+
+    at_most: int | None = None
+    at_least: int | None = None
+
+    def __post_init__(self):
+        for name in ("at_most", "at_least"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"class balance: {name} is {value}; expected at least 1 example of a class, or none")
+
+    def __call__(self, tags: np.ndarray) -> np.ndarray:
+        shown = np.asarray(tags) > 0  # [N, K]
+        if not shown.any():
+            return np.ones(len(shown))
+        kept = np.ones(len(shown), bool)
+        if self.at_most is not None:
+            rarity = np.where(shown, shown.sum(0), len(shown) + 1).min(1)
+            kept[:] = False
+            counts = np.zeros(shown.shape[1], int)
+            for i in np.argsort(rarity, kind="stable"):
+                if (counts[shown[i]] < self.at_most).any():
+                    kept[i] = True
+                    counts += shown[i]
+        draws = kept.astype(np.float64)
+        if self.at_least is not None:
+            counts = (shown & kept[:, None]).sum(0)
+            repeats = np.maximum(1.0, self.at_least / np.maximum(counts, 1))  # [K]
+            draws *= np.where(shown, repeats, 1.0).max(1)
+        return draws

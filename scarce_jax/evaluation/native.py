@@ -73,6 +73,8 @@ def native_scores(
     merged = merge(scores, rows, canvas, NATIVE)
     if views.crf is None:
         return merged
+    if views.average == "logits":
+        merged = jax.nn.softmax(merged)
     heights, widths = (rows[name][:, None, None] for name in NATIVE)
     valid = (jnp.arange(canvas[0])[:, None] < heights) & (jnp.arange(canvas[1]) < widths)  # [B, *canvas]
 

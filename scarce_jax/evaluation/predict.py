@@ -101,7 +101,8 @@ class Predictor:
         return program(scores, rows, canvas=canvas)
 
     def _normalised(self, scores: jax.Array) -> jax.Array:
-        return jax.nn.softmax(scores) if self._views.plain else scores
+        logits = self._views.plain or (self._views.average == "logits" and self._views.crf is None)
+        return jax.nn.softmax(scores) if logits else scores
 
     def _label(self, scores: jax.Array | None, rows: dict, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
         labels = choose_labels(scores, rows["overlay"] if self._composite else None, shape)

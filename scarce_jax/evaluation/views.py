@@ -46,8 +46,8 @@ def scale_rows(rows: Mapping[str, Any], k: int) -> dict[str, Any]:
 class Scorer:
     """Scores a batch of rows in all views: a compiled `(nets, rows, consts) -> scores`.
 
-    The scores are a tuple of float [B, h, w, K], one per scale: logits if the views are plain, otherwise class
-    probabilities. Every device scores its own rows.
+    The scores are a tuple of float [B, h, w, K], one per scale: class probabilities, or logits if the views are plain
+    or average logits. Every device scores its own rows.
 
     Args:
       predict: `(nets, batch, consts) -> logits [B, h, w, K]`.
@@ -83,18 +83,19 @@ class Scorer:
         return tuple(by_scale)
 
     def _windows(self, nets: Any, batch: Mapping[str, jax.Array], consts: Any) -> jax.Array:
-        """Returns class probabilities float32 [B, h, w, K] of one scale."""
+        """Returns what is averaged of one scale, class probabilities or logits, float32 [B, h, w, K]."""
 
-        def probabilities(batch: dict) -> jax.Array:
-            return jax.nn.softmax(self._predict(nets, batch, consts).astype(jnp.float32))
+        def predicted(batch: dict) -> jax.Array:
+            logits = self._predict(nets, batch, consts).astype(jnp.float32)
+            return logits if self.views.average == "logits" else jax.nn.softmax(logits)
 
         if self.views.window is None:
-            return probabilities(dict(batch))
+            return predicted(dict(batch))
         window, canvas = self.views.window, batch["image"].shape[1:3]
         corners = [(top, left) for top in offsets(canvas[0], window[0]) for left in offsets(canvas[1], window[1])]
         # All windows form one batch, because a loop over them would not fill the device.
         cut = [_cut(batch, corner, window) for corner in corners]
-        scores = probabilities({name: jnp.concatenate([part[name] for part in cut]) for name in cut[0]})
+        scores = predicted({name: jnp.concatenate([part[name] for part in cut]) for name in cut[0]})
         total = jnp.zeros((len(batch["image"]), *canvas, scores.shape[-1]), jnp.float32)
         count = np.zeros((*canvas, 1), np.float32)
         for part, (top, left) in zip(jnp.split(scores, len(corners)), corners, strict=True):

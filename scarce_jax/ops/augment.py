@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,12 @@ class Augment:
       brightness: v draws a factor uniformly in 1 - v..1 + v, as torchvision's ColorJitter does.
       contrast: the same for the contrast, after the brightness.
       saturation: the same for the saturation, after the contrast. The image is clipped to 0..1 after each change.
+      shift: largest translation, as a share of the image's height and width, drawn uniformly in -shift..shift.
+      noise: largest standard deviation of Gaussian noise, in grey levels of 255.
+      blur: side of the windows of a median blur, 3 or 5; 0 for none.
+      rgb_shift: largest shift of each channel, in grey levels of 255, drawn uniformly in -rgb_shift..rgb_shift.
+      distort_probability: probability of each of noise, blur and rgb_shift, which follow the other changes in this
+        order. 0.5 is the default of the three-step paper's library.
     """
 
     crop: tuple[int, int]
@@ -46,15 +52,33 @@ class Augment:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    shift: float = 0.0
+    noise: float = 0.0
+    blur: Literal[0, 3, 5] = 0
+    rgb_shift: float = 0.0
+    distort_probability: float = 0.5
 
     def __post_init__(self):
         if min(self.crop) < 1:
             raise InputError(f"augment.crop is {self.crop}; expected a height and a width of at least 1 pixel")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise InputError(f"augment.scale is {self.scale}; expected a smallest and a largest factor, both above 0")
-        for name in ("rotate_probability", "flip", "brightness", "contrast", "saturation"):
+        for name in (
+            "rotate_probability",
+            "flip",
+            "brightness",
+            "contrast",
+            "saturation",
+            "shift",
+            "distort_probability",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"augment.{name} is {getattr(self, name)}; expected 0 to 1")
+        for name in ("noise", "rgb_shift"):
+            if not 0 <= getattr(self, name) <= 255:
+                raise InputError(f"augment.{name} is {getattr(self, name)}; expected 0 to 255 grey levels")
+        if self.blur not in (0, 3, 5):
+            raise InputError(f"augment.blur is {self.blur}; expected 3 or 5, or 0 for none")
 
 
 def normalise(image: jax.Array) -> jax.Array:
@@ -68,7 +92,8 @@ def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, A
 
     The valid part of the image is rotated about its centre, flipped, scaled, and cropped at a uniformly drawn position
     in whole pixels. Along an axis where it is smaller than the crop it is centred. These steps are one inverse affine
-    map. The image is sampled once, bilinearly and without antialiasing, and masks take the nearest pixel.
+    map, which may also shift the image. The image is sampled once, bilinearly and without antialiasing, and masks take
+    the nearest pixel.
 
     Args:
       row: "image" uint8 [H, W, 3]; optionally "label", "fine" and "coarse", uint8 [H, W]; "height" and "width" int32
@@ -91,6 +116,9 @@ def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, A
     # on the settings, so that changing one of them leaves the other draws as they were.
     drawn = jax.random.uniform(key, (9,))
     y, x = _source_coordinates(drawn[:6], height, width, config)
+    if config.shift:
+        down, right = config.shift * (2 * jax.random.uniform(jax.random.fold_in(key, 1), (2,)) - 1)
+        y, x = y - down * height, x - right * width
     row_index = jnp.floor(y + 0.5).astype(jnp.int32)
     column_index = jnp.floor(x + 0.5).astype(jnp.int32)
     inside = (row_index >= 0) & (row_index < height) & (column_index >= 0) & (column_index < width)
@@ -98,6 +126,7 @@ def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, A
 
     result = {name: value for name, value in row.items() if name not in ("height", "width")}
     pixels = _photometric(sample_bilinear(image, y, x, height, width), inside, drawn[6:], config)
+    pixels = _distort(pixels, jax.random.fold_in(key, 2), config)
     result["image"] = jnp.where(inside[..., None], normalise(pixels), 0.0)
     for name in ("label", *LABEL_FIELDS):
         if name in row:
@@ -193,3 +222,30 @@ def _photometric(pixels: jax.Array, inside: jax.Array, drawn: jax.Array, config:
     if config.saturation:
         pixels = blend(pixels, grey(pixels), saturation)
     return pixels
+
+
+def _distort(pixels: jax.Array, key: jax.Array, config: Augment) -> jax.Array:
+    """Pixels [h, w, 3] in 0..255 with random noise, median blur and shifts of the channels, each or not."""
+    if not (config.noise or config.blur or config.rgb_shift):
+        return pixels
+    which, amount, grain, shift = jax.random.split(key, 4)
+    chosen = jax.random.uniform(which, (3,)) < config.distort_probability
+    if config.noise:
+        deviation = config.noise * jax.random.uniform(amount)
+        noisy = jnp.clip(pixels + deviation * jax.random.normal(grain, pixels.shape), 0, 255)
+        pixels = jnp.where(chosen[0], noisy, pixels)
+    if config.blur:
+        pixels = jnp.where(chosen[1], median_blur(pixels, config.blur), pixels)
+    if config.rgb_shift:
+        shifts = config.rgb_shift * (2 * jax.random.uniform(shift, (3,)) - 1)
+        pixels = jnp.where(chosen[2], jnp.clip(pixels + shifts, 0, 255), pixels)
+    return pixels
+
+
+def median_blur(image: jax.Array, side: int) -> jax.Array:
+    """The median of each channel over windows of side x side pixels, of floating [H, W, C]; edges are repeated."""
+    height, width = image.shape[:2]
+    pad = side // 2
+    padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
+    windows = [padded[i : i + height, j : j + width] for i in range(side) for j in range(side)]
+    return jnp.median(jnp.stack(windows), axis=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +16,14 @@ from scarce_jax.ops.resize import resize_bilinear
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Views:
-    """The views of an image whose class probabilities are averaged. The default is the plain image.
+    """The views of an image whose predictions are averaged. The default is the plain image.
 
     Attributes:
       flip: also predict the image mirrored left to right.
       scales: factors of the size at which masks are predicted; the image is resized to each from its native size.
       window: (height, width) of windows that slide over the image at each scale, by two thirds of their size; where
-        they overlap, their probabilities are averaged. None predicts whole images.
+        they overlap, their predictions are averaged. None predicts whole images.
+      average: what is averaged over views: class probabilities, or logits as in the three-step paper's code.
       crf: refines the averaged probabilities at native size by the colours of the image (see `ops.crf`).
     """
 
@@ -29,8 +31,11 @@ class Views:
     scales: tuple[float, ...] = (1.0,)
     window: tuple[int, int] | None = None
     crf: CRF | None = None
+    average: Literal["probabilities", "logits"] = "probabilities"
 
     def __post_init__(self):
+        if self.average not in ("probabilities", "logits"):
+            raise InputError(f"average: found {self.average!r}, expected 'probabilities' or 'logits'")
         if not self.scales or any(not 0 < s < 16 for s in self.scales) or len(set(self.scales)) != len(self.scales):
             raise InputError(f"scales: found {list(self.scales)}, expected different factors between 0 and 16")
         if self.window is not None and (len(self.window) != 2 or min(self.window) < 1):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scarce_jax.data.order import Order
-from scarce_jax.data.sampling import RareClassSampling
+from scarce_jax.data.sampling import ClassBalance, RareClassSampling
 from scarce_jax.errors import InputError
 
 # Class 0 in 16 of 17 examples, class 1 in 4, class 2 in 1; class 3 nowhere; the last example shows none.
@@ -52,3 +52,32 @@ def test_equal_settings_are_equal_values():
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         RareClassSampling(**wrong)
+
+
+def counts(draws):
+    return (TAGS * draws[:, None]).sum(0)
+
+
+def test_down_sampling_keeps_examples_of_rare_classes():
+    draws = ClassBalance(at_most=3)(TAGS)
+    # Example 0 has the only class 2; then come those of class 1, which have class 0 as well.
+    np.testing.assert_array_equal(draws, [1, 1, 1, *[0] * 14])
+    np.testing.assert_array_equal(counts(ClassBalance(at_most=6)(TAGS)), [6, 4, 1, 0])
+    np.testing.assert_array_equal(ClassBalance(at_most=99)(TAGS), [*[1] * 16, 0])
+
+
+def test_up_sampling_repeats_examples_of_rare_classes():
+    np.testing.assert_allclose(ClassBalance(at_least=4)(TAGS), [4, *[1] * 16])
+    np.testing.assert_allclose(ClassBalance(at_least=8)(TAGS), [8, 2, 2, 2, *[1] * 13])
+
+
+def test_both_together_repeat_what_is_kept():
+    draws = ClassBalance(at_most=3, at_least=6)(TAGS)
+    np.testing.assert_allclose(draws, [6, 2, 2, *[0] * 14])
+    order = Order(len(TAGS), 0, draws)
+    assert order.epoch_length == 10 and set(order.batch(0, 10)) == {0, 1, 2}
+
+
+def test_balance_of_no_examples_is_an_error():
+    with pytest.raises(InputError, match="at_most is 0; expected at least 1 example of a class"):
+        ClassBalance(at_most=0)

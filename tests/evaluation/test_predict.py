@@ -116,9 +116,22 @@ def test_views_are_averaged():
     np.testing.assert_array_equal(applied.probabilities(image).argmax(-1), applied.predict(image))
 
 
-def test_a_crf_refines_the_probabilities_of_the_image_alone():
+def test_probabilities_of_averaged_logits_sum_to_one():
+    image = np.random.default_rng(5).integers(0, 256, (24, 32, 3), np.uint8)
+    logits, plain = predictor(views=Views(flip=True, average="logits")), predictor()
+    views = [np.log(plain.probabilities(image)), np.log(plain.probabilities(image[:, ::-1])[:, ::-1])]
+    expected = np.exp(sum(views) / 2)
+    np.testing.assert_allclose(
+        logits.probabilities(image), expected / expected.sum(-1, keepdims=True), rtol=1e-3, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_a_crf_refines_the_probabilities_of_the_image_alone(average):
     crf = CRF(bilateral_sigma=8, colour_sigma=30, bilateral_weight=4)
-    applied, plain = (predictor(size=None, views=views, devices=1) for views in (Views(crf=crf), PLAIN))
+    applied, plain = (
+        predictor(size=None, views=views, devices=1) for views in (Views(crf=crf, average=average), PLAIN)
+    )
     image = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
     before = plain.probabilities(image)
     # On the image itself; the predictor has it on a larger canvas.

@@ -32,6 +32,12 @@ def transform(row, key, consts):
 
 def slow_probabilities(image, coarse=None, kernel=KERNEL):
     """float64 [h, w, K] of one whole image, float [h, w, 3]."""
+    out = slow_logits(image, coarse, kernel)
+    out = np.exp(out - out.max(-1, keepdims=True))
+    return out / out.sum(-1, keepdims=True)
+
+
+def slow_logits(image, coarse=None, kernel=KERNEL):
     height, width = image.shape[:2]
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
     out = np.zeros((height, width, CLASSES))
@@ -40,8 +46,7 @@ def slow_probabilities(image, coarse=None, kernel=KERNEL):
             out += padded[dy : dy + height, dx : dx + width].astype(np.float64) @ kernel[dy, dx]
     if coarse is not None:
         out += np.where(coarse[..., None] == np.arange(CLASSES), 1.0, 0.0)
-    out = np.exp(out - out.max(-1, keepdims=True))
-    return out / out.sum(-1, keepdims=True)
+    return out
 
 
 def slow_windows(image, coarse, window):
@@ -106,6 +111,19 @@ def test_scales_equal_the_slow_reference():
     for target in ((10, 13), (20, 26), (30, 39)):
         expected = expected + bilinear_slowly(slow_probabilities(*prepared(example, target)), (40, 52)) / 3
     np.testing.assert_allclose(merged(Views(scales=(0.5, 1.0, 1.5)), example, size), expected, atol=2e-5)
+
+
+def test_logits_are_averaged_where_asked():
+    example, size = random_example((40, 52)), (20, 26)
+    expected = 0.0
+    for target in ((10, 13), (20, 26)):
+        image, coarse = prepared(example, target)
+        both = slow_logits(image, coarse) + slow_logits(image[:, ::-1], coarse[:, ::-1])[:, ::-1]
+        expected = expected + bilinear_slowly(both / 2, (40, 52)) / 2
+    views = Views(flip=True, scales=(0.5, 1.0), average="logits")
+    np.testing.assert_allclose(merged(views, example, size), expected, atol=2e-4)
+    with pytest.raises(InputError, match="average: found 'labels', expected 'probabilities' or 'logits'"):
+        Views(average="labels")
 
 
 def test_all_views_together_equal_the_slow_reference():

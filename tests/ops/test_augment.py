@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scarce_jax.errors import InputError
-from scarce_jax.ops.augment import MEAN, STD, Augment, augment, normalise
+from scarce_jax.ops.augment import MEAN, STD, Augment, augment, median_blur, normalise
 
 COUNT = 32
 ALL = Augment(crop=(48, 40))
@@ -218,6 +218,67 @@ def test_contrast_keeps_the_mean_of_the_image_whatever_surrounds_it():
     assert np.ptp(dark) > 10  # 60 moves between 40 and 80
 
 
+def test_a_shift_moves_image_and_masks_by_the_same_share_of_the_size():
+    image, label = np.full((48, 40, 3), 200, np.uint8), blocks(48, 40)
+    result = augmented(dataclasses.replace(NOTHING, shift=0.25), image, label)
+    plain = augmented(NOTHING, image, label)["label"][0]
+    moved = set()
+    for mask, shifted in zip(result["label"], result["image"], strict=True):
+        inside = mask != 255
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        np.testing.assert_array_equal(inside, np.outer(inside.any(1), inside.any(0)))
+        # The part that is left is the plain one's, from the other side.
+        down = rows[0] if rows[0] else rows[-1] - 47
+        right = columns[0] if columns[0] else columns[-1] - 39
+        source = plain[max(-down, 0) : 48 - max(down, 0), max(-right, 0) : 40 - max(right, 0)]
+        np.testing.assert_array_equal(mask[inside].reshape(source.shape), source)
+        assert not shifted[~inside].any()
+        moved.add((int(down), int(right)))
+    assert len(moved) > 20
+    assert all(abs(down) <= 12 and abs(right) <= 10 for down, right in moved)
+    assert max(abs(down) for down, _ in moved) > 8 and max(abs(right) for _, right in moved) > 7
+
+
+@pytest.mark.parametrize("side", [3, 5])
+def test_median_blur_equals_the_slow_median(side):
+    image = np.random.default_rng(0).uniform(0, 255, (9, 7, 3)).astype(np.float32)
+    padded = np.pad(image, [(side // 2,) * 2, (side // 2,) * 2, (0, 0)], mode="edge")
+    slow = np.zeros_like(image)
+    for i, j, c in np.ndindex(image.shape):
+        slow[i, j, c] = np.median(padded[i : i + side, j : j + side, c])
+    np.testing.assert_array_equal(median_blur(jnp.asarray(image), side), slow)
+
+
+def test_noise_has_a_drawn_deviation_in_about_half_of_the_images():
+    image = np.full((48, 40, 3), 120, np.uint8)
+    result = pixels(augmented(dataclasses.replace(NOTHING, noise=12.0), image, image[..., 0])["image"]) - 120
+    deviations = result.std((1, 2, 3))
+    noisy = deviations > 0.01
+    assert 8 <= noisy.sum() <= 24
+    assert deviations.max() <= 12.5 and deviations[noisy].max() > 9 and deviations[noisy].min() < 3
+    np.testing.assert_allclose(result[noisy].mean((1, 2, 3)), 0, atol=1)
+    always = dataclasses.replace(NOTHING, noise=12.0, distort_probability=1.0)
+    assert (pixels(augmented(always, image, image[..., 0])["image"]).std((1, 2, 3)) > 0.01).all()
+
+
+def test_channels_are_shifted_each_by_itself():
+    image = np.full((48, 40, 3), (40, 120, 200), np.uint8)
+    always = dataclasses.replace(NOTHING, rgb_shift=20.0, distort_probability=1.0)
+    result = pixels(augmented(always, image, image[..., 0])["image"]) - (40, 120, 200)
+    np.testing.assert_allclose(result, np.broadcast_to(result[:, :1, :1], result.shape), atol=1e-3)
+    shifts = result[:, 0, 0]
+    assert np.abs(shifts).max() <= 20.01 and np.ptp(shifts, axis=0).min() > 25
+    assert np.abs(np.corrcoef(shifts.T)[np.triu_indices(3, 1)]).max() < 0.6
+
+
+def test_further_changes_leave_the_earlier_draws_as_they_were():
+    image, label = noise(50, 50, 3), blocks(50, 50)
+    distorted = dataclasses.replace(ALL, noise=5.0, blur=3, rgb_shift=9.0)
+    plain, changed = augmented(ALL, image, label), augmented(distorted, image, label)
+    np.testing.assert_array_equal(plain["label"], changed["label"])
+    assert not np.array_equal(plain["image"], changed["image"])
+
+
 def test_other_entries_pass_through_and_sizes_are_dropped():
     row = {"image": jnp.zeros((8, 8, 3), jnp.uint8), "fine": jnp.zeros((8, 8), jnp.uint8)}
     extra = {"tags": jnp.zeros(3, jnp.uint8), "index": jnp.int32(3)}
@@ -251,6 +312,11 @@ def test_a_mask_of_another_size_is_an_error():
         ("scale", (0.0, 1.0)),
         ("flip", 1.5),
         ("rotate_probability", -0.1),
+        ("shift", 1.5),
+        ("distort_probability", -0.1),
+        ("noise", -1.0),
+        ("rgb_shift", 256.0),
+        ("blur", 4),
     ],
 )
 def test_impossible_settings_name_the_field(field, value):
