@@ -18,7 +18,7 @@ from scarce_jax.data.builders import is_prepared, load_info
 from scarce_jax.data.datasets import KNOWN
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.optim import assign_groups
-from scarce_jax.recipe import Artifact, Epochs, Net, Recipe, Source, Stage, Train, sources
+from scarce_jax.recipe import Artifact, Chosen, Epochs, Net, Recipe, Source, Stage, Train, sources
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.fingerprint import plain
 
@@ -109,6 +109,8 @@ def number_of_images(source: Source, recipe: Recipe, budget: Budget, info: Datas
         return None
     if source.take is not None:
         return source.take
+    if any(isinstance(part, Chosen) for part in source.id_parts):
+        return None
     # The roles of one source are disjoint.
     counts = [
         number_of_images(recipe.stage(part.stage).source, recipe, budget, info)

@@ -20,17 +20,20 @@ from orbax.checkpoint import v1 as ocp
 from scarce_jax.cpu.diffusion import Diffusion
 from scarce_jax.data.budget import Budget
 from scarce_jax.mesh import make_mesh
-from scarce_jax.methods import adversarial, auxiliary, decoupled, detailer, supervised, transfer
+from scarce_jax.methods import adversarial, auxiliary, decoupled, detailer, supervised, three_step, transfer
 from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.decoupled.figure_ground import SegmentationStage
 from scarce_jax.methods.transfer.pnet import AdversarialStage, PNetStage
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.decoupled import DecoupledClassifierConfig
+from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.models.tiny import TinyConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.ops.combinatorial import Combinatorial
+from scarce_jax.ops.crf import CRF
 from scarce_jax.optim import Optimizer
+from scarce_jax.recipe import Views
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import checkpoint
 
@@ -127,6 +130,27 @@ def transfer_config(compare: bool = False, runtime: Runtime = RUNTIME, **changes
         segmenter=SegmenterStage(**shared),
         pnet=PNetStage(width=2, side=16, categories=2, eval_batch=2, **judged),
         adversarial=AdversarialStage(pnet_optim=shared["optim"], **judged),
+        runtime=runtime,
+    )
+
+
+def three_step_config(runtime: Runtime = RUNTIME, **changes: Any) -> three_step.Config:
+    """`changes` are of every training stage. The classifier has the smallest ResNet, which IRNet needs."""
+    shared = stage(**{"steps": 2, **changes})
+    images = {key: value for key, value in shared.items() if key != "net"}
+    return three_step.Config(
+        dataset="scenes",
+        classifier=three_step.ClassifierStage(**{**shared, "net": PSPNetConfig(depth=18, width=16)}),
+        cams=three_step.Cams(
+            views=Views(flip=True, scales=(1.0, 0.5)),
+            most=11,
+            confidence=0.0,
+            crf=CRF(bilateral_sigma=20, colour_sigma=5, bilateral_weight=10, iterations=1),
+        ),
+        irnet=three_step.IRNetStage(depth=18, width=16, radius=2, **images),
+        walk=three_step.Walk(radius=2, steps=4),
+        segmenter=SegmenterStage(**shared),
+        tta=Views(flip=True, scales=(0.5, 1.0)),
         runtime=runtime,
     )
 

@@ -138,7 +138,7 @@ def _describe(plan: dict[str, Any]) -> str:
 def _ids(ids: Any) -> str:
     if isinstance(ids, list):
         return " and ".join(map(_ids, ids))
-    return ids if isinstance(ids, str) else f"{ids['stage']} records"
+    return ids if isinstance(ids, str) else f"{ids.get('artifact', ids)['stage']} records"
 
 
 def _size(size: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from scarce_jax.errors import InputError
 
-NAMES = ("supervised", "detailer", "auxiliary", "adversarial", "transfer", "decoupled")
+NAMES = ("supervised", "detailer", "auxiliary", "adversarial", "transfer", "decoupled", "three_step")
 """Names of the methods of this package."""
 
 

@@ -1,7 +1,7 @@
 """The types that recipes consist of: stages, sources and results."""
 
 from scarce_jax.recipe.origins import FromRun, Pretrained, parse_origin
-from scarce_jax.recipe.sources import Artifact, Confident, Read, Source
+from scarce_jax.recipe.sources import Artifact, Chosen, Confident, Read, Source
 from scarce_jax.recipe.stages import (
     Epochs,
     Eval,
@@ -26,6 +26,7 @@ from scarce_jax.recipe.views import PLAIN, ViewMean, Views
 __all__ = [
     "PLAIN",
     "Artifact",
+    "Chosen",
     "Confident",
     "Epochs",
     "Eval",

@@ -23,6 +23,22 @@ class Artifact:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The ids of the records whose scalar field is large enough. Another threshold does not repeat the inference.
+
+    Attributes:
+      artifact: the field of the records.
+      at_least: smallest value that is chosen.
+    """
+
+    artifact: Artifact
+    at_least: float
+
+    def __str__(self) -> str:
+        return f"{self.artifact} of {self.at_least:g} or more"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Read:
     """An array that is computed from an entry of records when a row is read.
 
@@ -72,7 +88,7 @@ class Source:
       dataset: a prepared dataset.
       split: one of its splits.
       ids: a role of the label budget ("fine", "coarse", "tags", "unlabelled"); "all" for the whole split; an Artifact,
-        for the ids of its records; or a tuple of these, for their union.
+        for the ids of its records; `Chosen`, for some of these; or a tuple of these, for their union.
       take: use only the first `take` ids.
       fields: further fields of a row: "coarse", "fine", "tags", or fields of records.
       labels: what `label` may be, in order of preference: an example takes the first that it has.
@@ -87,7 +103,7 @@ class Source:
 
     dataset: str
     split: str
-    ids: str | Artifact | tuple[str | Artifact, ...] = "all"
+    ids: str | Artifact | Chosen | tuple[str | Artifact | Chosen, ...] = "all"
     take: int | None = None
     fields: tuple[str | Artifact, ...] = ()
     labels: tuple[str | Artifact | Read, ...] = ()
@@ -99,11 +115,17 @@ class Source:
     resident: bool | None = None
 
     @property
-    def id_parts(self) -> tuple[str | Artifact, ...]:
+    def id_parts(self) -> tuple[str | Artifact | Chosen, ...]:
         """The parts whose union are the ids."""
         return self.ids if isinstance(self.ids, tuple) else (self.ids,)
 
     @property
     def ids_in_words(self) -> str:
         """The ids as they are named in messages and in DONE."""
-        return " and ".join(part if isinstance(part, str) else f"{part.stage} records" for part in self.id_parts)
+
+        def words(part: str | Artifact | Chosen) -> str:
+            if isinstance(part, Chosen):
+                return f"{part.artifact.stage} records with {part.artifact.name} of {part.at_least:g} or more"
+            return part if isinstance(part, str) else f"{part.stage} records"
+
+        return " and ".join(map(words, self.id_parts))

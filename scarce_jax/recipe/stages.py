@@ -19,7 +19,7 @@ from scarce_jax.data.figures import group_figure
 from scarce_jax.errors import InputError
 from scarce_jax.optim import Optimizer
 from scarce_jax.recipe.origins import FromRun, Pretrained
-from scarce_jax.recipe.sources import Artifact, Read, Source
+from scarce_jax.recipe.sources import Artifact, Chosen, Read, Source
 from scarce_jax.recipe.views import PLAIN, Views
 
 PyTree = Any
@@ -325,7 +325,7 @@ def reads(stage: Stage | Eval) -> list[Artifact]:
     artifacts = [net.init_from for net in stage.nets.values() if isinstance(net.init_from, Artifact)]
     for source in sources(stage).values():
         for field in (*source.id_parts, *source.fields, *source.labels):
-            if isinstance(field, Read):
+            if isinstance(field, Read | Chosen):
                 artifacts.append(field.artifact)
             elif isinstance(field, Artifact):
                 artifacts.append(field)

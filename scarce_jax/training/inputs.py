@@ -22,7 +22,7 @@ from scarce_jax.data.records import Records
 from scarce_jax.data.schema import FIELD_WORDS
 from scarce_jax.data.source import ExampleField, Field, Reader, RecordField, Rows, load_all, stream
 from scarce_jax.errors import InputError
-from scarce_jax.recipe import Artifact, Read, Recipe, Source
+from scarce_jax.recipe import Artifact, Chosen, Read, Recipe, Source
 from scarce_jax.training.state import named_key
 
 log = logging.getLogger("scarce_jax")
@@ -45,6 +45,7 @@ class Inputs:
         self.reader = functools.cache(lambda dataset, split: Reader(dataset, split, self.data_dir))
         self.records = functools.cache(lambda stage: Records(self.run_dir / stage / "records"))
         self._warn_once = functools.cache(log.warning)
+        self._values: dict[Artifact, dict[str, float]] = {}
 
     def ids(self, source: Source, hidden_truth: bool = False) -> tuple[str, ...]:
         """Returns the example ids of a source, in order: those that have every field and one of the labels.
@@ -91,13 +92,29 @@ class Inputs:
             raise InputError(f"{where}: no {kind} images, expected at least one; check the budget")
         return ids
 
-    def _part(self, source: Source, part: str | Artifact) -> tuple[str, ...]:
-        if isinstance(part, Artifact):
+    def _part(self, source: Source, part: str | Artifact | Chosen) -> tuple[str, ...]:
+        if not isinstance(part, str):
+            artifact = _artifact(part)
             # A stage leaves records of the examples of its source.
-            return self.ids(self.recipe.stage(part.stage).source)
+            ids = self.ids(self.recipe.stage(artifact.stage).source)
+            return ids if part is artifact else self._choose(part, ids)
         if part == "all":
             return self.reader(source.dataset, source.split).ids
         return self.manifest.roles[part]
+
+    def _choose(self, part: Chosen, ids: tuple[str, ...]) -> tuple[str, ...]:
+        """Returns the ids whose records have a large enough value; raises InputError if there are none."""
+        if part.artifact not in self._values:
+            records = self.records(part.artifact.stage)
+            self._values[part.artifact] = {name: float(records.read(name)[part.artifact.name]) for name in ids}
+        values = self._values[part.artifact]
+        chosen = tuple(name for name in ids if values[name] >= part.at_least)
+        if not chosen:
+            raise InputError(
+                f"{part.artifact}: {len(ids)} values up to {max(values.values()):.3g}, expected some of "
+                f"{part.at_least:g} or more; lower the threshold, or train longer what gives them"
+            )
+        return chosen
 
     def _holders(
         self, field: str | Artifact | Read, source: Source, is_label: bool, hidden_truth: bool
@@ -147,8 +164,8 @@ class Inputs:
         return RecordField(self.records(artifact.stage), artifact.name, field.read if field is not artifact else None)
 
 
-def _artifact(field: Artifact | Read) -> Artifact:
-    return field.artifact if isinstance(field, Read) else field
+def _artifact(field: Artifact | Read | Chosen) -> Artifact:
+    return field if isinstance(field, Artifact) else field.artifact
 
 
 def _in_words(field: str | Artifact | Read) -> str:

@@ -1,0 +1,177 @@
+"""Class activation maps of images, and the labels that they give IRNet (three-step paper, sections 3.1 and 3.2)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from scarce_jax.data.schema import IGNORE
+from scarce_jax.errors import InputError
+from scarce_jax.methods.tagging import CLASSIFIER
+from scarce_jax.ops.crf import CRF, PARAMETERS, refine_labels
+from scarce_jax.ops.resize import resize_bilinear
+from scarce_jax.recipe import NetState, Views
+
+STATUS = ("all classes", "likeliest classes alone")
+"""What the records' field "status" says: whether an image has more classes than maps are kept."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cams:
+    """How class activation maps become labels.
+
+    Attributes:
+      views: the views whose maps are added; the paper's scales are 1, 0.5, 1.5 and 2, each mirrored too.
+      most: maps kept per image, those of its likeliest classes; the records say how many images have more classes.
+      confidence: images go on to IRNet whose tags all have at least this probability, 0..1. 0.8 in the paper.
+      foreground, background: where no map is above `foreground`, a pixel is not surely an object; where none is above
+        `background`, it is surely background. 0.3 and 0.05 in the code of IRNet's authors.
+      crf: refines both at the size of IRNet's images.
+    """
+
+    views: Views = Views(flip=True, scales=(1.0, 0.5, 1.5, 2.0))
+    most: int = 8
+    confidence: float = 0.8
+    foreground: float = 0.3
+    background: float = 0.05
+    crf: CRF = PARAMETERS["irn"]
+
+    def __post_init__(self):
+        if self.most < 1:
+            raise InputError(f"cams.most is {self.most}; expected at least 1 map per image")
+        for name in ("confidence", "foreground", "background"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"cams.{name} is {getattr(self, name)}; expected 0 to 1")
+        if self.background > self.foreground:
+            raise InputError(
+                f"cams.background is {self.background} and cams.foreground {self.foreground}; expected the first to be "
+                f"at most the second"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassMaps:
+    """Of one view "maps" float32 [B, h, w, K - 1], not negative, "logits" [B, K - 1], and the row's "tags" if any."""
+
+    classifier: nn.Module
+
+    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
+        variables = nets[CLASSIFIER].variables
+        maps = self.classifier.apply(variables, batch["image"], method="class_activation_maps")
+        logits = self.classifier.apply(variables, batch["image"], train=False)
+        tags = {"tags": batch["tags"]} if "tags" in batch else {}
+        return {"maps": jax.nn.relu(maps), "logits": logits.astype(jnp.float32), **tags}
+
+
+@dataclasses.dataclass(frozen=True)
+class CompactMaps:
+    """What is kept of the maps of all views: those of the classes that an image has, at a quarter of its size.
+
+    Views are added up, and each class's sum is divided by its largest value.
+
+    Attributes:
+      size: (height, width) of the images.
+      background: class without a map.
+      most: maps kept.
+    """
+
+    size: tuple[int, int]
+    background: int
+    most: int
+
+    def __call__(
+        self, predictions: Sequence[Mapping[str, jax.Array]], mirrored: Sequence[bool]
+    ) -> dict[str, jax.Array]:
+        """Combines the predictions of `ClassMaps`.
+
+        An image has the classes of its "tags" where they are given, else those of probability above 0.5, or the
+        likeliest one.
+
+        Returns:
+          "maps" uint8 [B, H/4, W/4, M], 255 being 1; "classes" uint8 [B, M], class ids, 255 where there are fewer than
+          M; "confidence" float32 [B], the least probability of a class of the image, 0 without any; "status" uint8 [B].
+        """
+        quarter = tuple(-(-side // 4) for side in self.size)
+        total = 0.0
+        for view, flipped in zip(predictions, mirrored, strict=True):
+            maps = view["maps"][:, :, ::-1] if flipped else view["maps"]
+            total += resize_bilinear(maps, quarter, align_corners=False)  # [B, h, w, K - 1]
+        scores = sum(jax.nn.sigmoid(view["logits"]) for view in predictions) / len(predictions)
+        likeliest = jax.nn.one_hot(scores.argmax(-1), scores.shape[-1]) > 0
+        present = jnp.where((scores > 0.5).any(-1, keepdims=True), scores > 0.5, likeliest)
+        if "tags" in predictions[0]:
+            present = jnp.delete(predictions[0]["tags"], self.background, axis=-1) > 0
+        kept = min(self.most, scores.shape[-1])
+        ranked, chosen = jax.lax.top_k(jnp.where(present, scores, -1.0), kept)  # [B, M]
+        maps = jnp.take_along_axis(total, chosen[:, None, None], axis=-1)
+        maps /= jnp.maximum(maps.max((1, 2), keepdims=True), 1e-5)
+        maps = jnp.where((ranked >= 0)[:, None, None], maps, 0.0)
+        classes = chosen + (chosen >= self.background)
+        least = jnp.where(present, scores, 1.0).min(-1)
+        return {
+            "maps": jnp.round(255 * maps).astype(jnp.uint8),
+            "classes": jnp.where(ranked >= 0, classes, IGNORE).astype(jnp.uint8),
+            "confidence": jnp.where(present.any(-1), least, 0.0),
+            "status": (present.sum(-1) > kept).astype(jnp.uint8),
+        }
+
+
+def as_scores(maps: jax.Array, threshold: float) -> jax.Array:
+    """Maps [..., M] with that of the background, `threshold` everywhere, before them: [..., 1 + M]."""
+    return jnp.concatenate((jnp.full((*maps.shape[:-1], 1), threshold, maps.dtype), maps), -1)
+
+
+def to_class_ids(index: jax.Array, classes: jax.Array, background: int) -> jax.Array:
+    """Class ids uint8 [B, H, W] of integers [B, H, W]: 0 is the background, m the image's class m - 1, 255 is kept.
+
+    Args:
+      classes: uint8 [B, M], as of `CompactMaps`.
+    """
+    first = jnp.full((len(classes), 1), background, jnp.uint8)
+    ids = jnp.concatenate((first, classes), -1)
+    chosen = jax.vmap(lambda table, at: jnp.take(table, at, mode="clip"))(ids, index)
+    return jnp.where(index == IGNORE, jnp.uint8(IGNORE), chosen)
+
+
+@dataclasses.dataclass(frozen=True)
+class RefinedLabels:
+    """Labels from maps and the colours of the image: an inference pass over rows with "maps" and "classes".
+
+    Attributes:
+      background: class.
+      sure: whether pixels that are neither surely object nor surely background are void; otherwise the largest map
+        above `cams.foreground` labels each pixel.
+    """
+
+    cams: Cams
+    background: int
+    sure: bool
+
+    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
+        """ "label" uint8 [B, H, W]: class ids, and 255 where `sure` leaves a pixel out."""
+        image, classes = batch["image"], batch["classes"]
+        maps = resize_bilinear(batch["maps"].astype(jnp.float32) / 255, image.shape[1:3], align_corners=False)
+        present = jnp.concatenate((jnp.ones((len(classes), 1), bool), classes != IGNORE), -1)
+
+        def refined(threshold: float) -> jax.Array:
+            """int32 [B, H, W], 0 for the background."""
+            labels = as_scores(maps, threshold).argmax(-1)
+
+            def refine(row: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+                labels, image, present = (x[None] for x in row)
+                # Made of the image, so that it belongs to the device that holds it.
+                valid = image[..., 0] >= 0
+                return refine_labels(labels, image, self.cams.crf, present.shape[-1], present=present, valid=valid)[0]
+
+            # One image at a time: the lattice of one takes more memory than its scores.
+            return jax.lax.map(refine, (labels, image, present))
+
+        index = refined(self.cams.foreground)
+        if self.sure:
+            outside = refined(self.cams.background) == 0
+            index = jnp.where((index > 0) | outside, index, IGNORE)
+        return {"label": to_class_ids(index, classes, self.background)}

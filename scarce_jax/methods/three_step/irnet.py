@@ -1,0 +1,201 @@
+"""IRNet: boundaries and displacements that the labels of class activation maps teach (Ahn et al., 2019, section 4)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from scarce_jax.data.schema import IGNORE
+from scarce_jax.errors import InputError
+from scarce_jax.methods.common import ImageStage
+from scarce_jax.methods.three_step.cams import as_scores, to_class_ids
+from scarce_jax.models.irnet import TAPS
+from scarce_jax.ops.affinity import affinities, sources, targets, vectors
+from scarce_jax.ops.random_walk import random_walk
+from scarce_jax.ops.resize import resize_bilinear
+from scarce_jax.recipe import NetState, Out
+
+ENCODER, IRNET = "encoder", "irnet"
+"""The roles of the frozen ResNet, and of the branches on it."""
+
+EPSILON = 1e-5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IRNetStage(ImageStage):
+    """Settings of the training of IRNet's branches on a frozen ResNet. `init_from` gives the weights of the ResNet.
+
+    Attributes:
+      depth: depth of the ResNet. Without `init_from`, its weights are those of the classifier, whose net must then have
+        a ResNet of this depth and width.
+      width: channels of the ResNet's stem, a positive multiple of 16; the branches scale with it. 64 in the paper.
+      radius: pairs of pixels are closer than this, in quarters of the image's pixels. 10 in the paper.
+    """
+
+    depth: Literal[18, 34, 50, 101] = 50
+    width: int = 64
+    radius: int = 10
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.width < 16 or self.width % 16:
+            raise InputError(f"irnet.width is {self.width}; expected a positive multiple of 16")
+        reach = self.radius - 1
+        grid = tuple(-(-side // 4) for side in self.augment.crop)
+        if self.radius < 2 or grid[0] <= reach or grid[1] <= 2 * reach:
+            raise InputError(
+                f"irnet.radius is {self.radius} and irnet.augment.crop {self.augment.crop}; expected at least 2, and a "
+                f"crop of more than {4 * reach} x {8 * reach} pixels"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Walk:
+    """The random walk that spreads class activation maps up to boundaries.
+
+    Attributes:
+      radius: pairs of pixels are closer than this, in quarters of the image's pixels.
+      beta: power of the affinities.
+      steps: of the walk, 256 being 8 squarings of the transition matrix.
+      threshold: score of the background, 0..1; the largest score of an image is 1. 0.3 and 0.5 in the paper's table 3.
+    """
+
+    radius: int = 5
+    beta: float = 10.0
+    steps: int = 256
+    threshold: float = 0.3
+
+    def __post_init__(self):
+        if self.radius < 2 or self.steps < 0 or self.beta <= 0 or not 0 <= self.threshold <= 1:
+            raise InputError(f"walk is {self}; expected radius >= 2, steps >= 0, beta > 0 and threshold in 0..1")
+
+
+def branches(module: nn.Module, encoder: nn.Module, nets: Mapping[str, NetState], params: Any, images: jax.Array):
+    """IRNet's boundary logits [B, h, w] and displacements [B, h, w, 2] of images [B, H, W, 3]; h = H/4."""
+    layers = encoder.apply(nets[ENCODER].variables, images, method="layers")
+    return module.apply({"params": params}, *(layers[name] for name in TAPS), train=True)
+
+
+def relation_losses(
+    edge: jax.Array, displacement: jax.Array, labels: jax.Array, radius: int, background: int
+) -> dict[str, jax.Array]:
+    """The four losses (equations 4 to 8), each a mean over the pairs of its kind in the whole batch.
+
+    Args:
+      edge: floating [B, h, w], boundary logits.
+      displacement: floating [B, h, w, 2], (rows, columns).
+      labels: uint8 [B, h, w], class ids or 255.
+
+    Returns:
+      float32 scalars "same_class", "other_class" (affinities), "objects" and "background" (displacements).
+    """
+    affinity = affinities(jax.nn.sigmoid(edge.astype(jnp.float32)), radius)  # [P, B, h', w']
+    pairs = vectors(radius)
+    first, second = sources(labels, radius), jnp.stack([targets(labels, radius, v) for v in pairs])
+    known = (first != IGNORE) & (second != IGNORE)
+    alike = known & (first == second)
+    object_pairs, background_pairs = alike & (first != background), alike & (first == background)
+
+    def mean(values: jax.Array, chosen: jax.Array) -> jax.Array:
+        return jnp.sum(values * chosen) / (chosen.sum() + EPSILON)
+
+    same, other = -jnp.log(affinity + EPSILON), -jnp.log((1 - affinity) + EPSILON)
+    start = sources(displacement.astype(jnp.float32), radius)  # [B, h', w', 2]
+    ends = jnp.stack([targets(displacement.astype(jnp.float32), radius, v) for v in pairs])
+    between = start - ends  # [P, B, h', w', 2]
+    toward = jnp.asarray(pairs, jnp.float32)[:, None, None, None]
+    return {
+        "same_class": (mean(same, background_pairs) + mean(same, object_pairs)) / 2,
+        "other_class": mean(other, known & ~alike),
+        "objects": mean(jnp.abs(between - toward).mean(-1), object_pairs),
+        "background": mean(jnp.abs(between).mean(-1), background_pairs),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class RelationLoss:
+    """Half the sum of the four losses, against labels at a quarter of the size."""
+
+    module: nn.Module
+    encoder: nn.Module
+    radius: int
+    background: int
+    source: str = "labelled"
+
+    def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
+        rows = batch[self.source]
+        edge, displacement = branches(self.module, self.encoder, nets, params, rows["image"])
+        labels = quarter_labels(rows["label"])
+        losses = relation_losses(edge, displacement, labels, self.radius, self.background)
+        weight = jnp.sum((labels != IGNORE).astype(jnp.float32))
+        return sum(losses.values()) / 2, Out(metrics=losses, weight=weight)
+
+
+def quarter_labels(labels: jax.Array) -> jax.Array:
+    """Every fourth pixel, from the third on, of labels [B, H, W]: [B, ceil(H/4), ceil(W/4)]."""
+    for axis in (1, 2):
+        length = labels.shape[axis]
+        labels = jnp.take(labels, jnp.minimum(4 * jnp.arange(-(-length // 4)) + 2, length - 1), axis=axis)
+    return labels
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanDisplacement:
+    """ "displacement" float32 [B, 2]: the mean of each image; the authors subtract that of all training images."""
+
+    module: nn.Module
+    encoder: nn.Module
+
+    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
+        _, displacement = branches(self.module, self.encoder, nets, nets[IRNET].params, batch["image"])
+        return {"displacement": displacement.mean((1, 2))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Boundaries:
+    """The prediction of one view: "edge" float32 [B, h, w], logits, and the row's "maps" and "classes"."""
+
+    module: nn.Module
+    encoder: nn.Module
+
+    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
+        edge, _ = branches(self.module, self.encoder, nets, nets[IRNET].params, batch["image"])
+        return {"edge": edge, "maps": batch["maps"], "classes": batch["classes"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class WalkedLabels:
+    """Labels from class activation maps after the random walk; the boundaries are those of the mean of all views.
+
+    Attributes:
+      size: (height, width) of the images.
+      background: class.
+    """
+
+    walk: Walk
+    size: tuple[int, int]
+    background: int
+
+    def __call__(
+        self, predictions: Sequence[Mapping[str, jax.Array]], mirrored: Sequence[bool]
+    ) -> dict[str, jax.Array]:
+        """ "label" uint8 [B, H, W], class ids; "edge" uint8 [B, H/4, W/4], boundary probabilities, 255 being 1."""
+        logits = sum(
+            view["edge"][:, :, ::-1] if flipped else view["edge"]
+            for view, flipped in zip(predictions, mirrored, strict=True)
+        )
+        edge = jax.nn.sigmoid(logits / len(predictions))  # [B, h, w]
+        maps = predictions[0]["maps"].astype(jnp.float32) / 255
+        maps = resize_bilinear(maps, edge.shape[1:3], align_corners=False)
+        scores = random_walk(maps, edge, radius=self.walk.radius, beta=self.walk.beta, steps=self.walk.steps)
+        height, width = (4 * side for side in edge.shape[1:3])
+        scores = resize_bilinear(scores, (height, width), align_corners=False)[:, : self.size[0], : self.size[1]]
+        scores /= jnp.maximum(scores.max((1, 2, 3), keepdims=True), EPSILON)
+        index = as_scores(scores, self.walk.threshold).argmax(-1)
+        label = to_class_ids(index, predictions[0]["classes"], self.background)
+        return {"label": label, "edge": jnp.round(255 * edge).astype(jnp.uint8)}

@@ -1,0 +1,250 @@
+"""The recipe of the three-step method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from scarce_jax.data.sampling import ClassBalance
+from scarce_jax.data.schema import DatasetInfo
+from scarce_jax.errors import InputError
+from scarce_jax.methods import common
+from scarce_jax.methods.common import SegmenterStage, compute_dtype, image_input, net_inputs, with_frequencies
+from scarce_jax.methods.segmentation import measured, network, train_segmenter
+from scarce_jax.methods.tagging import CLASSIFIER, tags_measured, train_classifier
+from scarce_jax.methods.three_step.cams import STATUS, Cams, ClassMaps, CompactMaps, RefinedLabels
+from scarce_jax.methods.three_step.irnet import (
+    ENCODER,
+    IRNET,
+    Boundaries,
+    IRNetStage,
+    MeanDisplacement,
+    RelationLoss,
+    Walk,
+    WalkedLabels,
+)
+from scarce_jax.models import irnet
+from scarce_jax.models.cam_vgg import CamVGGConfig
+from scarce_jax.models.irnet import TAPS, IRNet
+from scarce_jax.models.segmenters import TagNet
+from scarce_jax.models.tags import AveragedFeatures, TagClassifier
+from scarce_jax.recipe import Artifact, Chosen, Eval, Infer, Mean, Net, Recipe, Source, Table, Train, Turn, Views
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierStage(SegmenterStage):
+    """Settings of the training of the classifier on image tags.
+
+    Attributes:
+      net: the classifier, or a segmentation net on whose trunk it is built.
+      balance: leaves out images of common classes and repeats those of rare ones. The paper only leaves out (section
+        3.1). None draws all images equally often.
+    """
+
+    net: TagNet = CamVGGConfig()
+    balance: ClassBalance | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.balance is not None and self.rare_class_sampling is not None:
+            raise InputError("classifier.balance and classifier.rare_class_sampling are both set; expected at most one")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(common.Experiment):
+    """Config of the method `three_step`.
+
+    Attributes:
+      classifier: training of the classifier.
+      cams: class activation maps, and how they become labels.
+      irnet: training of IRNet; labels are made at its size.
+      walk: the random walk.
+      segmenter: training of the segmentation net.
+      tta: views of the result `segment_tta`.
+    """
+
+    classifier: ClassifierStage
+    cams: Cams = Cams()
+    irnet: IRNetStage
+    walk: Walk = Walk()
+    segmenter: SegmenterStage
+    tta: Views = Views(flip=True, scales=(0.5, 1.0, 2.0), average="logits")
+
+
+def recipe(config: Config, info: DatasetInfo) -> Recipe:
+    """The recipe with the results `segment_tta`, `segment`, `irnet`, `cam` (after the CRF) and `classifier` (tags).
+
+    Its table is `displacement`.
+
+    Raises:
+      InputError: the dataset has no background, or IRNet's ResNet has no weights to start from.
+    """
+    if info.background is None:
+        raise InputError(f"three_step: dataset {info.name} has no background class; use a dataset that has one")
+    classes = len(info.classes)
+    classifier = config.classifier.net.classifier(classes - 1, compute_dtype(config))
+    module = network(config, config.segmenter, classes)
+    pseudo = Artifact(stage="pseudo_labels", name="label")
+    relations = _Relations(config, classifier, info.background)
+    stages = [
+        _train_classifier(config, classifier, info.background),
+        _infer_cams("cams", config, classifier, info, ids="tags", fields=("tags",)),
+        _infer_labels("affinity_labels", config, info, "cams", sure=True),
+        relations.train(),
+        relations.infer_displacement(),
+        relations.infer_walk("pseudo_labels", "cams"),
+        train_segmenter("segmenter", config, config.segmenter, module, ids=pseudo, labels=(pseudo,)),
+        _infer_cams("eval_cams", config, classifier, info, split=config.eval_split),
+        _infer_labels("cam_labels", config, info, "eval_cams", sure=False),
+        relations.infer_walk("irnet_labels", "eval_cams"),
+    ]
+    segment = measured("segment", config, config.segmenter, module, trained_in="segmenter")
+    return Recipe(
+        stages=with_frequencies(config, stages, config.segmenter, classes),
+        results={
+            "segment_tta": dataclasses.replace(segment, name="segment_tta", views=config.tta),
+            "segment": segment,
+            "irnet": _measured_labels("irnet", config, "irnet_labels"),
+            "cam": _measured_labels("cam", config, "cam_labels"),
+            "classifier": tags_measured("classifier", config, config.classifier, classifier, "classifier"),
+        },
+        tables={"displacement": _displacement_table()},
+    )
+
+
+def _train_classifier(config: Config, classifier: AveragedFeatures, background: int) -> Train:
+    stage = train_classifier("classifier", config, config.classifier, classifier, background)
+    balance = config.classifier.balance
+    if balance is None:
+        return stage
+    objects = BalanceObjects(balance, background)
+    return dataclasses.replace(stage, sources={"tagged": dataclasses.replace(stage.sources["tagged"], weight=objects)})
+
+
+@dataclasses.dataclass(frozen=True)
+class BalanceObjects:
+    """Balances all classes but the background, which nearly every image shows."""
+
+    balance: ClassBalance
+    background: int
+
+    def __call__(self, tags: np.ndarray) -> np.ndarray:
+        return self.balance(np.delete(tags, self.background, axis=1))
+
+
+def _infer_cams(name: str, config: Config, classifier: nn.Module, info: DatasetInfo, **source: Any) -> Infer:
+    stage, cams = config.classifier, config.cams
+    return Infer(
+        name=name,
+        nets={CLASSIFIER: common.frozen(classifier, net_inputs(stage.size), "classifier", CLASSIFIER)},
+        predict=ClassMaps(classifier),
+        source=common.inference_source(config, stage, **source),
+        views=cams.views,
+        combine=CompactMaps(stage.size, info.background, cams.most),
+        status=STATUS,
+    )
+
+
+def _infer_labels(name: str, config: Config, info: DatasetInfo, cams: str, sure: bool) -> Infer:
+    # Only images whose tags the classifier is sure of teach IRNet.
+    confidence = Artifact(stage=cams, name="confidence")
+    ids = Chosen(artifact=confidence, at_least=config.cams.confidence) if sure else confidence
+    # As stored, because the CRF reads colours.
+    source = _with_maps(config, cams, ids, common.as_stored)
+    return Infer(name=name, nets={}, predict=RefinedLabels(config.cams, info.background, sure), source=source)
+
+
+def _with_maps(config: Config, cams: str, ids: Artifact | Chosen, transform: Callable) -> Source:
+    """The images of a stage's maps at IRNet's size, with the maps."""
+    split = config.eval_split if cams == "eval_cams" else config.train_split
+    fields = tuple(Artifact(stage=cams, name=name) for name in ("maps", "classes"))
+    return common.inference_source(config, config.irnet, split=split, ids=ids, fields=fields, transform=transform)
+
+
+class _Relations:
+    """The stages of IRNet."""
+
+    def __init__(self, config: Config, classifier: AveragedFeatures, background: int):
+        stage = config.irnet
+        self.config, self.background = config, background
+        trunk = irnet.encoder(stage.depth, stage.width, compute_dtype(config))
+        # Part of a tag classifier, so that it can start from one of an earlier stage; its linear layer is not used.
+        self.encoder = TagClassifier(backbone=trunk, classes=classifier.classes)
+        self.module = IRNet(stage.width, compute_dtype(config))
+        self.frozen = self._frozen(classifier)
+        image, key = image_input(stage.size), jax.random.key(0)
+        layers, _ = jax.eval_shape(lambda x: trunk.init_with_output(key, x, train=False), image)
+        self.inputs = tuple(layers[name] for name in TAPS)
+
+    def _frozen(self, classifier: AveragedFeatures) -> Net:
+        """The frozen ResNet; raises InputError if there are no weights for it."""
+        stage = self.config.irnet
+        if stage.init_from is not None:
+            return dataclasses.replace(common.trained(stage, self.encoder, net_inputs(stage.size)), optim=None)
+        trunk = getattr(classifier, "backbone", None)
+        if not isinstance(classifier, TagClassifier) or (trunk.depth, trunk.width) != (stage.depth, stage.width):
+            raise InputError(
+                f"irnet.init_from is none, and classifier.net ({self.config.classifier.net.kind}) has no ResNet of "
+                f"depth {stage.depth} and width {stage.width} to start from; name weights of such a ResNet, or set "
+                f"irnet.depth and irnet.width to those of the classifier's ResNet"
+            )
+        return common.frozen(self.encoder, net_inputs(stage.size), "classifier", CLASSIFIER)
+
+    def train(self) -> Train:
+        """Stage `irnet`."""
+        stage, label = self.config.irnet, Artifact(stage="affinity_labels", name="label")
+        loss = RelationLoss(self.module, self.encoder, stage.radius, self.background)
+        return common.train(
+            "irnet",
+            self.config,
+            stage,
+            nets={ENCODER: self.frozen, IRNET: Net(module=self.module, inputs=self.inputs, optim=stage.optim)},
+            turns=(Turn(net=IRNET, loss=loss),),
+            sources={"labelled": common.training_source(self.config, stage, ids=label, labels=(label,))},
+        )
+
+    def _trained(self) -> dict[str, Net]:
+        encoder = self.frozen
+        if not isinstance(encoder.init_from, Artifact):
+            encoder = dataclasses.replace(encoder, init_from=Artifact(stage="irnet", name=ENCODER))
+        return {ENCODER: encoder, IRNET: common.frozen(self.module, self.inputs, "irnet", IRNET)}
+
+    def infer_displacement(self) -> Infer:
+        """Stage `displacement_mean`."""
+        source = common.inference_source(
+            self.config, self.config.irnet, ids=Artifact(stage="affinity_labels", name="label")
+        )
+        predict = MeanDisplacement(self.module, self.encoder)
+        return Infer(name="displacement_mean", nets=self._trained(), predict=predict, source=source, write=Mean())
+
+    def infer_walk(self, name: str, cams: str) -> Infer:
+        """A stage that spreads the maps of the stage `cams` up to boundaries."""
+        return Infer(
+            name=name,
+            nets=self._trained(),
+            predict=Boundaries(self.module, self.encoder),
+            source=_with_maps(self.config, cams, Artifact(stage=cams, name="maps"), common.unaugmented),
+            views=Views(flip=True),
+            combine=WalkedLabels(self.config.walk, self.config.irnet.size, self.background),
+        )
+
+
+def _measured_labels(name: str, config: Config, stage: str) -> Eval:
+    """The labels that a stage made for the evaluation split."""
+    labels = Artifact(stage=stage, name="label")
+    source = common.evaluation_source(config, config.irnet, ids=labels)
+    return Eval(name=name, predict=None, source=source, inferred=labels)
+
+
+def _displacement_table() -> Table:
+    """Table `displacement`: the mean over the training images, in quarters of the image's pixels."""
+
+    def make(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {"columns": ["rows", "columns"], "rows": [[float(x) for x in values["displacement"]]]}
+
+    return Table(reads={"displacement": Artifact(stage="displacement_mean", name="displacement")}, make=make)
