@@ -26,3 +26,8 @@ def some(names: Iterable[str], limit: int = 5) -> str:
     """Returns the first `limit` names, and ", ..." if there are more."""
     names = list(names)
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+
+
+def plural(count: int, what: str) -> str:
+    """Returns "1 image" or "2 images"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

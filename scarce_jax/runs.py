@@ -166,7 +166,7 @@ def load(
 
 def predict(
     run_dir: str | os.PathLike,
-    paths: Sequence[str | os.PathLike],
+    paths: str | os.PathLike | Sequence[str | os.PathLike],
     out: str | os.PathLike,
     *,
     result: str | None = None,
@@ -183,7 +183,7 @@ def predict(
 
     Args:
       run_dir: the run folder.
-      paths: image files, or folders of them.
+      paths: an image file or a folder of them, or several.
       out: folder for the pictures; it may exist.
       result: name of the result; default the recipe's first.
       coarse: folder with a coarse mask <stem>.png per image, for results that need one.
@@ -201,7 +201,8 @@ def predict(
         coarse mask is missing or does not fit, an output would overwrite an input or another output, or the batch
         takes more memory than a device has.
     """
-    files = find_images([pathlib.Path(path) for path in paths])
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    files = find_images([pathlib.Path(path) for path in several])
     predictor = load(run_dir, result, views=views, batch=batch, mesh=mesh)
     folder = None if coarse is None else pathlib.Path(coarse)
     what = f"predicting with result {predictor.name}"

@@ -24,7 +24,7 @@ class Options:
       masks: a folder of their masks, with the names of the images.
       coarse: a folder of their coarse masks, with the names of the images.
       classes: the number of classes, or a file with their names (classes.json, or one name per line).
-      ignore: the id of void pixels in the masks, besides 255.
+      ignore: a further id of void pixels in the masks; 255 always is one.
       json: end standard output with one JSON object.
     """
 

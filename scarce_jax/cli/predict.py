@@ -12,6 +12,7 @@ import tyro
 
 from scarce_jax.cli.common import Flat, Folder, Name, RunFolder, Switch, parse, shown
 from scarce_jax.cli.views import PredictionFlags
+from scarce_jax.errors import plural
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -56,5 +57,6 @@ def main(argv: Sequence[str]) -> int:
         native_ids=options.native_ids,
         **options.prediction.arguments(),
     )
-    print(f"{written['images']} images: masks and overlays of result {written['result']} are in {written['out']}")
+    images = plural(written["images"], "image")
+    print(f"{images}: masks and overlays of result {written['result']} are in {written['out']}")
     return 0

@@ -24,7 +24,7 @@ class Options:
         together, and paper.TABLE takes the rows of a table in the config's `paper`.
       workdir: folder of the sweep, with one run folder per combination. The same command goes on in it.
       data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      dry_run: only print the runs and their steps; needs no data and compiles nothing.
+      dry_run: only print the runs and their steps; compiles nothing, and needs no data but of a dataset of one's own.
       json: end standard output with one JSON object.
     """
 

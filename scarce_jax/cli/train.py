@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from scarce_jax.cli.common import Folder, Number, Switch, cell, parse_with_config, print_json, shown, table
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, plural
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -18,7 +18,8 @@ class Options:
     Attributes:
       workdir: run folder; default runs/<config>-<8 hex of its values>. The same command goes on in it.
       data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      dry_run: only print stages, nets, parameters and steps; needs no data and compiles nothing.
+      dry_run: only print stages, nets, parameters and steps; compiles nothing, and needs no data but of a dataset of
+        one's own.
       compile: with --dry-run, also compile every stage and print its memory on a device.
       json: end standard output with one JSON object.
       redo: do this stage again, and all stages that read from it.
@@ -62,8 +63,8 @@ def main(argv: Sequence[str]) -> int:
     summary = runs.train(config, workdir, data_dir=options.data_dir, redo=options.redo, reuse=options.reuse)
     if mesh.is_primary():
         print(_results(summary, config.paper) + _tables(summary))
-        stages, devices = len(summary["stages"]), summary["devices"]
-        print(f"\n{workdir}: {stages} stages in {summary['seconds']:.0f} s on {devices} device(s)")
+        stages, devices = plural(len(summary["stages"]), "stage"), plural(summary["devices"], "device")
+        print(f"\n{workdir}: {stages} in {summary['seconds']:.0f} s on {devices}")
         if options.json:
             print_json({"run": str(workdir), **summary})
     return 0

@@ -54,6 +54,8 @@ def read_json(path: pathlib.Path, expected: str = "JSON that scarce-jax wrote") 
     """Reads a JSON file; raises InputError, whose message has `expected`, if it is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; expected {expected}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable JSON file ({error}); expected {expected}") from error
 

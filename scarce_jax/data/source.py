@@ -49,8 +49,8 @@ class Reader:
         self.info, self.version = prepared.info, prepared.version
         if not self.info.splits.get(split):
             raise InputError(
-                f"dataset {dataset}: no split {split!r}; it was prepared with {sorted(self.info.splits)}: choose one "
-                f"of these, or prepare it again from a source that holds {split!r}"
+                f"dataset {dataset}: no split {split!r}; it was prepared with {', '.join(sorted(self.info.splits))}: "
+                f"choose one of these, or prepare it again from a source that holds {split!r}"
             )
         self._again = f"prepare the dataset again: {prepare_command(dataset, data_dir, again=True)}"
         path = index_path(prepared.directory, split)

@@ -130,11 +130,6 @@ def group(faults: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(findings.values())
 
 
-def plural(count: int, what: str) -> str:
-    """ "1 image", "2 images"."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def printable(text: object) -> str:
     """The text with control characters and bytes that are not UTF-8 escaped, for terminals and JSON."""
     clean = str(text).encode("utf-8", "backslashreplace").decode()

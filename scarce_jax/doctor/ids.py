@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from scarce_jax.data.builders.files import ranges
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.doctor.facts import Examined, MaskFacts
-from scarce_jax.doctor.findings import Finding, fault, plural
+from scarce_jax.doctor.findings import Finding, fault
+from scarce_jax.errors import plural
 
 MINUS_ONE = {2**16 - 1: "-1 in unsigned 16 bits", 2**32 - 1: "-1 in unsigned 32 bits", -1: "-1"}
 VOID_NAMES = {"void", "unlabelled", "unlabeled", "ignore", "ignored", "ignore label", "border", "don't care"}

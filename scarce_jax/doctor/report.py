@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from scarce_jax.doctor.findings import Finding, plural
+from scarce_jax.doctor.findings import Finding
+from scarce_jax.errors import plural
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

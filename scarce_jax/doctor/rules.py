@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from scarce_jax.doctor import ids
 from scarce_jax.doctor.examine import MAX_COLOURS
 from scarce_jax.doctor.facts import Examined
-from scarce_jax.doctor.findings import Finding, fault, plural
+from scarce_jax.doctor.findings import Finding, fault
+from scarce_jax.errors import plural
 
 COARSE_WRONG = 0.25
 """Share of an image's coarse pixels that may differ from the fine mask; masks drawn by people differ in 0.03."""

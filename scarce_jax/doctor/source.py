@@ -11,9 +11,9 @@ from scarce_jax.data.builders.folder_tables import read_classes
 from scarce_jax.data.files import SUFFIXES
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.doctor.facts import Example, Expected
-from scarce_jax.doctor.findings import Finding, fault, plural
+from scarce_jax.doctor.findings import Finding, fault
 from scarce_jax.doctor.layouts import pair_folders
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, plural
 
 
 def expected_classes(classes: str | int | os.PathLike[str]) -> Expected:

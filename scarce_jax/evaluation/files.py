@@ -28,7 +28,7 @@ def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
         files += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
     if not files:
         where = ", ".join(map(str, paths)) or "paths"
-        raise InputError(f"{where}: no image found; expected files ending in {sorted(SUFFIXES)}")
+        raise InputError(f"{where}: no image found; expected files ending in {', '.join(sorted(SUFFIXES))}")
     return files
 
 

@@ -215,6 +215,13 @@ def test_the_predictor(detailer_run):
             predictor.predict(wrong)
 
 
+def test_one_path_is_as_good_as_a_list(supervised_run, pictures, tmp_path):
+    for number, path in enumerate((pictures / "plain.png", str(pictures / "plain.png"))):
+        written = scarce_jax.predict(supervised_run, path, tmp_path / str(number))
+        assert written["images"] == 1
+        assert sorted(p.name for p in (tmp_path / str(number)).iterdir()) == ["plain.png", "plain_overlay.png"]
+
+
 def test_a_missing_coarse_mask_names_the_results_that_need_none(detailer_run, pictures, refused, tmp_path):
     argv = ["predict", detailer_run, pictures / "plain.png", "--out", tmp_path / "out"]
     message = refused(*argv, holds=["result detailer: needs a coarse mask"])

@@ -247,6 +247,11 @@ def test_a_wrong_list_of_classes_is_named(tmp_path, content, part):
     assert str(path) in str(caught.value) and part in str(caught.value)
 
 
+def test_a_missing_list_of_classes_is_called_missing(tmp_path):
+    with pytest.raises(InputError, match="classes.json: no such file; expected"):
+        read_classes(tmp_path / "classes.json")
+
+
 def test_classes_may_leave_out_all_but_their_names(tmp_path):
     path = tmp_path / "classes.json"
     path.write_text('{"classes": ["a", "b"]}')

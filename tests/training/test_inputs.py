@@ -115,7 +115,7 @@ def test_ids_come_from_the_budget_and_what_is_not_there_is_refused(inputs):
         inputs.ids(source(ids="fine", take=9))
     with pytest.raises(InputError, match="scenes/train: no fine images, .*check the budget"):
         inputs.ids(source(ids="fine", take=0))
-    with pytest.raises(InputError, match="no split 'test'; it was prepared with"):
+    with pytest.raises(InputError, match="no split 'test'; it was prepared with train, val: choose one"):
         inputs.ids(source(split="test"))
 
 
