@@ -88,7 +88,7 @@ def test_the_same_command_again_only_prints(supervised_run, tiny_data, command):
     assert found.json == {"run": str(supervised_run), **read(supervised_run / "summary.json")}
     table, _, rest = found.out.partition("\n\n")
     assert re.search(r"^segmenter +0\.\d{4} +0\.\d{4} +0\.\d{4} +7$", table, re.M), found.out
-    assert "1 stages" in rest
+    assert "1 stage in" in rest
 
 
 def test_a_config_changed_between_runs_is_refused_with_the_difference(supervised_run, tiny_data, refused):
