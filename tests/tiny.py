@@ -142,7 +142,7 @@ def three_step_config(runtime: Runtime = RUNTIME, **changes: Any) -> three_step.
         dataset="scenes",
         classifier=three_step.ClassifierStage(**{**shared, "net": PSPNetConfig(depth=18, width=16)}),
         cams=three_step.Cams(
-            views=Views(flip=True, scales=(1.0, 0.5)),
+            views=Views(flip=True),
             most=11,
             confidence=0.0,
             crf=CRF(bilateral_sigma=20, colour_sigma=5, bilateral_weight=10, iterations=1),
@@ -150,7 +150,7 @@ def three_step_config(runtime: Runtime = RUNTIME, **changes: Any) -> three_step.
         irnet=three_step.IRNetStage(depth=18, width=16, radius=2, **images),
         walk=three_step.Walk(radius=2, steps=4),
         segmenter=SegmenterStage(**shared),
-        tta=Views(flip=True, scales=(0.5, 1.0)),
+        tta=Views(flip=True, average="logits"),
         runtime=runtime,
     )
 
