@@ -1,7 +1,6 @@
-"""Affinities of pairs of pixels from a boundary map (IRNet: Ahn et al., 2019, section 4.1).
+"""Affinities of pairs of pixels from a boundary map (IRNet: Ahn et al., 2019).
 
-A pair of pixels belongs together as far as the line between them meets no boundary: its affinity is 1 less the largest
-boundary probability on the way (equation 3). Pairs are named by the vector from the first pixel, the source, to the
+The affinity of a pair of pixels is 1 less the largest boundary probability on the line between them. Pairs are named by the vector from the first pixel, the source, to the
 second; one of each pair of opposite vectors is enough.
 """
 

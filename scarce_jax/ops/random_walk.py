@@ -11,12 +11,12 @@ from scarce_jax.ops.affinity import Vector, affinities, vectors
 def random_walk(
     scores: jax.Array, edge: jax.Array, *, radius: int = 5, beta: float = 10.0, steps: int = 256
 ) -> jax.Array:
-    """Spreads scores over pixels that belong together (section 4.3, equations 9 and 10).
+    """Spreads scores over pixels of high affinity.
 
-    The transition matrix is that of the authors: affinities to the power `beta`, 1 on the diagonal, each column divided
-    by its sum; scores start as scores * (1 - edge) and are multiplied by it `steps` times. (They square the matrix of
-    all pairs of pixels 8 times, T^256; the product with T itself costs 69 multiplications a pixel at radius 5, for the
-    same result.) Memory: 2 * P + 1 values a pixel, P = 34 at radius 5, and twice the scores.
+    The transition matrix T is that of the authors' code (jiwoon-ahn/irn): affinities to the power `beta`, 1 on the
+    diagonal, each column divided by its sum. The walk multiplies scores * (1 - edge) by T `steps` times. The authors
+    square T, a matrix of all pairs of pixels, 8 times for the same 256 steps; here a step costs 69 multiplications a
+    pixel and class at radius 5, and T takes 69 values a pixel.
 
     Args:
       scores: floating [B, H, W, K], not negative.

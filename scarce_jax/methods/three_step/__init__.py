@@ -1,13 +1,17 @@
 """Three steps from image tags to masks: class activation maps, IRNet, DeepLabv3+.
 
 Dobko, Viniavskiy, Dobosevych: "NoPeopleAllowed: The Three-Step Approach to Weakly Supervised Semantic Segmentation".
-No mask is read in training. Stages:
+No stage reads a mask. Stages:
 
-`classifier`, of the tags of all images; `cams`, its class activation maps at several scales, kept for the classes of
-each image; `affinity_labels`, what the maps say for sure after a CRF, of the images that the classifier is sure of;
-`irnet`, boundaries and displacements on a frozen ResNet; `displacement_mean`; `pseudo_labels`, the maps after a random
-walk that stops at boundaries; `segmenter` on them. `eval_cams`, `cam_labels` and `irnet_labels` are steps 1 and 2 on
-the evaluation split, with the classes that the classifier finds there.
+- `classifier` trains a tag classifier on all images that have tags.
+- `cams` infers its class activation maps at several scales, and keeps those of each image's classes.
+- `affinity_labels` refines the maps with a CRF and keeps sure objects and sure background, for the images whose tags the
+  classifier is sure of.
+- `irnet` trains boundaries and displacements on a frozen ResNet.
+- `displacement_mean` measures the mean displacement.
+- `pseudo_labels` spreads the maps by a random walk that stops at boundaries.
+- `segmenter` trains on the pseudo labels.
+- `eval_cams`, `cam_labels` and `irnet_labels` are steps 1 and 2 on the evaluation split, with predicted classes.
 """
 
 from scarce_jax.data.sampling import ClassBalance

@@ -28,9 +28,10 @@ class Cams:
       views: the views whose maps are added; the paper's scales are 1, 0.5, 1.5 and 2, each mirrored too.
       most: maps kept per image, those of its likeliest classes; the records say how many images have more classes.
       confidence: images go on to IRNet whose tags all have at least this probability, 0..1. 0.8 in the paper.
-      foreground, background: where no map is above `foreground`, a pixel is not surely an object; where none is above
-        `background`, it is surely background. 0.3 and 0.05 in the code of IRNet's authors.
-      crf: refines both at the size of IRNet's images.
+      foreground: a pixel is surely an object if its largest map is above this, after the CRF. 0.3 in the code of IRNet's
+        authors.
+      background: a pixel is surely background if no map is above this, after the CRF. 0.05 in the same code.
+      crf: the CRF, at the size of IRNet's images.
     """
 
     views: Views = Views(flip=True, scales=(1.0, 0.5, 1.5, 2.0))
@@ -55,7 +56,7 @@ class Cams:
 
 @dataclasses.dataclass(frozen=True)
 class ClassMaps:
-    """Of one view "maps" float32 [B, h, w, K - 1], not negative, "logits" [B, K - 1], and the row's "tags" if any."""
+    """Prediction of one view: "maps" float32 [B, h, w, K - 1], at least 0, "logits" [B, K - 1], and "tags" if given."""
 
     classifier: nn.Module
 
@@ -69,9 +70,9 @@ class ClassMaps:
 
 @dataclasses.dataclass(frozen=True)
 class CompactMaps:
-    """What is kept of the maps of all views: those of the classes that an image has, at a quarter of its size.
+    """Combines the maps of all views, and keeps those of each image's classes at a quarter of its size.
 
-    Views are added up, and each class's sum is divided by its largest value.
+    The maps of all views are added, and each class's sum is divided by its largest value.
 
     Attributes:
       size: (height, width) of the images.
@@ -105,8 +106,8 @@ class CompactMaps:
         present = jnp.where((scores > 0.5).any(-1, keepdims=True), scores > 0.5, likeliest)
         if "tags" in predictions[0]:
             present = jnp.delete(predictions[0]["tags"], self.background, axis=-1) > 0
-        kept = min(self.most, scores.shape[-1])
-        ranked, chosen = jax.lax.top_k(jnp.where(present, scores, -1.0), kept)  # [B, M]
+        slots = min(self.most, scores.shape[-1])
+        ranked, chosen = jax.lax.top_k(jnp.where(present, scores, -1.0), slots)  # [B, M]
         maps = jnp.take_along_axis(total, chosen[:, None, None], axis=-1)
         maps /= jnp.maximum(maps.max((1, 2), keepdims=True), 1e-5)
         maps = jnp.where((ranked >= 0)[:, None, None], maps, 0.0)
@@ -116,7 +117,7 @@ class CompactMaps:
             "maps": jnp.round(255 * maps).astype(jnp.uint8),
             "classes": jnp.where(ranked >= 0, classes, IGNORE).astype(jnp.uint8),
             "confidence": jnp.where(present.any(-1), least, 0.0),
-            "status": (present.sum(-1) > kept).astype(jnp.uint8),
+            "status": (present.sum(-1) > slots).astype(jnp.uint8),
         }
 
 

@@ -1,4 +1,4 @@
-"""IRNet: boundaries and displacements that the labels of class activation maps teach (Ahn et al., 2019, section 4)."""
+"""IRNet (Ahn et al., 2019): its losses on labels of class activation maps, and the labels that it makes of them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Walk:
     Attributes:
       radius: pairs of pixels are closer than this, in quarters of the image's pixels.
       beta: power of the affinities.
-      steps: of the walk, 256 being 8 squarings of the transition matrix.
+      steps: number of steps; 256 are the authors' 8 squarings of the transition matrix.
       threshold: score of the background, 0..1; the largest score of an image is 1. 0.3 and 0.5 in the paper's table 3.
     """
 
@@ -84,7 +84,7 @@ def branches(module: nn.Module, encoder: nn.Module, nets: Mapping[str, NetState]
 def relation_losses(
     edge: jax.Array, displacement: jax.Array, labels: jax.Array, radius: int, background: int
 ) -> dict[str, jax.Array]:
-    """The four losses (equations 4 to 8), each a mean over the pairs of its kind in the whole batch.
+    """The four losses of IRNet's authors (jiwoon-ahn/irn), each a mean over the pairs of its kind in the whole batch.
 
     Args:
       edge: floating [B, h, w], boundary logits.

@@ -90,18 +90,18 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     classifier = config.classifier.net.classifier(classes - 1, compute_dtype(config))
     module = network(config, config.segmenter, classes)
     pseudo = Artifact(stage="pseudo_labels", name="label")
-    relations = _Relations(config, classifier, info.background)
+    irnet_stages = _IRNetStages(config, classifier, info.background)
     stages = [
         _train_classifier(config, classifier, info.background),
         _infer_cams("cams", config, classifier, info, ids="tags", fields=("tags",)),
         _infer_labels("affinity_labels", config, info, "cams", sure=True),
-        relations.train(),
-        relations.infer_displacement(),
-        relations.infer_walk("pseudo_labels", "cams"),
+        irnet_stages.train(),
+        irnet_stages.infer_displacement(),
+        irnet_stages.infer_walk("pseudo_labels", "cams"),
         train_segmenter("segmenter", config, config.segmenter, module, ids=pseudo, labels=(pseudo,)),
         _infer_cams("eval_cams", config, classifier, info, split=config.eval_split),
         _infer_labels("cam_labels", config, info, "eval_cams", sure=False),
-        relations.infer_walk("irnet_labels", "eval_cams"),
+        irnet_stages.infer_walk("irnet_labels", "eval_cams"),
     ]
     segment = measured("segment", config, config.segmenter, module, trained_in="segmenter")
     return Recipe(
@@ -166,7 +166,7 @@ def _with_maps(config: Config, cams: str, ids: Artifact | Chosen, transform: Cal
     return common.inference_source(config, config.irnet, split=split, ids=ids, fields=fields, transform=transform)
 
 
-class _Relations:
+class _IRNetStages:
     """The stages of IRNet."""
 
     def __init__(self, config: Config, classifier: AveragedFeatures, background: int):
