@@ -1,7 +1,7 @@
 """Affinities of pairs of pixels from a boundary map (IRNet: Ahn et al., 2019).
 
-The affinity of a pair of pixels is 1 less the largest boundary probability on the line between them. Pairs are named by the vector from the first pixel, the source, to the
-second; one of each pair of opposite vectors is enough.
+The affinity of a pair of pixels is 1 less the largest boundary probability on the line between them. Pairs are named by
+the vector from the first pixel, the source, to the second. One of each pair of opposite vectors is enough.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ No stage reads a mask. Stages:
 
 - `classifier` trains a tag classifier on all images that have tags.
 - `cams` infers its class activation maps at several scales, and keeps those of each image's classes.
-- `affinity_labels` refines the maps with a CRF and keeps sure objects and sure background, for the images whose tags the
-  classifier is sure of.
+- `affinity_labels` refines the maps with a CRF and keeps sure objects and sure background, for the images whose tags
+  the classifier is sure of.
 - `irnet` trains boundaries and displacements on a frozen ResNet.
 - `displacement_mean` measures the mean displacement.
 - `pseudo_labels` spreads the maps by a random walk that stops at boundaries.

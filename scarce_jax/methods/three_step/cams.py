@@ -28,8 +28,8 @@ class Cams:
       views: the views whose maps are added; the paper's scales are 1, 0.5, 1.5 and 2, each mirrored too.
       most: maps kept per image, those of its likeliest classes; the records say how many images have more classes.
       confidence: images go on to IRNet whose tags all have at least this probability, 0..1. 0.8 in the paper.
-      foreground: a pixel is surely an object if its largest map is above this, after the CRF. 0.3 in the code of IRNet's
-        authors.
+      foreground: a pixel is surely an object if its largest map is above this, after the CRF. 0.3 in the code of
+        IRNet's authors.
       background: a pixel is surely background if no map is above this, after the CRF. 0.05 in the same code.
       crf: the CRF, at the size of IRNet's images.
     """
