@@ -49,11 +49,15 @@ def read_encoded(path: str | os.PathLike) -> tuple[bytes, tuple[int, int]]:
     return encode_png(rgb, compression=3), rgb.shape[:2]
 
 
-def read_mask(path: str | os.PathLike) -> np.ndarray:
+def read_mask(path: str | os.PathLike, *, two_bytes: bool = False) -> np.ndarray:
     """Reads the ids of a mask file: uint8 [H, W], or int64 [H, W] if the file has more than 8 bits per pixel.
 
     The ids are the values of a grey file, the palette indices of a palette file, and 0 and 1 in a 1-bit file. The EXIF
     rotation is applied.
+
+    Args:
+      path: the file.
+      two_bytes: an RGB file without blue holds ids too, red + 256 * green.
 
     Raises:
       InputError: the file is missing, empty, truncated or not an image, its pixels are colours, or its compression is
@@ -64,6 +68,10 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
             raise InputError(
                 f"{path}: the mask is a {image.format} file, whose compression changes ids; expected class ids in a PNG"
             )
+        if two_bytes and image.mode == "RGB":
+            colours = np.array(ImageOps.exif_transpose(image)).astype(np.int64)
+            if not colours[..., 2].any():
+                return colours[..., 0] + 256 * colours[..., 1]
         if image.mode not in _ID_MODES:
             raise InputError(
                 f"{path}: the mask is a colour image (mode {image.mode}), expected one class id per pixel (8-bit grey "

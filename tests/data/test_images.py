@@ -168,6 +168,21 @@ def test_masks_of_other_kinds_are_refused(tmp_path):
         read_mask(tmp_path / "grey.jpg")
 
 
+def test_ids_of_two_bytes_in_red_and_green(tmp_path):
+    colours = np.zeros((4, 5, 3), np.uint8)
+    colours[0, 0] = (232, 3, 0)
+    colours[1] = (7, 0, 0)
+    write_png(tmp_path / "a.png", colours)
+    ids = read_mask(tmp_path / "a.png", two_bytes=True)
+    assert ids[0].tolist() == [1000, 0, 0, 0, 0] and (ids[1] == 7).all() and ids.dtype == np.int64
+    colours[3, 4, 2] = 1
+    write_png(tmp_path / "blue.png", colours)
+    with pytest.raises(InputError, match=r"blue\.png: the mask is a colour image"):
+        read_mask(tmp_path / "blue.png", two_bytes=True)
+    write_png(tmp_path / "grey.png", colours[..., 0])
+    np.testing.assert_array_equal(read_mask(tmp_path / "grey.png", two_bytes=True), colours[..., 0])
+
+
 def test_png_is_written_whole_or_not_at_all(tmp_path):
     image = noise(3, 4, 3)
     write_png(tmp_path / "a.png", image)

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import cv2
 import numpy as np
 
+from scarce_jax.data.files import list_images
 from scarce_jax.data.images import read_encoded, read_mask, wxh
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, nearest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,27 @@ def read_files(
     return parts
 
 
+def masks_of(folder: pathlib.Path, images: Mapping[str, pathlib.Path], beside: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Lists the mask files of a folder by stem; {} if the folder does not exist.
+
+    Args:
+      folder: the folder of the masks.
+      images: stem -> image file.
+      beside: the folder of the images, for messages.
+
+    Raises:
+      InputError: a mask has no image, or as in `list_images`.
+    """
+    masks = list_images(folder)
+    stray = [stem for stem in masks if stem not in images]
+    if stray:
+        raise InputError(
+            f"{masks[stray[0]]}: no image in {beside} has this stem ({len(stray)} of {len(masks)} masks)"
+            f"{nearest(stray[0], images)}; rename it to the name of its image"
+        )
+    return masks
+
+
 @contextlib.contextmanager
 def naming(kind: str, example_id: str) -> Iterator[None]:
     """Prefixes an InputError of the block with the kind of file ("image" or "mask") and the example."""
@@ -100,10 +122,12 @@ def check_size(
         )
 
 
-def read_indices(path: pathlib.Path, example_id: str, indices: Mapping[int, int]) -> np.ndarray:
+def read_indices(
+    path: pathlib.Path, example_id: str, indices: Mapping[int, int], *, two_bytes: bool = False
+) -> np.ndarray:
     """Reads a mask file of native ids (see `images.read_mask`) as uint8 [H, W], class index or 255 = void."""
     with naming("mask", example_id):
-        ids = read_mask(path)
+        ids = read_mask(path, two_bytes=two_bytes)
     return to_indices(ids, path, example_id, indices)
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from scarce_jax.data.builders.base import SIMULATED, SegmentationBuilder
-from scarce_jax.data.builders.files import Example, Files, read_examples
+from scarce_jax.data.builders.files import Example, Files, masks_of, read_examples
 from scarce_jax.data.builders.folder_tables import Classes, read_classes, read_tags
 from scarce_jax.data.files import list_images
 from scarce_jax.data.schema import DatasetInfo
-from scarce_jax.errors import InputError, nearest
+from scarce_jax.errors import InputError
 
 CLASSES, TAGS, IMAGES = "classes.json", "tags.csv", "images"
 MASKS = {"fine": "masks", "coarse": "coarse"}
@@ -60,7 +60,10 @@ class Folder(SegmentationBuilder):
             self.tags_from = f"{TAGS}, else the fine masks"
         files = {}
         for split, paths in images.items():
-            masks = {field: _masks(self.source / split, kind, paths) for field, kind in MASKS.items()}
+            masks = {
+                field: masks_of(self.source / split / kind, paths, self.source / split / IMAGES)
+                for field, kind in MASKS.items()
+            }
             files[split] = [
                 Files(
                     id=f"{split}/{stem}",
@@ -129,15 +132,3 @@ def find_tags(
             raise InputError(f"{path}: {repeated[0]!r} is in {where} too; expected one line per image")
         tags |= whole
     return tags
-
-
-def _masks(split: pathlib.Path, kind: str, images: Mapping[str, pathlib.Path]) -> dict[str, pathlib.Path]:
-    """Stem -> mask file of one kind; raises InputError for a mask without an image."""
-    masks = list_images(split / kind)
-    stray = [stem for stem in masks if stem not in images]
-    if stray:
-        raise InputError(
-            f"{masks[stray[0]]}: no image in {split / IMAGES} has this stem ({len(stray)} of {len(masks)} masks)"
-            f"{nearest(stray[0], images)}; rename it to the name of its image"
-        )
-    return masks
