@@ -62,6 +62,8 @@ class Prepared:
             f"  coarse      {self.coarse_from}",
         ]
         for split, quality in self.coarse.items():
+            if not info.having(split, "coarse"):
+                continue
             figures = ("-" if x is None else f"{x:.3f}" for x in (quality.coverage, quality.precision, quality.miou))
             lines.append("              {}: coverage {}, precision {}, mIoU as a prediction {}".format(split, *figures))
         return "\n".join(lines + self._occurrence())
@@ -74,8 +76,9 @@ class Prepared:
         """The lines of a table with a row per class and a column per split."""
         columns = [["", *self.info.classes]]
         for split, (images, pixels) in self.occurs.items():
-            shares = [f"{100 * count / max(sum(pixels), 1):.1f}%" for count in pixels]
-            cells = [f"{n} {share:>6}" if n else "none" for n, share in zip(images, shares, strict=True)]
+            total = sum(pixels)
+            shares = [f" {100 * count / total:5.1f}%" if total else "" for count in pixels]
+            cells = [f"{n}{share}" if n else "none" for n, share in zip(images, shares, strict=True)]
             columns.append([split, *cells])
         widths = [max(map(len, column)) for column in columns]
         rows = ["  images that show a class, and its share of the pixels of fine masks"]
