@@ -158,22 +158,30 @@ def unused_ignore(examined: Examined) -> Iterator[Finding]:
 
 
 def empty_classes(examined: Examined) -> Iterator[Finding]:
-    """Classes without a pixel: a problem in the training split, a warning in another one."""
+    """Classes without a pixel, or without a tag where no image has a mask: a problem in the training split, a warning
+    in another one."""
     expected = examined.expected
-    splits = dict.fromkeys(f.example.split for f in examined.facts if f.fine is not None)
+    splits = dict.fromkeys(f.example.split for f in examined.facts)
     for split in () if expected.names is None else splits:
         here = [f for f in examined.facts if f.example.split == split]
         masks = [mask for f in here for mask in (f.fine, f.coarse) if mask is not None]
-        used = {value for mask in masks for value in mask.counts}.union(*(f.example.tags or () for f in here))
+        tags = [f.example.tags for f in here if f.example.tags is not None]
+        if not masks and not tags:
+            continue
+        used = {value for mask in masks for value in mask.counts}.union(*tags)
+        if not masks:
+            # The background has no tag.
+            used |= {expected.background}
         empty = [expected.name(k) for k in range(len(expected.names)) if k not in used]
         if not empty:
             continue
         learned = split == "train" or len(splits) == 1
         listed = ", ".join([*empty[:12], *(["..."] if len(empty) > 12 else [])])
+        where = plural(len(masks), "mask") if masks else plural(len(tags), "list") + " of tags"
         yield fault(
             "empty-class",
             examined.where,
-            f"no pixel of {listed} in any of {plural(len(masks), 'mask')}",
+            f"no {'pixel' if masks else 'tag'} of {listed} in any of {where}",
             expected=f"each of the {len(expected.names)} classes somewhere in {split or 'the masks'}",
             advice=NOT_LEARNED if learned else NOT_MEASURED,
             certain=learned,
