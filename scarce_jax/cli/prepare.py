@@ -16,8 +16,9 @@ class Options:
     """Flags of `prepare`.
 
     Attributes:
-      dataset: scenes, scenes/coloured, camvid, cityscapes, voc, voc/animals, coco, coco/with_voc, folder/NAME for
-        images of your own (NAME is your choice), or MODULE:CLASS for a builder of your own.
+      dataset: scenes, scenes/coloured, camvid, cityscapes, voc, voc/animals, coco, coco/with_voc, lid, folder/NAME for
+        images of your own (NAME is your choice), imagenet/NAME for a folder of images for each class, or MODULE:CLASS
+        for a builder of your own.
       source: folder with the files of the dataset; a program draws scenes and scenes/coloured, which need none.
       data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       again: build it again if it exists; the old one is replaced when the new one is complete.

@@ -118,7 +118,18 @@ COCO = DatasetInfo(
 )
 """The 60 categories of COCO that VOC does not have; `native_ids` are COCO's category ids."""
 
+LID = DatasetInfo(
+    name="lid",
+    classes=("background", *(f"class {k}" for k in range(1, 201))),
+    palette=((0, 0, 0), *default_palette(200)),
+    background=0,
+    splits={"train": 456567, "val": 5000, "test": 10000},
+)
+"""Names of classes are read from the source: published lists disagree on which of the ids 28 and 29 is "bow", and which
+"bow tie"."""
+
 KNOWN: dict[str, DatasetInfo] = {
-    info.name: info for info in (CAMVID, CITYSCAPES, SCENES, COLOURED_SCENES, VOC, VOC_ANIMALS, COCO, COCO_WITH_VOC)
+    info.name: info
+    for info in (CAMVID, CITYSCAPES, SCENES, COLOURED_SCENES, VOC, VOC_ANIMALS, COCO, COCO_WITH_VOC, LID)
 }
 """Facts by dataset name; a dry run of these datasets needs no data."""

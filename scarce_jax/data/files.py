@@ -42,6 +42,29 @@ def list_images(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     return images
 
 
+def list_folder(folder: pathlib.Path) -> dict[str, str]:
+    """Returns the names of the image files of a folder by stem; {} if the folder does not exist.
+
+    Subfolders, hidden files and other files are left out. The folder is read once, and no file is looked at, so that it
+    is fast where a folder has 100,000 images.
+
+    Raises:
+      InputError: two files have the same stem.
+    """
+    names: dict[str, str] = {}
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        stem, suffix = os.path.splitext(name)
+        if name.startswith(".") or suffix.lower() not in SUFFIXES:
+            continue
+        if stem in names:
+            raise InputError(
+                f"{folder / names[stem]} and {folder / name}: equal stems, expected one file per example; rename or "
+                "remove one of them"
+            )
+        names[stem] = name
+    return names
+
+
 def read_lines(path: pathlib.Path, expected: str) -> list[str]:
     """Reads the lines of a UTF-8 text file; raises InputError, whose message has `expected`, if that fails."""
     try:

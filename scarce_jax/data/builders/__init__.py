@@ -6,6 +6,8 @@ from scarce_jax.data.builders.camvid import Camvid
 from scarce_jax.data.builders.cityscapes import Cityscapes
 from scarce_jax.data.builders.coco import Coco, CocoWithVoc
 from scarce_jax.data.builders.folder import Folder
+from scarce_jax.data.builders.imagenet import ImageNet
+from scarce_jax.data.builders.lid import Lid
 from scarce_jax.data.builders.prepared import (
     Prepared,
     dataset_dir,
@@ -25,6 +27,8 @@ BUILDERS: dict[str, type[SegmentationBuilder]] = {
     "coco": Coco,
     "coco/with_voc": CocoWithVoc,
     "folder": Folder,
+    "imagenet": ImageNet,
+    "lid": Lid,
     "scenes": Scenes,
     "scenes/coloured": ColouredScenes,
     "voc": Voc,
