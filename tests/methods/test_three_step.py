@@ -15,7 +15,7 @@ from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
 from scarce_jax.methods import three_step
 from scarce_jax.methods.three_step.cams import Cams, CompactMaps, RefinedLabels, to_class_ids
-from scarce_jax.methods.three_step.irnet import Walk, WalkedLabels, quarter_labels, relation_losses
+from scarce_jax.methods.three_step.irnet import Walk, WalkedLabels, quarter_labels, relation_losses, shares
 from scarce_jax.models.cam_vgg import CamVGGConfig
 from scarce_jax.ops.affinity import path, vectors
 from scarce_jax.ops.crf import CRF
@@ -182,10 +182,10 @@ def test_labels_are_void_between_sure_object_and_sure_background():
         "maps": jnp.asarray(maps),
         "classes": jnp.asarray([[9, IGNORE]], jnp.uint8),
     }
-    label = RefinedLabels(Cams(crf=CRF_OFF), BACKGROUND, sure=True)({}, batch, {})["label"]
-    np.testing.assert_array_equal(label[0], np.repeat([[9, 9, IGNORE, IGNORE, 0, 0]], 6, 0))
-    label = RefinedLabels(Cams(crf=CRF_OFF), BACKGROUND, sure=False)({}, batch, {})["label"]
-    np.testing.assert_array_equal(label[0], np.repeat([[9, 9, 0, 0, 0, 0]], 6, 0))
+    labels = RefinedLabels(Cams(crf=CRF_OFF), BACKGROUND, ("sure", "refined"))({}, batch, {})
+    np.testing.assert_array_equal(labels["sure"][0], np.repeat([[9, 9, IGNORE, IGNORE, 0, 0]], 6, 0))
+    np.testing.assert_array_equal(labels["refined"][0], np.repeat([[9, 9, 0, 0, 0, 0]], 6, 0))
+    assert RefinedLabels(Cams(crf=CRF_OFF), BACKGROUND, ("refined",))({}, batch, {}).keys() == {"refined"}
 
 
 def test_a_walk_fills_what_boundaries_enclose():
@@ -204,6 +204,45 @@ def test_a_walk_fills_what_boundaries_enclose():
     mirrored = {**fields, "edge": fields["edge"][:, :, ::-1]}
     again = WalkedLabels(Walk(threshold=0.3), (48, 47), BACKGROUND)([fields, mirrored], [False, True])
     np.testing.assert_array_equal(again["label"], walked["label"])
+
+
+def test_a_walk_may_start_from_labels():
+    label = np.random.default_rng(0).choice([0, 4, 7, IGNORE], (1, 9, 8)).astype(np.uint8)
+    classes = jnp.asarray([[7, 4, IGNORE]], jnp.uint8)
+    expected = np.zeros((1, 3, 2, 3), np.float32)
+    for row, column in np.ndindex(9, 8):
+        for m, k in enumerate((7, 4)):
+            expected[0, row // 4, column // 4, m] += (label[0, row, column] == k) / 16
+    np.testing.assert_allclose(shares(jnp.asarray(label), classes), expected)
+    # Without a step and a boundary, the labels of blocks of 4 x 4 pixels are those of the start.
+    label = np.repeat(np.repeat([[[4, 4, 0], [0, 0, 7]]], 4, 1), 4, 2).astype(np.uint8)
+    fields = {"edge": jnp.full((1, 2, 3), -90.0), "refined": jnp.asarray(label), "classes": classes}
+    walked = WalkedLabels(Walk(start="labels", steps=0, threshold=0.5), (8, 12), BACKGROUND)([fields], [False])
+    np.testing.assert_array_equal(walked["label"][:, 1::4, 1::4], label[:, 1::4, 1::4])
+
+
+@pytest.mark.parametrize(("per_class", "found"), [(False, {0, 7}), (True, {0, 4, 7})])
+def test_scores_are_divided_by_the_largest_of_the_image_or_of_each_class(per_class, found):
+    maps = np.zeros((1, 4, 6, 2), np.uint8)
+    maps[0, 0, 0], maps[0, 3, 5] = (255, 0), (0, 51)
+    fields = {
+        "edge": jnp.full((1, 4, 6), -90.0),
+        "maps": jnp.asarray(maps),
+        "classes": jnp.asarray([[7, 4]], jnp.uint8),
+    }
+    walk = Walk(steps=0, threshold=0.3, per_class=per_class)
+    walked = WalkedLabels(walk, (16, 24), BACKGROUND)([fields], [False])
+    assert set(np.unique(walked["label"]).tolist()) == found
+
+
+def test_only_images_with_confident_tags_get_labels():
+    recipe = three_step.recipe(tiny.three_step_config(), SCENES)
+    confident = recipe.stage("affinity_labels").source.ids
+    assert confident.at_least == tiny.three_step_config().cams.confidence
+    sure = Artifact(stage="affinity_labels", name="sure")
+    assert recipe.stage("pseudo_labels").source.ids == recipe.stage("displacement_mean").source.ids == sure
+    assert recipe.stage("irnet").sources["labelled"].ids == sure
+    assert recipe.stage("segmenter").sources["labelled"].ids == Artifact(stage="pseudo_labels", name="label")
 
 
 def test_a_walk_of_no_step_is_the_map_itself():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -144,16 +145,16 @@ class RefinedLabels:
 
     Attributes:
       background: class.
-      sure: whether pixels that are neither surely object nor surely background are void; otherwise the largest map
-        above `cams.foreground` labels each pixel.
+      outputs: "refined", class ids, where the largest map above `cams.foreground` labels each pixel before the CRF;
+        "sure", the same with 255 where a pixel is neither surely object nor surely background.
     """
 
     cams: Cams
     background: int
-    sure: bool
+    outputs: tuple[Literal["refined", "sure"], ...]
 
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
-        """ "label" uint8 [B, H, W]: class ids, and 255 where `sure` leaves a pixel out."""
+        """The `outputs`, uint8 [B, H, W]."""
         image, classes = batch["image"], batch["classes"]
         maps = resize_bilinear(batch["maps"].astype(jnp.float32) / 255, image.shape[1:3], align_corners=False)
         present = jnp.concatenate((jnp.ones((len(classes), 1), bool), classes != IGNORE), -1)
@@ -171,8 +172,8 @@ class RefinedLabels:
             # One image at a time: the lattice of one takes more memory than its scores.
             return jax.lax.map(refine, (labels, image, present))
 
-        index = refined(self.cams.foreground)
-        if self.sure:
-            outside = refined(self.cams.background) == 0
-            index = jnp.where((index > 0) | outside, index, IGNORE)
-        return {"label": to_class_ids(index, classes, self.background)}
+        labels = {"refined": refined(self.cams.foreground)}
+        if "sure" in self.outputs:
+            known = (labels["refined"] > 0) | (refined(self.cams.background) == 0)
+            labels["sure"] = jnp.where(known, labels["refined"], IGNORE)
+        return {name: to_class_ids(labels[name], classes, self.background) for name in self.outputs}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import reduce
 
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
@@ -24,6 +25,9 @@ ENCODER, IRNET = "encoder", "irnet"
 """The roles of the frozen ResNet, and of the branches on it."""
 
 EPSILON = 1e-5
+
+START = {"maps": "maps", "labels": "refined"}
+"""`Walk.start` -> field of the rows from which the walk starts."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,15 +63,21 @@ class Walk:
     """The random walk that spreads class activation maps up to boundaries.
 
     Attributes:
+      start: what is spread: "maps", the class activation maps, as in the authors' code; or "labels", those labels that
+        the CRF made of them at `cams.foreground`.
       radius: pairs of pixels are closer than this, in quarters of the image's pixels.
       beta: power of the affinities.
       steps: number of steps; 256 are the authors' 8 squarings of the transition matrix.
-      threshold: score of the background, 0..1; the largest score of an image is 1. 0.3 and 0.5 in the paper's table 3.
+      per_class: the largest score of each class is 1, rather than that of each image. Without it, of two objects the
+        one whose scores spread over fewer pixels hides the other.
+      threshold: score of the background, 0..1; the largest score is 1. 0.3 and 0.5 in the paper's table 3.
     """
 
+    start: Literal["maps", "labels"] = "maps"
     radius: int = 5
     beta: float = 10.0
     steps: int = 256
+    per_class: bool = False
     threshold: float = 0.3
 
     def __post_init__(self):
@@ -158,19 +168,36 @@ class MeanDisplacement:
 
 @dataclasses.dataclass(frozen=True)
 class Boundaries:
-    """The prediction of one view: "edge" float32 [B, h, w], logits, and the row's "maps" and "classes"."""
+    """The prediction of one view: "edge" float32 [B, h, w], logits, and those of `START` and "classes" in the row."""
 
     module: nn.Module
     encoder: nn.Module
 
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
         edge, _ = branches(self.module, self.encoder, nets, nets[IRNET].params, batch["image"])
-        return {"edge": edge, "maps": batch["maps"], "classes": batch["classes"]}
+        return {"edge": edge, **{name: batch[name] for name in (*START.values(), "classes") if name in batch}}
+
+
+def shares(labels: jax.Array, classes: jax.Array) -> jax.Array:
+    """The share of each of an image's classes in blocks of 4 x 4 pixels.
+
+    Args:
+      labels: uint8 [B, H, W], class ids.
+      classes: uint8 [B, M], class ids, 255 where there are fewer than M.
+
+    Returns:
+      float32 [B, ceil(H/4), ceil(W/4), M] in 0..1. Pixels beyond the edge belong to no class.
+    """
+    beyond = ((0, -side % 4) for side in labels.shape[1:])
+    labels = jnp.pad(labels, ((0, 0), *beyond), constant_values=IGNORE)[..., None]  # [B, 4 * h, 4 * w, 1]
+    classes = classes[:, None, None]
+    found = (labels == classes) & (classes != IGNORE)
+    return reduce(found.astype(jnp.float32), "b (h i) (w j) m -> b h w m", "mean", i=4, j=4)
 
 
 @dataclasses.dataclass(frozen=True)
 class WalkedLabels:
-    """Labels from class activation maps after the random walk; the boundaries are those of the mean of all views.
+    """Labels from the random walk; the boundaries are those of the mean of all views.
 
     Attributes:
       size: (height, width) of the images.
@@ -190,12 +217,17 @@ class WalkedLabels:
             for view, flipped in zip(predictions, mirrored, strict=True)
         )
         edge = jax.nn.sigmoid(logits / len(predictions))  # [B, h, w]
-        maps = predictions[0]["maps"].astype(jnp.float32) / 255
-        maps = resize_bilinear(maps, edge.shape[1:3], align_corners=False)
-        scores = random_walk(maps, edge, radius=self.walk.radius, beta=self.walk.beta, steps=self.walk.steps)
+        classes = predictions[0]["classes"]
+        if self.walk.start == "maps":
+            maps = predictions[0]["maps"].astype(jnp.float32) / 255
+            start = resize_bilinear(maps, edge.shape[1:3], align_corners=False)
+        else:
+            start = shares(predictions[0]["refined"], classes)
+        scores = random_walk(start, edge, radius=self.walk.radius, beta=self.walk.beta, steps=self.walk.steps)
         height, width = (4 * side for side in edge.shape[1:3])
         scores = resize_bilinear(scores, (height, width), align_corners=False)[:, : self.size[0], : self.size[1]]
-        scores /= jnp.maximum(scores.max((1, 2, 3), keepdims=True), EPSILON)
+        axes = (1, 2) if self.walk.per_class else (1, 2, 3)
+        scores /= jnp.maximum(scores.max(axes, keepdims=True), EPSILON)
         index = as_scores(scores, self.walk.threshold).argmax(-1)
-        label = to_class_ids(index, predictions[0]["classes"], self.background)
+        label = to_class_ids(index, classes, self.background)
         return {"label": label, "edge": jnp.round(255 * edge).astype(jnp.uint8)}

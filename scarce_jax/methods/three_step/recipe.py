@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -94,14 +94,14 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     stages = [
         _train_classifier(config, classifier, info.background),
         _infer_cams("cams", config, classifier, info, ids="tags", fields=("tags",)),
-        _infer_labels("affinity_labels", config, info, "cams", sure=True),
+        _infer_labels("affinity_labels", config, info, "cams", confident=True),
         irnet_stages.train(),
         irnet_stages.infer_displacement(),
-        irnet_stages.infer_walk("pseudo_labels", "cams"),
+        irnet_stages.infer_walk("pseudo_labels", "cams", "affinity_labels"),
         train_segmenter("segmenter", config, config.segmenter, module, ids=pseudo, labels=(pseudo,)),
         _infer_cams("eval_cams", config, classifier, info, split=config.eval_split),
-        _infer_labels("cam_labels", config, info, "eval_cams", sure=False),
-        irnet_stages.infer_walk("irnet_labels", "eval_cams"),
+        _infer_labels("cam_labels", config, info, "eval_cams"),
+        irnet_stages.infer_walk("irnet_labels", "eval_cams", "cam_labels"),
     ]
     segment = measured("segment", config, config.segmenter, module, trained_in="segmenter")
     return Recipe(
@@ -109,8 +109,8 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         results={
             "segment_tta": dataclasses.replace(segment, name="segment_tta", views=config.tta),
             "segment": segment,
-            "irnet": _measured_labels("irnet", config, "irnet_labels"),
-            "cam": _measured_labels("cam", config, "cam_labels"),
+            "irnet": _measured_labels("irnet", config, Artifact(stage="irnet_labels", name="label")),
+            "cam": _measured_labels("cam", config, Artifact(stage="cam_labels", name="refined")),
             "classifier": tags_measured("classifier", config, config.classifier, classifier, "classifier"),
         },
         tables={"displacement": _displacement_table()},
@@ -150,20 +150,23 @@ def _infer_cams(name: str, config: Config, classifier: nn.Module, info: DatasetI
     )
 
 
-def _infer_labels(name: str, config: Config, info: DatasetInfo, cams: str, sure: bool) -> Infer:
-    # Only images whose tags the classifier is sure of teach IRNet.
-    confidence = Artifact(stage=cams, name="confidence")
-    ids = Chosen(artifact=confidence, at_least=config.cams.confidence) if sure else confidence
+def _infer_labels(name: str, config: Config, info: DatasetInfo, cams: str, confident: bool = False) -> Infer:
+    """Labels of all images of the stage `cams`, or sure labels of those of whose tags the classifier is sure."""
+    confidence, outputs = Artifact(stage=cams, name="confidence"), ("refined",)
+    ids = confidence
+    if confident:
+        ids = Chosen(artifact=confidence, at_least=config.cams.confidence)
+        outputs = ("sure", "refined") if config.walk.start == "labels" else ("sure",)
     # As stored, because the CRF reads colours.
-    source = _with_maps(config, cams, ids, common.as_stored)
-    return Infer(name=name, nets={}, predict=RefinedLabels(config.cams, info.background, sure), source=source)
+    source = _with_maps(config, cams, ids=ids, transform=common.as_stored)
+    return Infer(name=name, nets={}, predict=RefinedLabels(config.cams, info.background, outputs), source=source)
 
 
-def _with_maps(config: Config, cams: str, ids: Artifact | Chosen, transform: Callable) -> Source:
-    """The images of a stage's maps at IRNet's size, with the maps."""
+def _with_maps(config: Config, cams: str, fields: tuple[Artifact, ...] = (), **changes: Any) -> Source:
+    """The images of a stage's maps at IRNet's size, with the maps and `fields`. `changes` are fields of the Source."""
     split = config.eval_split if cams == "eval_cams" else config.train_split
-    fields = tuple(Artifact(stage=cams, name=name) for name in ("maps", "classes"))
-    return common.inference_source(config, config.irnet, split=split, ids=ids, fields=fields, transform=transform)
+    maps = tuple(Artifact(stage=cams, name=name) for name in ("maps", "classes"))
+    return common.inference_source(config, config.irnet, split=split, fields=maps + fields, **changes)
 
 
 class _IRNetStages:
@@ -197,7 +200,7 @@ class _IRNetStages:
 
     def train(self) -> Train:
         """Stage `irnet`."""
-        stage, label = self.config.irnet, Artifact(stage="affinity_labels", name="label")
+        stage, label = self.config.irnet, Artifact(stage="affinity_labels", name="sure")
         loss = RelationLoss(self.module, self.encoder, stage.radius, self.background)
         return common.train(
             "irnet",
@@ -217,26 +220,31 @@ class _IRNetStages:
     def infer_displacement(self) -> Infer:
         """Stage `displacement_mean`."""
         source = common.inference_source(
-            self.config, self.config.irnet, ids=Artifact(stage="affinity_labels", name="label")
+            self.config, self.config.irnet, ids=Artifact(stage="affinity_labels", name="sure")
         )
         predict = MeanDisplacement(self.module, self.encoder)
         return Infer(name="displacement_mean", nets=self._trained(), predict=predict, source=source, write=Mean())
 
-    def infer_walk(self, name: str, cams: str) -> Infer:
-        """A stage that spreads the maps of the stage `cams` up to boundaries."""
+    def infer_walk(self, name: str, cams: str, labels: str) -> Infer:
+        """A stage that spreads the maps of the stage `cams`, or the labels of the stage `labels`, up to boundaries.
+
+        The images are those of the stage `labels`.
+        """
+        refined = Artifact(stage=labels, name="refined")
+        fields = (refined,) if self.config.walk.start == "labels" else ()
+        ids = Artifact(stage=labels, name="sure") if labels == "affinity_labels" else refined
         return Infer(
             name=name,
             nets=self._trained(),
             predict=Boundaries(self.module, self.encoder),
-            source=_with_maps(self.config, cams, Artifact(stage=cams, name="maps"), common.unaugmented),
+            source=_with_maps(self.config, cams, fields, ids=ids),
             views=Views(flip=True),
             combine=WalkedLabels(self.config.walk, self.config.irnet.size, self.background),
         )
 
 
-def _measured_labels(name: str, config: Config, stage: str) -> Eval:
+def _measured_labels(name: str, config: Config, labels: Artifact) -> Eval:
     """The labels that a stage made for the evaluation split."""
-    labels = Artifact(stage=stage, name="label")
     source = common.evaluation_source(config, config.irnet, ids=labels)
     return Eval(name=name, predict=None, source=source, inferred=labels)
 
