@@ -338,7 +338,7 @@ def test_the_result_with_the_class_is_measured_again_and_predicts(run, tiny_data
     assert mask.shape == (20, 30) and mask.max() < 12
 
 
-def test_an_empty_part_is_refused_before_anything_trains(tiny_data, tmp_path):
+def test_an_empty_part_or_a_tag_of_no_image_is_refused_before_anything_trains(tiny_data, tmp_path):
     config = tiny.three_step_config()
     held = {"eval_every": 1, "keep_best": "mean_f1"}
     small = tiny.replaced(config, "classifier", held_out=1e-6, **held)
@@ -347,6 +347,10 @@ def test_an_empty_part_is_refused_before_anything_trains(tiny_data, tmp_path):
     large = tiny.replaced(config, "classifier", held_out=0.999999, **held)
     with pytest.raises(InputError, match="holds out all of 12 images"):
         runs.train(large, tmp_path / "all", data_dir=tiny_data, mesh=tiny.mesh(2))
+    # The one image with this tag is held out.
+    rare = dataclasses.replace(whole_config(), left_out="starfish")
+    with pytest.raises(InputError, match="binary: none of 8 training images have the tag 'starfish'"):
+        runs.train(rare, tmp_path / "rare", data_dir=tiny_data, mesh=tiny.mesh(2))
     assert not list(tmp_path.rglob("DONE")) and not list(tmp_path.rglob("stage.json"))
 
 
