@@ -105,7 +105,7 @@ def count_parameters(net: Net) -> tuple[int, int]:
 
 def number_of_images(source: Source, recipe: Recipe, budget: Budget, info: DatasetInfo) -> int | None:
     """Number of images that a source reads; None if the config and the sizes of the splits do not determine it."""
-    if source.weight is not None:
+    if source.weight is not None or source.part is not None:
         return None
     if source.take is not None:
         return source.take
@@ -148,6 +148,7 @@ def _describe_stage(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo
             "dataset": source.dataset,
             "split": source.split,
             **{key: plain(getattr(source, key)) for key in ("ids", "fields", "labels", "size")},
+            **({} if source.part is None else {"part": str(source.part)}),
         }
         for name, source in sources(stage).items()
     ]

@@ -123,7 +123,7 @@ def _describe(plan: dict[str, Any]) -> str:
     rows = []
     for stage in plan["stages"]:
         batch = ", ".join(str(b) for b in stage["batch"].values())
-        reads = "; ".join(f"{r['dataset']}/{r['split']} {_ids(r['ids'])} at {_size(r['size'])}" for r in stage["reads"])
+        reads = "; ".join(map(_read, stage["reads"]))
         # A stage that only counts pixels has no net.
         for role, net in (stage["nets"] or {None: None}).items():
             sizes = (net["parameters"], net["trainable"]) if net else (None, None)
@@ -134,6 +134,11 @@ def _describe(plan: dict[str, Any]) -> str:
     memory = [f"MiB ({plan['backend']})"] if "backend" in plan else []
     header = ["stage", "kind", "steps", "batch", "net", "parameters", "trainable", *memory, "starts from", "reads"]
     return table(rows, header)
+
+
+def _read(source: dict[str, Any]) -> str:
+    part = f", {source['part']}," if "part" in source else ""
+    return f"{source['dataset']}/{source['split']} {_ids(source['ids'])}{part} at {_size(source['size'])}"
 
 
 def _ids(ids: Any) -> str:

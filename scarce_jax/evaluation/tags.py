@@ -34,7 +34,7 @@ class TagEvaluation:
 
         def local(nets: Any, rows: Mapping[str, jax.Array], consts: Any) -> tuple[jax.Array, jax.Array]:
             batch = jax.vmap(lambda row: evaluation.source.transform(row, jax.random.key(0), consts))(rows)
-            return evaluation.predict(nets, batch, consts), rows["tags"]
+            return evaluation.predict(nets, batch, consts), batch["tags"]
 
         axis = mesh.axis_names[0]
         mapped = jax.shard_map(local, mesh=mesh, in_specs=(P(), P(axis), P()), out_specs=P(axis))

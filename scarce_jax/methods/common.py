@@ -72,7 +72,8 @@ class TrainStage:
       optim: optimizer of the net.
       eval_every: steps between measurements on the evaluation split during training; 0 measures only the result.
       keep_best: figure on the evaluation split, such as "miou"; the net with its best value is stored. None stores the
-        net of the last step. With `keep_best` the evaluation split takes part in the choice of the net.
+        net of the last step. With `keep_best` the evaluation split takes part in the choice of the net, unless a stage
+        holds out training images in its place.
       patience: number of measurements without improvement after which training stops; None trains to the end.
       eval_batch: images per device in evaluation and inference; it changes no result.
       init_from: initial values of the net, random if None. RUN:STAGE/NET is a net of another run folder, and

@@ -1,7 +1,7 @@
 """The types that recipes consist of: stages, sources and results."""
 
 from scarce_jax.recipe.origins import FromRun, Pretrained, parse_origin
-from scarce_jax.recipe.sources import Artifact, Chosen, Confident, Read, Source
+from scarce_jax.recipe.sources import Artifact, Chosen, Confident, Part, Read, Source
 from scarce_jax.recipe.stages import (
     Epochs,
     Eval,
@@ -37,6 +37,7 @@ __all__ = [
     "Net",
     "NetState",
     "Out",
+    "Part",
     "Predict",
     "Pretrained",
     "Read",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 
 from scarce_jax.data.schema import IGNORE
+from scarce_jax.errors import InputError, plural
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,48 @@ class Confident:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of the two parts into which examples are divided: the part that is held out, or all others.
+
+    The hash of an example's id and the seed decides alone, so an example stays in its part whatever other examples
+    there are, on every host and after every interruption. The share of N examples that is held out therefore differs
+    from `share`, by about sqrt(share * (1 - share) / N).
+
+    Attributes:
+      share: share of the examples that is held out, above 0 and below 1.
+      seed: another seed holds out other examples.
+      held_out: whether this is the part that is held out.
+    """
+
+    share: float
+    seed: int
+    held_out: bool
+
+    def __contains__(self, example_id: str) -> bool:
+        # Not the hash by which a budget draws, so that the two choices are independent.
+        digest = hashlib.sha256(f"held out:{self.seed}:{example_id}".encode()).digest()
+        return (int.from_bytes(digest[:8]) < self.share * 2**64) == self.held_out
+
+    def of(self, ids: tuple[str, ...], where: str) -> tuple[str, ...]:
+        """Returns those of the ids that belong to the part.
+
+        Raises:
+          InputError: none does. The message begins with `where`.
+        """
+        members = tuple(name for name in ids if name in self)
+        if ids and not members:
+            found, change = ("none", "raise") if self.held_out else ("all", "lower")
+            raise InputError(
+                f"{where}: held_out is {self.share:g}, which holds out {found} of {plural(len(ids), 'image')}; "
+                f"expected some, but not all; {change} it, or use more images"
+            )
+        return members
+
+    def __str__(self) -> str:
+        return f"{'' if self.held_out else 'without '}the held-out part of {self.share:.3g}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
     """The origin of rows `{"image", "label", <fields>, "height", "width"}`, one per example.
 
@@ -89,6 +133,7 @@ class Source:
       split: one of its splits.
       ids: a role of the label budget ("fine", "coarse", "tags", "unlabelled"); "all" for the whole split; an Artifact,
         for the ids of its records; `Chosen`, for some of these; or a tuple of these, for their union.
+      part: use only the ids of this part; None uses all.
       take: use only the first `take` ids.
       fields: further fields of a row: "coarse", "fine", "tags", or fields of records.
       labels: what `label` may be, in order of preference: an example takes the first that it has.
@@ -104,6 +149,7 @@ class Source:
     dataset: str
     split: str
     ids: str | Artifact | Chosen | tuple[str | Artifact | Chosen, ...] = "all"
+    part: Part | None = None
     take: int | None = None
     fields: tuple[str | Artifact, ...] = ()
     labels: tuple[str | Artifact | Read, ...] = ()
@@ -128,4 +174,5 @@ class Source:
                 return f"{part.artifact.stage} records with {part.artifact.name} of {part.at_least:g} or more"
             return part if isinstance(part, str) else f"{part.stage} records"
 
-        return " and ".join(map(words, self.id_parts))
+        ids = " and ".join(map(words, self.id_parts))
+        return ids if self.part is None else f"{ids}, {self.part}"

@@ -31,6 +31,10 @@ NO_EFFECT = {
 * The batch size of an `Infer` or `Eval` has an effect only if the stage is `per_batch`.
 """
 
+LATER = {"Source": ("part",)}
+"""Fields that earlier versions did not have, by type. They are described only where they are not None, so that a stage
+that an earlier version finished stays finished."""
+
 
 def describe(
     stage: Stage | Eval,
@@ -93,8 +97,10 @@ def plain(value: Any) -> Any:
         return [plain(part) for part in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = "Module" if isinstance(value, nn.Module) else type(value).__name__
-        names = [f.name for f in dataclasses.fields(value) if f.name not in NO_EFFECT.get(kind, ())]
-        return {"type": _qualified(type(value)), **{name: plain(getattr(value, name)) for name in names}}
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        unset = {name for name in LATER.get(kind, ()) if fields[name] is None}
+        names = [name for name in fields if name not in NO_EFFECT.get(kind, ()) and name not in unset]
+        return {"type": _qualified(type(value)), **{name: plain(fields[name]) for name in names}}
     if isinstance(value, jax.ShapeDtypeStruct):
         return [list(value.shape), str(value.dtype)]
     if isinstance(value, np.ndarray | np.generic | jax.Array):

@@ -55,10 +55,12 @@ class Inputs:
           hidden_truth: whether labels count that the budget does not grant (see `Eval`).
 
         Raises:
-          InputError: there are none, or fewer than `Source.take`.
+          InputError: there are none, none in the source's part, or fewer than `Source.take`.
         """
         where = f"{source.dataset}/{source.split}"
         candidates = tuple(dict.fromkeys(name for part in source.id_parts for name in self._part(source, part)))
+        if source.part is not None:
+            candidates = source.part.of(candidates, where)
         kind = source.ids_in_words
         ids, lacking = candidates, []
         for fields in (*((field,) for field in (*source.fields, *source.having)), source.labels):

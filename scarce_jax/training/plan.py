@@ -13,7 +13,7 @@ from typing import Any
 
 from scarce_jax.data.files import read_json
 from scarce_jax.errors import InputError
-from scarce_jax.recipe import Eval, FromRun, Pretrained, Recipe, Stage, reads, sources
+from scarce_jax.recipe import Eval, FromRun, Pretrained, Recipe, Stage, Train, reads, sources
 from scarce_jax.training import fingerprint as fp
 from scarce_jax.training.log import complete_lines, replace_lines
 from scarce_jax.training.origins import content
@@ -75,10 +75,11 @@ class Plan:
           again: names of the stages that `--redo` runs again.
 
         Raises:
-          InputError: a stage that is not in `again` was begun with other settings, or a net has other parameters than
-            what it starts from.
+          InputError: a stage that is not in `again` was begun with other settings, a net has other parameters than what
+            it starts from, a part of a source has no image, or its images cannot be weighted.
         """
         check_origins(self.session.recipe)
+        self._check_sources()
         for stage, description in self.descriptions.items():
             path = self.run_dir / stage / "stage.json"
             if stage in again or not path.exists():
@@ -93,6 +94,17 @@ class Plan:
         for stage in self.session.recipe.stages:
             if stage.name in again or self.done(stage.name) is None:
                 self.session.outside(stage)
+
+    def _check_sources(self) -> None:
+        """Raises InputError if a part of a training source has no image, or its images cannot be weighted."""
+        for stage in self.session.recipe.stages:
+            if not isinstance(stage, Train):
+                continue
+            for source in (*stage.sources.values(), *(evaluation.source for evaluation in stage.evals)):
+                # The ids of records may depend on what is not inferred yet.
+                known = all(isinstance(part, str) for part in source.id_parts)
+                if known and (source.part is not None or source.weight is not None):
+                    self.session.epoch_length(source)
 
 
 def with_dependents(recipe: Recipe, stage: str) -> set[str]:

@@ -22,7 +22,7 @@ from scarce_jax.data.records import load_mean
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.evaluate import MaskEvaluation
 from scarce_jax.evaluation.tags import TagEvaluation, summarise_tags
-from scarce_jax.recipe import Artifact, Epochs, Eval, FromRun, Infer, NetState, Pretrained, Recipe, Stage, Train
+from scarce_jax.recipe import Artifact, Epochs, Eval, FromRun, Infer, NetState, Pretrained, Recipe, Source, Stage, Train
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.checkpoint import DamagedCheckpoint, load_net
@@ -157,8 +157,11 @@ class Session:
         if not isinstance(stage.steps, Epochs):
             return stage.steps
         source = self.recipe.counted(stage)
+        return stage.steps.resolve(self.epoch_length(source), source.batch)
+
+    def epoch_length(self, source: Source) -> int:
+        """Draws per epoch of a source in training."""
         ids = self.inputs.ids(source)
         reader = self.inputs.reader(source.dataset, source.split)
         weights = source.weight(reader.tags[[reader.index[i] for i in ids]]) if source.weight else None
-        length = Order(len(ids), 0, weights).epoch_length
-        return stage.steps.resolve(length, source.batch)
+        return Order(len(ids), 0, weights).epoch_length

@@ -19,7 +19,7 @@ from scarce_jax.data.datasets import KNOWN
 from scarce_jax.errors import InputError
 from scarce_jax.methods.common import Augmented, unaugmented
 from scarce_jax.ops.augment import Augment
-from scarce_jax.recipe import Artifact, Epochs, Eval, Infer, Mean, Records, Source, Train
+from scarce_jax.recipe import Artifact, Epochs, Eval, Infer, Mean, Part, Records, Source, Train
 from scarce_jax.training import fingerprint as fp
 from tests import tiny
 
@@ -145,6 +145,18 @@ def test_a_measurement_that_decides_what_is_kept_is_part_of_its_stage():
     for path, changed in variants(stage):
         if path.startswith(".evals.0") and not path.startswith(".evals.0.maps"):
             assert (fingerprint(changed) != before) == (path not in still), path
+
+
+def test_a_part_is_described_and_its_absence_is_not():
+    source = Source(dataset="d", split="s", batch=1, transform=unaugmented)
+    assert "part" not in fp.plain(source)
+    stage = Infer(name="i", nets={}, predict=other_function, source=source)
+    parts = [Part(share=0.1, seed=0, held_out=held) for held in (True, False)]
+    given = [stage, *(dataclasses.replace(stage, source=dataclasses.replace(source, part=part)) for part in parts)]
+    assert len(set(map(fingerprint, given))) == 3
+    for path, changed in variants(given[1]):
+        if ".part" in path:
+            assert fingerprint(changed) != fingerprint(given[1]), path
 
 
 def test_what_cannot_be_compared_by_value_is_refused():

@@ -1,5 +1,6 @@
 """A source's batches: a pure function of the step, resident or streaming, on any number of devices and processes."""
 
+import dataclasses
 import itertools
 import pathlib
 
@@ -14,7 +15,7 @@ from scarce_jax.data.records import write_part
 from scarce_jax.data.source import stream
 from scarce_jax.errors import InputError
 from scarce_jax.ops.augment import Augment, augment
-from scarce_jax.recipe import Artifact, Confident, Infer, Read, Recipe, Source
+from scarce_jax.recipe import Artifact, Confident, Infer, Part, Read, Recipe, Source
 from scarce_jax.training.inputs import Inputs, TrainInput, fits, make_batch
 
 CROP = Augment(crop=(24, 24), scale=(0.5, 2.0), rotate=20.0, brightness=0.2)
@@ -117,6 +118,60 @@ def test_ids_come_from_the_budget_and_what_is_not_there_is_refused(inputs):
         inputs.ids(source(ids="fine", take=0))
     with pytest.raises(InputError, match="no split 'test'; it was prepared with train, val: choose one"):
         inputs.ids(source(split="test"))
+
+
+def test_the_two_parts_of_a_source_are_disjoint_and_exhaustive(inputs):
+    whole = inputs.ids(source(ids="tags"))
+    drawn = set()
+    for seed in range(4):
+        rest, held = (
+            inputs.ids(source(ids="tags", part=Part(share=0.3, seed=seed, held_out=held))) for held in (False, True)
+        )
+        assert not set(rest) & set(held) and sorted((*rest, *held)) == sorted(whole)
+        # The order stays that of the whole.
+        assert list(held) == [name for name in whole if name in held]
+        drawn.add(held)
+    assert len(drawn) > 1
+    # Weights are those of the part alone, and `take` counts in it.
+    seen = []
+
+    def weight(tags):
+        seen.append(tags)
+        return np.ones(len(tags))
+
+    given = source(ids="tags", part=Part(share=0.3, seed=0, held_out=False), weight=weight)
+    kept, reader = inputs.ids(given), inputs.reader("scenes", "train")
+    TrainInput(given, inputs.open(given), 3, "stage/source", mesh_lib.make_mesh(jax.devices()[:1]), 1, False)
+    np.testing.assert_array_equal(seen[0], reader.tags[[reader.index[name] for name in kept]])
+    assert inputs.ids(dataclasses.replace(given, take=3)) == kept[:3]
+
+
+def test_a_part_depends_on_the_id_and_the_seed_alone():
+    ids = tuple(f"image {k}" for k in range(20_000))
+    held, rest = (Part(share=0.15, seed=1, held_out=held) for held in (True, False))
+    members = set(held.of(ids, "here"))
+    assert set(held.of(ids[::-1][:5000], "here")) == members & set(ids[-5000:])
+    assert set(rest.of(ids, "here")) == set(ids) - members
+    # Within four standard deviations of the share.
+    assert abs(len(members) - 3000) < 4 * (20_000 * 0.15 * 0.85) ** 0.5
+    # The seeds are independent: of these members, the share.
+    other = set(Part(share=0.15, seed=2, held_out=True).of(ids, "here"))
+    assert abs(len(members & other) - 450) < 4 * (3000 * 0.15 * 0.85) ** 0.5
+    # A larger share holds out more, and the same.
+    assert members < set(Part(share=0.2, seed=1, held_out=True).of(ids, "here"))
+    # The same on every host and in every version: these ids of the first forty.
+    assert [k for k in range(40) if ids[k] in held] == [1, 26, 32]
+
+
+def test_a_part_without_images_is_refused_and_named(inputs):
+    part = Part(share=1e-6, seed=0, held_out=True)
+    with pytest.raises(InputError, match="scenes/train: held_out is 1e-06, which holds out none of 12 images; "):
+        inputs.ids(source(ids="tags", part=part))
+    with pytest.raises(InputError, match="holds out all of 12 images; .* lower it"):
+        inputs.ids(source(ids="tags", part=Part(share=1 - 1e-9, seed=0, held_out=False)))
+    assert source(ids="tags", part=part).ids_in_words == "tags, the held-out part of 1e-06"
+    rest = source(ids="tags", part=Part(share=0.15, seed=0, held_out=False))
+    assert rest.ids_in_words == "tags, without the held-out part of 0.15"
 
 
 def test_records_are_read_as_a_recipe_says(tiny_data, tmp_path):

@@ -12,11 +12,18 @@ No stage reads a mask. Stages:
 - `pseudo_labels` spreads the maps by a random walk that stops at boundaries.
 - `segmenter` trains on the pseudo labels.
 - `eval_cams`, `cam_labels` and `irnet_labels` are steps 1 and 2 on the evaluation split, with predicted classes.
+
+With `left_out` no step learns one class (the paper's "person"), and further stages may add it back:
+
+- `binary` trains a classifier of that class alone, whose maps the result `segment_tta_added` adds to the final masks.
+- `binary_cams` and `added_labels` add its maps to the pseudo labels, from which the segmenter then learns it.
 """
 
 from scarce_jax.data.sampling import ClassBalance
 from scarce_jax.methods.three_step.cams import Cams
+from scarce_jax.methods.three_step.classifier import ClassifierStage
+from scarce_jax.methods.three_step.config import Config
 from scarce_jax.methods.three_step.irnet import IRNetStage, Walk
-from scarce_jax.methods.three_step.recipe import ClassifierStage, Config, recipe
+from scarce_jax.methods.three_step.recipe import recipe
 
 __all__ = ["Cams", "ClassBalance", "ClassifierStage", "Config", "IRNetStage", "Walk", "recipe"]

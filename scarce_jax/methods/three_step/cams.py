@@ -69,6 +69,18 @@ class ClassMaps:
         return {"maps": jax.nn.relu(maps), "logits": logits.astype(jnp.float32), **tags}
 
 
+def added_maps(
+    predictions: Sequence[Mapping[str, jax.Array]], mirrored: Sequence[bool], size: tuple[int, int]
+) -> jax.Array:
+    """The sum of the maps of all views of images of a size, at a quarter of it: float32 [B, H/4, W/4, K - 1]."""
+    quarter = tuple(-(-side // 4) for side in size)
+    total = 0.0
+    for view, flipped in zip(predictions, mirrored, strict=True):
+        maps = view["maps"][:, :, ::-1] if flipped else view["maps"]
+        total += resize_bilinear(maps, quarter, align_corners=False)
+    return total
+
+
 @dataclasses.dataclass(frozen=True)
 class CompactMaps:
     """Combines the maps of all views, and keeps those of each image's classes at a quarter of its size.
@@ -97,11 +109,7 @@ class CompactMaps:
           "maps" uint8 [B, H/4, W/4, M], 255 being 1; "classes" uint8 [B, M], class ids, 255 where there are fewer than
           M; "confidence" float32 [B], the least probability of a class of the image, 0 without any; "status" uint8 [B].
         """
-        quarter = tuple(-(-side // 4) for side in self.size)
-        total = 0.0
-        for view, flipped in zip(predictions, mirrored, strict=True):
-            maps = view["maps"][:, :, ::-1] if flipped else view["maps"]
-            total += resize_bilinear(maps, quarter, align_corners=False)  # [B, h, w, K - 1]
+        total = added_maps(predictions, mirrored, self.size)  # [B, h, w, K - 1]
         scores = sum(jax.nn.sigmoid(view["logits"]) for view in predictions) / len(predictions)
         likeliest = jax.nn.one_hot(scores.argmax(-1), scores.shape[-1]) > 0
         present = jnp.where((scores > 0.5).any(-1, keepdims=True), scores > 0.5, likeliest)

@@ -14,116 +14,103 @@ from scarce_jax.data.sampling import ClassBalance
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SegmenterStage, compute_dtype, image_input, net_inputs, with_frequencies
+from scarce_jax.methods.common import compute_dtype, image_input, net_inputs, with_frequencies
 from scarce_jax.methods.segmentation import measured, network, train_segmenter
 from scarce_jax.methods.tagging import CLASSIFIER, tags_measured, train_classifier
-from scarce_jax.methods.three_step.cams import STATUS, Cams, ClassMaps, CompactMaps, RefinedLabels
+from scarce_jax.methods.three_step.binary import BINARY, BinaryStages
+from scarce_jax.methods.three_step.cams import STATUS, ClassMaps, CompactMaps, RefinedLabels
+from scarce_jax.methods.three_step.classifier import with_held_out, with_weight
+from scarce_jax.methods.three_step.config import Config
 from scarce_jax.methods.three_step.irnet import (
     ENCODER,
     IRNET,
     Boundaries,
-    IRNetStage,
     MeanDisplacement,
     RelationLoss,
-    Walk,
     WalkedLabels,
 )
+from scarce_jax.methods.three_step.left_out import (
+    Kept,
+    KeptDraws,
+    KeptMaps,
+    class_id,
+    measured_on_kept,
+    source_of_kept,
+    trained_on_kept,
+)
 from scarce_jax.models import irnet
-from scarce_jax.models.cam_vgg import CamVGGConfig
 from scarce_jax.models.irnet import TAPS, IRNet
-from scarce_jax.models.segmenters import TagNet
 from scarce_jax.models.tags import AveragedFeatures, TagClassifier
 from scarce_jax.recipe import Artifact, Chosen, Eval, Infer, Mean, Net, Recipe, Source, Table, Train, Turn, Views
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifierStage(SegmenterStage):
-    """Settings of the training of the classifier on image tags.
-
-    Attributes:
-      net: the classifier, or a segmentation net on whose trunk it is built.
-      balance: leaves out images of common classes and repeats those of rare ones. The paper only leaves out (section
-        3.1). None draws all images equally often.
-    """
-
-    net: TagNet = CamVGGConfig()
-    balance: ClassBalance | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.balance is not None and self.rare_class_sampling is not None:
-            raise InputError("classifier.balance and classifier.rare_class_sampling are both set; expected at most one")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(common.Experiment):
-    """Config of the method `three_step`.
-
-    Attributes:
-      classifier: training of the classifier.
-      cams: class activation maps, and how they become labels.
-      irnet: training of IRNet; labels are made at its size.
-      walk: the random walk.
-      segmenter: training of the segmentation net.
-      tta: views of the result `segment_tta`.
-    """
-
-    classifier: ClassifierStage
-    cams: Cams = Cams()
-    irnet: IRNetStage
-    walk: Walk = Walk()
-    segmenter: SegmenterStage
-    tta: Views = Views(flip=True, scales=(0.5, 1.0, 2.0), average="logits")
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
     """The recipe with the results `segment_tta`, `segment`, `irnet`, `cam` (after the CRF) and `classifier` (tags).
 
-    Its table is `displacement`.
+    With `config.binary` it also has `segment_tta_added`, with the class that was left out, and `binary` (its tag). Its
+    table is `displacement`.
 
     Raises:
-      InputError: the dataset has no background, or IRNet's ResNet has no weights to start from.
+      InputError: the dataset has no background, or no class of the name to leave out, or IRNet's ResNet has no weights
+        to start from.
     """
     if info.background is None:
         raise InputError(f"three_step: dataset {info.name} has no background class; use a dataset that has one")
     classes = len(info.classes)
     classifier = config.classifier.net.classifier(classes - 1, compute_dtype(config))
+    left_out = None if config.left_out is None else class_id(config.left_out, info)
+    kept = None if left_out is None else Kept.without(left_out, info)
+    binary = None if config.binary is None else BinaryStages(config, info, left_out)
     module = network(config, config.segmenter, classes)
-    pseudo = Artifact(stage="pseudo_labels", name="label")
+    pseudo = labels = Artifact(stage="pseudo_labels", name="label")
     irnet_stages = _IRNetStages(config, classifier, info.background)
+    if config.add_to_labels:
+        labels = Artifact(stage="added_labels", name="label")
     stages = [
-        _train_classifier(config, classifier, info.background),
-        _infer_cams("cams", config, classifier, info, ids="tags", fields=("tags",)),
+        _train_classifier(config, classifier, info.background, kept),
+        *([binary.train()] if binary else []),
+        _infer_cams("cams", config, classifier, info, kept, ids="tags", fields=("tags",)),
         _infer_labels("affinity_labels", config, info, "cams", confident=True),
         irnet_stages.train(),
         irnet_stages.infer_displacement(),
         irnet_stages.infer_walk("pseudo_labels", "cams", "affinity_labels"),
-        train_segmenter("segmenter", config, config.segmenter, module, ids=pseudo, labels=(pseudo,)),
-        _infer_cams("eval_cams", config, classifier, info, split=config.eval_split),
+        *([binary.infer_maps(), binary.infer_labels(pseudo)] if config.add_to_labels else []),
+        train_segmenter("segmenter", config, config.segmenter, module, ids=labels, labels=(labels,)),
+        _infer_cams("eval_cams", config, classifier, info, kept, split=config.eval_split),
         _infer_labels("cam_labels", config, info, "eval_cams"),
         irnet_stages.infer_walk("irnet_labels", "eval_cams", "cam_labels"),
     ]
     segment = measured("segment", config, config.segmenter, module, trained_in="segmenter")
+    segment_tta = dataclasses.replace(segment, name="segment_tta", views=config.tta)
+    tags = tags_measured("classifier", config, config.classifier, classifier, "classifier")
+    added = {}
+    if binary:
+        added = {"segment_tta_added": binary.added(segment_tta, "segment_tta_added"), BINARY: binary.measured()}
     return Recipe(
         stages=with_frequencies(config, stages, config.segmenter, classes),
         results={
-            "segment_tta": dataclasses.replace(segment, name="segment_tta", views=config.tta),
+            "segment_tta": segment_tta,
             "segment": segment,
             "irnet": _measured_labels("irnet", config, Artifact(stage="irnet_labels", name="label")),
             "cam": _measured_labels("cam", config, Artifact(stage="cam_labels", name="refined")),
-            "classifier": tags_measured("classifier", config, config.classifier, classifier, "classifier"),
+            "classifier": tags if kept is None else measured_on_kept(tags, classifier, kept),
+            **added,
         },
         tables={"displacement": _displacement_table()},
     )
 
 
-def _train_classifier(config: Config, classifier: AveragedFeatures, background: int) -> Train:
-    stage = train_classifier("classifier", config, config.classifier, classifier, background)
-    balance = config.classifier.balance
-    if balance is None:
-        return stage
-    objects = BalanceObjects(balance, background)
-    return dataclasses.replace(stage, sources={"tagged": dataclasses.replace(stage.sources["tagged"], weight=objects)})
+def _train_classifier(config: Config, classifier: AveragedFeatures, background: int, kept: Kept | None) -> Train:
+    settings = config.classifier
+    stage = train_classifier("classifier", config, settings, classifier, background)
+    if settings.balance is not None:
+        stage = with_weight(stage, BalanceObjects(settings.balance, background))
+    if kept is not None:
+        (source,) = stage.sources.values()
+        if source.weight is not None:
+            stage = with_weight(stage, KeptDraws(source.weight, kept))
+        stage = trained_on_kept(stage, classifier, kept)
+    return with_held_out(stage, config, settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,13 +124,18 @@ class BalanceObjects:
         return self.balance(np.delete(tags, self.background, axis=1))
 
 
-def _infer_cams(name: str, config: Config, classifier: nn.Module, info: DatasetInfo, **source: Any) -> Infer:
+def _infer_cams(
+    name: str, config: Config, classifier: nn.Module, info: DatasetInfo, kept: Kept | None, **changes: Any
+) -> Infer:
     stage, cams = config.classifier, config.cams
+    source, predict = common.inference_source(config, stage, **changes), ClassMaps(classifier)
+    if kept is not None:
+        source, predict = source_of_kept(source, kept), KeptMaps(predict, kept)
     return Infer(
         name=name,
         nets={CLASSIFIER: common.frozen(classifier, net_inputs(stage.size), "classifier", CLASSIFIER)},
-        predict=ClassMaps(classifier),
-        source=common.inference_source(config, stage, **source),
+        predict=predict,
+        source=source,
         views=cams.views,
         combine=CompactMaps(stage.size, info.background, cams.most),
         status=STATUS,

@@ -1,0 +1,71 @@
+"""The classifiers of the three-step method: their settings, and the stages that train them on image tags."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from scarce_jax.data.sampling import ClassBalance
+from scarce_jax.errors import InputError
+from scarce_jax.methods import common
+from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.models.cam_vgg import CamVGGConfig
+from scarce_jax.models.segmenters import TagNet
+from scarce_jax.recipe import Part, Train
+
+HELD_OUT = "held_out"
+"""Name of the measurements on the held-out part."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierStage(SegmenterStage):
+    """Settings of the training of a classifier on image tags.
+
+    Attributes:
+      net: the classifier, or a segmentation net on whose trunk it is built.
+      balance: leaves out images of common classes and repeats those of rare ones. The paper only leaves out (section
+        3.1). None draws all images equally often.
+      held_out: share of the training images with tags that do not train the classifier: they take the place of the
+        evaluation split in the measurements during training and in `keep_best`, which it needs. So the evaluation split
+        takes no part in the choice of the net. 0 holds out none. The images are drawn by `budget.seed` before `balance`
+        applies to the others; the paper holds out 0.15 of the balanced images, and keeps the best "mean_f1" (sections
+        3.1 and 4.1).
+    """
+
+    net: TagNet = CamVGGConfig()
+    balance: ClassBalance | None = None
+    held_out: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.balance is not None and self.rare_class_sampling is not None:
+            raise InputError("balance and rare_class_sampling are both set; expected at most one")
+        if not 0 <= self.held_out < 1:
+            raise InputError(f"held_out is {self.held_out}; expected a share of the training images, 0 to below 1")
+        if self.held_out and self.keep_best is None:
+            raise InputError(
+                f"held_out is {self.held_out}, but keep_best is none, so the held-out images would decide nothing; set "
+                f'keep_best, to "mean_f1" for example, and eval_every'
+            )
+
+
+def with_weight(stage: Train, weight: Callable[[np.ndarray], np.ndarray]) -> Train:
+    """The stage with other draws per epoch, as in `Source.weight`."""
+    sources = {name: dataclasses.replace(source, weight=weight) for name, source in stage.sources.items()}
+    return dataclasses.replace(stage, sources=sources)
+
+
+def with_held_out(stage: Train, config: common.Experiment, settings: ClassifierStage) -> Train:
+    """The stage of a classifier that trains without the held-out part, and measures on it instead."""
+    if not settings.held_out:
+        return stage
+    part = Part(share=settings.held_out, seed=config.budget.seed, held_out=False)
+    chosen = {"split": config.train_split, "ids": "tags", "part": dataclasses.replace(part, held_out=True)}
+    evals = (
+        dataclasses.replace(evaluation, name=HELD_OUT, source=dataclasses.replace(evaluation.source, **chosen))
+        for evaluation in stage.evals
+    )
+    sources = {name: dataclasses.replace(source, part=part) for name, source in stage.sources.items()}
+    return dataclasses.replace(stage, sources=sources, evals=tuple(evals))
