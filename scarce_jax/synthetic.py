@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -15,10 +16,11 @@ from jax.sharding import Mesh
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.errors import InputError
+from scarce_jax.evaluation.views import view_rows
 from scarce_jax.recipe import Artifact, Eval, Infer, Mean, Net, NetState, Recipe, Source, Stage, Train
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.infer import compile_predict
+from scarce_jax.training.infer import compile_predict, predict_rows
 from scarce_jax.training.inputs import fits
 from scarce_jax.training.step import make_step
 
@@ -114,14 +116,25 @@ def inferred(
             f"before the stage runs; choose a stage that does not read it"
         )
 
-    def predict(nets, rows, consts):
-        batch = jax.vmap(lambda row: stage.source.transform(row, jax.random.key(0), consts))(rows)
-        return stage.predict(nets, batch, consts)
-
-    rows = _placed(row_spec(stage.source, recipe, info, native), None, 1)
-    fields = jax.eval_shape(predict, abstract_nets(stage.nets), rows, abstract_consts(stage, recipe, info))
-    values = fields[artifact.name]
+    rows = _placed(_inference_spec(stage, recipe, info, native), None, 1)
+    consts = abstract_consts(stage, recipe, info)
+    values = jax.eval_shape(functools.partial(predict_rows, stage), abstract_nets(stage.nets), rows, consts)[
+        artifact.name
+    ]
     return jax.ShapeDtypeStruct(values.shape[1:], jnp.float32 if isinstance(stage.write, Mean) else values.dtype)
+
+
+def _inference_spec(
+    stage: Infer, recipe: Recipe, info: DatasetInfo, native: tuple[int, int] | None
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of every entry in one row that an `Infer` stage predicts from, in all its views."""
+    if stage.views.plain:
+        return row_spec(stage.source, recipe, info, native)
+
+    def sized(size: tuple[int, int], canvas: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+        return row_spec(dataclasses.replace(stage.source, size=size), recipe, info)
+
+    return view_rows(stage.views, stage.source.size, True, sized)
 
 
 def abstract_nets(nets: Mapping[str, Net]) -> dict[str, NetState]:
@@ -162,7 +175,7 @@ def lower(
     consts = _placed(abstract_consts(stage, recipe, info), everywhere)
     nets = abstract_nets(stage.nets)
     if isinstance(stage, Infer):
-        rows = row_spec(stage.source, recipe, info, native)
+        rows = _inference_spec(stage, recipe, info, native)
         rows["counts"] = jax.ShapeDtypeStruct((), jnp.bool_)
         batch = _placed(rows, split, stage.source.batch * mesh.size)
         return compile_predict(stage, mesh).lower(_placed(nets, everywhere), batch, consts)

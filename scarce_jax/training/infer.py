@@ -44,29 +44,29 @@ class ViewRows:
         return view_rows(self.views, self.rows.size, True, functools.partial(self.rows.sized, example))
 
 
-def compile_predict(stage: Infer, mesh: Mesh) -> Callable:
-    """Returns the jitted `(nets, rows, consts) -> {field: [B, ...]}`; every device predicts its own rows.
+def predict_rows(stage: Infer, nets: Any, rows: Any, consts: Any) -> dict[str, jax.Array]:
+    """Predicts the fields [B, ...] of rows, which are those of the source, or of `ViewRows` if views are not plain."""
 
-    The rows are those of the source, or of `ViewRows` if the views are not plain.
-    """
-
-    def transformed(rows, consts):
+    def transformed(rows):
         key = jax.random.key(0)
         return jax.vmap(lambda row: stage.source.transform(row, key, consts))(rows)
 
-    def local(nets, rows, consts):
-        if stage.views.plain:
-            return stage.predict(nets, transformed(rows, consts), consts)
-        predictions, mirrored = [], []
-        for k in range(len(stage.views.scales)):
-            batch = transformed(scale_rows(rows, k), consts)
-            for flipped in (False, True) if stage.views.flip else (False,):
-                view = {key: mirror(value, batch["width"]) for key, value in batch.items()} if flipped else batch
-                predictions.append(stage.predict(nets, view, consts))
-                mirrored.append(flipped)
-        return stage.combine(predictions, mirrored)
+    if stage.views.plain:
+        return stage.predict(nets, transformed(rows), consts)
+    predictions, mirrored = [], []
+    for k in range(len(stage.views.scales)):
+        batch = transformed(scale_rows(rows, k))
+        for flipped in (False, True) if stage.views.flip else (False,):
+            view = {key: mirror(value, batch["width"]) for key, value in batch.items()} if flipped else batch
+            predictions.append(stage.predict(nets, view, consts))
+            mirrored.append(flipped)
+    return stage.combine(predictions, mirrored)
 
+
+def compile_predict(stage: Infer, mesh: Mesh) -> Callable:
+    """Returns the jitted `predict_rows`, `(nets, rows, consts) -> {field: [B, ...]}`; each device has its own rows."""
     specs = (P(), P(mesh_lib.AXIS), P())
+    local = functools.partial(predict_rows, stage)
     return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(mesh_lib.AXIS)))
 
 

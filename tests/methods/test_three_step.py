@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax import runs
+from scarce_jax import runs, synthetic
 from scarce_jax.data.datasets import CAMVID, SCENES
 from scarce_jax.data.records import Records
 from scarce_jax.data.schema import IGNORE
@@ -293,6 +293,18 @@ def test_results_are_measured_again_from_the_run_folder(run, tiny_data):
     for name in ("segment_tta", "cam"):
         again = runs.evaluate(folder, name, data_dir=tiny_data, mesh=tiny.mesh(1))
         assert again["miou"] == summary["results"][name]["miou"]
+
+
+def test_a_dry_run_knows_the_shapes_of_what_stages_leave(run):
+    folder, _ = run
+    recipe, mesh = three_step.recipe(tiny.three_step_config(), SCENES), tiny.mesh(1)
+    for stage in recipe.stages:
+        assert synthetic.lower(stage, recipe, SCENES, mesh)
+        if stage.name in ("cams", "affinity_labels", "pseudo_labels"):
+            records = Records(folder / stage.name / "records")
+            for name, value in records.read(next(iter(records.ids))).items():
+                expected = synthetic.inferred(recipe, SCENES, Artifact(stage=stage.name, name=name))
+                assert (value.shape, value.dtype) == (expected.shape, expected.dtype), (stage.name, name)
 
 
 def test_irnet_takes_the_resnet_of_the_classifier_or_weights():
