@@ -117,14 +117,15 @@ def _paper_rows(config: Any, key: str, firsts: Sequence[Any] | None) -> tuple[tu
             f"sweep: no column of {key} is a field of the config: {', '.join(known[name])}; name a column as a field"
         )
     fields = tuple(field for names in columns.values() for field in names)
-    rows = {
-        text(row[0]): tuple(value for value, names in zip(row, columns.values(), strict=True) for _ in names)
-        for row in zip(*(known[name][column] for column in columns), strict=True)
-    }
-    unknown = [text(first) for first in firsts or () if text(first) not in rows]
+    rows: dict[str, list[tuple]] = {}
+    for row in zip(*(known[name][column] for column in columns), strict=True):
+        point = tuple(value for value, names in zip(row, columns.values(), strict=True) for _ in names)
+        rows.setdefault(text(row[0]), []).append(point)
+    chosen = rows if firsts is None else [text(first) for first in firsts]
+    unknown = [first for first in chosen if first not in rows]
     if unknown:
         raise InputError(f"sweep: {key} has no row {', '.join(unknown)}; it has {', '.join(rows)}")
-    return fields, list(rows.values()) if firsts is None else [rows[text(first)] for first in firsts]
+    return fields, [point for first in chosen for point in rows[first]]
 
 
 def _put(values: Any, field: str, value: Any) -> None:

@@ -237,6 +237,12 @@ def test_the_papers_rows_can_be_swept():
     rows = make_table(CITYSCAPES, axes, runs, summaries(runs, detailer=[0.5, 0.6]), {})["rows"]
     assert [row["results"]["detailer"]["paper"] for row in rows] == [0.5134, 0.6045]
     assert len(combine(CITYSCAPES, {"paper.table_1": None})[1]) == len(CITYSCAPES.paper["table_1"]["budget.fine"])
+    # Rows whose first values are equal are different rows.
+    table = {"budget.fine": [25, 25, 100], "detailer.steps": [1, 2, 3]}
+    repeated = dataclasses.replace(CITYSCAPES, paper={"table": table})
+    steps = [run.config.detailer.steps for run in combine(repeated, {"paper.table": None})[1]]
+    assert steps == [1, 2, 3]
+    assert len(combine(repeated, {"paper.table": [25]})[1]) == 2
     with pytest.raises(InputError, match="paper.table_1 has no row 11; it has 10, 25,"):
         combine(CITYSCAPES, {"paper.table_1": [11]})
     paper = {"table": {"budget.fine": [1, 2], "detailer": [0.5]}}

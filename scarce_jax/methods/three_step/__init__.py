@@ -21,9 +21,9 @@ With `left_out` no step learns one class (the paper's "person"), and further sta
 
 from scarce_jax.data.sampling import ClassBalance
 from scarce_jax.methods.three_step.cams import Cams
-from scarce_jax.methods.three_step.classifier import ClassifierStage
+from scarce_jax.methods.three_step.classifier import ClassifierStage, strong
 from scarce_jax.methods.three_step.config import Config
 from scarce_jax.methods.three_step.irnet import IRNetStage, Walk
 from scarce_jax.methods.three_step.recipe import recipe
 
-__all__ = ["Cams", "ClassBalance", "ClassifierStage", "Config", "IRNetStage", "Walk", "recipe"]
+__all__ = ["Cams", "ClassBalance", "ClassifierStage", "Config", "IRNetStage", "Walk", "recipe", "strong"]

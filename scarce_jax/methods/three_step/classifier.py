@@ -13,6 +13,7 @@ from scarce_jax.methods import common
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.models.cam_vgg import CamVGGConfig
 from scarce_jax.models.segmenters import TagNet
+from scarce_jax.ops.augment import Augment
 from scarce_jax.recipe import Part, Train
 
 HELD_OUT = "held_out"
@@ -49,6 +50,30 @@ class ClassifierStage(SegmenterStage):
                 f"held_out is {self.held_out}, but keep_best is none, so the held-out images would decide nothing; set "
                 f'keep_best, to "mean_f1" for example, and eval_every'
             )
+
+
+def strong(crop: tuple[int, int]) -> Augment:
+    """The strong augmentation of the classifier, IRNet and the segmenter (sections 3.1 and 3.2).
+
+    The paper lists its parts: flip, shift, scale, rotate, Gaussian noise, brightness and contrast, median blur, shift
+    of RGB. Scale, angle and their probability are those of the authors' code; the rest are defaults of its library
+    (albumentations), which draws one of blur and contrast, and does without elastic deformation.
+
+    Args:
+      crop: (height, width) of whole images.
+    """
+    return Augment(
+        crop=crop,
+        scale=(0.8, 1.2),
+        rotate=30.0,
+        rotate_probability=0.4,
+        shift=0.0625,
+        brightness=0.2,
+        contrast=0.2,
+        noise=7.0,
+        blur=5,
+        rgb_shift=20.0,
+    )
 
 
 def with_weight(stage: Train, weight: Callable[[np.ndarray], np.ndarray]) -> Train:

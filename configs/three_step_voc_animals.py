@@ -1,0 +1,15 @@
+"""Three steps from image tags on VOC's animals: no mask is read in training.
+
+Paper: Dobko, Viniavskiy and Dobosevych, "NoPeopleAllowed: The Three-Step Approach to Weakly Supervised Semantic
+Segmentation". All other settings are those of three_step_voc.py; no figure of the paper is comparable. This config was
+not run; three_step_voc_animals_small.py was.
+
+Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/three_step_voc_animals.py
+"""
+
+import pathlib
+import runpy
+
+_of_dataset = runpy.run_path(str(pathlib.Path(__file__).with_name("three_step_lid.py")))["of_dataset"]
+
+config = _of_dataset("voc/animals", images=2_660, confident=2_000)
