@@ -5,8 +5,10 @@ Segmentation". `paper` has its figures, mIoU on val. "person" is left out, and a
 
 Nets, optimizers, sizes, batch sizes and epochs are those of the paper or of the authors' published settings. Ours are
 the number of images kept of each class (the paper has 85,819 images after balancing), the images of the binary
-classifier, rates that decay by steps in place of epochs, and how "person" is added. The authors' thresholds for IRNet's
-labels leave nearly no pixel void; here they are those of IRNet's authors. This config was not run.
+classifier, rates that decay by steps in place of epochs, and how "person" is added. As in the code of IRNet's authors,
+its ResNet is not dilated, class activation maps are divided by class, and biases have no rate of their own; so are the
+thresholds for IRNet's labels, since those of this paper's code leave nearly no pixel void. Maps are inferred for all
+images with tags, not for the balanced ones alone. This config was not run.
 
 A sweep over the table sets the encoder and the threshold after IRNet: `scarce-jax sweep configs/three_step_lid.py
 --over paper.table_3`. Table 2 is the config as it is.

@@ -16,6 +16,7 @@ from scarce_jax.models.dsnet import DSNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.ops.crf import CRF
 from scarce_jax.optim import Optimizer
+from scarce_jax.recipe import Views
 from scarce_jax.runtime import Runtime
 
 resnet = dict(depth=18, width=16)
@@ -23,7 +24,7 @@ adam = Optimizer(kind="adam", lr=3e-3, weight_decay=1e-4)
 
 
 def data(side: int, **changes) -> dict:
-    augment = Augment(crop=(side, side), **{"scale": (0.75, 1.25), "rotate": 10.0, **changes})
+    augment = Augment(**{"crop": (side, side), "scale": (0.75, 1.25), "rotate": 10.0, **changes})
     return dict(batch=8, size=(side, side), augment=augment)
 
 
@@ -42,18 +43,27 @@ config = Config(
     cams=Cams(
         most=6,
         # Pictures show up to six classes; few have all of them above the paper's 0.8.
-        confidence=0.2,
+        confidence=0.1,
         foreground=0.6,
         background=0.4,
         crf=CRF(bilateral_sigma=30, colour_sigma=5, bilateral_weight=10),
     ),
     # Enlarged, because boundaries have a quarter of the image's size, and creatures are then 5 to 12 places wide.
     irnet=IRNetStage(
-        steps=700, radius=5, optim=dataclasses.replace(adam, weight_decay=0.0), eval_batch=10, **resnet, **data(192)
+        steps=500, radius=5, optim=dataclasses.replace(adam, weight_decay=0.0), eval_batch=10, **resnet, **data(192)
     ),
     # From the maps themselves 256 steps spread classes over the background: 0.31 instead of 0.48 (seed 0, training
     # images), where the CRF's labels had 0.46.
-    walk=Walk(start="labels", steps=16, per_class=True),
-    segmenter=SegmenterStage(steps=420, net=DSNetConfig(width=16), optim=adam, eval_batch=20, **data(128)),
+    walk=Walk(start="labels", steps=16, beta=20.0, threshold=0.2),
+    segmenter=SegmenterStage(
+        steps=1_500,
+        net=DSNetConfig(width=16),
+        optim=adam,
+        eval_batch=20,
+        **data(128, crop=(64, 64), scale=(0.5, 1.5)),
+    ),
+    # Mirrored alone: with the paper's scales of 0.5, 1 and 2 the mIoU was 0.372 instead of 0.394, and 0.391 without TTA
+    # (seed 0). The larger scale is beyond those of training, which cost 0.04 when they went up to 2.
+    tta=Views(flip=True, average="logits"),
     runtime=Runtime(checkpoint_every=500, log_every=20),
 )

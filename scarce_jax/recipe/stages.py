@@ -112,6 +112,7 @@ class Eval:
         stage may depend on it.
       groups: name -> class ids; the mean IoU of each group is the figure `miou_<name>`.
       views: mirrored, scaled and windowed predictions to average.
+      no_window: why views must not have a window, for the message; None if they may.
       maps: `(nets, batch, consts) -> float [B, h, w, K]`, 0..1, the evidence for each class, for display only.
       every: steps between measurements in training, besides the one after the last step; 0 measures only there.
       keep_best: metric whose best measurement determines the stored nets; None stores those of the last step.
@@ -129,6 +130,7 @@ class Eval:
     hidden_truth: bool = False
     groups: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     views: Views = PLAIN
+    no_window: str | None = None
     maps: Callable[[Mapping[str, NetState], dict, Mapping], jax.Array] | None = None
     every: int = 0
     keep_best: str | None = None
@@ -137,6 +139,11 @@ class Eval:
 
     def __post_init__(self):
         _check_origins(self)
+        if self.views.window is not None and self.no_window:
+            raise InputError(
+                f"result {self.name}: its views have a window of {list(self.views.window)}; expected none, because "
+                f"{self.no_window}"
+            )
         if self.patience is not None and not (self.keep_best and self.every and self.patience > 0):
             raise ValueError(f"eval {self.name}: patience is {self.patience}; expected at least 1, keep_best and every")
         if self.keep_best is not None and self.keep_best not in self.figures:

@@ -81,7 +81,7 @@ def _stages(
             "name": name,
             "done": bool(done),
             "kind": "train" if name in facts["steps"] else "infer",
-            "steps": facts["steps"].get(name),
+            "steps": facts["steps"].get(name) or done.get("steps"),
             "at": logged[-1]["step"] if logged else 0,
             "images_per_second": statistics.median(rates) if rates else None,
             "data_wait": statistics.fmean(waits) if waits else None,

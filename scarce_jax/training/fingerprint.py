@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scarce_jax.recipe import Eval, Infer, Stage, Train, reads, sources
+from scarce_jax.recipe import Epochs, Eval, Infer, Stage, Train, reads, sources
 
 NO_EFFECT = {
     "Source": ("resident",),
     "Train": ("name",),
     "Infer": ("name", "status"),
-    "Eval": ("name", "every", "keep_best", "patience", "maps"),
+    "Eval": ("name", "every", "keep_best", "patience", "maps", "no_window"),
     "Module": ("parent", "name"),
 }
 """Fields that do not affect the output of a stage or the figures of a result, by type. `describe` has three exceptions.
@@ -39,7 +39,7 @@ that an earlier version finished stays finished."""
 def describe(
     stage: Stage | Eval,
     *,
-    steps: int | None,
+    steps: int | Epochs | None,
     seed: int,
     versions: Mapping[str, str],
     roles: Mapping[str, str],
@@ -50,7 +50,7 @@ def describe(
 
     Args:
       stage: the stage or result.
-      steps: resolved optimizer steps of a `Train`.
+      steps: optimizer steps of a `Train`; `Epochs` where their number depends on what an earlier stage leaves.
       seed: seed of the run.
       versions: dataset -> version.
       roles: role of the label budget -> hash of its ids. Only the roles that the stage reads are included.
@@ -64,7 +64,7 @@ def describe(
     for role, content in origins.items():
         description["nets"][role]["init_from"] = content
     if isinstance(stage, Train):
-        description["steps"] = steps
+        description["steps"] = plain(steps)
         description["keys_as"] = stage.drawn_as
         description["evals"] = [
             _without_batch(plain(evaluation))

@@ -52,7 +52,8 @@ def predict_rows(stage: Infer, nets: Any, rows: Any, consts: Any) -> dict[str, j
         return jax.vmap(lambda row: stage.source.transform(row, key, consts))(rows)
 
     if stage.views.plain:
-        return stage.predict(nets, transformed(rows), consts)
+        prediction = stage.predict(nets, transformed(rows), consts)
+        return prediction if stage.combine is None else stage.combine([prediction], [False])
     predictions, mirrored = [], []
     for k in range(len(stage.views.scales)):
         batch = transformed(scale_rows(rows, k))

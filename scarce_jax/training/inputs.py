@@ -94,6 +94,14 @@ class Inputs:
             raise InputError(f"{where}: no {kind} images, expected at least one; check the budget")
         return ids
 
+    def known(self, source: Source) -> bool:
+        """Whether the ids are known before any stage ran: they do not depend on values in records."""
+        fields = (*source.id_parts, *source.fields, *source.labels)
+        if any(isinstance(field, Chosen) for field in fields):
+            return False
+        artifacts = {_artifact(field).stage for field in fields if not isinstance(field, str)}
+        return all(self.known(self.recipe.stage(name).source) for name in artifacts)
+
     def _part(self, source: Source, part: str | Artifact | Chosen) -> tuple[str, ...]:
         if not isinstance(part, str):
             artifact = _artifact(part)

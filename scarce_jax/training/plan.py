@@ -31,7 +31,7 @@ class Plan:
         recipe = session.recipe
         used = {s.dataset: s.split for x in (*recipe.stages, *recipe.results.values()) for s in sources(x).values()}
         self.versions = {name: session.inputs.reader(name, split).version for name, split in used.items()}
-        self.steps = {stage.name: session.steps(stage) for stage in recipe.stages}
+        self.steps = {stage.name: session.planned_steps(stage) for stage in recipe.stages}
         self.descriptions: dict[str, dict] = {}
         self.fingerprints: dict[str, str] = {}
         for stage in recipe.stages:
@@ -76,7 +76,7 @@ class Plan:
 
         Raises:
           InputError: a stage that is not in `again` was begun with other settings, a net has other parameters than what
-            it starts from, a part of a source has no image, or its images cannot be weighted.
+            it starts from, a source has no image, or its images cannot be weighted.
         """
         check_origins(self.session.recipe)
         self._check_sources()
@@ -96,15 +96,32 @@ class Plan:
                 self.session.outside(stage)
 
     def _check_sources(self) -> None:
-        """Raises InputError if a part of a training source has no image, or its images cannot be weighted."""
+        """Raises InputError if a source has no image, or its images cannot be weighted."""
         for stage in self.session.recipe.stages:
             if not isinstance(stage, Train):
                 continue
-            for source in (*stage.sources.values(), *(evaluation.source for evaluation in stage.evals)):
+            for source in stage.sources.values():
                 # The ids of records may depend on what is not inferred yet.
                 known = all(isinstance(part, str) for part in source.id_parts)
                 if known and (source.part is not None or source.weight is not None):
                     self.session.epoch_length(source)
+            for evaluation in stage.evals:
+                if self.session.inputs.known(evaluation.source):
+                    self.session.inputs.ids(evaluation.source)
+
+    def results(self) -> dict[str, Eval]:
+        """The results of the recipe without those that measure masks of a split that has none; warns of these."""
+        results, missing = {}, []
+        for name, result in self.session.recipe.results.items():
+            reader = self.session.inputs.reader(result.source.dataset, result.source.split)
+            if "fine" in result.source.labels and not reader.has["fine"].any():
+                missing.append(name)
+            else:
+                results[name] = result
+        if missing:
+            split = self.session.recipe.results[missing[0]].source.split
+            log.warning("not measured, because split %s has no fine mask: %s", split, ", ".join(missing))
+        return results
 
 
 def with_dependents(recipe: Recipe, stage: str) -> set[str]:

@@ -19,7 +19,7 @@ from scarce_jax.data.files import read_json, write_json
 from scarce_jax.data.records import load_mean
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError, Interrupted
-from scarce_jax.recipe import Recipe, Source, Stage, Train, sources
+from scarce_jax.recipe import Eval, Recipe, Source, Stage, Train, sources
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import fingerprint as fp
 from scarce_jax.training.infer import infer
@@ -91,10 +91,10 @@ def run(
     """
     began = time.perf_counter()
     mesh = mesh or mesh_lib.make_mesh()
-    for stage in recipe.stages:
-        if isinstance(stage, Train):
-            for source in stage.sources.values():
-                mesh_lib.check_batch(mesh, {stage.name: source.batch}, stage.accumulate)
+    trained = [stage for stage in recipe.stages if isinstance(stage, Train)]
+    for stage in trained:
+        for source in stage.sources.values():
+            mesh_lib.check_batch(mesh, {stage.name: source.batch}, stage.accumulate)
     session = Session(recipe, info.classes, run_dir, data_dir, mesh, runtime, seed, config=header.get("config", {}))
     measured = [result.source for result in recipe.results.values()]
     manifest = draw(budget, info.name, train_split, measured, session.inputs)
@@ -103,6 +103,7 @@ def run(
     again = with_dependents(recipe, redo) if redo is not None else set()
     # All checks come before anything is deleted.
     plan.check(again)
+    results = plan.results()
     for other in reuse:
         if not (other / "config.json").exists():
             raise InputError(f"--reuse {other}: not a run folder (it has no config.json); expected that of another run")
@@ -117,7 +118,7 @@ def run(
         "palette": info.palette,
         "background": info.background,
         "native_ids": info.native_ids,
-        "steps": {s.name: plan.steps[s.name] for s in recipe.stages if isinstance(s, Train)},
+        "steps": {s.name: n if isinstance(n := plan.steps[s.name], int) else None for s in trained},
         "devices": [d.device_kind for d in mesh.devices.flat],
     }
     mesh_lib.on_primary("config", write_json, run_dir / "config.json", facts)
@@ -126,10 +127,11 @@ def run(
     with StopSignal() as stop:
         for stage in recipe.stages:
             stages.append(_run_stage(plan, stage, offset, stop))
-            offset += plan.steps[stage.name] or 0
+            if isinstance(stage, Train):
+                offset += session.steps(stage)
             if stop.agreed():
                 raise Interrupted(f"{stage.name}: done; interrupted after it")
-    summary = _summarise(plan, header, stages, began)
+    summary = _summarise(plan, header, stages, began, results)
     mesh_lib.on_primary("summary", write_json, run_dir / "summary.json", summary)
     return summary
 
@@ -160,7 +162,7 @@ def _run_stage(plan: Plan, stage: Stage, offset: int, stop: StopSignal) -> dict[
     batch = sum(source.batch for source in (first, *others))
     with memory.advice(what=f"stage {stage.name}", batch=batch, size=first.size, lower=lower):
         if isinstance(stage, Train):
-            outcome = train(session, stage, rows=opened, steps=plan.steps[stage.name], offset=offset, stop=stop)
+            outcome = train(session, stage, rows=opened, steps=session.steps(stage), offset=offset, stop=stop)
         else:
             outcome = infer(session, stage, opened[stage.name], stop)
     done = {
@@ -194,12 +196,14 @@ def _log_source(stage: Stage, name: str, source: Source, count: int) -> dict[str
     return {"dataset": source.dataset, "split": source.split, "ids": ids, "images": count, "labels": labels}
 
 
-def _summarise(plan: Plan, header: Mapping[str, Any], stages: list[dict], began: float) -> dict[str, Any]:
-    """Measures every result, except those that summary.json already has for equal stages."""
+def _summarise(
+    plan: Plan, header: Mapping[str, Any], stages: list[dict], began: float, results: Mapping[str, Eval]
+) -> dict[str, Any]:
+    """Measures the results, except those that summary.json already has for equal stages."""
     path = plan.run_dir / "summary.json"
     before = read_json(path) if path.exists() else {"results": {}, "seconds": 0.0}
-    results = {}
-    for name, evaluation in plan.session.recipe.results.items():
+    figures_of = {}
+    for name, evaluation in results.items():
         fingerprint = fp.fingerprint(plan.describe(evaluation))
         figures = before["results"].get(name, {})
         if figures.get("fingerprint") != fingerprint:
@@ -207,7 +211,7 @@ def _summarise(plan: Plan, header: Mapping[str, Any], stages: list[dict], began:
             source = evaluation.source
             figures = {key: value for key, value in measured.items() if key != "confusion"}
             figures |= {"dataset": source.dataset, "split": source.split, "fingerprint": fingerprint}
-        results[name] = figures
+        figures_of[name] = figures
     # A later call reports the time that the stages took, not its own.
     seconds = sum(stage["seconds"] for stage in stages) if before["results"] else time.perf_counter() - began
     return {
@@ -217,7 +221,7 @@ def _summarise(plan: Plan, header: Mapping[str, Any], stages: list[dict], began:
         "devices": plan.session.mesh.size,
         "seconds": round(seconds, 1),
         "stages": [{key: value for key, value in stage.items() if key != "fingerprint"} for stage in stages],
-        "results": results,
+        "results": figures_of,
         "tables": {
             name: table.make({key: load_mean(plan.run_dir, a.stage, a.name) for key, a in table.reads.items()})
             for name, table in plan.session.recipe.tables.items()

@@ -150,14 +150,19 @@ class Session:
             self._measurements[key] = measurement
         return self._measurements[key]
 
-    def steps(self, stage: Stage) -> int | None:
-        """Optimizer steps of a `Train`, with `Epochs` resolved; None for other stages."""
-        if not isinstance(stage, Train):
-            return None
+    def steps(self, stage: Train) -> int:
+        """Optimizer steps, with `Epochs` resolved."""
         if not isinstance(stage.steps, Epochs):
             return stage.steps
         source = self.recipe.counted(stage)
         return stage.steps.resolve(self.epoch_length(source), source.batch)
+
+    def planned_steps(self, stage: Stage) -> int | Epochs | None:
+        """The `steps` that are known before any stage ran, else `Epochs`; None for a stage that does not train."""
+        if not isinstance(stage, Train):
+            return None
+        known = not isinstance(stage.steps, Epochs) or self.inputs.known(self.recipe.counted(stage))
+        return self.steps(stage) if known else stage.steps
 
     def epoch_length(self, source: Source) -> int:
         """Draws per epoch of a source in training."""

@@ -22,6 +22,8 @@ def read_names(path: pathlib.Path) -> tuple[str, ...]:
     try:
         if path.suffix == ".json":
             content = read_json(path, NAMES)
+            if not isinstance(content, list | dict):
+                raise ValueError(f"found {str(content)[:80]}")
             pairs = enumerate(content, 1) if isinstance(content, list) else content.items()
         else:
             pairs = [line.split(maxsplit=2)[1:] for line in read_lines(path, NAMES) if line.strip()]

@@ -213,4 +213,6 @@ class BinaryStages:
             self.info.background,
             self.config.add_threshold,
         )
-        return dataclasses.replace(segment, name=name, nets={**segment.nets, **self.nets}, predict=predict)
+        nets = {**segment.nets, **self.nets}
+        whole = "the binary classifier judges whole images"
+        return dataclasses.replace(segment, name=name, nets=nets, predict=predict, no_window=whole)

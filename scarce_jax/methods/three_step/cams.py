@@ -26,9 +26,11 @@ class Cams:
     """How class activation maps become labels.
 
     Attributes:
-      views: the views whose maps are added; the paper's scales are 1, 0.5, 1.5 and 2, each mirrored too.
+      views: the views whose maps are added; the paper's scales are 1, 0.5, 1.5 and 2, each mirrored too. The sides of
+        a view should be multiples of the stride of the maps, else maps of views lie up to a stride apart.
       most: maps kept per image, those of its likeliest classes; the records say how many images have more classes.
-      confidence: images go on to IRNet whose tags all have at least this probability, 0..1. 0.8 in the paper.
+      confidence: images get labels, and go on to IRNet and the segmenter, whose tags all have at least this
+        probability, 0..1; those without tags never do. 0.8 in the paper.
       foreground: a pixel is surely an object if its largest map is above this, after the CRF. 0.3 in the code of
         IRNet's authors.
       background: a pixel is surely background if no map is above this, after the CRF. 0.05 in the same code.
@@ -43,6 +45,10 @@ class Cams:
     crf: CRF = PARAMETERS["irn"]
 
     def __post_init__(self):
+        if self.views.window is not None or self.views.crf is not None or self.views.average != Views().average:
+            raise InputError(
+                f"cams.views are {self.views}; expected scales and flip alone, because maps of whole images are added"
+            )
         if self.most < 1:
             raise InputError(f"cams.most is {self.most}; expected at least 1 map per image")
         for name in ("confidence", "foreground", "background"):
@@ -107,7 +113,8 @@ class CompactMaps:
 
         Returns:
           "maps" uint8 [B, H/4, W/4, M], 255 being 1; "classes" uint8 [B, M], class ids, 255 where there are fewer than
-          M; "confidence" float32 [B], the least probability of a class of the image, 0 without any; "status" uint8 [B].
+          M; "confidence" float32 [B], the least probability of a class of the image, -1 without any; "status" uint8
+          [B].
         """
         total = added_maps(predictions, mirrored, self.size)  # [B, h, w, K - 1]
         scores = sum(jax.nn.sigmoid(view["logits"]) for view in predictions) / len(predictions)
@@ -125,7 +132,7 @@ class CompactMaps:
         return {
             "maps": jnp.round(255 * maps).astype(jnp.uint8),
             "classes": jnp.where(ranked >= 0, classes, IGNORE).astype(jnp.uint8),
-            "confidence": jnp.where(present.any(-1), least, 0.0),
+            "confidence": jnp.where(present.any(-1), least, -1.0),
             "status": (present.sum(-1) > slots).astype(jnp.uint8),
         }
 

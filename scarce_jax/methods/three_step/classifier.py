@@ -56,8 +56,9 @@ def strong(crop: tuple[int, int]) -> Augment:
     """The strong augmentation of the classifier, IRNet and the segmenter (sections 3.1 and 3.2).
 
     The paper lists its parts: flip, shift, scale, rotate, Gaussian noise, brightness and contrast, median blur, shift
-    of RGB. Scale, angle and their probability are those of the authors' code; the rest are defaults of its library
-    (albumentations), which draws one of blur and contrast, and does without elastic deformation.
+    of RGB. The ranges of scale and angle are those of the authors' code, the others the defaults of its library
+    (albumentations). The code applies scale and rotation together, with the probability that only the rotation has
+    here; it draws one of contrast, blur and others at a time, and adds an elastic deformation that the paper lacks.
 
     Args:
       crop: (height, width) of whole images.

@@ -31,7 +31,8 @@ class Config(common.Experiment):
         result `segment_tta_added`. None trains none.
       add_threshold: the class is added where its class activation map, whose largest value is 1, is above this, 0..1.
       add_to_labels: also add the class to the pseudo labels, where they say background, before they train the
-        segmenter. The paper leaves that to others (section 5.1).
+        segmenter. The paper leaves that to others (section 5.1). Images that show this class alone have no pseudo
+        labels, so it is learnt from those that show another one too.
     """
 
     classifier: ClassifierStage
@@ -50,9 +51,10 @@ class Config(common.Experiment):
             raise InputError("binary is set, but left_out is none; name the class that it is to recognise")
         if self.add_to_labels and self.binary is None:
             raise InputError("add_to_labels is True, but binary is none; set binary, whose maps are added")
+        if self.segmenter.class_weighting is not None:
+            raise InputError(
+                f"segmenter.class_weighting is {self.segmenter.class_weighting}; expected none, because it is computed "
+                f"from fine masks, which this method does not read"
+            )
         if not 0 <= self.add_threshold <= 1:
             raise InputError(f"add_threshold is {self.add_threshold}; expected 0 to 1")
-        if self.binary is not None and self.tta.window is not None:
-            raise InputError(
-                f"tta.window is {list(self.tta.window)}; expected none, since the binary classifier judges whole images"
-            )

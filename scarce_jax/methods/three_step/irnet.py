@@ -38,7 +38,8 @@ class IRNetStage(ImageStage):
       depth: depth of the ResNet. Without `init_from`, its weights are those of the classifier, whose net must then have
         a ResNet of this depth and width.
       width: channels of the ResNet's stem, a positive multiple of 16; the branches scale with it. 64 in the paper.
-      radius: pairs of pixels are closer than this, in quarters of the image's pixels. 10 in the paper.
+      radius: pairs of pixels are closer than this, in quarters of the image's pixels. 10 in the code of
+        IRNet's authors.
     """
 
     depth: Literal[18, 34, 50, 101] = 50
@@ -49,12 +50,14 @@ class IRNetStage(ImageStage):
         super().__post_init__()
         if self.width < 16 or self.width % 16:
             raise InputError(f"irnet.width is {self.width}; expected a positive multiple of 16")
+        if self.radius < 2:
+            raise InputError(f"irnet.radius is {self.radius}; expected at least 2")
         reach = self.radius - 1
         grid = tuple(-(-side // 4) for side in self.augment.crop)
-        if self.radius < 2 or grid[0] <= reach or grid[1] <= 2 * reach:
+        if grid[0] <= reach or grid[1] <= 2 * reach:
             raise InputError(
-                f"irnet.radius is {self.radius} and irnet.augment.crop {self.augment.crop}; expected at least 2, and a "
-                f"crop of more than {4 * reach} x {8 * reach} pixels"
+                f"irnet.radius is {self.radius} and irnet.augment.crop {self.augment.crop}; expected a crop of more "
+                f"than {4 * reach} x {8 * reach} pixels, or a smaller radius"
             )
 
 
@@ -81,8 +84,14 @@ class Walk:
     threshold: float = 0.3
 
     def __post_init__(self):
-        if self.radius < 2 or self.steps < 0 or self.beta <= 0 or not 0 <= self.threshold <= 1:
-            raise InputError(f"walk is {self}; expected radius >= 2, steps >= 0, beta > 0 and threshold in 0..1")
+        for name, valid, expected in (
+            ("radius", self.radius >= 2, "at least 2"),
+            ("beta", self.beta > 0, "above 0"),
+            ("steps", self.steps >= 0, "at least 0"),
+            ("threshold", 0 <= self.threshold <= 1, "0 to 1"),
+        ):
+            if not valid:
+                raise InputError(f"walk.{name} is {getattr(self, name)}; expected {expected}")
 
 
 def branches(module: nn.Module, encoder: nn.Module, nets: Mapping[str, NetState], params: Any, images: jax.Array):
@@ -94,7 +103,7 @@ def branches(module: nn.Module, encoder: nn.Module, nets: Mapping[str, NetState]
 def relation_losses(
     edge: jax.Array, displacement: jax.Array, labels: jax.Array, radius: int, background: int
 ) -> dict[str, jax.Array]:
-    """The four losses of IRNet's authors (jiwoon-ahn/irn), each a mean over the pairs of its kind in the whole batch.
+    """The four losses of IRNet's authors (jiwoon-ahn/irn), each a mean over the pairs of its kind in the batch.
 
     Args:
       edge: floating [B, h, w], boundary logits.

@@ -14,7 +14,7 @@ from scarce_jax.data.sampling import ClassBalance
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.methods import common
-from scarce_jax.methods.common import compute_dtype, image_input, net_inputs, with_frequencies
+from scarce_jax.methods.common import compute_dtype, image_input, net_inputs
 from scarce_jax.methods.segmentation import measured, network, train_segmenter
 from scarce_jax.methods.tagging import CLASSIFIER, tags_measured, train_classifier
 from scarce_jax.methods.three_step.binary import BINARY, BinaryStages
@@ -87,7 +87,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     if binary:
         added = {"segment_tta_added": binary.added(segment_tta, "segment_tta_added"), BINARY: binary.measured()}
     return Recipe(
-        stages=with_frequencies(config, stages, config.segmenter, classes),
+        stages=tuple(stages),
         results={
             "segment_tta": segment_tta,
             "segment": segment,
