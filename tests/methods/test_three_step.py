@@ -1,6 +1,7 @@
 """The three-step method: maps of an image's classes, IRNet's labels and losses, the walk, the recipe."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from scarce_jax.models.cam_vgg import CamVGGConfig
 from scarce_jax.ops.affinity import path, vectors
 from scarce_jax.ops.crf import CRF
 from scarce_jax.ops.random_walk import random_walk
-from scarce_jax.recipe import Artifact, sources
+from scarce_jax.recipe import Artifact, Views, sources
 from tests import tiny
 
 BACKGROUND = 0
@@ -155,7 +156,7 @@ def test_classes_are_the_tags_whatever_the_classifier_says_and_else_its_own():
     # Nothing is above one half: the likeliest class.
     assert combine([view(maps, [[-3.0, -1.0, -4.0]])], [False])["classes"].tolist() == [[2, IGNORE, IGNORE]]
     none = combine([view(maps, logits, [[1, 0, 0, 0]])], [False])
-    assert none["classes"].tolist() == [[IGNORE] * 3] and none["confidence"] == 0 and not none["maps"].any()
+    assert none["classes"].tolist() == [[IGNORE] * 3] and none["confidence"] == -1 and not none["maps"].any()
 
 
 def test_more_classes_than_maps_keep_the_likeliest_and_say_so():
@@ -307,6 +308,31 @@ def test_a_dry_run_knows_the_shapes_of_what_stages_leave(run):
                 assert (value.shape, value.dtype) == (expected.shape, expected.dtype), (stage.name, name)
 
 
+def test_maps_may_have_one_view():
+    config = tiny.three_step_config()
+    recipe = three_step.recipe(tiny.replaced(config, "cams", views=Views()), SCENES)
+    spec = synthetic.inferred(recipe, SCENES, Artifact(stage="cams", name="maps"))
+    assert spec.shape == (8, 8, 11)
+
+
+def test_epochs_of_the_images_of_sure_tags_are_counted_when_they_are_known(run, tmp_path, tiny_data):
+    config = tiny.replaced(tiny.three_step_config(), "irnet", steps=None, epochs=2.0)
+    records = Records(run[0] / "cams/records")
+    confidences = sorted(float(records.read(name)["confidence"]) for name in records.ids)
+    config = tiny.replaced(config, "cams", confidence=confidences[4])
+    folder = tmp_path / "run"
+    with tiny.little_optimised():
+        summary = runs.train(config, folder, data_dir=tiny_data, reuse=run[0], mesh=tiny.mesh(2))
+    steps = {stage["name"]: stage["steps"] for stage in summary["stages"] if "steps" in stage}
+    images = next(stage for stage in summary["stages"] if stage["name"] == "irnet")["read"]["labelled"]["images"]
+    assert images == 8 and steps["irnet"] == -(-2 * 8 // config.irnet.batch)
+    assert json.loads((folder / "config.json").read_text())["steps"]["irnet"] is None
+    # The same command does nothing again; other epochs are another stage.
+    assert runs.train(config, folder, data_dir=tiny_data, mesh=tiny.mesh(2))["results"] == summary["results"]
+    with pytest.raises(InputError, match=r"stage irnet was begun with other settings(.|\n)*2\.0 -> 3\.0"):
+        runs.train(tiny.replaced(config, "irnet", epochs=3.0), folder, data_dir=tiny_data, mesh=tiny.mesh(2))
+
+
 def test_irnet_takes_the_resnet_of_the_classifier_or_weights():
     config = tiny.three_step_config()
     with pytest.raises(InputError, match=r"irnet.init_from is none, and classifier.net \(cam_vgg\) has no ResNet of"):
@@ -337,7 +363,15 @@ def test_no_image_of_enough_confidence_is_told_with_the_largest_value(run, tmp_p
         (lambda: Cams(most=0), "cams.most is 0; expected at least 1"),
         (lambda: Cams(confidence=2.0), "cams.confidence is 2.0; expected 0 to 1"),
         (lambda: Cams(foreground=0.1, background=0.2), "expected the first to be at most the second"),
-        (lambda: Walk(radius=1), "expected radius >= 2"),
+        (lambda: Walk(radius=1), "walk.radius is 1; expected at least 2"),
+        (lambda: Walk(threshold=1.5), "walk.threshold is 1.5; expected 0 to 1"),
+        (lambda: Cams(views=Views(window=(8, 8))), "cams.views are .*; expected scales and flip alone"),
+        (lambda: Cams(views=Views(average="logits")), "cams.views are .*; expected scales and flip alone"),
+        (
+            lambda: tiny.replaced(tiny.three_step_config(), "segmenter", class_weighting=1.1),
+            "class_weighting is 1.1",
+        ),
+        (lambda: dataclasses.replace(tiny.three_step_config().irnet, radius=1), "irnet.radius is 1; expected at least"),
         (lambda: dataclasses.replace(tiny.three_step_config().irnet, width=24), "expected a positive multiple of 16"),
         (lambda: dataclasses.replace(tiny.three_step_config().irnet, radius=9), "a crop of more than 32 x 64 pixels"),
     ],

@@ -138,7 +138,7 @@ def test_the_class_is_never_among_those_of_an_image():
     compact = CompactMaps((4, 4), 0, 3)([{**made, "tags": removed}], [False])
     assert compact["classes"].tolist() == [[IGNORE] * 3, [5, IGNORE, IGNORE]]
     # The image without another tag is sure of nothing; of the other only class 5 counts.
-    np.testing.assert_allclose(compact["confidence"], [0, sigmoid(-3)], rtol=1e-5)
+    np.testing.assert_allclose(compact["confidence"], [-1, sigmoid(-3)], rtol=1e-5)
 
 
 def test_the_class_balances_nothing():
@@ -371,7 +371,6 @@ def classifier(**fields):
         (changed(left_out=None), "binary is set, but left_out is none; name the class"),
         (changed(binary=None), "add_to_labels is True, but binary is none; set binary"),
         (changed(add_threshold=1.5), "add_threshold is 1.5; expected 0 to 1"),
-        (changed(tta=Views(window=(16, 16))), r"tta.window is \[16, 16\]; expected none"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(make, message):
@@ -392,6 +391,15 @@ def test_a_class_that_cannot_be_left_out_is_named(name, info, message):
     with pytest.raises(InputError) as error:
         three_step.recipe(dataclasses.replace(whole_config(), left_out=name), info)
     assert message in str(error.value)
+
+
+def test_windows_are_refused_where_the_binary_classifier_judges_whole_images():
+    config = dataclasses.replace(whole_config(), tta=Views(window=(16, 16)))
+    with pytest.raises(InputError, match=r"segment_tta_added: its views have a window of \[16, 16\]; expected none"):
+        three_step.recipe(config, SCENES)
+    result = three_step.recipe(whole_config(), SCENES).results["segment_tta_added"]
+    with pytest.raises(InputError, match="the binary classifier judges whole images"):
+        dataclasses.replace(result, views=Views(window=(16, 16)))
 
 
 def test_never_is_no_probability():
