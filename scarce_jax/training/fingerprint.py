@@ -27,7 +27,7 @@ NO_EFFECT = {
 """Fields that do not affect the output of a stage or the figures of a result, by type. `describe` has three exceptions.
 
 * The keys of a `Train` without `keys_as` depend on its name.
-* A `Train` with an `Eval` that has `keep_best` depends on all fields of that `Eval` except the name.
+* A `Train` with an `Eval` that has `keep_best` depends on all other fields of that `Eval` but the name and `no_window`.
 * The batch size of an `Infer` or `Eval` has an effect only if the stage is `per_batch`.
 """
 

@@ -96,14 +96,18 @@ def without_effect(stage, path):
     if path.endswith(".resident"):
         return True
     if isinstance(stage, Train):
-        # The evaluations of shipped stages decide nothing, until one is given a metric to keep the best of.
-        evals = path.startswith(".evals") and not path.endswith(".keep_best")
-        return (path == ".name" and stage.keys_as is not None) or evals
+        if path.startswith(".evals."):
+            _, _, index, field = path.split(".", 3)
+            # A measurement decides nothing until it is given a metric to keep the best of.
+            if stage.evals[int(index)].keep_best is None:
+                return field != "keep_best"
+            return field in ("name", "source.batch", "no_window") or field.startswith("maps")
+        return path == ".name" and stage.keys_as is not None
     if path == ".source.batch":
         return not (isinstance(stage, Infer) and stage.per_batch)
     if isinstance(stage, Infer):
         return path == ".name" or path.startswith(".status")
-    return path in (".name", ".every", ".keep_best", ".patience") or path.startswith(".maps")
+    return path in (".name", ".every", ".keep_best", ".patience", ".no_window") or path.startswith(".maps")
 
 
 def recipes():
@@ -141,7 +145,7 @@ def test_a_measurement_that_decides_what_is_kept_is_part_of_its_stage():
     config = tiny.supervised_config(**{key: stage[key] for key in ("eval_every", "keep_best", "patience")})
     (stage,) = methods.by_name("supervised").recipe(config, KNOWN["scenes"]).stages
     before = fingerprint(stage)
-    still = {".evals.0.name", ".evals.0.source.batch", ".evals.0.source.resident"}
+    still = {".evals.0.name", ".evals.0.source.batch", ".evals.0.source.resident", ".evals.0.no_window"}
     for path, changed in variants(stage):
         if path.startswith(".evals.0") and not path.startswith(".evals.0.maps"):
             assert (fingerprint(changed) != before) == (path not in still), path
