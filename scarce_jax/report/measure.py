@@ -114,8 +114,7 @@ def measure(
         resumes=False,
     )
     with advice:
-        pairs = ((labels, truth) for _, truth, labels in _predictions(predictor, rows, range(len(rows))))
-        total, mious = _score(pairs, session)
+        total, mious = score(_predictions(predictor, rows, range(len(rows))), len(rows), session.classes)
         gallery = _gallery(galleries, evaluation, rows, mious, session.classes, predictor.palette, images)
         predictions = {k: labels for k, _, labels in _predictions(predictor, rows, gallery.chosen)}
         if evaluation.maps is not None:
@@ -136,15 +135,26 @@ def measure(
     return {"result": name, "split": evaluation.source.split, "images": len(rows), **figures}
 
 
-def _score(pairs: Iterable[tuple[np.ndarray, np.ndarray]], session: Session) -> tuple[np.ndarray, list[float | None]]:
-    """The confusion matrix [K, K + 1] of (labels, truth), both uint8 [H, W], and the mIoU of every image."""
-    classes = len(session.classes)
-    total, mious = np.zeros((classes, classes + 1), np.int64), []
-    for labels, truth in pairs:
+def score(
+    predictions: Iterable[tuple[int, np.ndarray, np.ndarray]], count: int, names: Sequence[str]
+) -> tuple[np.ndarray, list[float | None]]:
+    """Measures masks of `count` images.
+
+    Args:
+      predictions: (number of the image, true mask, predicted mask), both uint8 [H, W], in any order.
+      count: number of images.
+      names: of the classes.
+
+    Returns:
+      The confusion matrix [K, K + 1], and the mIoU of every image by its number.
+    """
+    classes = len(names)
+    total, mious = np.zeros((classes, classes + 1), np.int64), [None] * count
+    for k, truth, labels in predictions:
         # On canvases, images of many sizes compile few programs.
         canvas = native_canvas(*truth.shape)
         counts = np.asarray(_count(pad(labels, canvas, IGNORE), pad(truth, canvas, IGNORE), classes), np.int64)
-        mious.append(summarise(counts, session.classes)["miou"])
+        mious[k] = summarise(counts, names)["miou"]
         total += counts
     return total, mious
 
@@ -166,16 +176,16 @@ def show_inferred(
             continue
         rows = session.inputs.open(evaluation.source, evaluation.hidden_truth)
         field = session.inputs.field(evaluation.inferred)
-        _, mious = _score((_native(rows, field, k) for k in range(len(rows))), session)
+        _, mious = score(((k, *_native(rows, field, k)) for k in range(len(rows))), len(rows), session.classes)
         gallery = _gallery(galleries, evaluation, rows, mious, info.classes, info.palette, images)
         for k in gallery.chosen:
-            gallery.show(number, name, k, _native(rows, field, k)[0], mious[k])
+            gallery.show(number, name, k, _native(rows, field, k)[1], mious[k])
 
 
 def _native(rows: Rows, field: RecordField, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The inferred and the true mask of a row, both at the size of the image."""
+    """The true and the inferred mask of a row, both at the size of the image."""
     example = rows.example(k)
-    return resize_label(field.get(example), example["label"].shape), example["label"]
+    return example["label"], resize_label(field.get(example), example["label"].shape)
 
 
 def _gallery(

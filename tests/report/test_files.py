@@ -2,13 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from scarce_jax.errors import InputError
 from scarce_jax.report import report
 from scarce_jax.report.compare import compare
 from scarce_jax.report.files import POINTS, read_run
-from scarce_jax.report.measure import choose
+from scarce_jax.report.measure import choose, score
 
 
 def test_a_finished_run_is_read_whole(run_folder):
@@ -76,3 +77,13 @@ def test_wrong_input_is_refused_before_anything_is_read(run_folder, tmp_path):
     with pytest.raises(InputError, match="--images -1: expected 0 or more"):
         report([folder], images=-1)
     assert not (folder / "report.html").exists()
+
+
+def test_images_are_scored_by_their_number_whatever_the_order():
+    # Images of one size share a batch, so predictions of a dataset of many sizes come in another order.
+    right, wrong = np.zeros((6, 5), np.uint8), np.ones((6, 5), np.uint8)
+    half = np.repeat([[0, 1]], 4, 0).astype(np.uint8)
+    predictions = [(2, right, wrong), (0, half, half), (3, right, right)]
+    counts, mious = score(predictions, 4, ("a", "b"))
+    assert mious == [1.0, None, 0.0, 1.0]
+    np.testing.assert_array_equal(counts, [[4 + 30, 30, 0], [0, 4, 0]])
