@@ -48,12 +48,12 @@ config = Config(
         background=0.4,
         crf=CRF(bilateral_sigma=30, colour_sigma=5, bilateral_weight=10),
     ),
-    # Enlarged, because boundaries have a quarter of the image's size, and creatures are then 5 to 12 places wide.
+    # Enlarged, because boundaries have a quarter of the image's size.
     irnet=IRNetStage(
         steps=500, radius=5, optim=dataclasses.replace(adam, weight_decay=0.0), eval_batch=10, **resnet, **data(192)
     ),
-    # From the maps themselves 256 steps spread classes over the background: 0.31 instead of 0.48 (seed 0, training
-    # images), where the CRF's labels had 0.46.
+    # From the maps themselves 256 steps spread classes over the background: 0.31 instead of 0.475 (seed 0,
+    # training images), where the CRF's labels had 0.46.
     walk=Walk(start="labels", steps=16, beta=20.0, threshold=0.2),
     segmenter=SegmenterStage(
         steps=1_500,

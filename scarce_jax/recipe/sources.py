@@ -111,9 +111,9 @@ class Part:
         """
         members = tuple(name for name in ids if name in self)
         if ids and not members:
-            found, change = ("none", "raise") if self.held_out else ("all", "lower")
+            amount, change = ("none", "raise") if self.held_out else ("all", "lower")
             raise InputError(
-                f"{where}: held_out is {self.share:g}, which holds out {found} of {plural(len(ids), 'image')}; "
+                f"{where}: held_out is {self.share:g}, which holds out {amount} of {plural(len(ids), 'image')}; "
                 f"expected some, but not all; {change} it, or use more images"
             )
         return members

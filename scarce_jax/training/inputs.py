@@ -58,7 +58,7 @@ class Inputs:
           InputError: there are none, none in the source's part, or fewer than `Source.take`.
         """
         where = f"{source.dataset}/{source.split}"
-        candidates = tuple(dict.fromkeys(name for part in source.id_parts for name in self._part(source, part)))
+        candidates = tuple(dict.fromkeys(name for part in source.id_parts for name in self._ids_of(source, part)))
         if source.part is not None:
             candidates = source.part.of(candidates, where)
         kind = source.ids_in_words
@@ -102,7 +102,7 @@ class Inputs:
         artifacts = {_artifact(field).stage for field in fields if not isinstance(field, str)}
         return all(self.known(self.recipe.stage(name).source) for name in artifacts)
 
-    def _part(self, source: Source, part: str | Artifact | Chosen) -> tuple[str, ...]:
+    def _ids_of(self, source: Source, part: str | Artifact | Chosen) -> tuple[str, ...]:
         if not isinstance(part, str):
             artifact = _artifact(part)
             # A stage leaves records of the examples of its source.

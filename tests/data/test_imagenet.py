@@ -107,6 +107,7 @@ def test_a_class_called_background(tmp_path):
     ("file", "content", "words"),
     [
         ("classes.json", '["cat"]', r"classes\.json: has no name of the class in .*train/n01; .*\{\"FOLDER\": \"name"),
+        ("classes.json", '{"n01": "a (n02)", "n02": "a", "n03": "a"}', r"two classes are called 'a \(n02\)'"),
         ("classes.json", '{"n01": "a", "n02": 7, "n03": "c"}', r"has no name of the class in .*train/n02"),
         ("classes.json", "{", r"classes\.json: not a readable JSON file"),
         ("LOC_synset_mapping.txt", "n01 a\nn03\n", r"mapping\.txt: has no name of the class in .*n02; .*a line of"),

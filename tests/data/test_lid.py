@@ -152,8 +152,8 @@ def test_wrong_lists_of_ilsvrc(source, tmp_path):
         (lambda names: names.update({"7": " "}), "has no name of class 7"),
         (lambda names: names.update({"7": "thing 8"}), "classes have equal names"),
         (lambda names: names.update({"7": "background"}), "or one is called background"),
-        (lambda names: names.update({"seven": "x"}), r"ValueError: .*'seven'; expected \{\"1\": name"),
-        (lambda names: names.update({"7": ["x"]}), r"idx_to_name\.json: AttributeError"),
+        (lambda names: names.update({"seven": "x"}), r"json: .*'seven'; expected \{\"1\": name"),
+        (lambda names: names.update({"7": ["x"]}), r"idx_to_name\.json: the name of class 7 is \['x'\]; expected"),
     ],
 )
 def test_wrong_names(source, tmp_path, change, words):
@@ -167,7 +167,9 @@ def test_names_are_needed_and_may_be_a_list(source, tmp_path):
     (source / DET / "idx_to_name.json").unlink()
     refused(source, tmp_path, r"files: has no idx_to_name\.json and no devkit/data/map_det\.txt.*copy map_det\.txt")
     (source / "map_det.txt").write_text("n02672831 1 accordion\nn02691156\n")
-    refused(source, tmp_path, r"map_det\.txt: ValueError")
+    refused(source, tmp_path, r"map_det\.txt: not enough values .*; expected")
+    (source / "idx_to_name.json").write_text('"accordion"')
+    refused(source, tmp_path, r"idx_to_name\.json: found accordion; expected")
     (source / "idx_to_name.json").write_text(json.dumps(CLASSES))
     assert prepare("lid", tmp_path / "data", source).info.classes[1:] == CLASSES
 

@@ -1,11 +1,14 @@
 """Results that measure masks of a split without masks."""
 
+import dataclasses
 import logging
 
 import pytest
 
+from scarce_jax import methods
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import load_info, prepare
+from scarce_jax.errors import InputError
 from scarce_jax.methods.common import unaugmented
 from scarce_jax.recipe import Eval, Recipe, Source
 from scarce_jax.training.run import run
@@ -23,9 +26,9 @@ def data(tmp_path_factory):
     return folder / "data"
 
 
-def empty_run(data, folder, **evaluations):
+def run_recipe(data, folder, recipe):
     return run(
-        Recipe(stages=(), results=evaluations),
+        recipe,
         load_info(DATASET, data),
         run_dir=folder,
         data_dir=str(data),
@@ -45,6 +48,17 @@ def measured(**fields):
 
 def test_they_are_left_out_and_told(data, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "scarce_jax"):
-        summary = empty_run(data, tmp_path / "run", masks=measured(labels=("fine",)))
+        recipe = Recipe(stages=(), results={"masks": measured(labels=("fine",))})
+        summary = run_recipe(data, tmp_path / "run", recipe)
     assert summary["results"] == {}
     assert "not measured, because split val has no fine mask: masks" in caplog.text
+
+
+def test_a_measurement_that_chooses_the_net_is_refused_before_training(data, tmp_path):
+    config = dataclasses.replace(tiny.supervised_config(), dataset=DATASET, target="tags", budget=Budget())
+    recipe = methods.by_name("supervised").recipe(config, load_info(DATASET, data))
+    choosing = dataclasses.replace(measured(labels=("fine",)), every=1, keep_best="miou")
+    (stage,) = (dataclasses.replace(stage, evals=(choosing,)) for stage in recipe.stages)
+    with pytest.raises(InputError, match="imagenet/mine/val: none of its 3 images .* lack: fine mask"):
+        run_recipe(data, tmp_path / "run", dataclasses.replace(recipe, stages=(stage,)))
+    assert not (tmp_path / "run").exists()

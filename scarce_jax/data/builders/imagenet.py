@@ -80,15 +80,15 @@ class ImageNet(SegmentationBuilder):
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
         examples = {}
         for split, places in SPLITS.items():
-            found = next((self.source / place for place in places if (self.source / place).is_dir()), None)
-            if found is None:
+            images = next((self.source / place for place in places if (self.source / place).is_dir()), None)
+            if images is None:
                 continue
-            masks = found.with_name(found.name + MASKS)
-            folders = class_folders(found, loose=split == "test")
-            self._check(found, folders, self.source / "train", self.folders)
+            masks = images.with_name(images.name + MASKS)
+            folders = class_folders(images, loose=split == "test")
+            self._check(images, folders, self.source / "train", self.folders)
             if masks.is_dir():
-                self._check(masks, class_folders(masks), found, folders)
-            examples[split] = self._examples(split, found, masks, folders)
+                self._check(masks, class_folders(masks), images, folders)
+            examples[split] = self._examples(split, images, masks, folders)
         return examples
 
     def _check(self, folder: pathlib.Path, names: Sequence[str], other: pathlib.Path, known: Sequence[str]) -> None:
@@ -151,7 +151,7 @@ def class_names(source: pathlib.Path, folders: Sequence[str]) -> list[str]:
     """Returns the name of each folder's class: the folder's own, unless the source has a file of names.
 
     Raises:
-      InputError: the file is damaged, or has no name of a class.
+      InputError: the file is damaged, has no name of a class, or two classes have the same name.
     """
     names: Mapping[str, str] = {folder: folder for folder in folders}
     path = next((source / file for file in (NAMES_JSON, SYNSETS) if (source / file).is_file()), None)
@@ -170,4 +170,8 @@ def class_names(source: pathlib.Path, folders: Sequence[str]) -> list[str]:
                 )
     shown = [names[folder].strip() for folder in folders]
     times = collections.Counter(["background", *shown])
-    return [name if times[name] == 1 else f"{name} ({folder})" for name, folder in zip(shown, folders, strict=True)]
+    distinct = [name if times[name] == 1 else f"{name} ({folder})" for name, folder in zip(shown, folders, strict=True)]
+    equal = [name for name, count in collections.Counter(distinct).items() if count > 1]
+    if equal:
+        raise InputError(f"{path}: two classes are called {equal[0]!r}; expected a name of its own for each folder")
+    return distinct

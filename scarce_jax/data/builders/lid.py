@@ -158,7 +158,7 @@ def find_evaluated(source: pathlib.Path) -> dict[str, Images]:
     Raises:
       InputError: there are images of `val` and no masks.
     """
-    found = {}
+    splits = {}
     for split in ("val", "test"):
         root = find(source, split)
         if root is None:
@@ -171,5 +171,5 @@ def find_evaluated(source: pathlib.Path) -> dict[str, Images]:
         names: Iterable[str] = list_folder(root)
         if path is not None:
             names = (line.split()[0] for line in read_lines(path, "a name on each line") if line.strip())
-        found[split] = Images(where=path or root, root=root, labels=dict.fromkeys(names, ()), masks=masks)
-    return found
+        splits[split] = Images(where=path or root, root=root, labels=dict.fromkeys(names, ()), masks=masks)
+    return splits

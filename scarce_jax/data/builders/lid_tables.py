@@ -24,12 +24,15 @@ def read_names(path: pathlib.Path) -> tuple[str, ...]:
             content = read_json(path, NAMES)
             if not isinstance(content, list | dict):
                 raise ValueError(f"found {str(content)[:80]}")
-            pairs = enumerate(content, 1) if isinstance(content, list) else content.items()
+            pairs = list(enumerate(content, 1) if isinstance(content, list) else content.items())
+            for k, name in pairs:
+                if not isinstance(name, str):
+                    raise ValueError(f"the name of class {k} is {name!r}")
         else:
             pairs = [line.split(maxsplit=2)[1:] for line in read_lines(path, NAMES) if line.strip()]
         names = {int(k): name.strip() for k, name in pairs if name.strip()}
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{path}: {type(error).__name__}: {error}; expected {NAMES}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; expected {NAMES}") from error
     wanted = range(1, COUNT + 1)
     for fault, ids in (("has no name of class", set(wanted) - names.keys()), ("has the id", names.keys() - {*wanted})):
         if ids:

@@ -71,8 +71,8 @@ class Walk:
       radius: pairs of pixels are closer than this, in quarters of the image's pixels.
       beta: power of the affinities.
       steps: number of steps; 256 are the authors' 8 squarings of the transition matrix.
-      per_class: the largest score of each class is 1, rather than that of each image. Without it, of two objects the
-        one whose scores spread over fewer pixels hides the other.
+      per_class: the largest score of each class is 1, rather than that of each image. So no class falls
+        below the threshold because another one has larger scores. The authors' code divides by image.
       threshold: score of the background, 0..1; the largest score is 1. 0.3 and 0.5 in the paper's table 3.
     """
 
@@ -200,8 +200,8 @@ def shares(labels: jax.Array, classes: jax.Array) -> jax.Array:
     beyond = ((0, -side % 4) for side in labels.shape[1:])
     labels = jnp.pad(labels, ((0, 0), *beyond), constant_values=IGNORE)[..., None]  # [B, 4 * h, 4 * w, 1]
     classes = classes[:, None, None]
-    found = (labels == classes) & (classes != IGNORE)
-    return reduce(found.astype(jnp.float32), "b (h i) (w j) m -> b h w m", "mean", i=4, j=4)
+    shows = (labels == classes) & (classes != IGNORE)
+    return reduce(shows.astype(jnp.float32), "b (h i) (w j) m -> b h w m", "mean", i=4, j=4)
 
 
 @dataclasses.dataclass(frozen=True)
