@@ -23,10 +23,14 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(base / "scarce_jax" / "xla"))
 
 
-def resolve(config: Any) -> Any:
-    """The config with `dtype` "auto" resolved: float32 on CPUs, bfloat16 on accelerators."""
+def resolve(config: Any, backend: str | None = None) -> Any:
+    """The config with `dtype` "auto" resolved: float32 on CPUs, bfloat16 on accelerators.
+
+    Args:
+      backend: such as "gpu"; default that of this process.
+    """
     if config.dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        dtype = "float32" if (backend or jax.default_backend()) == "cpu" else "bfloat16"
         config = dataclasses.replace(config, dtype=dtype)
     return config
 

@@ -81,7 +81,7 @@ def train_input(session: Session, stage: Train, name: str, rows: Any, resident: 
 
 def crop(source: Source, row: Mapping[str, jax.ShapeDtypeStruct], consts: Mapping[str, Any]) -> tuple[int, ...]:
     """(height, width) of an image after the source's transform."""
-    transformed = jax.eval_shape(lambda row: source.transform(row, jax.random.key(0), consts), row)
+    transformed = jax.eval_shape(lambda row, consts: source.transform(row, jax.random.key(0), consts), row, consts)
     return transformed["image"].shape[:2]
 
 
