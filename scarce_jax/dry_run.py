@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -23,34 +24,54 @@ from scarce_jax.training import state as state_lib
 from scarce_jax.training.fingerprint import plain
 
 
-def dry_run(config: Any, data_dir: str | os.PathLike | None = None, *, compile: bool = False) -> dict[str, Any]:
+def dry_run(
+    config: Any, data_dir: str | os.PathLike | None = None, *, compile: bool = False, target: str | None = None
+) -> dict[str, Any]:
     """Describes what `train` would do, without data, accelerator or compilation.
 
     Args:
       compile: also compile every stage for the devices of this process, to measure its memory.
+      target: compile for these GPUs instead, such as "h100x8"; see `benchmark.planned.plan`.
 
     Returns:
       {"stages": [{"name", "kind", "steps", "batch", "nets", "reads", "peak_bytes"}]}. "steps" is null if it is given
       in epochs and neither the config nor the prepared dataset determines the number of images. "peak_bytes" is null
       without `compile`; otherwise it is the memory of the stage's program on each device: arguments, results, temporary
       memory, and the decoded images of resident sources. With `compile`, "backend" and "devices" are those of the
-      programs.
+      programs; with `target`, "memory" says which GPUs the stage fits.
 
     Raises:
-      InputError: the dataset is unknown, or the config does not fit it.
+      InputError: the dataset is unknown, the config does not fit it, or the target cannot be compiled for.
     """
     method = methods.name_of(config)
-    config = from_json(method, to_json(resolve(config) if compile else config))
+    if compile or target:
+        config = resolve(config, "gpu" if target else None)
+    config = from_json(method, to_json(config))
     data_dir = None if data_dir is None else os.fspath(data_dir)
     info, recipe = known_recipe(config, data_dir)
     state_lib.check_origins(recipe)
     described = {"stages": [_describe_stage(stage, recipe, config, info) for stage in recipe.stages]}
-    if compile:
+    if not (compile or target):
+        return described
+    # Imported here, because `benchmark` imports this module.
+    from scarce_jax.benchmark import targets
+
+    options = memory = None
+    if target:
+        gpu, count = targets.parse_target(target)
+        targets.without_devices()
+        mesh = mesh_lib.make_mesh(targets.devices(gpu, count))
+        options, memory = targets.COMPILER_OPTIONS, gpu.usable
+    else:
         use_compilation_cache()
         mesh = mesh_lib.make_mesh()
-        described |= {"backend": jax.default_backend(), "devices": [d.device_kind for d in mesh.devices.flat]}
-        for stage, description in zip(recipe.stages, described["stages"], strict=True):
-            description["peak_bytes"] = _memory(stage, recipe, config, info, mesh)
+    described |= {"backend": mesh.devices.flat[0].platform, "devices": [d.device_kind for d in mesh.devices.flat]}
+    for stage, description in zip(recipe.stages, described["stages"], strict=True):
+        peak = _memory(stage, recipe, config, info, mesh, options, memory)
+        description["peak_bytes"] = peak
+        if target:
+            source = next(iter(sources(stage).values()))
+            description["memory"] = targets.memory_sentence(source.batch, source.size, peak, targets.fits(peak))
     return described
 
 
@@ -66,22 +87,35 @@ def known_recipe(config: Any, data_dir: str | None) -> tuple[DatasetInfo, Recipe
     return info, methods.by_name(methods.name_of(config)).recipe(config, info)
 
 
-def _memory(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo, mesh: Mesh) -> int | None:
-    """Bytes of a stage on one device, with resident sources; None if the backend does not report memory."""
+def _memory(
+    stage: Stage,
+    recipe: Recipe,
+    config: Any,
+    info: DatasetInfo,
+    mesh: Mesh,
+    options: Mapping[str, Any] | None,
+    memory: int | None,
+) -> int | None:
+    """Bytes of a stage on one device, with resident sources; None if the backend does not report memory.
+
+    Args:
+      options: of the compiler.
+      memory: bytes of a device that is not at hand.
+    """
     # Imported here, because `synthetic` imports the training step, which takes a second.
     from scarce_jax.synthetic import lower, peak_bytes, resident_bytes
 
     if not isinstance(stage, Train):
-        return peak_bytes(lower(stage, recipe, info, mesh).compile())
+        return peak_bytes(lower(stage, recipe, info, mesh).compile(options))
     for source in stage.sources.values():
         mesh_lib.check_batch(mesh, {stage.name: source.batch}, stage.accumulate)
-    program = peak_bytes(lower(stage, recipe, info, mesh).compile())
+    program = peak_bytes(lower(stage, recipe, info, mesh).compile(options))
     if program is None:
         return None
     for source in stage.sources.values():
         # If the budget does not determine the number of images, the source may hold the whole split.
         images = number_of_images(source, recipe, config.budget, info) or info.splits.get(source.split, source.batch)
-        program += resident_bytes(source, recipe, info, images, config.runtime, mesh)
+        program += resident_bytes(source, recipe, info, images, config.runtime, mesh, memory)
     return program
 
 

@@ -195,11 +195,23 @@ def lower(
     return make_step(stage, steps, stage.sources, mesh).lower(state, draws, keys, consts)
 
 
-def resident_bytes(source: Source, recipe: Recipe, info: DatasetInfo, count: int, runtime: Runtime, mesh: Mesh) -> int:
-    """Bytes of `count` decoded examples of a source on each device; 0 if the source streams."""
+def resident_bytes(
+    source: Source,
+    recipe: Recipe,
+    info: DatasetInfo,
+    count: int,
+    runtime: Runtime,
+    mesh: Mesh,
+    memory: int | None = None,
+) -> int:
+    """Bytes of `count` decoded examples of a source on each device; 0 if the source streams.
+
+    Args:
+      memory: bytes of a device that is not at hand.
+    """
     rows = SyntheticRows(source, recipe, info, count)
     resident = runtime.resident if source.resident is None else source.resident
-    if not (fits(rows, mesh) if resident is None else resident):
+    if not (fits(rows, mesh, memory) if resident is None else resident):
         return 0
     return count * sum(math.prod(x.shape) * x.dtype.itemsize for x in rows.spec.values())
 

@@ -185,7 +185,7 @@ def describe(
         "lower_seconds": round(tracing, 1),
         "compile_seconds": round(compiling, 1),
         "peak_bytes": peak,
-        "fits": {name: peak <= usable(other) for name, other in targets.BY_NAME.items()},
+        "fits": targets.fits(peak),
         **cost(program, images, gpu, mesh.size),
         "largest_batch": None,
     }
@@ -195,16 +195,8 @@ def describe(
         def peak_of(batch: int) -> int:
             return peak_bytes(compile_stage(with_batch(stage, batch), recipe, info, mesh, native)[0])
 
-        record["largest_batch"] = search(peak_of, {source.batch: peak}, unit, usable(gpu))
+        record["largest_batch"] = search(peak_of, {source.batch: peak}, unit, gpu.usable)
     return record
-
-
-MEMORY_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
-
-
-def usable(gpu: Gpu) -> int:
-    """Bytes of a GPU that JAX takes: 75%, or what XLA_PYTHON_CLIENT_MEM_FRACTION says."""
-    return int(float(os.environ.get(MEMORY_FRACTION, "0.75")) * gpu.memory)
 
 
 def seconds(kernel: Kernel, gpu: Gpu) -> float:
@@ -338,12 +330,3 @@ def search(peak: Callable[[int], int], known: dict[int, int], unit: int, limit: 
         "limit_bytes": limit,
         "peaks": {str(batch): known[batch] for batch in sorted(known)},
     }
-
-
-def memory_sentence(batch: int, size: Sequence[int] | None, peak: int, fits: dict[str, bool]) -> str:
-    """Such as "batch 16 at 713 x 713 takes 34.0 GB: fits h100, a100, h200; not l4, 4090"."""
-    at = "native size" if size is None else f"{size[0]} x {size[1]}"
-    inside, outside = ([name for name, fit in fits.items() if fit == wanted] for wanted in (True, False))
-    words = [f"fits {', '.join(inside)}"] if inside else []
-    words += [f"{'not' if inside else 'fits none of'} {', '.join(outside)}"] if outside else []
-    return f"batch {batch} at {at} takes {peak / 1e9:.1f} GB: {'; '.join(words)}"

@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
+from scarce_jax.benchmark.targets import BY_KIND
 from scarce_jax.synthetic import peak_bytes
-
-
-class Peak(NamedTuple):
-    """The limits of a device: dense matrix TFLOP/s by input type, and memory GB/s.
-
-    The limit of float32 is that of TF32, because XLA may compute float32 convolutions in TF32 on these GPUs.
-    """
-
-    bfloat16: float
-    float32: float
-    memory: float
-
-
-# From pages that quote NVIDIA's data sheets "A100 Tensor Core GPU", "H100 Tensor Core GPU", "H200 Tensor Core GPU",
-# "L4 Tensor Core GPU", "L40S GPU" and, for the RTX 4090, "Ada GPU Architecture" (float32 accumulation); not checked
-# against the sheets themselves. Figures that are stated with sparsity are halved.
-PEAKS = {
-    "NVIDIA A100-SXM4-40GB": Peak(312, 156, 1555),
-    "NVIDIA A100-SXM4-80GB": Peak(312, 156, 2039),
-    "NVIDIA A100 80GB PCIe": Peak(312, 156, 1935),
-    "NVIDIA H100 80GB HBM3": Peak(989.4, 494.7, 3350),
-    "NVIDIA H100 PCIe": Peak(756, 378, 2000),
-    "NVIDIA H200": Peak(989.4, 494.7, 4800),
-    "NVIDIA L4": Peak(121, 60, 300),
-    "NVIDIA L40S": Peak(362, 183, 864),
-    "NVIDIA GeForce RTX 4090": Peak(165.2, 82.6, 1008),
-}
-"""Device kind in JAX -> its limits. A part of a GPU (MIG) has a kind of its own, which has no entry."""
 
 COUNTED = 0.5
 """A compiled program that counts a smaller share of the FLOPs before compilation has left out library calls."""
@@ -60,14 +33,18 @@ def work(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled, devices: in
 
 
 def reached(done: dict[str, Any], seconds: float, device: jax.Device, dtype: str) -> dict[str, Any]:
-    """FLOP/s and bytes/s of one device, and their shares of its limits; None where unknown."""
-    peak = PEAKS.get(device.device_kind)
+    """FLOP/s and bytes/s of one device, and their shares of its limits by the data sheet; None where unknown.
+
+    The limit of float32 is that of TF32, because XLA may compute float32 convolutions in TF32 on these GPUs.
+    """
+    gpu = BY_KIND.get(device.device_kind)
     flops, moved = (None if done[key] is None else done[key] / seconds for key in ("flops", "bytes"))
+    unit = "bfloat16" if dtype == "bfloat16" else "tf32"
     return {
         "flops_per_second": flops,
-        "share_of_peak": None if peak is None or flops is None else flops / (1e12 * getattr(peak, dtype)),
+        "share_of_peak": None if gpu is None or flops is None else flops / (1e12 * getattr(gpu, unit)),
         "bytes_per_second": moved,
-        "share_of_bandwidth": None if peak is None or moved is None else moved / (1e9 * peak.memory),
+        "share_of_bandwidth": None if gpu is None or moved is None else moved / (1e9 * gpu.bandwidth),
     }
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import os
 import re
+from collections.abc import Mapping, Sequence
 
 import jax
 
@@ -64,6 +65,11 @@ class Gpu:
     def flops(self, unit: str) -> float:
         """FLOP/s that products on a unit ("bfloat16", "tf32" or "float32") are taken to reach; see `REACHED_FLOPS`."""
         return 1e12 * getattr(self, unit) * REACHED_FLOPS
+
+    @property
+    def usable(self) -> int:
+        """Bytes of its memory that JAX takes: 75%, or what XLA_PYTHON_CLIENT_MEM_FRACTION says."""
+        return int(float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75")) * self.memory)
 
     @property
     def bytes_per_second(self) -> float:
@@ -202,3 +208,17 @@ def devices(gpu: Gpu, count: int) -> list[jax.Device]:
     topology = f"1x{hosts}x{count // hosts}"
     description = topologies.get_topology_desc(platform="cuda", topology=topology, target_config=gpu.description)
     return list(description.devices)
+
+
+def fits(peak: int) -> dict[str, bool]:
+    """Target -> whether a program that needs `peak` bytes fits into the memory that JAX takes of it."""
+    return {name: peak <= gpu.usable for name, gpu in BY_NAME.items()}
+
+
+def memory_sentence(batch: int, size: Sequence[int] | None, peak: int, fits: Mapping[str, bool]) -> str:
+    """Such as "batch 16 at 713 x 713 takes 34.0 GB: fits h100, a100, h200; not l4, 4090"."""
+    at = "native size" if size is None else f"{size[0]} x {size[1]}"
+    inside, outside = ([name for name, fit in fits.items() if fit == wanted] for wanted in (True, False))
+    words = [f"fits {', '.join(inside)}"] if inside else []
+    words += [f"{'not' if inside else 'fits none of'} {', '.join(outside)}"] if outside else []
+    return f"batch {batch} at {at} takes {peak / 1e9:.{1 if peak >= 1e9 else 3}f} GB: {'; '.join(words)}"

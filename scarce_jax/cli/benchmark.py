@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from scarce_jax.cli.common import Folder, Name, Number, Switch, parse_with_config, print_json, shown, table
+from scarce_jax.cli.common import Folder, Name, Number, Switch, Target, parse_with_config, print_json, shown, table
+from scarce_jax.errors import InputError
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -16,6 +17,9 @@ class Options:
     Attributes:
       stage: a training stage; default the first. With --mode infer, the stage whose net predicts.
       mode: train times the training step; infer times masks at native size.
+      target: (also --target GPU) compile for this GPU, which need not be at hand, and run nothing: h100, h200, a100, l4
+        or 4090, or GPUxN for N of them. Takes all stages of the mode unless --stage names one. Needs the extra "plan".
+      largest_batch: with --target, search the largest batch that fits.
       batch: examples per step of every source, over all devices; with --mode infer, images per device. Default the
         config's.
       steps: number of steps to measure, after those that compile and warm up.
@@ -26,6 +30,8 @@ class Options:
 
     stage: Name = None
     mode: Literal["train", "infer"] = "train"
+    target: Target = None
+    largest_batch: Switch = False
     batch: Number = None
     steps: int = 20
     native: Annotated[tuple[int, int] | None, shown("H W")] = None
@@ -33,18 +39,32 @@ class Options:
     json: Switch = False
 
 
-ABOUT = "Compiles and times a config's own step, on random images and on the dataset's where it is prepared."
+ABOUT = (
+    "Compiles and times a config's own step, on random images and on the dataset's where it is prepared. "
+    "With --target, compiles it for a GPU that need not be at hand, and shows what it costs there."
+)
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     path, options, config = parse_with_config(Options, argv, "benchmark", ABOUT)
-    from scarce_jax.benchmark import benchmark
-
+    if options.largest_batch and options.target is None:
+        raise InputError("--largest-batch: needs --target, the GPU whose memory is meant; add it")
     arguments = {**vars(options), "name": path.stem}
     as_json = arguments.pop("json")
-    record = benchmark(config, **arguments)
-    print(_show(record))
+    if options.target is None:
+        from scarce_jax.benchmark import benchmark
+
+        del arguments["target"], arguments["largest_batch"]
+        record = benchmark(config, **arguments)
+        print(_show(record))
+    else:
+        from scarce_jax.benchmark.planned import plan
+        from scarce_jax.cli.planned import show
+
+        del arguments["steps"]
+        record = plan(config, **arguments)
+        print(show(record))
     if as_json:
         print_json(record)
     return 0

@@ -8,7 +8,7 @@ import pathlib
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
@@ -28,6 +28,9 @@ RunFolder = Annotated[pathlib.Path, tyro.conf.Positional, shown("RUN", name="run
 ConfigFile = Annotated[
     str, tyro.conf.Positional, shown("CONFIG", help="a Python file that defines `config`, such as those in configs/.")
 ]
+
+Target = Annotated[str | None, shown("GPU", name="gpu")]
+"""A GPU to compile for. Its flag is `--target` too, except where the value is one of a config's own field `target`."""
 
 Flat = tyro.conf.arg(name="")
 """For a field that is a dataclass: its own fields are flags without a prefix."""
@@ -76,6 +79,8 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
 
     original = load_config(pathlib.Path(path))
     config, rest = choose_kinds(original, rest)
+    if any(field.name == "target" for field in dataclasses.fields(options)):
+        rest = _gpu_flags(rest, get_args(get_type_hints(type(config)).get("target")))
     fields = [flags, ("config", Annotated[type(config), Flat], dataclasses.field(default=config))]
     description = f"{about} Every field of the config is a flag; the defaults here are the file's.{kinds_help(config)}"
     flags_and_fields = dataclasses.make_dataclass(command, fields, kw_only=True)
@@ -83,6 +88,17 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
     from scarce_jax.sweep.paper import own_figures
 
     return pathlib.Path(path), parsed.options, own_figures(parsed.config, original)
+
+
+def _gpu_flags(argv: Sequence[str], values: Sequence[str]) -> list[str]:
+    """`argv` with `--gpu GPU` for `--target GPU`, unless it is one of the values of the config's own field."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] == "--target" and word not in values:
+            words[-1] = "--gpu"
+        flag, equals, value = word.partition("=")
+        words.append(f"--gpu={value}" if flag == "--target" and equals and value not in values else word)
+    return words
 
 
 def load_config(path: pathlib.Path) -> Any:
@@ -116,9 +132,9 @@ def print_json(value: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str], decimals: int = 4) -> str:
     """Plain aligned columns, with numbers to the right."""
-    cells = [[cell(value) for value in row] for row in rows]
+    cells = [[cell(value, decimals) for value in row] for row in rows]
     numeric = [all(isinstance(row[j], int | float) or row[j] is None for row in rows) for j in range(len(header))]
     widths = [max(len(line[j]) for line in [list(header), *cells]) for j in range(len(header))]
 
@@ -129,10 +145,10 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
     return "\n".join([line(header), line(["-" * w for w in widths]), *(line(row) for row in cells)])
 
 
-def cell(value: Any) -> str:
+def cell(value: Any, decimals: int = 4) -> str:
     """A value as tables show it; "-" for None."""
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.4f}"
+        return f"{value:,.{decimals}f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from scarce_jax.cli.common import Folder, Number, Switch, cell, parse_with_config, print_json, shown, table
+from scarce_jax.cli.common import Folder, Number, Switch, Target, cell, parse_with_config, print_json, shown, table
 from scarce_jax.errors import InputError, plural
 
 
@@ -21,6 +21,8 @@ class Options:
       dry_run: only print stages, nets, parameters and steps; compiles nothing, and needs no data but of a dataset of
         one's own.
       compile: with --dry-run, also compile every stage and print its memory on a device.
+      target: (also --target GPU) with --dry-run, compile every stage for a GPU that need not be at hand, such as h100,
+        and print its memory there.
       json: end standard output with one JSON object.
       redo: do this stage again, and all stages that read from it.
       reuse: copy equal finished stages from another run folder.
@@ -33,6 +35,7 @@ class Options:
     data_dir: Folder = None
     dry_run: Switch = False
     compile: Switch = False
+    target: Target = None
     json: Switch = False
     redo: Annotated[str | None, shown("STAGE")] = None
     reuse: Annotated[pathlib.Path | None, shown("RUN")] = None
@@ -52,10 +55,11 @@ def main(argv: Sequence[str]) -> int:
     from scarce_jax.config_files import default_workdir
     from scarce_jax.dry_run import dry_run
 
-    if options.compile and not options.dry_run:
-        raise InputError("--compile: needs --dry-run, which is missing; add it, or leave out --compile to train")
+    for name in ("compile", "target"):
+        if getattr(options, name) and not options.dry_run:
+            raise InputError(f"--{name}: needs --dry-run, which is missing; add it, or leave out --{name} to train")
     if options.dry_run:
-        plan = dry_run(config, options.data_dir, compile=options.compile)
+        plan = dry_run(config, options.data_dir, compile=options.compile, target=options.target)
         print_json(plan) if options.json else print(_describe(plan))
         return 0
     mesh.initialize(options.coordinator, options.processes, options.process)
@@ -133,7 +137,8 @@ def _describe(plan: dict[str, Any]) -> str:
             rows.append([stage["name"], stage["kind"], stage["steps"], batch, role, *sizes, *memory, origin, reads])
     memory = [f"MiB ({plan['backend']})"] if "backend" in plan else []
     header = ["stage", "kind", "steps", "batch", "net", "parameters", "trainable", *memory, "starts from", "reads"]
-    return table(rows, header)
+    lines = [f"{stage['name']}: {stage['memory']}" for stage in plan["stages"] if "memory" in stage]
+    return "\n".join([table(rows, header), *([""] if lines else []), *lines])
 
 
 def _read(source: dict[str, Any]) -> str:

@@ -267,8 +267,12 @@ def _pick(mesh: Mesh, axis: int) -> Callable:
     return jax.jit(jax.shard_map(pick, mesh=mesh, in_specs=(P(), spec), out_specs=spec))
 
 
-def fits(rows: Rows, mesh: Mesh) -> bool:
-    """Whether a source should be resident: its canvases fit in memory, and are not mostly padding."""
+def fits(rows: Rows, mesh: Mesh, memory: int | None = None) -> bool:
+    """Whether a source should be resident: its canvases fit in memory, and are not mostly padding.
+
+    Args:
+      memory: bytes of a device that is not at hand; default what the mesh's devices report.
+    """
     height, width = rows.canvas
     if rows.size is None:
         areas = rows.reader.sizes[list(rows.indices)].prod(axis=1, dtype=np.int64)
@@ -279,7 +283,8 @@ def fits(rows: Rows, mesh: Mesh) -> bool:
     device = mesh.devices.flat[0]
     if device.platform == "cpu":
         return needed * len(mesh.local_devices) <= CPU_RESIDENT_BYTES
-    memory = (device.memory_stats() or {}).get("bytes_limit", 0)
+    if memory is None:
+        memory = (device.memory_stats() or {}).get("bytes_limit", 0)
     return needed <= RESIDENT_SHARE * memory
 
 

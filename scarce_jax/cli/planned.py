@@ -1,0 +1,96 @@
+"""How `benchmark --target` and `train --dry-run --target` print what a program for a GPU costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scarce_jax.benchmark.planned import WIDEST
+from scarce_jax.benchmark.targets import memory_sentence
+from scarce_jax.cli.common import table
+from scarce_jax.errors import plural
+
+
+def show(record: dict[str, Any]) -> str:
+    """The record of `benchmark.planned.plan`, for a terminal."""
+    limits = record["limits"]
+    assumed = (
+        f"{limits['bandwidth']:,.0f} GB/s ({limits['share_of_bandwidth']:.0%} of the data sheet), "
+        f"{limits['bfloat16']:,.0f} TFLOP/s in bfloat16, {limits['tf32']:,.0f} in TF32 ({limits['share_of_flops']:.0%})"
+    )
+    lines = [
+        f"{record['config']}, {record['dtype']}, compiled for {record['devices']} x {record['device']}; nothing ran",
+        f"bounds assume that every kernel reaches {assumed}, with no time between kernels",
+        "",
+        table([_row(stage) for stage in record["stages"]], HEADER, decimals=2),
+    ]
+    for stage in record["stages"]:
+        lines += ["", *_facts(stage, record["devices"])]
+    return "\n".join(lines)
+
+
+HEADER = (
+    "stage", "batch", "trace s", "compile s", "kernels", "GB", "TFLOP", "memory GB", "bound ms", "images/s, bound",
+)  # fmt: skip
+
+
+def _row(stage: dict[str, Any]) -> list[Any]:
+    compiled = (stage["lower_seconds"], stage["compile_seconds"], stage["kernels"])
+    moved = (stage["bytes"] / 1e9, stage["flops"] / 1e12, stage["peak_bytes"] / 1e9)
+    return [stage["stage"], stage["batch"], *compiled, *moved, stage["bound_ms"], round(stage["images_per_second"])]
+
+
+def _facts(stage: dict[str, Any], devices: int) -> list[str]:
+    each = " per GPU" if devices > 1 else ""
+    lines = [
+        f"{stage['stage']}{each}: {memory_sentence(stage['batch'], stage['crop'], stage['peak_bytes'], stage['fits'])}"
+    ]
+    if stage["largest_batch"] is not None:
+        lines.append(f"  {largest_sentence(stage['largest_batch'])}")
+    if stage["bytes_bound"] is not None:
+        share = stage["bytes_bound"]
+        lines.append(f"  bound by bytes for {share:.0%} of the time, by FLOP for {1 - share:.0%}")
+    small = stage["small_kernels"]
+    lines.append(f"  {small:,} of {stage['kernels']:,} kernels move less than 3 MB, and take about as long as a launch")
+    if stage["largest_window"] is not None:
+        window = " x ".join(map(str, stage["largest_window"]))
+        wide = stage["wide_windows"]
+        warning = (
+            f"; {plural(wide, 'convolution')} above {WIDEST} x {WIDEST}, slow or not to be compiled" if wide else ""
+        )
+        lines.append(f"  largest window of a convolution: {window}{warning}")
+    if stage["all_reduces"] is not None:
+        lines += _all_reduces(stage["all_reduces"], stage["bound_ms"])
+    rows = [_kernel(kernel) for kernel in stage["costliest"]]
+    header = ["costliest kernels: ms", "runs", "MB", "GFLOP", "what", "phase", "layer"]
+    return [*lines, "", *(f"  {line}" for line in table(rows, header, decimals=3).splitlines())]
+
+
+def _kernel(kernel: dict[str, Any]) -> list[Any]:
+    window = kernel["window"]
+    what = kernel["category"] + (f" {'x'.join(map(str, window))}" if window else "")
+    cost = (kernel["ms"], kernel["runs"], round(kernel["bytes"] / 1e6, 1), round(kernel["flops"] / 1e9, 1))
+    return [*cost, what, kernel["phase"], kernel["layer"] or "-"]
+
+
+def _all_reduces(found: dict[str, Any], bound_ms: float) -> list[str]:
+    """What the all-reduces cost on the target, and what they would on other numbers of GPUs."""
+    share = found["all_reduce_ms"] / (bound_ms + found["all_reduce_ms"])
+    lines = [
+        f"  {plural(found['count'], 'all-reduce')} of {found['bytes'] / 1e6:,.1f} MB: {found['all_reduce_ms']:.2f} ms "
+        f"over {found['link']}, {share:.0%} of the step; {found['exposed_ms']:.2f} ms if they hide as scheduled"
+    ]
+    rows = [
+        f"{one['devices']} GPUs {one['efficiency']:.0%} to {one['efficiency_overlapped']:.0%}"
+        for one in found["projected"]
+    ]
+    return [*lines, f"  projected efficiency at this batch per GPU: {', '.join(rows)}"]
+
+
+def largest_sentence(found: dict[str, Any]) -> str:
+    """What the search for the largest batch found, and which batches it compiled."""
+    tried = ", ".join(f"{batch}: {needed / 1e9:.1f} GB" for batch, needed in found["peaks"].items())
+    limit = f"{found['limit_bytes'] / 1e9:.1f} GB that JAX takes of it"
+    if found["batch"] is None:
+        return f"no batch fits into the {limit} (compiled {tried})"
+    least = "" if found["exact"] else "at least "
+    return f"largest batch that fits into the {limit}: {least}{found['batch']} (compiled {tried})"
