@@ -110,7 +110,7 @@ def floor(step: Step, program: Sequence[Any], parameters: int, seconds: Callable
 def compiled(name: str, target: str) -> dict[str, Any]:
     """The line of a net."""
     from scarce_jax import mesh as mesh_lib
-    from scarce_jax.benchmark import planned, targets
+    from scarce_jax.benchmark import cost, planned, targets
     from scarce_jax.config_files import resolve
     from scarce_jax.dry_run import count_parameters, known_recipe
     from scarce_jax.provenance import git_revision, versions
@@ -123,7 +123,7 @@ def compiled(name: str, target: str) -> dict[str, Any]:
     programs: list[list[Any]] = []
     record = planned.describe(stage, recipe, info, mesh, gpu, keep=programs.append)
     parameters = sum(count_parameters(net)[1] for net in stage.nets.values())
-    least = floor(step, programs[0], parameters, lambda kernel: planned.seconds(kernel, gpu), gpu.bytes_per_second)
+    least = floor(step, programs[0], parameters, lambda kernel: cost.seconds(kernel, gpu), gpu.bytes_per_second)
     return {"net": name, "git_revision": git_revision(), "versions": versions(), "target": target, **record, **least}
 
 

@@ -1,7 +1,7 @@
-"""Reads the kernels of a compiled GPU program from its text: what each reads, writes and computes.
+"""The kernels of a compiled GPU program: what each reads, writes and computes.
 
-The text is that of `jax.stages.Compiled.as_text()`: optimised HLO, in the order in which the instructions run. Each
-instruction of the entry computation that is not free (`FREE`) is one kernel, or one call of a library.
+They are read from the program's text, `jax.stages.Compiled.as_text()`: optimised HLO, in the order in which the
+instructions run. Each instruction that is not free (`hlo_text.FREE`) is one kernel, or one call of a library.
 """
 
 from __future__ import annotations
@@ -13,37 +13,26 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-BYTES = {
-    "pred": 1, "s4": 1, "u4": 1, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2,
-    "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16,
-}  # fmt: skip
-"""Element type -> bytes of an element. Types of 4 bits lie in bytes of their own."""
-
-FREE = {
-    "parameter", "constant", "bitcast", "get-tuple-element", "tuple", "after-all", "opt-barrier", "partition-id",
-    "replica-id", "add-dependency",
-}  # fmt: skip
-"""Instructions without a kernel."""
+from scarce_jax.benchmark.hlo_text import (
+    ARRAY,
+    BYTES,
+    Instruction,
+    called,
+    element_type,
+    is_free,
+    layer,
+    numbers,
+    parse,
+    shape_of,
+    size,
+)
 
 COLLECTIVES = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute")
 
 WHOLE = "slice", "dynamic-slice", "gather"
 """Of an array that only these read, a fused kernel reads no more than what they return."""
 
-INNER = {
-    "while", "body", "cond", "closed_call", "checkpoint", "rematted_computation", "custom_jvp_call", "custom_vjp_call",
-    "custom_vjp_call_jaxpr", "shard_map", "pjit", "branch_0_fun", "branch_1_fun",
-}  # fmt: skip
-"""Scopes of an `op_name` that are no modules."""
-
-ARRAY = re.compile(rf"\b({'|'.join(BYTES)})\[([\d,]*)\]")
-INSTRUCTION = re.compile(r"^\s*(ROOT )?%([\w.\-]+) = (.*)$")
-COMPUTATION = re.compile(r"^(ENTRY )?%([\w.\-]+) .*\{$")
-NAME = re.compile(r"%([\w.\-]+)")
-WRAPPED = re.compile(r"^[\w<>.]+\((.*)\)$")
-
-
-SINGLE = {"copy": "copy", "transpose": "transpose", "convolution": "convolution", "dot": "matrix product"}
+SINGLE = {"transpose": "transpose", "convolution": "convolution", "dot": "matrix product"}
 """Category of an instruction that is a kernel by itself."""
 
 FUSED = {
@@ -53,17 +42,8 @@ FUSED = {
 }  # fmt: skip
 """Category of a fused kernel that has such an instruction; of several, the first."""
 
-
-class Instruction(NamedTuple):
-    """One line of HLO: `%name = type opcode(operands), attributes`."""
-
-    name: str
-    type: str
-    opcode: str
-    operands: tuple[str, ...]
-    argument: str  # The text between the parentheses: of a parameter, its number.
-    attributes: str
-    root: bool
+LABELS = re.compile(r"dim_labels=\w+->(\w+)")
+"""What the axes of a convolution's result are: "b" batch, "f" channels, digits height and width."""
 
 
 class Products(NamedTuple):
@@ -130,98 +110,31 @@ def kernels(text: str) -> list[Kernel]:
     return list(_kernels(entry, computations, 1))
 
 
-def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    """The instructions of every computation by its name, and the name of the entry computation."""
-    computations: dict[str, list[Instruction]] = {}
-    entry, body = "", None
-    for line in text.splitlines():
-        if body is None:
-            if header := COMPUTATION.match(line):
-                body = computations[header[2]] = []
-                entry = header[2] if header[1] else entry
-        elif line.startswith("}"):
-            body = None
-        elif found := INSTRUCTION.match(line):
-            body.append(_instruction(found[2], found[3], bool(found[1])))
-    return computations, entry
-
-
-def _instruction(name: str, rest: str, root: bool) -> Instruction:
-    """The instruction `name = rest`."""
-    if rest.startswith("("):
-        end = _closing(rest, 0) + 1
-        kind, rest = rest[:end], rest[end:].lstrip()
-    else:
-        kind, _, rest = rest.partition(" ")
-    opcode, _, rest = rest.partition("(")
-    end = _closing("(" + rest, 0) - 1
-    argument = rest[:end]
-    return Instruction(name, kind, opcode, tuple(NAME.findall(argument)), argument, rest[end + 1 :], root)
-
-
-def _closing(text: str, start: int) -> int:
-    """Index of the parenthesis that closes the one at `start`."""
-    depth = 0
-    for index in range(start, len(text)):
-        depth += (text[index] == "(") - (text[index] == ")")
-        if depth == 0:
-            return index
-    raise ValueError(f"HLO: no closing parenthesis in {text[start : start + 60]!r}")
-
-
-def size(kind: str) -> int:
-    """Bytes of a type; of a tuple, of all its arrays."""
-    return sum(BYTES[element] * math.prod(_numbers(shape)) for element, shape in ARRAY.findall(kind))
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", text)]
-
-
-def _shape(kind: str) -> list[int]:
-    """Dimensions of the first array of a type."""
-    return _numbers(ARRAY.search(kind)[2])
-
-
-def _element(kind: str) -> str:
-    """Element type of the first array of a type."""
-    return ARRAY.search(kind)[1]
-
-
-def _called(instruction: Instruction, attribute: str) -> list[str]:
-    """The computations that an attribute names, as in `calls=%one` or `branch_computations={%one, %two}`."""
-    found = re.search(rf"\b{attribute}=(%[\w.\-]+|\{{[^}}]*\}})", instruction.attributes)
-    return NAME.findall(found[1]) if found else []
-
-
 def _kernels(name: str, computations: Mapping[str, list[Instruction]], runs: int) -> Iterator[Kernel]:
     types = {instruction.name: instruction.type for instruction in computations[name]}
     beside = _beside(computations[name])
     for instruction in computations[name]:
         opcode = instruction.opcode
-        if _is_free(instruction):
+        if is_free(instruction):
             continue
         if opcode == "while":
+            # The kernel of its condition moves a few bytes, and is left out.
             trips = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', instruction.attributes)
-            (body,) = _called(instruction, "body")
+            (body,) = called(instruction, "body")
             yield from _kernels(body, computations, runs * (int(trips[1]) if trips else 1))
         elif opcode == "conditional":
-            names = _called(instruction, "branch_computations") or [
-                *_called(instruction, "true_computation"),
-                *_called(instruction, "false_computation"),
+            names = called(instruction, "branch_computations") or [
+                *called(instruction, "true_computation"),
+                *called(instruction, "false_computation"),
             ]
             branches = [list(_kernels(branch, computations, runs)) for branch in names]
             yield from max(branches, key=lambda branch: sum(kernel.bytes * kernel.runs for kernel in branch))
         elif opcode in ("call", "async-start"):
-            for callee in _called(instruction, "to_apply") + _called(instruction, "calls"):
+            for callee in called(instruction, "to_apply") + called(instruction, "calls"):
                 yield from _kernels(callee, computations, runs)
         else:
             kernel = _kernel(instruction, types, computations, runs)
             yield dataclasses.replace(kernel, beside=beside.get(instruction.name, 0))
-
-
-def _is_free(instruction: Instruction) -> bool:
-    return instruction.opcode in FREE or instruction.opcode.endswith(("-done", "-update"))
 
 
 def _beside(body: list[Instruction]) -> dict[str, int]:
@@ -232,7 +145,7 @@ def _beside(body: list[Instruction]) -> dict[str, int]:
         if instruction.opcode.endswith("-done"):
             (start,) = instruction.operands
             beside[start] = kernels - began[start]
-        kernels += not _is_free(instruction)
+        kernels += not is_free(instruction)
         began[instruction.name] = kernels
     return beside
 
@@ -248,7 +161,7 @@ def _kernel(
     read, written = sum(map(size, operands)), size(instruction.type)
     products = Products()
     if opcode == "fusion":
-        (callee,) = _called(instruction, "calls")
+        (callee,) = called(instruction, "calls")
         body = computations[callee]
         read, written = _fused_reads(body), _fused_writes(body)
         inner = {part.name: part.type for part in body}
@@ -261,7 +174,8 @@ def _kernel(
         # The second part of the result is scratch memory.
         written = size(ARRAY.search(instruction.type)[0]) if products.flops else written
         category = _library_category(instruction, phase, products.window)
-    elif opcode in COLLECTIVES:
+    elif opcode in COLLECTIVES or opcode == "copy":
+        # The result of an asynchronous one holds its operands too.
         written, category = read, opcode
     elif opcode == "dynamic-update-slice":
         read, written, category = size(operands[1]), size(operands[1]), "elementwise"
@@ -325,9 +239,8 @@ def _fused_writes(body: list[Instruction]) -> int:
 def _products(instruction: Instruction, operands: list[str]) -> Products:
     """The products of an instruction, given the types of its operands; none unless it convolves or multiplies."""
     attributes = instruction.attributes
-    if instruction.opcode in ("convolution", "custom-call") and (
-        labels := re.search(r"dim_labels=(\S+?),", attributes)
-    ):
+    labels = LABELS.search(attributes)
+    if labels and instruction.opcode in ("convolution", "custom-call"):
         result = instruction.type
         # A library call has the labels of the forward convolution whatever it computes.
         kernel, output = operands[1], result
@@ -335,21 +248,21 @@ def _products(instruction: Instruction, operands: list[str]) -> Products:
             kernel, output = result, operands[1]
         elif "BackwardInput" in attributes:
             output = operands[0]
-        channels = _shape(output)[labels[1].split("->")[1].index("f")]
-        flops = 2 * math.prod(_shape(kernel)) * math.prod(_shape(output)) // channels
+        channels = shape_of(output)[labels[1].index("f")]
+        flops = 2 * math.prod(shape_of(kernel)) * math.prod(shape_of(output)) // channels
         window = re.search(r"window=\{size=([\dx]+)", attributes)
-        return Products(flops, _unit(attributes, operands[0]), tuple(_numbers(window[1])) if window else (1, 1))
+        return Products(flops, _unit(attributes, operands[0]), tuple(numbers(window[1])) if window else (1, 1))
     is_product = instruction.opcode == "dot" or "gemm" in attributes or "cublas" in attributes
     contracted = re.search(r'lhs_contracting_dim(?:ension)?s"?[=:][{\[]([^}\]]*)', attributes)
     if is_product and contracted:
-        depth = math.prod(_shape(operands[0])[axis] for axis in _numbers(contracted[1]))
-        return Products(2 * math.prod(_shape(instruction.type)) * depth, _unit(attributes, operands[0]))
+        depth = math.prod(shape_of(operands[0])[axis] for axis in numbers(contracted[1]))
+        return Products(2 * math.prod(shape_of(instruction.type)) * depth, _unit(attributes, operands[0]))
     return Products()
 
 
 def _unit(attributes: str, operand: str) -> str:
     """What computes products of this operand. XLA takes TF32 for float32 unless the precision is "highest"."""
-    if BYTES[_element(operand)] <= 2:
+    if BYTES[element_type(operand)] <= 2:
         return "bfloat16"
     return "float32" if re.search(r"\bhighest\b", attributes, re.IGNORECASE) else "tf32"
 
@@ -360,8 +273,11 @@ def _fusion_category(body: list[Instruction]) -> str:
 
 
 def _library_category(instruction: Instruction, phase: str, window: tuple[int, ...] | None) -> str:
-    """Category of a library call. A forward convolution of the backward phase is the gradient of an input, or of a
-    kernel if its window is larger than its result."""
+    """Category of a library call.
+
+    A forward convolution of the backward phase is the gradient of an input; or of a kernel, if its window is larger
+    than its result.
+    """
     target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)[1]
     if "convBackwardFilter" in target:
         return "kernel gradient"
@@ -370,22 +286,7 @@ def _library_category(instruction: Instruction, phase: str, window: tuple[int, .
     if window is not None and "conv" in target.lower():
         if phase != "backward":
             return "convolution"
-        labels = re.search(r"dim_labels=\S+?->(\w+)", instruction.attributes)[1]
-        places = [length for length, label in zip(_shape(instruction.type), labels, strict=True) if label.isdigit()]
+        labels = LABELS.search(instruction.attributes)[1]
+        places = [length for length, label in zip(shape_of(instruction.type), labels, strict=True) if label.isdigit()]
         return "kernel gradient" if max(window) > max(places) else "input gradient"
     return "matrix product" if "gemm" in target or "cublas" in target else target
-
-
-def layer(op_name: str) -> str:
-    """Path of the module in an `op_name` such as "jit(step)/transpose(jvp(DSNet))/backbone/stem/conv/mul"."""
-    # Merged instructions, such as ".../initial/(left/bn/mul:right/bn/mul)", have what they share.
-    shared, merged, _ = op_name.partition("/(")
-    scopes = shared.split("/") if merged else op_name.split("/")[:-1]
-    path = []
-    for scope in scopes:
-        function = scope.partition("(")[0]
-        while inner := WRAPPED.match(scope):
-            scope = inner[1]
-        if function not in ("jit", "pjit") and scope.isidentifier() and scope not in INNER:
-            path.append(scope)
-    return "/".join(path)

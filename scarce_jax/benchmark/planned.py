@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,8 +14,9 @@ from jax.sharding import Mesh
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import methods
 from scarce_jax.benchmark import targets
+from scarce_jax.benchmark.cost import cost
 from scarce_jax.benchmark.hlo import Kernel, kernels
-from scarce_jax.benchmark.scaling import PROJECTED, project
+from scarce_jax.benchmark.largest import search
 from scarce_jax.benchmark.targets import Gpu
 from scarce_jax.benchmark.training import crop
 from scarce_jax.config_files import from_json, resolve, to_json
@@ -29,15 +29,6 @@ from scarce_jax.runtime import set_xla_flags
 from scarce_jax.synthetic import abstract_consts, lower, peak_bytes, row_spec
 
 KINDS = {"train": Train, "infer": Infer}
-SMALL = 3_000_000
-"""Bytes below which a kernel takes about as long as its launch."""
-
-WIDEST = 7
-"""Side of the largest window that a net of this library has; a larger one is the gradient of a kernel."""
-
-COSTLIEST = 10
-TRIES = 6
-"""Most programs that the search for the largest batch compiles."""
 
 
 def plan(
@@ -197,136 +188,3 @@ def describe(
 
         record["largest_batch"] = search(peak_of, {source.batch: peak}, unit, gpu.usable)
     return record
-
-
-def seconds(kernel: Kernel, gpu: Gpu) -> float:
-    """Least seconds of one run of a kernel: of its bytes or its products, whichever takes longer."""
-    return max(kernel.bytes / gpu.bytes_per_second, kernel.flops / gpu.flops(kernel.unit))
-
-
-def cost(program: Sequence[Kernel], images: int, gpu: Gpu, devices: int) -> dict[str, Any]:
-    """What a program's kernels cost at least, on one of `devices` GPUs.
-
-    Args:
-      images: examples of one run, over all GPUs.
-
-    Returns:
-      "kernels", "small_kernels" (below `SMALL` bytes), "bytes" and "flops" of all but collectives; "bound_ms", the sum
-      over them of the time of their bytes or of their products, whichever is longer; "bytes_bound", the share of it in
-      kernels whose bytes take longer; "images_per_second" at the bound and with all-reduces as scheduled;
-      "categories"; "costliest", the `COSTLIEST` kernels; "largest_window" of a convolution; "wide_windows", the number
-      of windows above `WIDEST`; "all_reduces".
-    """
-    local = [kernel for kernel in program if not kernel.collective]
-    taken = [kernel.runs * seconds(kernel, gpu) for kernel in local]
-    bound = sum(taken)
-    by_bytes = sum(
-        part
-        for kernel, part in zip(local, taken, strict=True)
-        if part <= kernel.runs * kernel.bytes / gpu.bytes_per_second
-    )
-    windows = [kernel.window for kernel in local if kernel.window]
-    reduces = _all_reduces(program, bound, gpu, devices)
-    exposed = reduces["exposed_ms"] / 1e3 if reduces else 0.0
-    order = sorted(range(len(local)), key=lambda k: -taken[k])[:COSTLIEST]
-    return {
-        "kernels": sum(kernel.runs for kernel in local),
-        "small_kernels": sum(kernel.runs for kernel in local if kernel.bytes < SMALL),
-        "bytes": sum(kernel.runs * kernel.bytes for kernel in local),
-        "flops": sum(kernel.runs * kernel.flops for kernel in local),
-        "bound_ms": 1e3 * bound,
-        "bytes_bound": by_bytes / bound if bound else None,
-        "images_per_second": images / (bound + exposed) if bound else None,
-        "categories": _categories(local, taken),
-        "costliest": [_line(local[k], taken[k]) for k in order],
-        "largest_window": list(max(windows, key=max)) if windows else None,
-        "wide_windows": sum(max(window) > WIDEST for window in windows),
-        "all_reduces": reduces,
-    }
-
-
-def _line(kernel: Kernel, taken: float) -> dict[str, Any]:
-    return {
-        "kernel": kernel.name,
-        "ms": 1e3 * taken,
-        "runs": kernel.runs,
-        "bytes": kernel.bytes,
-        "flops": kernel.flops,
-        "category": kernel.category,
-        "phase": kernel.phase,
-        "layer": kernel.layer,
-        "window": None if kernel.window is None else list(kernel.window),
-    }
-
-
-def _categories(local: Sequence[Kernel], taken: Sequence[float]) -> list[dict[str, Any]]:
-    """Kernels, bytes, FLOP and ms by category and phase, the costliest first."""
-    sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0, 0, 0.0])
-    for kernel, part in zip(local, taken, strict=True):
-        one = (kernel.runs, kernel.runs * kernel.bytes, kernel.runs * kernel.flops, 1e3 * part)
-        key = (kernel.category, kernel.phase)
-        sums[key] = [total + part for total, part in zip(sums[key], one, strict=True)]
-    keys = ("kernels", "bytes", "flops", "ms")
-    ordered = sorted(sums.items(), key=lambda item: -item[1][-1])
-    return [
-        {"category": category, "phase": phase, **dict(zip(keys, values, strict=True))}
-        for (category, phase), values in ordered
-    ]
-
-
-def _all_reduces(program: Sequence[Kernel], bound: float, gpu: Gpu, devices: int) -> dict[str, Any] | None:
-    """Number and bytes of a program's collectives, and their projected cost; None on one GPU."""
-    if devices == 1:
-        return None
-    found = []
-    for k, kernel in enumerate(program):
-        if kernel.collective:
-            following = program[k + 1 : k + 1 + kernel.beside]
-            found.append((kernel, sum(one.runs * seconds(one, gpu) for one in following if not one.collective)))
-    sizes = [kernel.read for kernel, _ in found for _ in range(kernel.runs)]
-    beside = [hidden for kernel, hidden in found for _ in range(kernel.runs)]
-    here, *projected = (project(sizes, beside, bound, gpu, n) for n in (devices, *PROJECTED))
-    del here["devices"]
-    return {"count": len(sizes), "bytes": sum(sizes), "link": gpu.link, **here, "projected": projected}
-
-
-def search(peak: Callable[[int], int], known: dict[int, int], unit: int, limit: int) -> dict[str, Any]:
-    """The largest batch whose program needs at most `limit` bytes.
-
-    Memory is nearly affine in the batch, so that two programs predict the largest batch; it is compiled too, and the
-    prediction corrected, until the next larger batch is known not to fit or `TRIES` programs are compiled.
-
-    Args:
-      peak: batch -> bytes of its program.
-      known: batch -> bytes, of at least one batch.
-      unit: a batch is a multiple of it.
-
-    Returns:
-      "batch", null if even `unit` does not fit; "exact", whether the next larger one was compiled and does not fit;
-      "peaks", the bytes of every batch that was compiled.
-    """
-    known = dict(known)
-    (first,) = known
-    second = unit * max(1, first // unit // 2)
-    if second == first:
-        second = 2 * unit
-    known[second] = peak(second)
-    while len(known) < TRIES + 1:
-        fitting = max((batch for batch, needed in known.items() if needed <= limit), default=0)
-        above = min((batch for batch, needed in known.items() if needed > limit), default=None)
-        if above is not None and above - fitting <= unit:
-            break
-        (low, low_bytes), (high, high_bytes) = sorted(known.items(), key=lambda item: abs(item[1] - limit))[:2]
-        slope = (high_bytes - low_bytes) / (high - low)
-        guess = int(low + (limit - low_bytes) / slope) if slope > 0 else 2 * max(low, high)
-        guess = max(fitting + unit, guess // unit * unit)
-        guess = guess if above is None else min(guess, above - unit)
-        known[guess] = peak(guess)
-    fitting = max((batch for batch, needed in known.items() if needed <= limit), default=0)
-    above = known.get(fitting + unit)
-    return {
-        "batch": fitting or None,
-        "exact": above is not None and above > limit,
-        "limit_bytes": limit,
-        "peaks": {str(batch): known[batch] for batch in sorted(known)},
-    }

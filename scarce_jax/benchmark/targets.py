@@ -186,8 +186,6 @@ def without_devices() -> None:
     Call it before the first use of a device.
     """
     jax.config.update("jax_platforms", "cpu")
-    # Where a GPU is at hand, XLA would still look for it.
-    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
 
 
 def devices(gpu: Gpu, count: int) -> list[jax.Device]:
@@ -196,8 +194,9 @@ def devices(gpu: Gpu, count: int) -> list[jax.Device]:
     Raises:
       InputError: JAX's CUDA plugin is not installed.
     """
-    plugins = [f"jax_plugins.xla_cuda{version}" for version in (13, 12)]
-    if not any(importlib.util.find_spec(name) for name in plugins if importlib.util.find_spec("jax_plugins")):
+    plugins = ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
+    # Of a missing package, `find_spec` does not look for modules.
+    if not importlib.util.find_spec("jax_plugins") or not any(map(importlib.util.find_spec, plugins)):
         raise InputError(
             "--target: compiling for a GPU needs JAX's CUDA plugin, which is not installed (a GPU is not needed); "
             'install it with: pip install "scarce-jax[plan]"'

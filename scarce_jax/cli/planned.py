@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scarce_jax.benchmark.planned import WIDEST
+from scarce_jax.benchmark.cost import WIDEST
 from scarce_jax.benchmark.targets import memory_sentence
 from scarce_jax.cli.common import table
 from scarce_jax.errors import plural
