@@ -98,6 +98,8 @@ def floor(step: Step, program: Sequence[Any], parameters: int, seconds: Callable
     """
     products = [kernel for kernel in program if kernel.category in CONVOLUTIONS]
     forward = [k for k in products if (k.category, k.phase) == ("convolution", "forward") and step.trained in k.layer]
+    # Results in float32 are logits, which have neither batch norm nor ReLU.
+    forward = [kernel for kernel in forward if not kernel.result.startswith(("f32", "(f32"))]
     moved = step.passes * sum(kernel.written for kernel in forward) + BYTES_PER_PARAMETER * parameters
     if step.shortcuts:
         moved += SHORTCUT * sum(kernel.written for kernel in forward if "/conv3/" in f"{kernel.layer}/")
@@ -193,6 +195,8 @@ def main() -> None:
     if options.markdown:
         print(markdown([json.loads(line) for line in options.out.read_text().splitlines()]))
         return
+    import jax
+
     from scarce_jax.benchmark.targets import without_devices
     from scarce_jax.errors import InputError
 
@@ -202,8 +206,8 @@ def main() -> None:
     for name in options.nets or STEPS:
         try:
             line = compiled(name, options.target)
-        except InputError as error:
-            failed.append(f"{name}: {error}")
+        except (InputError, jax.errors.JaxRuntimeError) as error:
+            failed.append(f"{name}: {str(error).splitlines()[0]}")
             continue
         append(options.out, line)
         changes += compared(line, earlier)

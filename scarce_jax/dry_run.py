@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -56,18 +56,22 @@ def dry_run(
     # Imported here, because `benchmark` imports this module.
     from scarce_jax.benchmark import targets
 
-    options = memory = None
+    memory = None
+
+    def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+        return targets.compile_for(lowered)[0] if target else lowered.compile()
+
     if target:
         gpu, count = targets.parse_target(target)
         targets.without_devices()
         mesh = mesh_lib.make_mesh(targets.devices(gpu, count))
-        options, memory = targets.COMPILER_OPTIONS, gpu.usable
+        memory = gpu.usable
     else:
         use_compilation_cache()
         mesh = mesh_lib.make_mesh()
     described |= {"backend": mesh.devices.flat[0].platform, "devices": [d.device_kind for d in mesh.devices.flat]}
     for stage, description in zip(recipe.stages, described["stages"], strict=True):
-        peak = _memory(stage, recipe, config, info, mesh, options, memory)
+        peak = _memory(stage, recipe, config, info, mesh, compiled, memory)
         description["peak_bytes"] = peak
         if target:
             source = next(iter(sources(stage).values()))
@@ -93,23 +97,23 @@ def _memory(
     config: Any,
     info: DatasetInfo,
     mesh: Mesh,
-    options: Mapping[str, Any] | None,
+    compiled: Callable[[jax.stages.Lowered], jax.stages.Compiled],
     memory: int | None,
 ) -> int | None:
     """Bytes of a stage on one device, with resident sources; None if the backend does not report memory.
 
     Args:
-      options: of the compiler.
+      compiled: compiles a program.
       memory: bytes of a device that is not at hand.
     """
     # Imported here, because `synthetic` imports the training step, which takes a second.
     from scarce_jax.synthetic import lower, peak_bytes, resident_bytes
 
     if not isinstance(stage, Train):
-        return peak_bytes(lower(stage, recipe, info, mesh).compile(options))
+        return peak_bytes(compiled(lower(stage, recipe, info, mesh)))
     for source in stage.sources.values():
         mesh_lib.check_batch(mesh, {stage.name: source.batch}, stage.accumulate)
-    program = peak_bytes(lower(stage, recipe, info, mesh).compile(options))
+    program = peak_bytes(compiled(lower(stage, recipe, info, mesh)))
     if program is None:
         return None
     for source in stage.sources.values():

@@ -126,16 +126,20 @@ def limits(gpu: Gpu) -> dict[str, Any]:
 
 def compile_stage(
     stage: Stage, recipe: Recipe, info: DatasetInfo, mesh: Mesh, native: tuple[int, int] | None = None
-) -> tuple[jax.stages.Compiled, float, float]:
-    """The program of a stage, and the seconds to trace and to compile it."""
+) -> tuple[jax.stages.Compiled, dict[str, Any]]:
+    """The program of a stage, and "lower_seconds", "compile_seconds" and "triton_gemm" of its record."""
     if isinstance(stage, Train):
         for source in stage.sources.values():
             mesh_lib.check_batch(mesh, {stage.name: source.batch}, stage.accumulate)
     began = time.perf_counter()
     lowered = lower(stage, recipe, info, mesh, native)
     middle = time.perf_counter()
-    compiled = lowered.compile(compiler_options=targets.COMPILER_OPTIONS)
-    return compiled, middle - began, time.perf_counter() - middle
+    compiled, triton = targets.compile_for(lowered)
+    return compiled, {
+        "lower_seconds": round(middle - began, 1),
+        "compile_seconds": round(time.perf_counter() - middle, 1),
+        "triton_gemm": triton,
+    }
 
 
 def describe(
@@ -155,11 +159,12 @@ def describe(
       keep: is called with the program's kernels.
 
     Returns:
-      "stage", "batch" (of the first source; over all GPUs), "images" (of all sources), "size", "crop" (what the nets
-      see), "lower_seconds", "compile_seconds", "peak_bytes"
-      (of one GPU; without a resident source's images), "fits" (by target), what `cost` returns, and "largest_batch".
+      "stage"; "batch" of the first source, over all GPUs, and "images" of all; "size" and "crop", (height, width)
+      before and after the source's transform; "lower_seconds" and "compile_seconds", the time to trace and to compile;
+      "triton_gemm", whether XLA's own kernels for matrix products were allowed; "peak_bytes" of one GPU, without a
+      resident source's images, and "fits" by target; what `cost` returns; and "largest_batch", what `search` returns.
     """
-    compiled, tracing, compiling = compile_stage(stage, recipe, info, mesh, native)
+    compiled, facts = compile_stage(stage, recipe, info, mesh, native)
     source = next(iter(sources(stage).values()))
     images = sum(one.batch for one in sources(stage).values())
     images *= 1 if isinstance(stage, Train) else mesh.size
@@ -173,8 +178,7 @@ def describe(
         "images": images,
         "size": source.size or native,
         "crop": crop(source, row_spec(source, recipe, info, native), abstract_consts(stage, recipe, info)),
-        "lower_seconds": round(tracing, 1),
-        "compile_seconds": round(compiling, 1),
+        **facts,
         "peak_bytes": peak,
         "fits": targets.fits(peak),
         **cost(program, images, gpu, mesh.size),

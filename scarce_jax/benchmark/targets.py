@@ -209,6 +209,23 @@ def devices(gpu: Gpu, count: int) -> list[jax.Device]:
     return list(description.devices)
 
 
+def compile_for(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, bool]:
+    """Compiles a program that was lowered for `devices`.
+
+    Without the GPU, XLA does not find settings of its own kernels (Triton) for every matrix product. Where it does not,
+    the libraries compute all of them.
+
+    Returns:
+      The program, and whether XLA's own kernels were allowed.
+    """
+    try:
+        return lowered.compile(COMPILER_OPTIONS), True
+    except jax.errors.JaxRuntimeError as error:
+        if "No supported config found" not in str(error):
+            raise
+    return lowered.compile({**COMPILER_OPTIONS, "xla_gpu_enable_triton_gemm": False}), False
+
+
 def fits(peak: int) -> dict[str, bool]:
     """Target -> whether a program that needs `peak` bytes fits into the memory that JAX takes of it."""
     return {name: peak <= gpu.usable for name, gpu in BY_NAME.items()}
