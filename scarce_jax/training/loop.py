@@ -81,7 +81,8 @@ def train(
     state = packed(state, stage.optimizers, mesh)
 
     every = (runtime.log_every, runtime.checkpoint_every, *(evaluation.every for evaluation in stage.evals))
-    schedule = functools.partial(dispatches, start, steps, at_once(runtime, inputs, mesh), every)
+    together = at_once(runtime, inputs, mesh, state.nets, (start, steps, *every))
+    schedule = functools.partial(dispatches, start, steps, together, every)
     streams = {name: source.batches(start, steps, schedule()) for name, source in inputs.items()}
     step = _Step(stage, steps, inputs, mesh, step_keys(inputs, seed, drawn_as, mesh), session.consts(stage))
     progress = Progress(stage.name, start, steps, sum(source.size for source in inputs.values()))

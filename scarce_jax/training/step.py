@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +25,9 @@ def make_step(
 ) -> Callable:
     """Returns the jitted step `(state, draws, keys, consts) -> (state, metrics)`, which donates the state.
 
-    The state is plain or packed (`packing.pack`), and the one that is returned is alike. The optimizer works on packed
-    arrays in both cases: so an update is a few kernels for all parameters together, which a packed state leaves in place.
+    The state is plain or packed (`training.packing`), and the returned one is like it. The optimizer works on packed
+    arrays in both cases: an update is a few kernels for all parameters together, and in place if the state is packed.
+
     `keys` has a key per source for its transform, and "loss" for the losses. The metrics are float32 scalars:
     `<net>/loss`, `<net>/grad_norm`, and the metrics of the losses. Stages of equal turns, optimizers and transforms
     share one step, which is traced and compiled once for equal shapes.
@@ -78,7 +78,9 @@ def _make_step(
             shared |= jax.lax.stop_gradient(out.share)
             reported = {"loss": loss, "grad_norm": optax.tree.norm(grads), **out.metrics}
             metrics |= {f"{turn.net}/{name}": value for name, value in reported.items()}
-        as_given = {role: packed[role] if is_packed(net.params) else unpack(packed[role]) for role, net in state.nets.items()}
+        as_given = {
+            role: packed[role] if is_packed(net.params) else unpack(packed[role]) for role, net in state.nets.items()
+        }
         return TrainState(step=state.step + 1, nets=as_given), metrics
 
     def several(
