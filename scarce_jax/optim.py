@@ -193,6 +193,16 @@ def build(optimizer: Optimizer, params: Any, steps: int) -> optax.GradientTransf
     Raises:
       InputError: a parameter matches no group.
     """
+    return build_for_groups(optimizer, assign_groups(optimizer.groups, params), steps)
+
+
+def build_for_groups(optimizer: Optimizer, indices: Any, steps: int) -> optax.GradientTransformation:
+    """Builds the optax transformation of an optimizer for arrays whose groups are known.
+
+    Args:
+      indices: the index of each array's group, in a tree like the parameters.
+      steps: length of the stage.
+    """
     rate = learning_rate(optimizer, steps)
 
     def chain(group: Group) -> optax.GradientTransformation:
@@ -207,7 +217,6 @@ def build(optimizer: Optimizer, params: Any, steps: int) -> optax.GradientTransf
             parts = [adam, *decayed]
         return optax.chain(*parts, optax.scale_by_learning_rate(lambda step: rate(step) * group.lr))
 
-    indices = assign_groups(optimizer.groups, params)
     tx = optax.multi_transform({i: chain(group) for i, group in enumerate(optimizer.groups)}, indices)
     frozen = jax.tree.map(lambda i: optimizer.groups[i].lr == 0, indices)
     if optimizer.clip is not None:

@@ -19,7 +19,8 @@ class Runtime:
       resident: keep decoded examples in device memory. None: if they fit.
       deterministic: ask XLA for deterministic GPU kernels, so that a resumed run is bit-identical on a GPU too.
       steps_per_dispatch: training steps per call of the compiled program, if all sources are resident; saves time for
-        small nets on a GPU. Choose a divisor of `log_every` and `checkpoint_every`. Counts as 1 on a CPU.
+        small nets on a GPU. Choose a divisor of `log_every` and `checkpoint_every`. Counts as 1 on a CPU. None: see
+        `training.dispatch.at_once`.
     """
 
     checkpoint_every: int = 500
@@ -27,12 +28,13 @@ class Runtime:
     workers: int = 2
     resident: bool | None = None
     deterministic: bool = False
-    steps_per_dispatch: int = 1
+    steps_per_dispatch: int | None = None
 
     def __post_init__(self):
         for name in ("checkpoint_every", "log_every", "steps_per_dispatch"):
-            if getattr(self, name) < 1:
-                raise InputError(f"runtime.{name} is {getattr(self, name)}; expected at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"runtime.{name} is {value}; expected at least 1")
 
 
 def set_xla_flags(runtime: Runtime) -> None:

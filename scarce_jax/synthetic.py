@@ -22,6 +22,7 @@ from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.infer import compile_predict, predict_rows
 from scarce_jax.training.inputs import fits
+from scarce_jax.training.packing import pack
 from scarce_jax.training.step import make_step
 
 MASKS = ("fine", "coarse", "label")
@@ -185,6 +186,7 @@ def lower(
             opt = jax.eval_shape(state_lib.transformation(net, steps).init, nets[role].params)
             nets[role] = nets[role].replace(opt_state=opt)
     state = state_lib.TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), nets=nets)
+    state = jax.eval_shape(functools.partial(pack, optimizers=stage.optimizers), state)
     key = jax.eval_shape(lambda: jax.random.key(0))
     draws = {}
     for name, source in stage.sources.items():

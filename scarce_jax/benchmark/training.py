@@ -21,6 +21,7 @@ from scarce_jax.synthetic import SyntheticRows, abstract_nets, number_of_steps, 
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.dispatch import at_once, dispatches
 from scarce_jax.training.inputs import TrainInput
+from scarce_jax.training.packing import packed
 from scarce_jax.training.run import draw
 from scarce_jax.training.session import Session
 from scarce_jax.training.step import make_step, step_keys
@@ -100,8 +101,10 @@ class CompiledStep:
         drawn_as = stage.keys_as or stage.name
         length = number_of_steps(stage)
         state = state_lib.init_state(stage.nets, length, session.seed, drawn_as, {}, session.mesh)
+        state = packed(state, stage.optimizers, session.mesh)
         keys = step_keys(inputs, session.seed, drawn_as, session.mesh)
-        count = at_once(session.runtime, inputs, session.mesh)
+        stops = (session.runtime.log_every, session.runtime.checkpoint_every)
+        count = at_once(session.runtime, inputs, session.mesh, state.nets, stops)
         # More batches than steps, so that the loader still prefetches during the last step.
         total = count * (WARM_UP + steps + 8)
         streams = {name: x.batches(0, total, dispatches(0, total, count, ())) for name, x in inputs.items()}

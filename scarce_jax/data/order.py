@@ -51,4 +51,7 @@ class Order:
 
     def batch(self, step: int, batch: int) -> np.ndarray:
         """Returns the examples of the global batch of a step: int32 [batch]."""
-        return np.array([self[p] for p in range(step * batch, (step + 1) * batch)], np.int32)
+        epochs, offsets = np.divmod(np.arange(step * batch, (step + 1) * batch), self.epoch_length)
+        return np.concatenate([self._epoch(epoch)[offsets[epochs == epoch]] for epoch in np.unique(epochs)]).astype(
+            np.int32
+        )

@@ -214,6 +214,11 @@ class Train:
         """The name that determines the random keys."""
         return self.keys_as or self.name
 
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        """The optimizer of every trained net, by role."""
+        return {role: net.optim for role, net in self.nets.items() if net.optim}
+
     def __post_init__(self):
         # The nets that are stored may depend on the evals.
         if any(evaluation.hidden_truth for evaluation in self.evals):

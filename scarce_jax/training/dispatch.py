@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
+import jax
 from jax.sharding import Mesh
 
+from scarce_jax.recipe import NetState
 from scarce_jax.runtime import Runtime
 from scarce_jax.training.inputs import TrainInput
 
 log = logging.getLogger("scarce_jax")
+
+LARGE = 10_000_000
+MOST_STEPS = 8
 
 
 def scan_is_slow(mesh: Mesh) -> bool:
@@ -18,10 +24,32 @@ def scan_is_slow(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform == "cpu"
 
 
-def at_once(runtime: Runtime, inputs: Mapping[str, TrainInput], mesh: Mesh) -> int:
-    """Returns `Runtime.steps_per_dispatch`; or 1, with a line in the log, if it cannot be used."""
+def at_once(
+    runtime: Runtime, inputs: Mapping[str, TrainInput], mesh: Mesh, nets: Mapping[str, NetState], stops: Sequence[int]
+) -> int:
+    """Returns the number of steps in a dispatch.
+
+    It is `Runtime.steps_per_dispatch`; or 1, with a line in the log, if that cannot be used. If it is None, it is
+    chosen: 1 on a CPU, if a source is not resident, or for nets of `LARGE` or more parameters, whose steps take far
+    longer than their dispatch; else the largest number up to `MOST_STEPS` that divides all `stops`, so that no second
+    program is compiled. The choice depends on no measured time, and results do not depend on the choice.
+
+    Args:
+      runtime: the settings of the run.
+      inputs: the opened sources.
+      mesh: the mesh of the run.
+      nets: the nets of the stage.
+      stops: the first and the last step, and intervals at whose multiples something is due between two steps; 0 is
+        never.
+    """
     wanted = runtime.steps_per_dispatch
     streaming = [name for name, source in inputs.items() if not source.resident]
+    if wanted is None:
+        parameters = sum(x.size for net in nets.values() for x in jax.tree.leaves(net.params))
+        if scan_is_slow(mesh) or streaming or parameters >= LARGE:
+            return 1
+        common = math.gcd(*stops)
+        return max(count for count in range(1, MOST_STEPS + 1) if common % count == 0)
     if wanted > 1 and scan_is_slow(mesh):
         log.info("steps_per_dispatch: 1 instead of %d, loops of convolutions are slow on a CPU", wanted)
     elif wanted > 1 and streaming:

@@ -30,6 +30,8 @@ log = logging.getLogger("scarce_jax")
 CPU_RESIDENT_BYTES = 2 << 30
 RESIDENT_SHARE = 0.25
 CANVAS_WASTE = 3.0
+STEPS_PLACED = 64
+"""Steps whose order of examples is placed on the devices at once."""
 
 
 @dataclasses.dataclass
@@ -231,14 +233,7 @@ class TrainInput:
         local = mesh_lib.local_rows(self.size)
         numbers = np.arange(self.size, dtype=np.int32)[local]
         if self.resident:
-            for first, count in dispatches or ((step, 1) for step in range(start, steps)):
-                index = np.stack([self._order.batch(first + k, self.size)[local] for k in range(count)])
-                axis = int(count > 1)
-                if not axis:
-                    index = index[0]
-                placed = {"row": np.broadcast_to(numbers, index.shape), "index": index}
-                placed = mesh_lib.shard(self._mesh, placed, axis)
-                yield {"row": placed["row"], "decoded": _pick(self._mesh, axis)(self.arrays, placed["index"])}
+            yield from self._resident(numbers, local, dispatches or ((step, 1) for step in range(start, steps)))
             return
         shard = (jax.process_index(), jax.process_count())
         decoded = stream(
@@ -252,19 +247,50 @@ class TrainInput:
         for batch in decoded:
             yield mesh_lib.shard(self._mesh, {"row": numbers, "decoded": batch})
 
+    def _resident(
+        self, numbers: np.ndarray, local: slice, dispatches: Iterable[tuple[int, int]]
+    ) -> Iterator[dict[str, Any]]:
+        """Yields batches of resident examples.
+
+        The order of many steps is placed on the devices at once, and their place in it is counted there, so that a
+        dispatch transfers nothing.
+        """
+        index, place, end = None, None, 0
+
+        @functools.cache
+        def rows(count: int) -> jax.Array:
+            shape = numbers.shape if count == 1 else (count, *numbers.shape)
+            return mesh_lib.shard(self._mesh, np.broadcast_to(numbers, shape), int(count > 1))
+
+        for first, count in dispatches:
+            if first + count > end:
+                end = first + max(count, STEPS_PLACED)
+                order = np.stack([self._order.batch(step, self.size)[local] for step in range(first, end)])
+                index = mesh_lib.shard(self._mesh, order, axis=1)
+                place = mesh_lib.replicate(self._mesh, np.int32(0))
+            decoded, place = _pick(self._mesh, count)(self.arrays, index, place)
+            yield {"row": rows(count), "decoded": decoded}
+
 
 @functools.lru_cache(maxsize=8)
-def _pick(mesh: Mesh, axis: int) -> Callable:
-    """The jitted `(arrays, index) -> rows`, for an index that is split over the devices along `axis`.
+def _pick(mesh: Mesh, count: int) -> Callable:
+    """The jitted `(arrays, index, place) -> (rows, place + count)` for the rows of `count` steps, beginning at `place`.
 
-    It is a program of its own, because its shapes depend on the number of examples, and those of the step do not.
+    `index` is int32 [steps, B], split over the devices along its last axis. The rows have a leading axis of `count` if
+    that is above 1. It is a program of its own, because its shapes depend on the number of examples, and those of the
+    step do not.
     """
-    spec = P(*[None] * axis, mesh_lib.AXIS)
 
-    def pick(arrays: Mapping[str, jax.Array], index: jax.Array) -> dict[str, jax.Array]:
-        return {name: x[index] for name, x in arrays.items()}
+    def pick(
+        arrays: Mapping[str, jax.Array], index: jax.Array, place: jax.Array
+    ) -> tuple[dict[str, jax.Array], jax.Array]:
+        chosen = jax.lax.dynamic_slice_in_dim(index, place, count)
+        if count == 1:
+            chosen = chosen[0]
+        return {name: x[chosen] for name, x in arrays.items()}, place + count
 
-    return jax.jit(jax.shard_map(pick, mesh=mesh, in_specs=(P(), spec), out_specs=spec))
+    rows = P(mesh_lib.AXIS) if count == 1 else P(None, mesh_lib.AXIS)
+    return jax.jit(jax.shard_map(pick, mesh=mesh, in_specs=(P(), P(None, mesh_lib.AXIS), P()), out_specs=(rows, P())))
 
 
 def fits(rows: Rows, mesh: Mesh, memory: int | None = None) -> bool:

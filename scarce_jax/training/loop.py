@@ -26,6 +26,7 @@ from scarce_jax.training.checkpoint import Checkpoints, load_net, replicated_lik
 from scarce_jax.training.dispatch import at_once, dispatches
 from scarce_jax.training.inputs import TrainInput
 from scarce_jax.training.log import MetricsLog, Progress
+from scarce_jax.training.packing import packed, unpacked
 from scarce_jax.training.session import Session
 from scarce_jax.training.signals import StopSignal
 from scarce_jax.training.step import make_step, step_keys
@@ -77,9 +78,11 @@ def train(
     if stored is not None:
         log.info("%s: goes on from step %d", stage.name, start)
         state = state.replace(step=stored["step"], nets={**state.nets, **stored["nets"]})
+    state = packed(state, stage.optimizers, mesh)
 
     every = (runtime.log_every, runtime.checkpoint_every, *(evaluation.every for evaluation in stage.evals))
-    schedule = functools.partial(dispatches, start, steps, at_once(runtime, inputs, mesh), every)
+    together = at_once(runtime, inputs, mesh, state.nets, (start, steps, *every))
+    schedule = functools.partial(dispatches, start, steps, together, every)
     streams = {name: source.batches(start, steps, schedule()) for name, source in inputs.items()}
     step = _Step(stage, steps, inputs, mesh, step_keys(inputs, seed, drawn_as, mesh), session.consts(stage))
     progress = Progress(stage.name, start, steps, sum(source.size for source in inputs.values()))
@@ -102,7 +105,7 @@ def train(
                         measure(due, number, state.nets)
                         ended = number == steps or measure.stalled(number)
                         if save and not ended:
-                            checkpoints.save(number, _stored(state, trained))
+                            checkpoints.save(number, unpacked(_stored(state, trained), mesh))
                 if stopping and not ended:
                     checkpoints.wait()
                     raise Interrupted(f"{stage.name}: interrupted at step {number}, which is saved")
@@ -121,7 +124,7 @@ def train(
 
     best = measure.best.step
     if best is None or best == number:
-        averaged = state_lib.averaged({role: state.nets[role] for role in trained})
+        averaged = unpacked(state_lib.averaged({role: state.nets[role] for role in trained}), mesh)
     else:
         shapes = {role: state_lib.abstract_net(stage.nets[role]) for role in trained}
         averaged = {role: load_net(measure.best.folder / str(best) / role, net, mesh) for role, net in shapes.items()}
@@ -242,7 +245,9 @@ class _Measurements:
         self.best = Best.load(best_folder)
 
     def __call__(self, due: Sequence[Eval], number: int, nets: Mapping[str, NetState]) -> None:
-        averaged = state_lib.averaged(nets)
+        if all(self._steps.get(evaluation.name) == number for evaluation in due):
+            return
+        averaged = unpacked(state_lib.averaged(nets), self._session.mesh)
         trained = {role: averaged[role] for role in nets if self._stage.nets[role].optim}
         for evaluation in due:
             if self._steps.get(evaluation.name) == number:

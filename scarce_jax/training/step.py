@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from scarce_jax import optim
 from scarce_jax.recipe import NetState, Out, Source, Train, Turn
 from scarce_jax.training.dispatch import scan_is_slow
 from scarce_jax.training.inputs import TrainInput, make_batch
+from scarce_jax.training.packing import Buffers, is_packed, pack, packed_like, unpack
 from scarce_jax.training.state import TrainState, named_key
 
 
@@ -24,6 +24,9 @@ def make_step(
     stage: Train, steps: int, inputs: Mapping[str, TrainInput | Source], mesh: Mesh, count: int = 1
 ) -> Callable:
     """Returns the jitted step `(state, draws, keys, consts) -> (state, metrics)`, which donates the state.
+
+    The state is plain or packed (`training.packing`), and the returned one is like it. The optimizer works on packed
+    arrays in both cases: an update is a few kernels for all parameters together, and in place if the state is packed.
 
     `keys` has a key per source for its transform, and "loss" for the losses. The metrics are float32 scalars:
     `<net>/loss`, `<net>/grad_norm`, and the metrics of the losses. Stages of equal turns, optimizers and transforms
@@ -37,7 +40,7 @@ def make_step(
       count: steps per call. If above 1, `draws` have a leading axis of this length, and the metrics are those of the
         last step.
     """
-    optimizers = tuple((role, net.optim) for role, net in stage.nets.items() if net.optim)
+    optimizers = tuple(stage.optimizers.items())
     transforms = tuple((name, source.transform) for name, source in inputs.items())
     return _make_step(stage.turns, optimizers, transforms, steps, stage.accumulate, mesh, count)
 
@@ -62,20 +65,23 @@ def _make_step(
             key = jax.random.fold_in(keys[name], state.step)
             batch[name] = make_batch(mesh, transform, draws[name], key, consts)
         loss_key = jax.random.fold_in(keys["loss"], state.step)
-        nets, shared, metrics = dict(state.nets), {}, {}
+        packed, shared, metrics = pack(state, dict(optimizers)).nets, {}, {}
         consts = {**consts, "step": state.step}
         for i, turn in enumerate(turns):
-            loss, out, grads = gradient(turn, nets, batch, consts, shared, jax.random.fold_in(loss_key, i))
-            net = nets[turn.net]
-            tx = optim.build(dict(optimizers)[turn.net], net.params, steps)
+            nets, net = unpack(packed), packed[turn.net]
+            loss, out, grads = gradient(turn, nets, batch, consts, shared, jax.random.fold_in(loss_key, i), net.params)
+            tx = optim.build_for_groups(dict(optimizers)[turn.net], net.params.groups, steps)
             updates, opt = tx.update(grads, net.opt_state, net.params)
-            nets[turn.net] = net.replace(params=optax.apply_updates(net.params, updates), opt_state=opt)
+            packed[turn.net] = net.replace(params=optax.apply_updates(net.params, updates), opt_state=opt)
             for name, stats in out.batch_stats.items():
-                nets[name] = nets[name].replace(batch_stats=stats)
+                packed[name] = packed[name].replace(batch_stats=packed_like(packed[name].batch_stats, stats))
             shared |= jax.lax.stop_gradient(out.share)
             reported = {"loss": loss, "grad_norm": optax.tree.norm(grads), **out.metrics}
             metrics |= {f"{turn.net}/{name}": value for name, value in reported.items()}
-        return TrainState(step=state.step + 1, nets=nets), metrics
+        as_given = {
+            role: packed[role] if is_packed(net.params) else unpack(packed[role]) for role, net in state.nets.items()
+        }
+        return TrainState(step=state.step + 1, nets=as_given), metrics
 
     def several(
         state: TrainState, draws: Mapping, keys: Mapping, consts: Mapping
@@ -94,27 +100,30 @@ def _gradient(
     consts: Mapping,
     shared: Mapping,
     key: jax.Array,
+    params: Buffers,
     *,
     accumulate: int,
     mesh: Mesh,
-) -> tuple[jax.Array, Out, Any]:
-    """Returns the loss of a turn, its `Out`, and the gradient by the parameters of its net.
+) -> tuple[jax.Array, Out, Buffers]:
+    """Returns the loss of a turn, its `Out`, and the gradient by `params`, the packed parameters of its net.
 
     With `accumulate`, `shared` and `Out.share` have a leading axis of that length: a part of the batch reads what the
     earlier turns shared of the same part. Loss, metrics and gradient are means over the parts, weighted by
     `Out.weight`; batch statistics are passed from part to part.
     """
-    differentiate = jax.value_and_grad(turn.loss, has_aux=True)
+
+    def differentiate(nets: Mapping[str, NetState], batch: Mapping, shared: Mapping, key: jax.Array) -> tuple:
+        gradient = jax.value_and_grad(turn.loss, has_aux=True)
+        (loss, out), grads = gradient(nets[turn.net].params, nets, batch, {**consts, **shared}, key)
+        return loss, out, params.layout.pack(grads)
+
     if accumulate == 1:
-        (loss, out), grads = differentiate(nets[turn.net].params, nets, batch, {**consts, **shared}, key)
-        return loss, out, grads
+        return differentiate(nets, batch, shared, key)
 
     def part_of_batch(stats: dict, inputs: tuple) -> tuple[dict, tuple]:
         part, rows, shares = inputs
         updated = {role: net.replace(batch_stats=stats[role]) for role, net in nets.items()}
-        (loss, out), grads = differentiate(
-            nets[turn.net].params, updated, rows, {**consts, **shares}, jax.random.fold_in(key, part)
-        )
+        loss, out, grads = differentiate(updated, rows, shares, jax.random.fold_in(key, part))
         weight = jnp.float32(1) if out.weight is None else out.weight
         return {**stats, **out.batch_stats}, (loss, out.metrics, out.share, grads, weight)
 
@@ -141,7 +150,7 @@ def _gradient(
     stats, total, weights = carry
     # A batch without labels has a gradient of zero, not nan.
     weights = jnp.where(weights > 0, weights, 1)
-    grads = jax.tree.map(lambda g, p: (g / weights).astype(p.dtype), total, nets[turn.net].params)
+    grads = jax.tree.map(lambda g, p: (g / weights).astype(p.dtype), total, params)
     metrics = jax.tree.map(lambda x: x.sum(0) / weights, metrics)
     return losses.sum() / weights, Out(metrics=metrics, batch_stats=stats, share=share), grads
 

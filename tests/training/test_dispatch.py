@@ -10,6 +10,7 @@ import pytest
 
 from scarce_jax import runs
 from scarce_jax.errors import InputError
+from scarce_jax.recipe import NetState
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import dispatch
 from scarce_jax.training.checkpoint import Checkpoints
@@ -73,19 +74,38 @@ class Rows:
         self.resident = resident
 
 
+NETS = {"small": NetState(params={"kernel": np.zeros((3, 5))}, batch_stats={})}
+
+
 def test_one_at_a_time_on_a_cpu_or_where_a_source_streams(monkeypatch, caplog):
     mesh = tiny.mesh()
     runtime = Runtime(steps_per_dispatch=4)
     ours = logging.getLogger("scarce_jax")
     monkeypatch.setattr(ours, "propagate", True)
     with caplog.at_level(logging.INFO, "scarce_jax"):
-        assert dispatch.at_once(runtime, {"a": Rows(True)}, mesh) == 1
+        assert dispatch.at_once(runtime, {"a": Rows(True)}, mesh, NETS, ()) == 1
         assert "slow on a CPU" in caplog.text
         monkeypatch.setattr(dispatch, "scan_is_slow", lambda mesh: False)
-        assert dispatch.at_once(runtime, {"a": Rows(True), "b": Rows(False)}, mesh) == 1
+        assert dispatch.at_once(runtime, {"a": Rows(True), "b": Rows(False)}, mesh, NETS, ()) == 1
         assert "b is not resident" in caplog.text
         caplog.clear()
-        assert dispatch.at_once(runtime, {"a": Rows(True)}, mesh) == 4 and not caplog.text
+        assert dispatch.at_once(runtime, {"a": Rows(True)}, mesh, NETS, (7,)) == 4 and not caplog.text
+
+
+def test_the_number_is_chosen_where_none_is_given(monkeypatch):
+    def chosen(stops, resident=True, nets=NETS):
+        return dispatch.at_once(Runtime(), {"a": Rows(resident)}, tiny.mesh(), nets, stops)
+
+    assert chosen((0, 1000, 20, 500)) == 1
+    monkeypatch.setattr(dispatch, "scan_is_slow", lambda mesh: False)
+    assert chosen((0, 1000, 20, 500)) == 5
+    assert chosen((0, 160, 16, 0)) == 8
+    assert chosen((0, 1001, 20, 500)) == chosen((333, 1000, 20, 500)) == 1
+    assert chosen((0, 1000, 20, 500), resident=False) == 1
+    monkeypatch.setattr(dispatch, "LARGE", 16)
+    assert chosen((0, 1000, 20, 500)) == 5
+    monkeypatch.setattr(dispatch, "LARGE", 15)
+    assert chosen((0, 1000, 20, 500)) == 1
 
 
 def test_a_number_of_steps_below_one_is_refused():
