@@ -63,7 +63,8 @@ def changes(last: Rows) -> Iterator[str]:
             continue
         base = last.get(defaults[kind].format(rest[0]), {})
         if "median_step_ms" not in row:
-            yield f"| {task} | | | {str(row.get('errors', 'not measured')).strip().splitlines()[-1:]} |"
+            *_, reason = ["", *str(row.get("errors", "")).strip().splitlines()]
+            yield f"| {task} | | | {reason} |"
         elif "median_step_ms" in base:
             compile_s = row.get("compile_s", row.get("compile_seconds"))
             share = row["median_step_ms"] / base["median_step_ms"]
