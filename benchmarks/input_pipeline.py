@@ -11,8 +11,11 @@ and the time of the training step of `--config` at the same batch and crop.
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 
@@ -20,7 +23,6 @@ import cv2
 import jax
 import numpy as np
 from common import ROOT, append, arguments, dispatches, rate, seconds_each
-from step_time import measure
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.benchmark.timing import pace
@@ -33,6 +35,13 @@ from scarce_jax.recipe import Source
 from scarce_jax.training.inputs import TrainInput, make_batch
 
 SIZE = (360, 480)
+
+
+def measure(config: pathlib.Path, steps: int, flags: list[str]) -> dict:
+    """The record of `scarce-jax benchmark` of a config's train step, in a process of its own."""
+    argv = [sys.executable, "-m", "scarce_jax", "benchmark", str(config), "--steps", str(steps), "--json", *flags]
+    done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def natural(rng: np.random.Generator) -> np.ndarray:
@@ -134,7 +143,7 @@ def main() -> None:
     seconds, steps = (10.0, 100) if options.full else (2.0, 10)
 
     # The step comes first, while it has the device for itself.
-    step = measure(options.config.resolve(), "train", steps, ["--stage", options.stage])
+    step = measure(options.config.resolve(), steps, ["--stage", options.stage])
     (source,) = step["global_batch"]
     batch, crop = step["global_batch"][source], tuple(step["crop"][source])
     config = Augment(crop=crop, scale=(0.5, 2.0), rotate=10.0)

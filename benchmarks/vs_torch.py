@@ -22,7 +22,7 @@ import subprocess
 import sys
 from typing import Any
 
-from common import append, arguments, dispatches, seconds_each
+from common import ROOT, append, arguments, dispatches, seconds_each
 
 RATES = (2, 4, 12)
 CLASSES = 19
@@ -34,7 +34,6 @@ FULL = {
     "dtype": "bfloat16", "conv": {"batch": 16, "size": 43, "channels": 512},
     "pool": {"batch": 16, "size": 320, "channels": 64}, "step": {"batch": 16, "crop": 340, "depth": 101, "width": 64},
 }  # fmt: skip
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 OPTIMIZER = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
 AUX_WEIGHT, DROPOUT = 0.4, 0.1
 
@@ -127,6 +126,9 @@ def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
     """The same in PyTorch."""
     import torch
 
+    sys.path.insert(0, str(ROOT / "benchmarks" / "gpu"))
+    from torch_nets import PSPNet
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True
     # XLA too computes float32 convolutions in TF32 on GPUs that have it.
@@ -174,7 +176,12 @@ def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
         seconds["unpool"] = timed(lambda: torch.nn.functional.max_unpool2d(values, indices, 2))
 
     step = sizes["step"]
-    net = torch_pspnet(step["depth"], step["width"]).to(device).to(memory_format=torch.channels_last).train()
+    net = (
+        PSPNet(CLASSES, step["depth"], step["width"], dropout=DROPOUT)
+        .to(device)
+        .to(memory_format=torch.channels_last)
+        .train()
+    )
     parameters = sum(p.numel() for p in net.parameters())
     images = torch.randn(step["batch"], 3, step["crop"], step["crop"], device=device)
     images = images.to(memory_format=torch.channels_last)
@@ -194,76 +201,6 @@ def torch_side(sizes: dict[str, Any], compiled: bool) -> dict[str, Any]:
     seconds["step"] = seconds_each(functools.partial(repeated, call), repeats=3)
     kind = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     return {"seconds": seconds, "parameters": parameters, "torch": torch.__version__, "torch_device": kind}
-
-
-def torch_pspnet(depth: int, width: int) -> Any:
-    """The net of `scarce_jax.models.pspnet.PSPNet` in PyTorch, with the auxiliary head."""
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
-
-    def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-        pad = dilation * (kernel - 1) // 2
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, pad, dilation, bias=False)
-        return nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-    class Block(nn.Module):
-        def __init__(self, inputs: int, features: int, stride: int, dilation: int):
-            super().__init__()
-            outputs = features * (4 if depth >= 50 else 1)
-            if depth >= 50:
-                kernels = [(inputs, features, 1), (features, features, 3, stride, dilation), (features, outputs, 1)]
-            else:
-                kernels = [(inputs, features, 3, stride, dilation), (features, features, 3, 1, dilation)]
-            self.convs = nn.ModuleList(conv_bn(*kernel) for kernel in kernels)
-            same = stride == 1 and inputs == outputs
-            self.shortcut = nn.Identity() if same else conv_bn(inputs, outputs, 1, stride)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = x
-            for conv in self.convs[:-1]:
-                y = F.relu(conv(y))
-            return F.relu(self.convs[-1](y) + self.shortcut(x))
-
-    class PSPNet(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stem = conv_bn(3, width, 7, 2)
-            layers, inputs = [], width
-            for k, (count, stride, dilation) in enumerate(zip(BLOCKS[depth], (1, 2, 1, 1), (1, 1, 2, 4), strict=True)):
-                features = width * 2**k
-                blocks = []
-                for i in range(count):
-                    blocks.append(Block(inputs, features, stride if i == 0 else 1, dilation))
-                    inputs = features * (4 if depth >= 50 else 1)
-                layers.append(nn.Sequential(*blocks))
-            self.layers = nn.ModuleList(layers)
-            self.ppm = nn.ModuleList(conv_bn(inputs, inputs // 4, 1) for _ in range(4))
-            self.final = conv_bn(2 * inputs, 8 * width, 3)
-            self.classifier = nn.Conv2d(8 * width, CLASSES, 1)
-            self.aux = conv_bn(inputs // 2, 4 * width, 3)
-            self.aux_classifier = nn.Conv2d(4 * width, CLASSES, 1)
-
-        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            def enlarged(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
-                return F.interpolate(x, size, mode="bilinear", align_corners=True)
-
-            x = F.max_pool2d(F.relu(self.stem(image)), 3, 2, 1)
-            outputs = []
-            for layer in self.layers:
-                x = layer(x)
-                outputs.append(x)
-            levels = [
-                enlarged(F.relu(reduce(F.adaptive_avg_pool2d(x, bins))), x.shape[2:])
-                for reduce, bins in zip(self.ppm, (1, 2, 3, 6), strict=True)
-            ]
-            x = F.relu(self.final(torch.cat([x, *levels], 1)))
-            logits = self.classifier(F.dropout2d(x, DROPOUT, self.training))
-            y = F.relu(self.aux(outputs[2]))
-            aux = self.aux_classifier(F.dropout2d(y, DROPOUT, self.training))
-            return enlarged(logits.float(), image.shape[2:]), enlarged(aux.float(), image.shape[2:])
-
-    return PSPNet()
 
 
 def main() -> None:
@@ -286,7 +223,7 @@ def main() -> None:
     ours, theirs = (sides[side].pop("seconds") for side in ("jax", "torch"))
     counts = [sides[side].pop("parameters") for side in ("jax", "torch")]
     if counts[0] != counts[1]:
-        sys.exit(f"the nets differ: {counts[0]} parameters in JAX, {counts[1]} in PyTorch; correct torch_pspnet")
+        sys.exit(f"the nets differ: {counts[0]} parameters in JAX, {counts[1]} in PyTorch; correct torch_nets.PSPNet")
     line = {
         "benchmark": "vs_torch",
         **sides["jax"],
