@@ -1,0 +1,125 @@
+"""Convolutions with batch normalisation: folded, with a bias, in groups, and computed again in the backward pass."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scarce_jax.models.deconvolution import Deconvolution
+from scarce_jax.models.dsnet import DSNetEncoder
+from scarce_jax.models.layers import Convolution, TransposedConv, batch_norm, tracing
+from scarce_jax.models.pspnet import ConvBlock, Embedding
+from scarce_jax.models.resnet import ResNet
+from scarce_jax.models.vgg import VGG16Trunk
+from tests.models.shapes import abstract, random_image, random_variables
+
+
+class Layers(nn.Module):
+    """A convolution (or a transposed one) with a bias, batch normalisation, shortcut and ReLU; in one call or apart."""
+
+    apart: bool
+    transposed: bool = False
+    dtype: type = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train):
+        bn = batch_norm(train=train, dtype=self.dtype, name="bn")
+        if self.transposed:
+            layer = TransposedConv(4, 3, 1, 1, self.dtype, name="conv")
+            return bn(layer(x), relu=True) if self.apart else layer(x, bn, relu=True)
+        layer = Convolution(x.shape[-1], 3, use_bias=True, dtype=self.dtype, name="conv")
+        return bn(layer(x), x.astype(self.dtype), relu=True) if self.apart else layer(x, bn, x.astype(self.dtype), relu=True)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)])
+def test_folded_into_the_kernel_it_predicts_the_same(dtype, tolerance, transposed):
+    x = random_image(2, 9, 8, 4)
+    folded, apart = (Layers(way, transposed, dtype) for way in (False, True))
+    variables = random_variables(apart, x, jax.ShapeDtypeStruct((), bool)) if False else None
+    variables = {
+        "params": {
+            "conv": {"kernel": random_image(3, 3, 4, 4) / 6, "bias": random_image(4)},
+            "bn": {"scale": 1 + random_image(4) / 4, "bias": random_image(4)},
+        },
+        "batch_stats": {"bn": {"mean": random_image(4), "var": 0.5 + random_image(4) ** 2}},
+    }
+    ours, expected = (module.apply(variables, x, False) for module in (folded, apart))
+    assert ours.dtype == dtype
+    ours, expected = (np.asarray(y, np.float32) for y in (ours, expected))
+    np.testing.assert_allclose(ours, expected, atol=tolerance * np.abs(expected).max())
+
+    # A training step may hold a net that is not trained, or one with frozen statistics that is.
+    def gradient(module):
+        def loss(params):
+            y = module.apply({**variables, "params": params}, x, False)
+            return (y.astype(jnp.float32) ** 2).sum()
+
+        return jax.grad(loss)(variables["params"])
+
+    for a, b in zip(*(jax.tree.leaves(gradient(module)) for module in (folded, apart)), strict=True):
+        np.testing.assert_allclose(a, b, atol=10 * tolerance * np.abs(b).max())
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_bias_before_batch_statistics_only_moves_the_running_mean(transposed):
+    x = random_image(2, 9, 8, 4)
+    modules = [Layers(way, transposed) for way in (False, True)]
+    variables = jax.tree.map(lambda leaf: leaf + 0.1, modules[0].init(jax.random.key(0), x, True))
+    (ours, new), (expected, theirs) = (module.apply(variables, x, True, mutable=["batch_stats"]) for module in modules)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_an_embedding_is_folded_too():
+    rng = np.random.default_rng(0)
+    parts = random_image(2, 6, 5, 3), Embedding(random_image(2, 6, 5, 2), random_image(2, 4))
+    block = ConvBlock(6, 3)
+    variables = block.init(jax.random.key(0), parts, train=False)
+    draw = {"mean": rng.normal(size=6), "var": rng.uniform(0.5, 2, 6)}
+    variables = {**variables, "batch_stats": {"bn": {k: jnp.asarray(v, jnp.float32) for k, v in draw.items()}}}
+    x = jnp.concatenate((parts[0], jnp.einsum("bhwk,kc->bhwc", *parts[1])), -1)
+    y = nn.Conv(6, (3, 3), padding="SAME", use_bias=False).apply({"params": variables["params"]["conv"]}, x)
+    expected = np.maximum((y - draw["mean"]) / np.sqrt(draw["var"] + 1e-5), 0)
+    np.testing.assert_allclose(block.apply(variables, parts, train=False), expected, atol=1e-5)
+
+
+NETS = {
+    "resnet18": (ResNet(18, width=2), (2, 32, 32, 3)),
+    "resnet50": (ResNet(50, width=2), (2, 32, 32, 3)),
+    "vgg": (VGG16Trunk(2, True, convolutions=(1, 1, 2, 1, 1)), (2, 64, 64, 3)),
+    "dsnet": (DSNetEncoder(4, (1, 1, 1, 1)), (2, 32, 32, 3)),
+}
+
+
+def gradient_and_statistics(module, variables, *inputs):
+    def loss(params):
+        outputs, new = module.apply({**variables, "params": params}, *inputs, train=True, mutable=["batch_stats"])
+        return sum((y.astype(jnp.float32) ** 2).mean() for y in jax.tree.leaves(outputs) if y.dtype != jnp.uint8), new
+
+    return jax.grad(loss, has_aux=True)(variables["params"])
+
+
+def check_remat(module, *inputs):
+    variables = random_variables(module, *(x.shape for x in inputs))
+    results, kept = [], []
+    for remat in (False, True):
+
+        def run(variables, *inputs, remat=remat):
+            with tracing(remat=remat):
+                return gradient_and_statistics(module, variables, *inputs)
+
+        compiled = jax.jit(run).lower(variables, *inputs)
+        results.append(compiled.compile()(variables, *inputs))
+        kept.append(str(jax.make_jaxpr(run)(variables, *inputs)).count("remat"))
+    assert kept[0] == 0 < kept[1]
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * max(1e-3, np.abs(b).max()))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_blocks_computed_again_change_no_gradient_and_no_statistics(name):
+    module, shape = NETS[name]
+    check_remat(module, random_image(*shape))
