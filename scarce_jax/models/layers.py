@@ -31,7 +31,15 @@ MOMENTUM = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class Tracing:
-    """How layers are traced in a training step; see `tracing`."""
+    """Settings of a training stage that its nets need not know.
+
+    Attributes:
+      statistics_groups: number of equal, contiguous parts of a batch whose batch statistics are their own (ghost batch
+        normalisation, Hoffer et al., 2017). If each part is on one device, no device waits for the statistics of
+        others. Running averages are those of the parts' means and variances; the latter leave out how the means differ.
+      remat: whether the backward pass computes each block again (residual blocks, groups of a VGG or of deconvolutions,
+        units of a DSNet) in place of keeping its features in memory.
+    """
 
     statistics_groups: int = 1
     remat: bool = False
@@ -42,18 +50,9 @@ _TRACING = contextvars.ContextVar("tracing", default=_PLAIN)
 
 
 @contextlib.contextmanager
-def tracing(*, statistics_groups: int = 1, remat: bool = False) -> Iterator[None]:
-    """Settings of a training stage that its nets need not know. They apply to what is traced inside the context.
-
-    Args:
-      statistics_groups: number of equal, contiguous parts of a batch whose batch statistics are their own. With one
-        part per device, no device waits for the others' statistics. Each part is normalised by fewer images than the
-        batch has, and running averages are those of the parts' means and variances; the latter leave out how the
-        means differ.
-      remat: whether the backward pass computes each block again (residual blocks, groups of a VGG, units of a DSNet,
-        groups of deconvolutions) in place of keeping its features in memory.
-    """
-    token = _TRACING.set(Tracing(statistics_groups, remat))
+def tracing(settings: Tracing) -> Iterator[None]:
+    """Applies the settings to the layers that are traced inside the context."""
+    token = _TRACING.set(settings)
     try:
         yield
     finally:

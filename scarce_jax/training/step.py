@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import optim
+from scarce_jax.models.layers import Tracing, tracing
 from scarce_jax.recipe import NetState, Out, Source, Train, Turn
 from scarce_jax.training.dispatch import scan_is_slow
 from scarce_jax.training.inputs import TrainInput, make_batch
@@ -39,7 +40,8 @@ def make_step(
     """
     optimizers = tuple((role, net.optim) for role, net in stage.nets.items() if net.optim)
     transforms = tuple((name, source.transform) for name, source in inputs.items())
-    return _make_step(stage.turns, optimizers, transforms, steps, stage.accumulate, mesh, count)
+    settings = Tracing(stage.statistics_groups, stage.remat)
+    return _make_step(stage.turns, optimizers, transforms, steps, stage.accumulate, mesh, count, settings)
 
 
 @functools.lru_cache(maxsize=8)
@@ -51,8 +53,9 @@ def _make_step(
     accumulate: int,
     mesh: Mesh,
     count: int,
+    settings: Tracing,
 ) -> Callable:
-    gradient = functools.partial(_gradient, accumulate=accumulate, mesh=mesh)
+    gradient = functools.partial(_gradient, accumulate=accumulate, mesh=mesh, settings=settings)
 
     def step(
         state: TrainState, draws: Mapping, keys: Mapping, consts: Mapping
@@ -97,6 +100,7 @@ def _gradient(
     *,
     accumulate: int,
     mesh: Mesh,
+    settings: Tracing,
 ) -> tuple[jax.Array, Out, Any]:
     """Returns the loss of a turn, its `Out`, and the gradient by the parameters of its net.
 
@@ -104,7 +108,12 @@ def _gradient(
     earlier turns shared of the same part. Loss, metrics and gradient are means over the parts, weighted by
     `Out.weight`; batch statistics are passed from part to part.
     """
-    differentiate = jax.value_and_grad(turn.loss, has_aux=True)
+
+    def traced(*args: Any) -> tuple[jax.Array, Out]:
+        with tracing(settings):
+            return turn.loss(*args)
+
+    differentiate = jax.value_and_grad(traced, has_aux=True)
     if accumulate == 1:
         (loss, out), grads = differentiate(nets[turn.net].params, nets, batch, {**consts, **shared}, key)
         return loss, out, grads
