@@ -69,6 +69,14 @@ class TrainStage:
       batch: images per step, over all devices.
       accumulate: number of parts into which a batch is cut to save memory; a divisor of `batch`. The parts pass through
         the net one after another, and batch statistics are those of a part.
+      statistics_groups: number of equal groups of the images that pass through the net together, each with batch
+        statistics of its own. 1, as in the papers, normalises by all of them, so that several devices exchange
+        statistics in every batch normalisation, forward and backward. With as many groups as devices they do not. The
+        result is that of smaller groups ("ghost" batch normalisation, Hoffer et al., 2017), whatever the number of
+        devices: noisier statistics, and running variances without the part that lies between the groups.
+      remat: the backward pass computes the features of each block of the net again, so that they need not be kept in
+        memory; it changes no result and costs about another forward pass. Nets have blocks if they are made of residual
+        blocks, a VGG, deconvolutions or a DSNet.
       optim: optimizer of the net.
       eval_every: steps between measurements on the evaluation split during training; 0 measures only the result.
       keep_best: figure on the evaluation split, such as "miou"; the net with its best value is stored. None stores the
@@ -86,6 +94,8 @@ class TrainStage:
     epochs: float | None = None
     batch: int
     accumulate: int = 1
+    statistics_groups: int = 1
+    remat: bool = False
     optim: Optimizer
     eval_every: int = 0
     keep_best: str | None = None
@@ -212,7 +222,8 @@ def train(
         )
         evals = (measurement,)
     steps = resolve_length(stage, name)
-    return Train(name=name, steps=steps, accumulate=stage.accumulate, evals=evals, **fields)
+    shared = {field: getattr(stage, field) for field in ("accumulate", "statistics_groups", "remat")}
+    return Train(name=name, steps=steps, evals=evals, **shared, **fields)
 
 
 def as_long_as(stage: Train, other: str) -> Train:

@@ -74,7 +74,7 @@ class CamClassifier(AveragedFeatures):
         """Features float32 [B, H // stride, W // stride, extra[-1] * width], at least 0; H and W at least `stride`."""
         x, _ = self.backbone(image, train=train)
         for index in range(6, 6 + len(self.extra)):
-            x = nn.relu(getattr(self, f"conv{index}")(x))
+            x = getattr(self, f"conv{index}")(x, relu=True)
         return x.astype(jnp.float32)
 
 

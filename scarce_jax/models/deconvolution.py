@@ -7,6 +7,7 @@ the authors' published Caffe definitions.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Annotated, Any, Literal
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from scarce_jax.models.cam_vgg import CamClassifier
 from scarce_jax.models.fields import KIND, NetConfig
-from scarce_jax.models.layers import TransposedConv, batch_norm
+from scarce_jax.models.layers import Convolution, TransposedConv, batch_norm, block
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk, check_convolutions
 from scarce_jax.ops.pool import unpool
 
@@ -94,7 +95,7 @@ class FullyConnected(nn.Module):
                 f"images of at least {32 * self.kernel} pixels, or a smaller fc6_kernel"
             )
         for name, kernel in (("fc6", self.kernel), ("fc7", 1)):
-            x = _unit(_convolution(self.hidden, kernel, "VALID", self.width, self.dtype, name), x, train=train)
+            x = _unit(_convolution(self.hidden, kernel, 0, self.width, self.dtype, name), x, train=train)
         options = {"deviation": _deviation(self.width), "dtype": self.dtype, "name": "fc6_deconv"}
         layer = TransposedConv(8 * self.width, self.kernel, stride=1, padding=0, **options)
         return _unit(layer, x, train=train)
@@ -130,10 +131,15 @@ class Deconvolution(nn.Module):
         for group, (first, last) in GROUPS.items():
             x = unpool(x, switches[group - 1])
             number = self.convolutions[group - 1]
-            for index in range(1, number + 1):
-                name, factor = f"deconv{group}_{index}", last if index == number else first
-                layer = _convolution(factor * self.width, 3, ((1, 1), (1, 1)), self.width, self.dtype, name)
-                x = _unit(layer, x, train=train)
+            channels = (first,) * (number - 1) + (last,)
+            x = block(self, functools.partial(Deconvolution._group, group=group, channels=channels, train=train), x)
+        return x
+
+    def _group(self, x: jax.Array, *, group: int, channels: tuple[int, ...], train: bool) -> jax.Array:
+        """The layers of a group, without the unpooling; `channels` are multiples of the width."""
+        for index, factor in enumerate(channels, start=1):
+            layer = _convolution(factor * self.width, 3, 1, self.width, self.dtype, f"deconv{group}_{index}")
+            x = _unit(layer, x, train=train)
         return x
 
 
@@ -146,9 +152,9 @@ def _deviation(width: int) -> float:
     return 0.01 * (64 / width) ** 0.5
 
 
-def _convolution(features: int, kernel: int, padding: Any, width: int, dtype: Any, name: str) -> nn.Conv:
-    initial = nn.initializers.normal(_deviation(width))
-    return nn.Conv(features, (kernel, kernel), padding=padding, kernel_init=initial, dtype=dtype, name=name)
+def _convolution(features: int, kernel: int, padding: int, width: int, dtype: Any, name: str) -> Convolution:
+    options = {"use_bias": True, "kernel_init": nn.initializers.normal(_deviation(width)), "dtype": dtype}
+    return Convolution(features, kernel, padding=padding, **options, name=name)
 
 
 def score_layer(classes: int, name: str) -> nn.Conv:
@@ -163,7 +169,7 @@ def score_layer(classes: int, name: str) -> nn.Conv:
 
 def _unit(layer: nn.Module, x: jax.Array, *, train: bool) -> jax.Array:
     """A named layer, batch normalisation and ReLU."""
-    return nn.relu(batch_norm(train=train, dtype=layer.dtype, name=f"bn_{layer.name}")(layer(x)))
+    return layer(x, batch_norm(train=train, dtype=layer.dtype, name=f"bn_{layer.name}"), relu=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

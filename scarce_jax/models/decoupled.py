@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from scarce_jax.models.deconvolution import POOLS, Deconvolution, FullyConnected, score_layer
 from scarce_jax.models.fields import NetConfig
-from scarce_jax.models.layers import MOMENTUM, batch_norm, convolution
+from scarce_jax.models.layers import Convolution, batch_norm, convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, VGG16Trunk
 
 HEAD_PATTERN = r"^score/"
@@ -77,10 +77,11 @@ class DecoupledClassifier(nn.Module):
     def setup(self):
         hidden = 64 * self.width if self.hidden is None else self.hidden
         self.backbone = VGG16Trunk(self.width, self.batch_norm, POOLS, self.convolutions, dtype=self.dtype)
-        kernel = (self.fc6_kernel, self.fc6_kernel)
+        options = {"use_bias": True, "dtype": self.dtype}
         # He's values over the inputs, which are fewer than the outputs here; `convolution` has them over the outputs.
-        self.fc6 = nn.Conv(hidden, kernel, padding="VALID", kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
-        self.fc7 = convolution(hidden, 1, use_bias=True, dtype=self.dtype)
+        initial = nn.initializers.he_normal()
+        self.fc6 = Convolution(hidden, self.fc6_kernel, padding=0, kernel_init=initial, **options)
+        self.fc7 = convolution(hidden, 1, **options)
         self.score = nn.Conv(self.classes, (1, 1), kernel_init=nn.initializers.normal(0.01))
         self.drop = nn.Dropout(self.dropout)
 
@@ -118,7 +119,7 @@ class DecoupledClassifier(nn.Module):
             )
         x = pool5
         for layer in (self.fc6, self.fc7):
-            x = self.drop(nn.relu(layer(x)), deterministic=not train)
+            x = self.drop(layer(x, relu=True), deterministic=not train)
         return self.score(x.astype(jnp.float32))
 
 
@@ -234,9 +235,7 @@ class SegmentationNet(nn.Module):
             raise ValueError(f"pool5 has shape {pool5.shape}, its saliency {saliency.shape}; expected equal shapes")
         spatial = batch_norm(train=train, dtype=self.dtype, name="bn_pool5")(pool5)
         # The authors' epsilon. The usual one would outweigh the variance of the gradients, which are small.
-        specific = nn.BatchNorm(
-            use_running_average=not train, momentum=MOMENTUM, epsilon=1e-9, dtype=self.dtype, name="bn_saliency"
-        )(saliency)
+        specific = batch_norm(train=train, epsilon=1e-9, dtype=self.dtype, name="bn_saliency")(saliency)
         x = jnp.concatenate([spatial, specific], -1)  # [B, h, w, 16 * width]
         hidden = 32 * self.width if self.hidden is None else self.hidden
         fully = FullyConnected(hidden, self.width, self.fc6_kernel, self.dtype, name="bridge")

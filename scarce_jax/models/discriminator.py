@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.layers import check_classes, uniform_fan_in
+from scarce_jax.models.layers import Convolution, check_classes, uniform_fan_in
 from scarce_jax.ops.resize import resize_bilinear
 
 
@@ -53,6 +53,7 @@ class Discriminator(nn.Module):
         return resize_bilinear(x, size, align_corners=True)[..., 0]
 
 
-def _convolution(features: int, dtype: Any, name: str) -> nn.Conv:
+def _convolution(features: int, dtype: Any, name: str) -> Convolution:
     """[B, H, W, C] -> [B, H//2, W//2, features]"""
-    return nn.Conv(features, (4, 4), (2, 2), ((1, 1), (1, 1)), kernel_init=uniform_fan_in, dtype=dtype, name=name)
+    options = {"use_bias": True, "kernel_init": uniform_fan_in, "dtype": dtype}
+    return Convolution(features, 4, stride=2, **options, name=name)

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.fields import KIND, NetConfig, check_width
-from scarce_jax.models.layers import ConvUnit, Upsampler
+from scarce_jax.models.layers import ConvUnit, Upsampler, block
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.resize import resize_bilinear
 
@@ -108,18 +108,19 @@ class DSNetEncoder(nn.Module):
         x = TwoBranch(width // 2, 3 * width // 2, dtype=self.dtype, name="initial")(x, train=train)
         x = average_pool_2x2(x)
         outputs = {}
-        for block, units in enumerate(self.units, start=1):
-            if block > 1:
-                name = f"transition{block - 1}"
+        for number, units in enumerate(self.units, start=1):
+            if number > 1:
+                name = f"transition{number - 1}"
                 x = ConvUnit(x.shape[-1], 1, dtype=self.dtype, name=name)(x, train=train)
                 x = average_pool_2x2(x)
             for index in range(units):
-                name = f"block{block}_unit{index}"
-                if block == 1:
-                    x = TwoBranch(width, 3 * width, dtype=self.dtype, name=name)(x, train=train)
+                name = f"block{number}_unit{index}"
+                if number == 1:
+                    unit = TwoBranch(width, 3 * width, dtype=self.dtype, name=name)
                 else:
-                    x = DenseUnit(width, dtype=self.dtype, name=name)(x, train=train)
-            outputs[f"block{block}"] = x
+                    unit = DenseUnit(width, dtype=self.dtype, name=name)
+                x = block(unit, lambda unit, x: unit(x, train=train), x)
+            outputs[f"block{number}"] = x
         return outputs
 
 

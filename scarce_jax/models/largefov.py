@@ -74,7 +74,7 @@ class LargeFOV(nn.Module):
         x = nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=True)
         for name, kernel, dilation in (("fc6", 3, 12), ("fc7", 1, 1)):
             options = {"dilation": dilation, "use_bias": True, "dtype": self.dtype}
-            x = nn.relu(convolution(16 * self.width, kernel, **options, name=name)(x))
+            x = convolution(16 * self.width, kernel, **options, name=name)(x, relu=True)
             x = nn.Dropout(self.dropout, name=f"{name}_dropout")(x, deterministic=not train)
         head = nn.Conv(self.classes, (1, 1), kernel_init=nn.initializers.normal(0.01), name="fc8")
         return head(x.astype(jnp.float32)), None

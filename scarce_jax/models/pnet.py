@@ -53,7 +53,7 @@ class PNet(nn.Module):
         for group, factors in enumerate(CONVOLUTIONS, start=1):
             for index, factor in enumerate(factors, start=1):
                 name = f"conv{group}_{index}"
-                x = nn.relu(convolution(factor * self.width, 3, use_bias=True, dtype=self.dtype, name=name)(x))
+                x = convolution(factor * self.width, 3, use_bias=True, dtype=self.dtype, name=name)(x, relu=True)
             x = max_pool(x, 2, 2, ((0, 0), (0, 0)))
         x = x.reshape(x.shape[0], -1)  # [B, H/8, W/8, C] -> [B, H/8 * W/8 * C]
         x = nn.tanh(nn.Dense(16 * self.width, dtype=self.dtype, name="fc4")(x))

@@ -7,6 +7,7 @@ Layer sizes follow the authors' PyTorch code (hszhao/semseg). At depth 101, widt
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scarce_jax.models.fields import KIND, NetConfig
-from scarce_jax.models.layers import batch_norm, he_normal_fan_out, uniform_fan_in
+from scarce_jax.models.layers import BatchNorm, batch_norm, he_normal_fan_out, uniform_fan_in, with_normalisation
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.resize import adaptive_average_pool, resize_bilinear
@@ -48,7 +49,7 @@ class PartsConv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, parts: Parts) -> jax.Array:
+    def __call__(self, parts: Parts, bn: BatchNorm | None = None, *, relu: bool = False) -> jax.Array:
         channels = [part.weights.shape[1] if isinstance(part, Embedding) else part.shape[-1] for part in parts]
         embedded = [isinstance(part, Embedding) for part in parts]
 
@@ -67,6 +68,11 @@ class PartsConv(nn.Module):
             return jnp.concatenate(pieces, 2)
 
         kernel = self.param("kernel", init, (self.kernel, self.kernel))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32) if self.use_bias else None
+        multiply = functools.partial(self._convolve, parts, channels)
+        return with_normalisation(multiply, kernel, bias, jnp.float32, bn, None, relu)
+
+    def _convolve(self, parts: Parts, channels: list[int], kernel: jax.Array) -> jax.Array:
         inputs, kernels = [], []
         for part, part_kernel in zip(parts, jnp.split(kernel, np.cumsum(channels)[:-1], axis=2), strict=True):
             if isinstance(part, Embedding):
@@ -75,16 +81,13 @@ class PartsConv(nn.Module):
             inputs.append(part.astype(self.dtype))
             kernels.append(part_kernel.astype(self.dtype))
         pad = self.kernel // 2
-        y = jax.lax.conv_general_dilated(
+        return jax.lax.conv_general_dilated(
             jnp.concatenate(inputs, -1),
             jnp.concatenate(kernels, 2),
             window_strides=(1, 1),
             padding=((pad, pad), (pad, pad)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
-        return y
 
 
 class ConvBlock(nn.Module):
@@ -96,8 +99,8 @@ class ConvBlock(nn.Module):
 
     @nn.compact
     def __call__(self, parts: Parts, *, train: bool) -> jax.Array:
-        x = PartsConv(self.features, self.kernel, dtype=self.dtype, name="conv")(parts)
-        return nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn")(x))
+        layer = PartsConv(self.features, self.kernel, dtype=self.dtype, name="conv")
+        return layer(parts, batch_norm(train=train, dtype=self.dtype, name="bn"), relu=True)
 
 
 class PyramidPooling(nn.Module):

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.layers import batch_norm, convolution, max_pool
+from scarce_jax.models.layers import batch_norm, block, convolution, max_pool
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Depth -> number of residual blocks in layer1 to layer4. From depth 50 on the blocks are bottlenecks."""
@@ -58,13 +58,13 @@ class Block(nn.Module):
             layers = [(self.features, 3, self.stride, self.dilation), (self.features, 3, 1, self.dilation)]
         shortcut, outputs = x, layers[-1][0]
         if self.stride > 1 or x.shape[-1] != outputs:
-            shortcut = convolution(outputs, 1, stride=self.stride, dtype=self.dtype, name="downsample_conv")(x)
-            shortcut = batch_norm(train=train, dtype=self.dtype, name="downsample_bn")(shortcut)
+            layer = convolution(outputs, 1, stride=self.stride, dtype=self.dtype, name="downsample_conv")
+            shortcut = layer(x, batch_norm(train=train, dtype=self.dtype, name="downsample_bn"))
         for index, (features, kernel, stride, dilation) in enumerate(layers, start=1):
             options = {"stride": stride, "dilation": dilation, "dtype": self.dtype}
-            x = convolution(features, kernel, **options, name=f"conv{index}")(x)
-            x = batch_norm(train=train, dtype=self.dtype, name=f"bn{index}")(x)
-            x = nn.relu(x + shortcut if index == len(layers) else x)
+            layer = convolution(features, kernel, **options, name=f"conv{index}")
+            bn = batch_norm(train=train, dtype=self.dtype, name=f"bn{index}")
+            x = layer(x, bn, shortcut if index == len(layers) else None, relu=True)
         return x
 
 
@@ -118,7 +118,7 @@ class ResNet(nn.Module):
         for layer, blocks in enumerate(BLOCKS[self.depth]):
             for index in range(blocks):
                 keeps = index == 0 and not self.dilate_first
-                x = Block(
+                unit = Block(
                     self.width * 2**layer,
                     bottleneck=self.depth >= 50,
                     stride=self.strides[layer] if index == 0 else 1,
@@ -126,7 +126,8 @@ class ResNet(nn.Module):
                     stride_first=self.caffe,
                     dtype=self.dtype,
                     name=f"layer{layer + 1}_block{index}",
-                )(x, train=train)
+                )
+                x = block(unit, lambda unit, x: unit(x, train=train), x)
             outputs[f"layer{layer + 1}"] = x
         return outputs
 
@@ -136,6 +137,6 @@ class ResNet(nn.Module):
         if self.deep_stem:
             stem = ((self.width, 3, 2), (self.width, 3, 1), (2 * self.width, 3, 1))
         for index, (features, kernel, stride) in enumerate(stem, start=1):
-            x = convolution(features, kernel, stride=stride, dtype=self.dtype, name=f"conv{index}")(x)
-            x = nn.relu(batch_norm(train=train, dtype=self.dtype, name=f"bn{index}")(x))
+            layer = convolution(features, kernel, stride=stride, dtype=self.dtype, name=f"conv{index}")
+            x = layer(x, batch_norm(train=train, dtype=self.dtype, name=f"bn{index}"), relu=True)
         return max_pool_3x3(x, ceil=self.caffe)

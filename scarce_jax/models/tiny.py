@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.fields import KIND, NetConfig
+from scarce_jax.models.layers import batch_norm
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.resize import resize_bilinear
 
@@ -49,7 +50,7 @@ class TinyNet(nn.Module):
         if coarse is not None:
             x = jnp.concatenate([x, jax.nn.one_hot(coarse, self.classes)], -1)
         x = nn.Conv(2 * self.width, (3, 3), 2, use_bias=False, dtype=self.dtype, name="conv")(x)  # [B, H/2, W/2, C]
-        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name="bn")(x))
+        x = batch_norm(train=train, name="bn")(x, relu=True)
         x = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)
         heads = [nn.Conv(self.classes, (1, 1), name=name)(x) for name in ("classifier", "aux_classifier")]
         logits, aux_logits = (resize_bilinear(head, image.shape[1:3], align_corners=True) for head in heads)
@@ -65,7 +66,7 @@ class TinyEncoder(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         x = nn.Conv(2 * self.width, (3, 3), 2, use_bias=False, dtype=self.dtype, name="conv1")(image)
-        return {"layer1": nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name="bn1")(x))}
+        return {"layer1": batch_norm(train=train, name="bn1")(x, relu=True)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

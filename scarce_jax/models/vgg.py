@@ -7,13 +7,14 @@ group, and `bn3_2` its batch normalisation. `vgg_weights` maps torchvision's `fe
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.layers import batch_norm, convolution, max_pool
+from scarce_jax.models.layers import batch_norm, block, convolution, max_pool
 from scarce_jax.ops.pool import max_pool_with_switches
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
@@ -99,13 +100,8 @@ class VGG16Trunk(nn.Module):
         check_convolutions(self.convolutions)
         x, switches = image.astype(self.dtype), []
         for group, (count, pool) in enumerate(zip(self.convolutions, self.pools, strict=True), start=1):
-            options = {"dilation": self.dilation if group == 5 else 1, "use_bias": True, "dtype": self.dtype}
-            features = self.width * min(2 ** (group - 1), 8)
-            for index in range(1, count + 1):
-                x = convolution(features, 3, **options, name=f"conv{group}_{index}")(x)
-                if self.batch_norm:
-                    x = batch_norm(train=train, dtype=self.dtype, name=f"bn{group}_{index}")(x)
-                x = nn.relu(x)
+            run = functools.partial(VGG16Trunk._convolve, group=group, count=count, train=train)
+            x = block(self, run, x)
             places = None
             if pool is not None:
                 if min(x.shape[1:3]) + 2 * pool.padding < pool.window:
@@ -116,3 +112,13 @@ class VGG16Trunk(nn.Module):
                 x, places = pool(x)
             switches.append(places)
         return x, tuple(switches)
+
+    def _convolve(self, x: jax.Array, *, group: int, count: int, train: bool) -> jax.Array:
+        """The convolutions of a group, without its pooling."""
+        options = {"dilation": self.dilation if group == 5 else 1, "use_bias": True, "dtype": self.dtype}
+        features = self.width * min(2 ** (group - 1), 8)
+        for index in range(1, count + 1):
+            place = f"{group}_{index}"
+            bn = batch_norm(train=train, dtype=self.dtype, name=f"bn{place}") if self.batch_norm else None
+            x = convolution(features, 3, **options, name=f"conv{place}")(x, bn, relu=True)
+        return x

@@ -193,6 +193,8 @@ class Train:
       steps: optimizer steps.
       accumulate: number of equal parts a batch is cut into. The parts go through the nets one after the other, and
         their gradients are averaged. It saves memory; batch statistics are those of a part.
+      statistics_groups: number of equal groups of images, in each of these parts, with batch statistics of their own.
+      remat: whether the backward pass computes the features of each block again, to save memory.
       evals: measurements of the stage's nets.
       consts: arrays, or Artifacts of `Mean` stages. They are part of `shared`, and given to `transform`.
       keys_as: name of another stage whose keys are used for initial values, order and augmentation, so that the two
@@ -205,6 +207,8 @@ class Train:
     sources: Mapping[str, Source]
     steps: int | Epochs
     accumulate: int = 1
+    statistics_groups: int = 1
+    remat: bool = False
     evals: tuple[Eval, ...] = ()
     consts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     keys_as: str | None = None
@@ -228,6 +232,11 @@ class Train:
                 raise InputError(
                     f"{self.name}.accumulate is {self.accumulate}; expected a divisor of the batch of {name}, "
                     f"{source.batch}"
+                )
+            if self.statistics_groups < 1 or source.batch // self.accumulate % self.statistics_groups:
+                raise InputError(
+                    f"{self.name}.statistics_groups is {self.statistics_groups}; expected a divisor of "
+                    f"{source.batch // self.accumulate}, the images of {name} that pass through the net together"
                 )
 
 

@@ -19,7 +19,7 @@ from scarce_jax.recipe import Epochs, Eval, Infer, Stage, Train, reads, sources
 
 NO_EFFECT = {
     "Source": ("resident",),
-    "Train": ("name",),
+    "Train": ("name", "remat"),
     "Infer": ("name", "status"),
     "Eval": ("name", "every", "keep_best", "patience", "maps", "no_window"),
     "Module": ("parent", "name"),
@@ -31,9 +31,9 @@ NO_EFFECT = {
 * The batch size of an `Infer` or `Eval` has an effect only if the stage is `per_batch`.
 """
 
-LATER = {"Source": ("part",)}
-"""Fields that earlier versions did not have, by type. They are described only where they are not None, so that a stage
-that an earlier version finished stays finished."""
+LATER = {"Source": {"part": None}, "Train": {"statistics_groups": 1}}
+"""Fields that earlier versions did not have, by type, and the value that is as if they were absent. They are described
+only with other values, so that a stage that an earlier version finished stays finished."""
 
 
 def describe(
@@ -98,7 +98,7 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = "Module" if isinstance(value, nn.Module) else type(value).__name__
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        unset = {name for name in LATER.get(kind, ()) if fields[name] is None}
+        unset = {name for name, absent in LATER.get(kind, {}).items() if fields[name] == absent}
         names = [name for name in fields if name not in NO_EFFECT.get(kind, ()) and name not in unset]
         return {"type": _qualified(type(value)), **{name: plain(fields[name]) for name in names}}
     if isinstance(value, jax.ShapeDtypeStruct):

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import optim
+from scarce_jax.models.layers import Tracing, tracing
 from scarce_jax.recipe import NetState, Out, Source, Train, Turn
 from scarce_jax.training.dispatch import scan_is_slow
 from scarce_jax.training.inputs import TrainInput, make_batch
@@ -42,7 +43,8 @@ def make_step(
     """
     optimizers = tuple(stage.optimizers.items())
     transforms = tuple((name, source.transform) for name, source in inputs.items())
-    return _make_step(stage.turns, optimizers, transforms, steps, stage.accumulate, mesh, count)
+    settings = Tracing(stage.statistics_groups, stage.remat)
+    return _make_step(stage.turns, optimizers, transforms, steps, stage.accumulate, mesh, count, settings)
 
 
 @functools.lru_cache(maxsize=8)
@@ -54,8 +56,9 @@ def _make_step(
     accumulate: int,
     mesh: Mesh,
     count: int,
+    settings: Tracing,
 ) -> Callable:
-    gradient = functools.partial(_gradient, accumulate=accumulate, mesh=mesh)
+    gradient = functools.partial(_gradient, accumulate=accumulate, mesh=mesh, settings=settings)
 
     def step(
         state: TrainState, draws: Mapping, keys: Mapping, consts: Mapping
@@ -104,6 +107,7 @@ def _gradient(
     *,
     accumulate: int,
     mesh: Mesh,
+    settings: Tracing,
 ) -> tuple[jax.Array, Out, Buffers]:
     """Returns the loss of a turn, its `Out`, and the gradient by `params`, the packed parameters of its net.
 
@@ -114,7 +118,8 @@ def _gradient(
 
     def differentiate(nets: Mapping[str, NetState], batch: Mapping, shared: Mapping, key: jax.Array) -> tuple:
         gradient = jax.value_and_grad(turn.loss, has_aux=True)
-        (loss, out), grads = gradient(nets[turn.net].params, nets, batch, {**consts, **shared}, key)
+        with tracing(settings):
+            (loss, out), grads = gradient(nets[turn.net].params, nets, batch, {**consts, **shared}, key)
         return loss, out, params.layout.pack(grads)
 
     if accumulate == 1:

@@ -24,8 +24,8 @@ def test_parameter_names(batch_norm):
 
 def test_only_conv5_is_dilated_and_padded_by_as_much():
     module = VGG16Trunk(width=4, dilation=2)
-    _, variables = abstract(module, (1, 32, 32, 3))
-    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    _, variables = abstract(module, (1, 64, 64, 3))
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     text = str(jax.make_jaxpr(lambda v, x: module.apply(v, x, train=False))(variables, image))
     dilations = []
     for match in re.finditer(r"conv_general_dilated\[(.*?)\n\s*\]", text, re.DOTALL):

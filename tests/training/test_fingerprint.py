@@ -102,7 +102,7 @@ def without_effect(stage, path):
             if stage.evals[int(index)].keep_best is None:
                 return field != "keep_best"
             return field in ("name", "source.batch", "no_window") or field.startswith("maps")
-        return path == ".name" and stage.keys_as is not None
+        return path == ".remat" or (path == ".name" and stage.keys_as is not None)
     if path == ".source.batch":
         return not (isinstance(stage, Infer) and stage.per_batch)
     if isinstance(stage, Infer):

@@ -17,6 +17,8 @@ from scarce_jax.errors import InputError
 from scarce_jax.losses import cross_entropy
 from scarce_jax.methods import auxiliary, detailer, transfer
 from scarce_jax.methods.segmentation import SegmentationLoss
+from scarce_jax.models.pspnet import PSPNet
+from scarce_jax.models.tiny import TinyNet
 from scarce_jax.optim import Optimizer, Schedule
 from scarce_jax.recipe import Net, Out, Source, Train, Turn
 from scarce_jax.training import state as state_lib
@@ -71,7 +73,7 @@ def as_it_is(row, key, consts):
     return row
 
 
-def stepped(module, accumulate, devices=1, steps=3, optimizer=CONSTANT, two_turns=False):
+def stepped(module, accumulate, devices=1, steps=3, optimizer=CONSTANT, two_turns=False, **fields):
     """The state after some steps of a stage, and the last step's metrics."""
     loss = SegmentationLoss(module=module, aux_weight=0.0)
     image = (jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32),)
@@ -87,6 +89,7 @@ def stepped(module, accumulate, devices=1, steps=3, optimizer=CONSTANT, two_turn
         sources={"labelled": source},
         steps=steps,
         accumulate=accumulate,
+        **fields,
     )
     mesh = mesh_lib.make_mesh(jax.devices()[:devices])
     inputs = {"labelled": TrainInput(source, Rows(), 0, "stage/labelled", mesh, 1, True)}
@@ -127,6 +130,38 @@ def test_batch_statistics_are_those_of_the_parts_whatever_the_devices():
     np.testing.assert_allclose(stats[0], stats[1], rtol=1e-5, atol=1e-6)
     # Two updates a step instead of one.
     assert np.abs(stats[0] - stats[2]).max() > 1e-4
+
+
+SGD = Optimizer(lr=0.1, schedule=Schedule(kind="constant"))
+
+
+def test_groups_have_batch_statistics_of_their_own_whatever_the_devices():
+    net = TinyNet(CLASSES, dropout=0.0)
+
+    def trained(accumulate, groups, devices=1):
+        state, _, _ = stepped(net, accumulate, devices, optimizer=SGD, statistics_groups=groups)
+        return state.nets["segmenter"]
+
+    whole, one, four = trained(1, 1), trained(1, 4), trained(1, 4, devices=4)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, one, four)
+    # The mean over equal groups is that of all; the variances leave out how the means of the groups differ.
+    assert (one.batch_stats["bn"]["var"] < whole.batch_stats["bn"]["var"] - 1e-4).all()
+    # In parts, the groups are those of a part.
+    jax.tree.map(close, trained(2, 2).params, one.params)
+
+
+def test_features_computed_again_change_no_result():
+    net = PSPNet(CLASSES, depth=18, width=2, dropout=0.5, aux=False)
+    plain, again = (stepped(net, 1, optimizer=SGD, remat=remat)[0] for remat in (False, True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), plain.nets, again.nets)
+
+
+@pytest.mark.parametrize(("accumulate", "groups"), [(1, 0), (1, 3), (4, 4)])
+def test_a_batch_that_does_not_divide_into_the_groups_is_refused(accumulate, groups):
+    expected = f"stage.statistics_groups is {groups}; expected a divisor of {8 // accumulate}, the images of labelled"
+    with pytest.raises(InputError, match=expected):
+        stepped(PlainNet(), accumulate, statistics_groups=groups)
 
 
 @pytest.mark.parametrize("accumulate", [0, 3])
