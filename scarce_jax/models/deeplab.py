@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
-from scarce_jax.ops.resize import resize_bilinear
+from scarce_jax.ops.logits import Resized
 
 RATES = (6, 12, 18, 24)
 """Dilations of the branches of the ASPP. (The code of Hung et al. returns after the first two.)"""
@@ -49,7 +49,7 @@ class DeepLabV2(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Resized, None]:
         """Segments images.
 
         Args:
@@ -57,7 +57,8 @@ class DeepLabV2(nn.Module):
           train: use and update the statistics of this batch.
 
         Returns:
-          float32 logits [B, H, W, K], computed at an eighth of the size (321 -> 41), and None for the auxiliary head.
+          float32 logits [B, H, W, K], not yet resized from an eighth of the size (321 -> 41), and None for the auxiliary
+          head.
         """
         backbone = ResNet(self.depth, width=self.width, caffe=self.caffe, dtype=self.dtype, name="backbone")
         x = backbone(image, train=train)["layer4"].astype(jnp.float32)  # [B, h, w, C]
@@ -72,8 +73,7 @@ class DeepLabV2(nn.Module):
             )(x)
             for rate in RATES
         ]
-        logits = resize_bilinear(sum(branches), image.shape[1:3], align_corners=True)  # [B, h, w, K] -> [B, H, W, K]
-        return logits, None
+        return Resized(sum(branches), size=image.shape[1:3], align_corners=True), None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

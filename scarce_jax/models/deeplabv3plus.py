@@ -18,6 +18,7 @@ from scarce_jax.models.fields import KIND, NetConfig, check_width
 from scarce_jax.models.layers import ConvUnit, convolution
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
+from scarce_jax.ops.logits import Resized
 from scarce_jax.ops.resize import resize_bilinear
 
 GEOMETRIES = {
@@ -76,7 +77,7 @@ class DeepLabV3Plus(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Resized, None]:
         """Segments images.
 
         Args:
@@ -85,7 +86,7 @@ class DeepLabV3Plus(nn.Module):
             image cannot train: the batch statistics of its image average would be those of one value.
 
         Returns:
-          float32 logits [B, H, W, K], computed at a quarter of the size; and None: there is no auxiliary head.
+          float32 logits [B, H, W, K], not yet resized from a quarter of the size; and None: there is no auxiliary head.
         """
         features = 4 * self.width
         trunk = encoder(self.depth, self.width, self.output_stride, self.dtype, name="backbone")
@@ -97,7 +98,7 @@ class DeepLabV3Plus(nn.Module):
         x = jnp.concatenate((low, x), -1)
         x = ConvUnit(features, 3, dtype=self.dtype, name="decoder")(x, train=train).astype(jnp.float32)
         logits = convolution(self.classes, 1, use_bias=True, name="classifier")(x)
-        return resize_bilinear(logits, image.shape[1:3], align_corners=False), None
+        return Resized(logits, size=image.shape[1:3], align_corners=False), None
 
 
 def encoder(depth: int, width: int, output_stride: int, dtype: Any, name: str | None = None) -> ResNet:

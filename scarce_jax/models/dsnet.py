@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from scarce_jax.models.fields import KIND, NetConfig, check_width
 from scarce_jax.models.layers import ConvUnit, Upsampler
 from scarce_jax.models.tags import TagClassifier
+from scarce_jax.ops.logits import Phases
 from scarce_jax.ops.resize import resize_bilinear
 
 UNITS = (3, 3, 6, 3)
@@ -135,7 +136,8 @@ class DSNet(nn.Module):
       classes: K.
       width: see DSNetEncoder; a multiple of 4. 32 in the paper.
       units: see DSNetEncoder.
-      dtype: dtype of the computation before the deconvolution, which is float32 as are parameters and batch statistics.
+      dtype: dtype of the computation, and in training of the logits; otherwise they are float32, as always are
+        parameters, batch statistics and the sums of the deconvolution.
     """
 
     classes: int
@@ -144,7 +146,7 @@ class DSNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Phases, None]:
         """Segments images.
 
         Args:
@@ -152,7 +154,7 @@ class DSNet(nn.Module):
           train: use and update the statistics of this batch.
 
         Returns:
-          float32 logits [B, H, W, K], and None for the auxiliary head.
+          Logits [B, H, W, K] in phases, and None for the auxiliary head.
 
         Raises:
           ValueError: `width` is not a multiple of 4.
@@ -167,7 +169,10 @@ class DSNet(nn.Module):
             x = ConvUnit(features, 3, dtype=self.dtype, name=f"decoder{index + 1}")(x, train=train)
             size = (x.shape[1] << index, x.shape[2] << index)  # [B, h, w, C] -> [B, H/4, W/4, C]
             merged.append(resize_bilinear(x, size, align_corners=False)[:, : quarter[0], : quarter[1]])
-        return Upsampler(self.classes, name="classifier")(jnp.concatenate(merged, -1), image.shape[1:3]), None
+        # In training the logits are read once, by a loss that computes in float32; here, a class is chosen by them.
+        result = self.dtype if train else jnp.float32
+        upsampler = Upsampler(self.classes, dtype=self.dtype, result=result, name="classifier")
+        return upsampler(jnp.concatenate(merged, -1), image.shape[1:3]), None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.ops.conv import transposed_convolution
+from scarce_jax.ops.conv import transposed_phases
+from scarce_jax.ops.logits import Phases
 
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """Initial values of a convolution before batch normalisation, as in torchvision."""
@@ -111,6 +112,8 @@ class TransposedConv(nn.Module):
     convolution with as many inputs as contribute to one pixel of the result, C * (k / stride)**2. The bias is zero.
 
     Attributes:
+      dtype: of the operands and their gradients; sums and the gradient of the bias are float32.
+      result: dtype of the result; None is `dtype`.
       deviation: if not None, standard deviation of normally distributed initial values.
     """
 
@@ -119,33 +122,45 @@ class TransposedConv(nn.Module):
     stride: int
     padding: int
     dtype: Any = jnp.float32
+    result: Any = None
     deviation: float | None = None
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        sides = ((length - 1) * self.stride - 2 * self.padding + self.kernel for length in x.shape[1:3])
+        return self.phases(x, tuple(sides)).image()
+
+    @nn.compact
+    def phases(self, x: jax.Array, size: tuple[int, int]) -> Phases:
+        """The first (H, W) pixels of the result, before depth to space."""
         initial = nn.initializers.variance_scaling(self.stride**2 / 3, "fan_in", "uniform")
         if self.deviation is not None:
             initial = nn.initializers.normal(self.deviation)
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", initial, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        y = transposed_convolution(x, kernel, stride=self.stride, padding=self.padding)
-        return y + bias.astype(self.dtype)
+        result = self.dtype if self.result is None else self.result
+        y = transposed_phases(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, result)
+        y = (y.astype(jnp.float32) + jnp.tile(bias, self.stride**2)).astype(result)
+        return Phases(y, size=size, stride=self.stride, offset=self.padding)
 
 
 class Upsampler(nn.Module):
-    """8x8 transposed convolution at stride 4, cropped to `size`: [B, h, w, C] -> float32 [B, *size, features].
+    """8x8 transposed convolution at stride 4, cropped to `size`: [B, h, w, C] -> logits [B, *size, features].
 
     It is the last layer of both nets of the auxiliary-confidence paper. `size` is at most (4 * h, 4 * w).
+
+    Attributes:
+      dtype, result: see TransposedConv.
     """
 
     features: int
+    dtype: Any = jnp.float32
+    result: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
-        y = TransposedConv(self.features, 8, 4, 2, name="deconv")(x)
-        return y[:, : size[0], : size[1]]
+    def __call__(self, x: jax.Array, size: tuple[int, int]) -> Phases:
+        layer = TransposedConv(self.features, 8, 4, 2, dtype=self.dtype, result=self.result, name="deconv")
+        return layer.phases(x, size)
 
 
 def check_classes(probabilities: jax.Array, classes: int) -> None:

@@ -19,6 +19,7 @@ from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.layers import batch_norm, he_normal_fan_out, uniform_fan_in
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
+from scarce_jax.ops.logits import Resized
 from scarce_jax.ops.resize import adaptive_average_pool, resize_bilinear
 
 
@@ -160,7 +161,7 @@ class PSPNet(nn.Module):
             self.aux_dropout = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
             self.aux_classifier = _classifier(self.classes)
 
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array | None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Resized, Resized | None]:
         """Segments images.
 
         Args:
@@ -168,14 +169,14 @@ class PSPNet(nn.Module):
           train: use and update the statistics of this batch, and drop channels (random key "dropout").
 
         Returns:
-          Two float32 [B, H, W, K], the logits and those of the auxiliary head. The latter are None unless `train` and
-          `aux`.
+          Two float32 [B, H, W, K], not yet resized: the logits and those of the auxiliary head. The latter are None
+          unless `train` and `aux`.
         """
         return self._segment(image, lambda place, parts: parts, train=train)
 
     def _segment(
         self, image: jax.Array, inject: Callable[[str, Parts], Parts], *, train: bool
-    ) -> tuple[jax.Array, jax.Array | None]:
+    ) -> tuple[Resized, Resized | None]:
         """The whole net. `inject(place, parts)` may add a part to the features at each place of INJECTIONS."""
         size = image.shape[1:3]
         layers = self.backbone(image, train=train)  # [B, h, w, C3 or C4], h = H / 8
@@ -183,13 +184,13 @@ class PSPNet(nn.Module):
         x = self.final_block(inject("after_pool", parts), train=train)
         x = self.final_dropout(x, deterministic=not train)
         logits = self.classifier(inject("after_final", (x,)))  # [B, h, w, K]
-        logits = resize_bilinear(logits, size, align_corners=True)
+        logits = Resized(logits, size=size, align_corners=True)
         # The initialisation creates the parameters of the auxiliary head whether `train` is set or not.
         if not self.aux or not (train or self.is_initializing()):
             return logits, None
         x = self.aux_block((layers["layer3"],), train=train)
         x = self.aux_dropout(x, deterministic=not train)
-        aux_logits = resize_bilinear(self.aux_classifier((x,)), size, align_corners=True)
+        aux_logits = Resized(self.aux_classifier((x,)), size=size, align_corners=True)
         return logits, aux_logits if train else None
 
 

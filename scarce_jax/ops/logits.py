@@ -78,9 +78,13 @@ class Phases:
 
     def full(self) -> jax.Array:
         """The logits of all pixels, float32 [B, H, W, K]."""
+        return self.image().astype(jnp.float32)
+
+    def image(self) -> jax.Array:
+        """The values of all pixels, [B, H, W, K] in the dtype of `phases`."""
         image = rearrange(self.phases, "b h w (p q k) -> b (h p) (w q) k", p=self.stride, q=self.stride)
         rows, columns = (slice(self.offset, self.offset + length) for length in self.size)
-        return image[:, rows, columns].astype(jnp.float32)
+        return image[:, rows, columns]
 
     def split(self) -> jax.Array:
         """The logits by place and phase, [B, h, w, stride**2, K] in the dtype of `phases`."""
