@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from einops import rearrange
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def transposed_phases(x: jax.Array, kernel: jax.Array, stride: int, result: Any) -> jax.Array:
     """Transposed convolution before depth to space, without padding.
 
@@ -30,35 +29,13 @@ def transposed_phases(x: jax.Array, kernel: jax.Array, stride: int, result: Any)
       x: floating [B, h, w, C].
       kernel: floating [k, k, C, F], in x's dtype.
       stride: number of phases along an axis.
-      result: dtype of the result. Sums are float32 below that. The gradients are computed in x's dtype.
+      result: dtype of the result; there is a gradient if it is x's. Sums are float32.
 
     Returns:
       [B, h + r - 1, w + r - 1, stride**2 * F], r = ceil(k / stride).
     """
-    return _on_platform(stride, result)(x, kernel)
-
-
-def _forward(x, kernel, stride, result):
-    return transposed_phases(x, kernel, stride, result), (x, kernel)
-
-
-def _backward(stride, result, operands, cotangent):
-    x, kernel = operands
-
-    def gradients(phases, x, kernel, cotangent):
-        return jax.vjp(functools.partial(phases, stride=stride, result=x.dtype), x, kernel)[1](cotangent)
-
-    product, convolution = (functools.partial(gradients, form) for form in (_product, _convolution))
-    cotangent = cotangent.astype(x.dtype)
-    return jax.lax.platform_dependent(x, kernel, cotangent, cuda=convolution, rocm=convolution, default=product)
-
-
-transposed_phases.defvjp(_forward, _backward)
-
-
-def _on_platform(stride, result):
     product, convolution = (functools.partial(form, stride=stride, result=result) for form in (_product, _convolution))
-    return functools.partial(jax.lax.platform_dependent, cuda=convolution, rocm=convolution, default=product)
+    return jax.lax.platform_dependent(x, kernel, cuda=convolution, rocm=convolution, default=product)
 
 
 def _product(x: jax.Array, kernel: jax.Array, *, stride: int, result: Any) -> jax.Array:
