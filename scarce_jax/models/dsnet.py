@@ -48,7 +48,7 @@ def average_pool_2x2(x: jax.Array) -> jax.Array:
 def _average_of_windows(x: jax.Array) -> jax.Array:
     """`average_pool_2x2` of even sides, elementwise in both directions.
 
-    With its gradient it is 2 to 7 times faster on a CPU than `nn.avg_pool`, which reduces windows.
+    With its gradient it is up to 7 times faster on a CPU than `nn.avg_pool`, which reduces windows.
     """
     windows = rearrange(x.astype(jnp.float32), "b (h p) (w q) c -> b h p w q c", p=2, q=2)
     total = windows[:, :, 0, :, 0] + windows[:, :, 0, :, 1] + windows[:, :, 1, :, 0] + windows[:, :, 1, :, 1]

@@ -72,7 +72,7 @@ def adaptive_average_pool(x: jax.Array, bins: int | tuple[int, int]) -> jax.Arra
       [B, rows, columns, C] in x's dtype, summed in float32.
     """
     rows, columns = (bins, bins) if isinstance(bins, int) else bins
-    over_height, over_width = _bin_membership(x.shape[1], rows), _bin_membership(x.shape[2], columns)
+    over_height, over_width = bin_membership(x.shape[1], rows), bin_membership(x.shape[2], columns)
     # Zeros and ones are exact in all dtypes. The sums are divided by the number of entries afterwards.
     sums = _product("nh,bhwc->bnwc", over_height, x, result=jnp.float32)
     sums = _product("mw,bnwc->bnmc", over_width, sums)
@@ -191,7 +191,7 @@ def _bin_members(length: int, bins: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.cache
-def _bin_membership(length: int, bins: int) -> np.ndarray:
+def bin_membership(length: int, bins: int) -> np.ndarray:
     """float32 [bins, length], 1 for the entries of each adaptive bin."""
     index, valid = _bin_members(length, bins)
     matrix = np.zeros((bins, length), np.float32)
