@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.fields import KIND, NetConfig, check_width
-from scarce_jax.models.layers import ConvUnit, convolution
+from scarce_jax.models.heads import Head
+from scarce_jax.models.layers import ConvUnit, he_normal_fan_out
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.logits import Resized
@@ -66,7 +67,7 @@ class DeepLabV3Plus(nn.Module):
         with it. 64 in the paper.
       output_stride: of the ResNet, 8 or 16.
       dropout: rate after the ASPP.
-      dtype: of the computation up to the classifier, which like parameters and batch statistics is float32.
+      dtype: of the computation; the sums of the classifier, parameters and batch statistics are float32.
     """
 
     classes: int
@@ -96,8 +97,8 @@ class DeepLabV3Plus(nn.Module):
         low = ConvUnit(3 * self.width // 4, 1, dtype=self.dtype, name="decoder_low")(layers["layer1"], train=train)
         x = resize_bilinear(x, low.shape[1:3], align_corners=False)  # [B, H/4, W/4, C]
         x = jnp.concatenate((low, x), -1)
-        x = ConvUnit(features, 3, dtype=self.dtype, name="decoder")(x, train=train).astype(jnp.float32)
-        logits = convolution(self.classes, 1, use_bias=True, name="classifier")(x)
+        x = ConvUnit(features, 3, dtype=self.dtype, name="decoder")(x, train=train)
+        logits = Head(self.classes, he_normal_fan_out, name="classifier")(x)
         return Resized(logits, size=image.shape[1:3], align_corners=False), None
 
 

@@ -20,6 +20,7 @@ from scarce_jax.models.layers import batch_norm, he_normal_fan_out, uniform_fan_
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.logits import Resized
+from scarce_jax.ops.product import float32_product
 from scarce_jax.ops.pyramid import pool_pyramid, resized_convolution
 
 
@@ -94,20 +95,31 @@ class PartsConv(nn.Module):
                 part_kernel = jnp.einsum("kc,ijcf->ijkf", part.weights, part_kernel, precision="highest")
                 part = part.inputs
             inputs.append(part.astype(self.dtype))
-            kernels.append(part_kernel.astype(self.dtype))
-        pad = self.kernel // 2
-        y = jax.lax.conv_general_dilated(
-            jnp.concatenate(inputs, -1),
-            jnp.concatenate(kernels, 2),
-            window_strides=(1, 1),
-            padding=((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+            kernels.append(part_kernel)
+        y = self.convolve(jnp.concatenate(inputs, -1), jnp.concatenate(kernels, 2))
         if grids:
             y += resized_convolution(grids, grid_kernels, y.shape[1:3])
         if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+            y += self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(y.dtype)
         return y
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Convolves x, in `dtype`, with a float32 kernel."""
+        pad = self.kernel // 2
+        padding, names = ((pad, pad), (pad, pad)), ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel.astype(x.dtype), (1, 1), padding, dimension_numbers=names)
+
+
+class PartsHead(PartsConv):
+    """PartsConv of 1x1 with bias and a float32 result, see `Head`: parts of [B, H, W, sum C] -> [B, H, W, features]."""
+
+    kernel: int = 1
+    use_bias: bool = True
+    # With he_normal_fan_out the initial logits of 19 classes would have a standard deviation of about 5.
+    kernel_init: Any = uniform_fan_in
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return float32_product(x, kernel[0, 0])
 
 
 class ConvBlock(nn.Module):
@@ -157,7 +169,7 @@ class PSPNet(nn.Module):
       deep_stem: see ResNet.
       dropout: probability with which each channel is dropped before the two classifiers.
       aux: whether there is an auxiliary head on layer3. The authors weight its loss by 0.4.
-      dtype: dtype of the computation before the classifiers, which are float32 as are parameters and batch statistics.
+      dtype: dtype of the computation; the sums of the classifiers, parameters and batch statistics are float32.
     """
 
     classes: int
@@ -175,11 +187,11 @@ class PSPNet(nn.Module):
         self.ppm = PyramidPooling(layer4 // 4, dtype=self.dtype)
         self.final_block = ConvBlock(8 * self.width, 3, dtype=self.dtype)
         self.final_dropout = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
-        self.classifier = _classifier(self.classes)
+        self.classifier = PartsHead(self.classes, dtype=self.dtype)
         if self.aux:
             self.aux_block = ConvBlock(4 * self.width, 3, dtype=self.dtype)
             self.aux_dropout = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
-            self.aux_classifier = _classifier(self.classes)
+            self.aux_classifier = PartsHead(self.classes, dtype=self.dtype)
 
     def __call__(self, image: jax.Array, *, train: bool) -> tuple[Resized, Resized | None]:
         """Segments images.
@@ -212,11 +224,6 @@ class PSPNet(nn.Module):
         x = self.aux_dropout(x, deterministic=not train)
         aux_logits = Resized(self.aux_classifier((x,)), size=size, align_corners=True)
         return logits, aux_logits if train else None
-
-
-def _classifier(classes: int) -> PartsConv:
-    # With he_normal_fan_out the initial logits of 19 classes would have a standard deviation of about 5.
-    return PartsConv(classes, 1, use_bias=True, kernel_init=uniform_fan_in)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
