@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.data.schema import IGNORE
+from scarce_jax.ops.cross_entropy import resized_cross_entropy, softmax_cross_entropy
+from scarce_jax.ops.logits import Logits, Phases, Resized
 
 
 def masked_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
@@ -46,23 +48,16 @@ def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Raises:
       ValueError: the shape of `labels` is not that of `logits` without the last axis.
     """
-    if labels.shape != logits.shape[:-1]:
-        raise ValueError(f"labels have shape {labels.shape}; expected {logits.shape[:-1]}, one per vector of logits")
-    classes = logits.shape[-1]
-    logits = logits.astype(jnp.float32)
-    logits = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
-    # A comparison that is fused into the sum, because the gradient of a gather would be a scatter.
-    chosen = labels[..., None] == jnp.arange(classes, dtype=labels.dtype)
-    losses = jnp.log(jnp.sum(jnp.exp(logits), -1)) - jnp.sum(jnp.where(chosen, logits, 0.0), -1)
-    known = (labels >= 0) & (labels < classes)
-    return jnp.where(known, losses, jnp.where(labels == IGNORE, 0.0, jnp.nan))
+    _check_labels(labels, logits.shape)
+    known = (labels >= 0) & (labels < logits.shape[-1])
+    return jnp.where(known, softmax_cross_entropy(logits, labels), jnp.where(labels == IGNORE, 0.0, jnp.nan))
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, *, class_weights: jax.Array | None = None) -> jax.Array:
+def cross_entropy(logits: Logits, labels: jax.Array, *, class_weights: jax.Array | None = None) -> jax.Array:
     """Mean softmax cross-entropy over the pixels whose label is not 255.
 
     Args:
-      logits: floating [..., K].
+      logits: floating [..., K], or logits [B, H, W, K] that are not yet at full size (`ops.logits`).
       labels: integer [...], 0..K-1 or 255; any other label makes the result nan.
       class_weights: floating [K], at least 0, the weight w of a pixel by its label. The mean is sum(w * loss) / sum(w),
         as in `torch.nn.CrossEntropyLoss`. None weights all pixels equally.
@@ -73,12 +68,23 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, *, class_weights: jax.Ar
     Raises:
       ValueError: the shapes do not fit.
     """
+    classes = logits.shape[-1]
+    _check_labels(labels, logits.shape)
     weights = labels != IGNORE
     if class_weights is not None:
         class_weights = jnp.asarray(class_weights, jnp.float32)
-        if class_weights.shape != logits.shape[-1:]:
-            raise ValueError(f"class_weights have shape {class_weights.shape}; expected {logits.shape[-1:]}")
+        if class_weights.shape != (classes,):
+            raise ValueError(f"class_weights have shape {class_weights.shape}; expected {(classes,)}")
         weights = jnp.where(weights, jnp.take(class_weights, labels, mode="clip"), 0.0)
+    if isinstance(logits, Resized):
+        weights = weights.astype(jnp.float32)
+        count = jnp.sum(weights)
+        mean = resized_cross_entropy(logits, labels, weights) / jnp.where(count > 0, count, 1.0)
+        foreign = ((labels < 0) | (labels >= classes)) & (labels != IGNORE)
+        return jnp.where(jnp.any(foreign), jnp.nan, mean)
+    if isinstance(logits, Phases):
+        labels, weights = logits.arrange(labels, IGNORE), logits.arrange(weights, 0)
+        logits = logits.split()
     return masked_mean(pixel_cross_entropy(logits, labels), weights)
 
 
@@ -318,6 +324,11 @@ def auxiliary_loss(
     if normalise == "sum":
         return jnp.sum(losses * weights)
     return masked_mean(losses * weights, labels != IGNORE)
+
+
+def _check_labels(labels: jax.Array, shape: tuple[int, ...]) -> None:
+    if labels.shape != shape[:-1]:
+        raise ValueError(f"labels have shape {labels.shape}; expected {shape[:-1]}, one per vector of logits")
 
 
 def _binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:

@@ -31,6 +31,7 @@ from scarce_jax.methods.segmentation import (
     total_weight,
 )
 from scarce_jax.models.discriminator import Discriminator
+from scarce_jax.ops.logits import full_size
 from scarce_jax.optim import Optimizer
 from scarce_jax.recipe import Net, NetState, Out, Recipe, Train, Turn
 
@@ -144,7 +145,7 @@ class SegmenterLoss:
         labels = batch["labelled"]["label"]
         images = jnp.concatenate([batch["labelled"]["image"], batch["unlabelled"]["image"]])
         (logits, _), stats = common.apply_in_training(self.module, params, nets[SEGMENTER], images, key=key)
-        logits = logits.astype(jnp.float32)
+        logits = full_size(logits)
         labelled, unlabelled = logits[: len(labels)], logits[len(labels) :]
         weights = class_weights(self.class_weighting, shared)
         supervised = cross_entropy(labelled, labels, class_weights=weights)

@@ -16,6 +16,7 @@ from scarce_jax.losses import cross_entropy, inverse_log_weights
 from scarce_jax.methods import common
 from scarce_jax.methods.common import FREQUENCIES, SEGMENTER, SegmenterStage, net_inputs
 from scarce_jax.models.segmenters import SegmenterConfig
+from scarce_jax.ops.logits import full_size
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
 from scarce_jax.recipe import Artifact, Eval, NetState, Out, Read, Train, Turn
 
@@ -25,7 +26,7 @@ class SegmentationLoss:
     """Cross-entropy of a net's logits, plus `aux_weight` times that of its auxiliary head if it has one.
 
     Logits of lower resolution than the label are compared with the label's pixels at the same places. The loss shares
-    its "logits" with later turns.
+    its "logits" (`ops.logits.Logits`) with later turns.
 
     Attributes:
       fields: fields of the batch that the net reads: ("image",) or ("image", "coarse").
@@ -86,11 +87,11 @@ class SegmentationLogits:
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
         inputs = (batch[field] for field in self.fields)
         logits, _ = self.module.apply(nets[SEGMENTER].variables, *inputs, train=False)
-        return resize_bilinear(logits, batch["image"].shape[1:3], align_corners=True)
+        return resize_bilinear(full_size(logits), batch["image"].shape[1:3], align_corners=True)
 
 
 def network(config: common.Experiment, stage: SegmenterStage, classes: int) -> nn.Module:
-    """The net of a stage: `module(image, train=...) -> (logits, auxiliary logits or None)`."""
+    """The net of a stage: `module(image, train=...) -> (Logits, auxiliary Logits or None)`."""
     return stage.net.build(classes, common.compute_dtype(config))
 
 

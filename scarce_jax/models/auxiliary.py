@@ -24,7 +24,7 @@ class AuxiliaryNet(nn.Module):
     Attributes:
       classes: K.
       width: channels of the first convolution and of each ASPP branch; all layers scale with it. 32 in the paper.
-      dtype: dtype of the computation before the deconvolution, which is float32 as are parameters and batch statistics.
+      dtype: dtype of the computation; parameters, batch statistics and the sums of the deconvolution are float32.
     """
 
     classes: int
@@ -55,4 +55,6 @@ class AuxiliaryNet(nn.Module):
             for rate in RATES
         ]
         x = jnp.concatenate(branches, -1)  # [B, H/4, W/4, 5 * width]
-        return Upsampler(1, name="classifier")(x, probabilities.shape[1:3])[..., 0]
+        result = self.dtype if train else jnp.float32
+        upsampler = Upsampler(1, dtype=self.dtype, result=result, name="classifier")
+        return upsampler(x, probabilities.shape[1:3]).full()[..., 0]

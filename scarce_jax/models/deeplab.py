@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
-from scarce_jax.ops.resize import resize_bilinear
+from scarce_jax.ops.logits import Resized
+from scarce_jax.ops.product import dilated_product
 
 RATES = (6, 12, 18, 24)
 """Dilations of the branches of the ASPP. (The code of Hung et al. returns after the first two.)"""
@@ -31,6 +32,19 @@ HEAD_PATTERN = r"^aspp_"
 """Matches the classifiers, which have ten times the learning rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
 
 
+class Branch(nn.Module):
+    """Kernel [3, 3, channels, classes] and bias [classes] of a branch of the ASPP, as those of an `nn.Conv`."""
+
+    classes: int
+    channels: int
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        shape = (3, 3, self.channels, self.classes)
+        kernel = self.param("kernel", nn.initializers.normal(0.01), shape, jnp.float32)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.classes,), jnp.float32)
+
+
 class DeepLabV2(nn.Module):
     """Image -> class logits at the size of the image.
 
@@ -39,7 +53,7 @@ class DeepLabV2(nn.Module):
       depth, width: of the ResNet; 101 and 64 in the paper.
       caffe: strides and pooling of the paper's Caffe network (see ResNet). False is the geometry of torchvision's
         weights.
-      dtype: dtype of the computation before the classifiers, which are float32 as are parameters and batch statistics.
+      dtype: dtype of the computation; the sums of the classifiers, parameters and batch statistics are float32.
     """
 
     classes: int
@@ -49,7 +63,7 @@ class DeepLabV2(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Resized, None]:
         """Segments images.
 
         Args:
@@ -57,23 +71,15 @@ class DeepLabV2(nn.Module):
           train: use and update the statistics of this batch.
 
         Returns:
-          float32 logits [B, H, W, K], computed at an eighth of the size (321 -> 41), and None for the auxiliary head.
+          float32 logits [B, H, W, K], not yet resized from an eighth of the size (321 -> 41), and None for the auxiliary
+          head.
         """
         backbone = ResNet(self.depth, width=self.width, caffe=self.caffe, dtype=self.dtype, name="backbone")
-        x = backbone(image, train=train)["layer4"].astype(jnp.float32)  # [B, h, w, C]
-        branches = [
-            nn.Conv(
-                self.classes,
-                (3, 3),
-                padding=((rate, rate), (rate, rate)),
-                kernel_dilation=(rate, rate),
-                kernel_init=nn.initializers.normal(0.01),
-                name=f"aspp_rate{rate}",
-            )(x)
-            for rate in RATES
-        ]
-        logits = resize_bilinear(sum(branches), image.shape[1:3], align_corners=True)  # [B, h, w, K] -> [B, H, W, K]
-        return logits, None
+        x = backbone(image, train=train)["layer4"]  # [B, h, w, C]
+        branches = {rate: Branch(self.classes, x.shape[-1], name=f"aspp_rate{rate}")() for rate in RATES}
+        logits = dilated_product(x, {rate: kernel for rate, (kernel, _) in branches.items()})
+        logits += sum(bias for _, bias in branches.values())
+        return Resized(logits, size=image.shape[1:3], align_corners=True), None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

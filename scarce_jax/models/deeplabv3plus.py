@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.fields import KIND, NetConfig, check_width
-from scarce_jax.models.layers import ConvUnit, convolution
+from scarce_jax.models.heads import Head
+from scarce_jax.models.layers import ConvUnit, he_normal_fan_out
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
+from scarce_jax.ops.logits import Resized
 from scarce_jax.ops.resize import resize_bilinear
 
 GEOMETRIES = {
@@ -65,7 +67,7 @@ class DeepLabV3Plus(nn.Module):
         with it. 64 in the paper.
       output_stride: of the ResNet, 8 or 16.
       dropout: rate after the ASPP.
-      dtype: of the computation up to the classifier, which like parameters and batch statistics is float32.
+      dtype: of the computation; the sums of the classifier, parameters and batch statistics are float32.
     """
 
     classes: int
@@ -76,7 +78,7 @@ class DeepLabV3Plus(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Resized, None]:
         """Segments images.
 
         Args:
@@ -85,7 +87,7 @@ class DeepLabV3Plus(nn.Module):
             image cannot train: the batch statistics of its image average would be those of one value.
 
         Returns:
-          float32 logits [B, H, W, K], computed at a quarter of the size; and None: there is no auxiliary head.
+          float32 logits [B, H, W, K], not yet resized from a quarter of the size; and None: there is no auxiliary head.
         """
         features = 4 * self.width
         trunk = encoder(self.depth, self.width, self.output_stride, self.dtype, name="backbone")
@@ -95,9 +97,9 @@ class DeepLabV3Plus(nn.Module):
         low = ConvUnit(3 * self.width // 4, 1, dtype=self.dtype, name="decoder_low")(layers["layer1"], train=train)
         x = resize_bilinear(x, low.shape[1:3], align_corners=False)  # [B, H/4, W/4, C]
         x = jnp.concatenate((low, x), -1)
-        x = ConvUnit(features, 3, dtype=self.dtype, name="decoder")(x, train=train).astype(jnp.float32)
-        logits = convolution(self.classes, 1, use_bias=True, name="classifier")(x)
-        return resize_bilinear(logits, image.shape[1:3], align_corners=False), None
+        x = ConvUnit(features, 3, dtype=self.dtype, name="decoder")(x, train=train)
+        logits = Head(self.classes, he_normal_fan_out, name="classifier")(x)
+        return Resized(logits, size=image.shape[1:3], align_corners=False), None
 
 
 def encoder(depth: int, width: int, output_stride: int, dtype: Any, name: str | None = None) -> ResNet:

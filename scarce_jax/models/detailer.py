@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from scarce_jax.models.fields import INJECTIONS, KIND, NetConfig
 from scarce_jax.models.layers import uniform_fan_in
 from scarce_jax.models.pspnet import Embedding, Parts, PSPNet
+from scarce_jax.ops.logits import Resized
 from scarce_jax.ops.resize import class_fractions
 
 
@@ -66,7 +67,7 @@ class Detailer(PSPNet):
         super().setup()
         self.coarse_embedding = CoarseEmbedding(self.embedding)
 
-    def __call__(self, image: jax.Array, coarse: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array | None]:
+    def __call__(self, image: jax.Array, coarse: jax.Array, *, train: bool) -> tuple[Resized, Resized | None]:
         """Segments images with coarse masks.
 
         Args:
@@ -90,8 +91,7 @@ class Detailer(PSPNet):
             return (*parts, self.coarse_embedding(one_hot))  # [B, h, w, C + embedding] in parts
 
         logits, aux_logits = self._segment(image, inject, train=train)
-        identity = coarse[..., None] == jnp.arange(self.classes, dtype=coarse.dtype)  # [B, H, W, K]
-        return logits + identity.astype(logits.dtype), aux_logits
+        return logits.replace(mask=coarse), aux_logits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

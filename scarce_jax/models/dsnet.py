@@ -21,10 +21,12 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange, repeat
 
 from scarce_jax.models.fields import KIND, NetConfig, check_width
 from scarce_jax.models.layers import ConvUnit, Upsampler, block
 from scarce_jax.models.tags import TagClassifier
+from scarce_jax.ops.logits import Phases
 from scarce_jax.ops.resize import resize_bilinear
 
 UNITS = (3, 3, 6, 3)
@@ -34,12 +36,30 @@ UNITS = (3, 3, 6, 3)
 def average_pool_2x2(x: jax.Array) -> jax.Array:
     """Average over 2x2 windows at stride 2: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C].
 
-    The last window of an odd side is one pixel wide, and its average is over that pixel.
+    The last window of an odd side is one pixel wide, and its average is over that pixel. Sums are float32.
     """
     height, width = x.shape[1:3]
     if height % 2 or width % 2:  # An empty `jnp.pad` costs a tenth of a training step on a CPU.
         x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    return nn.avg_pool(x, (2, 2), strides=(2, 2))
+    return _average_of_windows(x)
+
+
+@jax.custom_vjp
+def _average_of_windows(x: jax.Array) -> jax.Array:
+    """`average_pool_2x2` of even sides, elementwise in both directions.
+
+    With its gradient it is up to 7 times faster on a CPU than `nn.avg_pool`, which reduces windows.
+    """
+    windows = rearrange(x.astype(jnp.float32), "b (h p) (w q) c -> b h p w q c", p=2, q=2)
+    total = windows[:, :, 0, :, 0] + windows[:, :, 0, :, 1] + windows[:, :, 1, :, 0] + windows[:, :, 1, :, 1]
+    return (total / 4).astype(x.dtype)
+
+
+def _spread(_, cotangent: jax.Array) -> tuple[jax.Array]:
+    return (repeat(cotangent / 4, "b h w c -> b (h p) (w q) c", p=2, q=2),)
+
+
+_average_of_windows.defvjp(lambda x: (_average_of_windows(x), None), _spread)
 
 
 class TwoBranch(nn.Module):
@@ -136,7 +156,8 @@ class DSNet(nn.Module):
       classes: K.
       width: see DSNetEncoder; a multiple of 4. 32 in the paper.
       units: see DSNetEncoder.
-      dtype: dtype of the computation before the deconvolution, which is float32 as are parameters and batch statistics.
+      dtype: dtype of the computation, and in training of the logits; otherwise they are float32, as always are
+        parameters, batch statistics and the sums of the deconvolution.
     """
 
     classes: int
@@ -145,7 +166,7 @@ class DSNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Phases, None]:
         """Segments images.
 
         Args:
@@ -153,7 +174,7 @@ class DSNet(nn.Module):
           train: use and update the statistics of this batch.
 
         Returns:
-          float32 logits [B, H, W, K], and None for the auxiliary head.
+          Logits [B, H, W, K] in phases, and None for the auxiliary head.
 
         Raises:
           ValueError: `width` is not a multiple of 4.
@@ -168,7 +189,10 @@ class DSNet(nn.Module):
             x = ConvUnit(features, 3, dtype=self.dtype, name=f"decoder{index + 1}")(x, train=train)
             size = (x.shape[1] << index, x.shape[2] << index)  # [B, h, w, C] -> [B, H/4, W/4, C]
             merged.append(resize_bilinear(x, size, align_corners=False)[:, : quarter[0], : quarter[1]])
-        return Upsampler(self.classes, name="classifier")(jnp.concatenate(merged, -1), image.shape[1:3]), None
+        # In training the logits are read once, by a loss that computes in float32; here, a class is chosen by them.
+        result = self.dtype if train else jnp.float32
+        upsampler = Upsampler(self.classes, dtype=self.dtype, result=result, name="classifier")
+        return upsampler(jnp.concatenate(merged, -1), image.shape[1:3]), None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

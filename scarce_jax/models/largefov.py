@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from scarce_jax.models.cam_vgg import CamClassifier
 from scarce_jax.models.fields import KIND, NetConfig
+from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk
 
@@ -47,7 +48,7 @@ class LargeFOV(nn.Module):
       batch_norm: batch normalisation in the trunk, as in torchvision's `vgg16_bn`. The paper's net has none.
       dropout: rate of the dropout after fc6 and fc7.
       convolutions: number of convolutions in each group of the trunk.
-      dtype: dtype of the computation before fc8, which is float32 as are parameters and batch statistics.
+      dtype: dtype of the computation; the logits are float32, as are the sums of fc8, parameters and batch statistics.
     """
 
     classes: int
@@ -76,8 +77,7 @@ class LargeFOV(nn.Module):
             options = {"dilation": dilation, "use_bias": True, "dtype": self.dtype}
             x = convolution(16 * self.width, kernel, **options, name=name)(x, relu=True)
             x = nn.Dropout(self.dropout, name=f"{name}_dropout")(x, deterministic=not train)
-        head = nn.Conv(self.classes, (1, 1), kernel_init=nn.initializers.normal(0.01), name="fc8")
-        return head(x.astype(jnp.float32)), None
+        return Head(self.classes, nn.initializers.normal(0.01), name="fc8")(x), None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from scarce_jax.ops.batch_norm import normalise
 from scarce_jax.ops.bias import add_bias
-from scarce_jax.ops.conv import dilated_convolution, transposed_convolution
+from scarce_jax.ops.conv import dilated_convolution, transposed_phases
+from scarce_jax.ops.logits import Phases
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -276,6 +277,8 @@ class TransposedConv(nn.Module):
     convolution with as many inputs as contribute to one pixel of the result, C * (k / stride)**2. The bias is zero.
 
     Attributes:
+      dtype: of the operands and their gradients; sums and the gradient of the bias are float32.
+      result: dtype of the result; None is `dtype`.
       deviation: if not None, standard deviation of normally distributed initial values.
     """
 
@@ -284,33 +287,54 @@ class TransposedConv(nn.Module):
     stride: int
     padding: int
     dtype: Any = jnp.float32
+    result: Any = None
     deviation: float | None = None
 
-    @nn.compact
     def __call__(self, x: jax.Array, bn: BatchNorm | None = None, *, relu: bool = False) -> jax.Array:
+        kernel, bias = self._parameters(x.shape[-1])
+        size = tuple((length - 1) * self.stride - 2 * self.padding + self.kernel for length in x.shape[1:3])
+        multiply = lambda kernel: self._multiply(x, kernel, size).image()
+        return with_normalisation(multiply, kernel, bias, self.dtype, bn, None, relu)
+
+    def phases(self, x: jax.Array, size: tuple[int, int]) -> Phases:
+        """The first (H, W) pixels of the result, before depth to space."""
+        kernel, bias = self._parameters(x.shape[-1])
+        y = self._multiply(x, kernel.astype(self.dtype), size)
+        return y.replace(phases=add_bias(y.phases, jnp.tile(bias, self.stride**2), None, False))
+
+    @nn.compact
+    def _parameters(self, channels: int) -> tuple[jax.Array, jax.Array]:
         initial = nn.initializers.variance_scaling(self.stride**2 / 3, "fan_in", "uniform")
         if self.deviation is not None:
             initial = nn.initializers.normal(self.deviation)
-        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        shape = (self.kernel, self.kernel, channels, self.features)
         kernel = self.param("kernel", initial, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        options = {"stride": self.stride, "padding": self.padding}
-        multiply = functools.partial(transposed_convolution, x.astype(self.dtype), **options)
-        return with_normalisation(multiply, kernel, bias, self.dtype, bn, None, relu)
+        return kernel, bias
+
+    def _multiply(self, x: jax.Array, kernel: jax.Array, size: tuple[int, int]) -> Phases:
+        result = self.dtype if self.result is None else self.result
+        y = transposed_phases(x.astype(self.dtype), kernel, self.stride, result)
+        return Phases(y, size=size, stride=self.stride, offset=self.padding)
 
 
 class Upsampler(nn.Module):
-    """8x8 transposed convolution at stride 4, cropped to `size`: [B, h, w, C] -> float32 [B, *size, features].
+    """8x8 transposed convolution at stride 4, cropped to `size`: [B, h, w, C] -> logits [B, *size, features].
 
     It is the last layer of both nets of the auxiliary-confidence paper. `size` is at most (4 * h, 4 * w).
+
+    Attributes:
+      dtype, result: see TransposedConv.
     """
 
     features: int
+    dtype: Any = jnp.float32
+    result: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
-        y = TransposedConv(self.features, 8, 4, 2, name="deconv")(x)
-        return y[:, : size[0], : size[1]]
+    def __call__(self, x: jax.Array, size: tuple[int, int]) -> Phases:
+        layer = TransposedConv(self.features, 8, 4, 2, dtype=self.dtype, result=self.result, name="deconv")
+        return layer.phases(x, size)
 
 
 def check_classes(probabilities: jax.Array, classes: int) -> None:

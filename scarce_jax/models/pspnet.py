@@ -20,7 +20,9 @@ from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.layers import BatchNorm, batch_norm, he_normal_fan_out, uniform_fan_in, with_normalisation
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
-from scarce_jax.ops.resize import adaptive_average_pool, resize_bilinear
+from scarce_jax.ops.logits import Resized
+from scarce_jax.ops.product import float32_product
+from scarce_jax.ops.pyramid import pool_pyramid, resized_convolution
 
 
 class Embedding(NamedTuple):
@@ -29,17 +31,33 @@ class Embedding(NamedTuple):
     inputs: jax.Array  # [B, H, W, k]
     weights: jax.Array  # [k, C], float32
 
+    @property
+    def channels(self) -> int:
+        return self.weights.shape[1]
 
-Parts = tuple[jax.Array | Embedding, ...]
+
+class Level(NamedTuple):
+    """Features [B, H, W, C] that are a bilinear resize, with aligned corners, of a small grid."""
+
+    grid: jax.Array  # [B, n, n, C]
+
+    @property
+    def channels(self) -> int:
+        return self.grid.shape[-1]
+
+
+Parts = tuple[jax.Array | Embedding | Level, ...]
 """Parts of features [B, H, W, C1 + C2 + ...], before they are concatenated."""
 
 
 class PartsConv(nn.Module):
     """Convolution at stride 1 over the concatenation of parts: [B, H, W, sum C] -> [B, H, W, features].
 
-    The parameters are those of an `nn.Conv` over the concatenation. An Embedding is never expanded: its weights are
-    multiplied into the kernel, so that it costs only its few input channels. For the detailer's 800 channels that saves
-    a third of the operations of a PSPNet-18 of width 32, and 5% of those of a PSPNet-101.
+    The parameters are those of an `nn.Conv` over the concatenation. The first part is an array.
+
+    An Embedding is never expanded: its weights are multiplied into the kernel, so that it costs only its few input
+    channels. For the detailer's 800 channels that saves a third of the operations of a PSPNet-18 of width 32, and 5% of
+    those of a PSPNet-101. A Level is not resized: see `resized_convolution`.
     """
 
     features: int
@@ -50,7 +68,7 @@ class PartsConv(nn.Module):
 
     @nn.compact
     def __call__(self, parts: Parts, bn: BatchNorm | None = None, *, relu: bool = False) -> jax.Array:
-        channels = [part.weights.shape[1] if isinstance(part, Embedding) else part.shape[-1] for part in parts]
+        channels = [part.channels if isinstance(part, Embedding | Level) else part.shape[-1] for part in parts]
         embedded = [isinstance(part, Embedding) for part in parts]
 
         def init(key: jax.Array, window: tuple[int, int]) -> jax.Array:
@@ -69,25 +87,41 @@ class PartsConv(nn.Module):
 
         kernel = self.param("kernel", init, (self.kernel, self.kernel))
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32) if self.use_bias else None
-        multiply = functools.partial(self._convolve, parts, channels)
+        multiply = functools.partial(self._multiply, parts, channels)
         return with_normalisation(multiply, kernel, bias, jnp.float32, bn, None, relu)
 
-    def _convolve(self, parts: Parts, channels: list[int], kernel: jax.Array) -> jax.Array:
-        inputs, kernels = [], []
+    def _multiply(self, parts: Parts, channels: list[int], kernel: jax.Array) -> jax.Array:
+        inputs, kernels, grids, grid_kernels = [], [], [], []
         for part, part_kernel in zip(parts, jnp.split(kernel, np.cumsum(channels)[:-1], axis=2), strict=True):
+            if isinstance(part, Level):
+                grids.append(part.grid.astype(self.dtype))
+                grid_kernels.append(part_kernel.astype(self.dtype))
+                continue
             if isinstance(part, Embedding):
                 part_kernel = jnp.einsum("kc,ijcf->ijkf", part.weights, part_kernel, precision="highest")
                 part = part.inputs
             inputs.append(part.astype(self.dtype))
-            kernels.append(part_kernel.astype(self.dtype))
+            kernels.append(part_kernel)
+        y = self.convolve(jnp.concatenate(inputs, -1), jnp.concatenate(kernels, 2))
+        return y + resized_convolution(grids, grid_kernels, y.shape[1:3]) if grids else y
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Convolves x, in `dtype`, with a float32 kernel."""
         pad = self.kernel // 2
-        return jax.lax.conv_general_dilated(
-            jnp.concatenate(inputs, -1),
-            jnp.concatenate(kernels, 2),
-            window_strides=(1, 1),
-            padding=((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        padding, names = ((pad, pad), (pad, pad)), ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel.astype(x.dtype), (1, 1), padding, dimension_numbers=names)
+
+
+class PartsHead(PartsConv):
+    """PartsConv of 1x1 with bias and a float32 result, see `Head`: parts of [B, H, W, sum C] -> [B, H, W, features]."""
+
+    kernel: int = 1
+    use_bias: bool = True
+    # With he_normal_fan_out the initial logits of 19 classes would have a standard deviation of about 5.
+    kernel_init: Any = uniform_fan_in
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return float32_product(x, kernel[0, 0])
 
 
 class ConvBlock(nn.Module):
@@ -115,17 +149,15 @@ class PyramidPooling(nn.Module):
 
     @nn.compact
     def __call__(self, parts: Parts, *, train: bool) -> Parts:
-        size = parts[0].shape[1:3]
+        pooled = [pool_pyramid(part.inputs if isinstance(part, Embedding) else part, self.bins) for part in parts]
         levels = []
-        for bins in self.bins:
-            pooled = tuple(
-                Embedding(adaptive_average_pool(part.inputs, bins), part.weights)
-                if isinstance(part, Embedding)
-                else adaptive_average_pool(part, bins)
-                for part in parts
+        for index, bins in enumerate(self.bins):
+            averages = tuple(
+                part._replace(inputs=grids[index]) if isinstance(part, Embedding) else grids[index]
+                for part, grids in zip(parts, pooled, strict=True)
             )
-            level = ConvBlock(self.features, 1, dtype=self.dtype, name=f"bin{bins}")(pooled, train=train)
-            levels.append(resize_bilinear(level, size, align_corners=True))
+            block = ConvBlock(self.features, 1, dtype=self.dtype, name=f"bin{bins}")
+            levels.append(Level(block(averages, train=train)))
         return (*parts, *levels)
 
 
@@ -139,7 +171,7 @@ class PSPNet(nn.Module):
       deep_stem: see ResNet.
       dropout: probability with which each channel is dropped before the two classifiers.
       aux: whether there is an auxiliary head on layer3. The authors weight its loss by 0.4.
-      dtype: dtype of the computation before the classifiers, which are float32 as are parameters and batch statistics.
+      dtype: dtype of the computation; the sums of the classifiers, parameters and batch statistics are float32.
     """
 
     classes: int
@@ -157,13 +189,13 @@ class PSPNet(nn.Module):
         self.ppm = PyramidPooling(layer4 // 4, dtype=self.dtype)
         self.final_block = ConvBlock(8 * self.width, 3, dtype=self.dtype)
         self.final_dropout = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
-        self.classifier = _classifier(self.classes)
+        self.classifier = PartsHead(self.classes, dtype=self.dtype)
         if self.aux:
             self.aux_block = ConvBlock(4 * self.width, 3, dtype=self.dtype)
             self.aux_dropout = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
-            self.aux_classifier = _classifier(self.classes)
+            self.aux_classifier = PartsHead(self.classes, dtype=self.dtype)
 
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array | None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Resized, Resized | None]:
         """Segments images.
 
         Args:
@@ -171,14 +203,14 @@ class PSPNet(nn.Module):
           train: use and update the statistics of this batch, and drop channels (random key "dropout").
 
         Returns:
-          Two float32 [B, H, W, K], the logits and those of the auxiliary head. The latter are None unless `train` and
-          `aux`.
+          Two float32 [B, H, W, K], not yet resized: the logits and those of the auxiliary head. The latter are None
+          unless `train` and `aux`.
         """
         return self._segment(image, lambda place, parts: parts, train=train)
 
     def _segment(
         self, image: jax.Array, inject: Callable[[str, Parts], Parts], *, train: bool
-    ) -> tuple[jax.Array, jax.Array | None]:
+    ) -> tuple[Resized, Resized | None]:
         """The whole net. `inject(place, parts)` may add a part to the features at each place of INJECTIONS."""
         size = image.shape[1:3]
         layers = self.backbone(image, train=train)  # [B, h, w, C3 or C4], h = H / 8
@@ -186,19 +218,14 @@ class PSPNet(nn.Module):
         x = self.final_block(inject("after_pool", parts), train=train)
         x = self.final_dropout(x, deterministic=not train)
         logits = self.classifier(inject("after_final", (x,)))  # [B, h, w, K]
-        logits = resize_bilinear(logits, size, align_corners=True)
+        logits = Resized(logits, size=size, align_corners=True)
         # The initialisation creates the parameters of the auxiliary head whether `train` is set or not.
         if not self.aux or not (train or self.is_initializing()):
             return logits, None
         x = self.aux_block((layers["layer3"],), train=train)
         x = self.aux_dropout(x, deterministic=not train)
-        aux_logits = resize_bilinear(self.aux_classifier((x,)), size, align_corners=True)
+        aux_logits = Resized(self.aux_classifier((x,)), size=size, align_corners=True)
         return logits, aux_logits if train else None
-
-
-def _classifier(classes: int) -> PartsConv:
-    # With he_normal_fan_out the initial logits of 19 classes would have a standard deviation of about 5.
-    return PartsConv(classes, 1, use_bias=True, kernel_init=uniform_fan_in)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

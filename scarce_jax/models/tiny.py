@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.layers import batch_norm
 from scarce_jax.models.tags import TagClassifier
-from scarce_jax.ops.resize import resize_bilinear
+from scarce_jax.ops.logits import Resized
 
 
 class TinyNet(nn.Module):
@@ -35,7 +35,7 @@ class TinyNet(nn.Module):
     @nn.compact
     def __call__(
         self, image: jax.Array, coarse: jax.Array | None = None, *, train: bool
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[Resized, Resized]:
         """Segments images.
 
         Args:
@@ -44,7 +44,7 @@ class TinyNet(nn.Module):
           train: use and update the statistics of this batch, and drop channels.
 
         Returns:
-          Two float32 [B, H, W, K], the logits and those of the auxiliary head.
+          Two float32 [B, H, W, K], not yet resized: the logits and those of the auxiliary head.
         """
         x = image
         if coarse is not None:
@@ -53,7 +53,7 @@ class TinyNet(nn.Module):
         x = batch_norm(train=train, name="bn")(x, relu=True)
         x = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)
         heads = [nn.Conv(self.classes, (1, 1), name=name)(x) for name in ("classifier", "aux_classifier")]
-        logits, aux_logits = (resize_bilinear(head, image.shape[1:3], align_corners=True) for head in heads)
+        logits, aux_logits = (Resized(head, size=image.shape[1:3], align_corners=True) for head in heads)
         return logits, aux_logits
 
 

@@ -30,9 +30,9 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool)
     height, width = size
     # Columns first, so that the large result is written once, by a product whose rows are contiguous.
     if x.shape[2] != width:
-        x = _product("Ww,bhwc->bhWc", _bilinear_matrix(x.shape[2], width, align_corners), x)  # [B, h, W, C]
+        x = _product("Ww,bhwc->bhWc", bilinear_matrix(x.shape[2], width, align_corners), x)  # [B, h, W, C]
     if x.shape[1] != height:
-        rows = jnp.asarray(_bilinear_matrix(x.shape[1], height, align_corners))
+        rows = jnp.asarray(bilinear_matrix(x.shape[1], height, align_corners))
         rows = jnp.broadcast_to(rows, (x.shape[0], *rows.shape))
         x = _product("bHh,bhn->bHn", rows, rearrange(x, "b h w c -> b h (w c)"))
         x = rearrange(x, "b h (w c) -> b h w c", w=width)  # [B, H, W, C]
@@ -72,7 +72,7 @@ def adaptive_average_pool(x: jax.Array, bins: int | tuple[int, int]) -> jax.Arra
       [B, rows, columns, C] in x's dtype, summed in float32.
     """
     rows, columns = (bins, bins) if isinstance(bins, int) else bins
-    over_height, over_width = _bin_membership(x.shape[1], rows), _bin_membership(x.shape[2], columns)
+    over_height, over_width = bin_membership(x.shape[1], rows), bin_membership(x.shape[2], columns)
     # Zeros and ones are exact in all dtypes. The sums are divided by the number of entries afterwards.
     sums = _product("nh,bhwc->bnwc", over_height, x, result=jnp.float32)
     sums = _product("mw,bnwc->bnmc", over_width, sums)
@@ -155,19 +155,30 @@ def _product(pattern: str, matrix: np.ndarray | jax.Array, x: jax.Array, result:
 
 
 @functools.cache
-def _bilinear_matrix(source: int, target: int, align_corners: bool) -> np.ndarray:
-    """float32 [target, source], whose rows are the weights of the one or two source entries of each target entry."""
+def bilinear_taps(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The two source entries of each target entry of a bilinear resize.
+
+    Returns:
+      Two [target]: integers, the first entry (the second one is the next, or the last entry if there is no next), and
+      float32 in 0..1, the weight of the second.
+    """
     index = np.arange(target)
     if align_corners:
         position = index * ((source - 1) / max(target - 1, 1))
     else:
         position = np.clip((index + 0.5) * (source / target) - 0.5, 0, source - 1)
     low = np.clip(np.floor(position).astype(int), 0, max(source - 2, 0))
-    weight = position - low
-    matrix = np.zeros((target, source))
-    matrix[index, low] = 1 - weight
-    matrix[index, np.minimum(low + 1, source - 1)] += weight
-    return matrix.astype(np.float32)
+    return low, (position - low).astype(np.float32)
+
+
+@functools.cache
+def bilinear_matrix(source: int, target: int, align_corners: bool) -> np.ndarray:
+    """float32 [target, source], whose rows are the weights of the one or two source entries of each target entry."""
+    low, weight = bilinear_taps(source, target, align_corners)
+    matrix = np.zeros((target, source), np.float32)
+    matrix[np.arange(target), low] = 1 - weight
+    matrix[np.arange(target), np.minimum(low + 1, source - 1)] += weight
+    return matrix
 
 
 @functools.cache
@@ -180,7 +191,7 @@ def _bin_members(length: int, bins: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.cache
-def _bin_membership(length: int, bins: int) -> np.ndarray:
+def bin_membership(length: int, bins: int) -> np.ndarray:
     """float32 [bins, length], 1 for the entries of each adaptive bin."""
     index, valid = _bin_members(length, bins)
     matrix = np.zeros((bins, length), np.float32)

@@ -53,7 +53,7 @@ def test_logits_are_the_sum_of_four_branches():
     x = random_image(1, 17, 17, 3)
     variables = random_variables(module, x.shape)
     names = [f"aspp_rate{rate}" for rate in (6, 12, 18, 24)]
-    apply = jax.jit(lambda variables: module.apply(variables, x, train=False)[0])
+    apply = jax.jit(lambda variables: module.apply(variables, x, train=False)[0].full())
     alone = []
     for branch in names:
         zeroed = {

@@ -75,7 +75,7 @@ def without_embedding(variables, inject, embedding):
 
 @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
 def apply_plain(variables, image):
-    return PSPNet(**SMALL).apply(variables, image, train=False)[0]
+    return PSPNet(**SMALL).apply(variables, image, train=False)[0].full()
 
 
 @pytest.mark.parametrize("inject", INJECTIONS)
@@ -83,7 +83,7 @@ def test_an_all_void_mask_gives_the_pspnet_and_a_mask_is_read(inject):
     module = Detailer(**SMALL, inject=inject, embedding=13)
     variables = variables_of(module)
     image, coarse = example()
-    apply = jax.jit(lambda v, *x: module.apply(v, *x, train=False)[0], compiler_options=UNOPTIMISED)
+    apply = jax.jit(lambda v, *x: module.apply(v, *x, train=False)[0].full(), compiler_options=UNOPTIMISED)
     void = apply(variables, image, jnp.full_like(coarse, 255))
     plain = apply_plain(without_embedding(variables, inject, 13), image)
     np.testing.assert_allclose(void, plain, atol=1e-4)
@@ -105,7 +105,7 @@ def test_identity_skip_over_zero_logits():
     @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
     def run(variables, *inputs):
         options = {"train": True, "rngs": {"dropout": jax.random.key(0)}, "mutable": ["batch_stats"]}
-        return module.apply(variables, *inputs, **options)[0]
+        return [logits.full() for logits in module.apply(variables, *inputs, **options)[0]]
 
     logits, aux_logits = run(variables, image, coarse)
     one_hot = np.asarray(coarse)[..., None] == np.arange(19)

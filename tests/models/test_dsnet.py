@@ -1,5 +1,6 @@
 """DSNet: its parts and layers."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +41,25 @@ def test_average_pool_rounds_up_and_averages_what_is_there():
     x = jnp.arange(15.0).reshape(1, 3, 5, 1)
     expected = [[(0 + 1 + 5 + 6) / 4, (2 + 3 + 7 + 8) / 4, (4 + 9) / 2], [10.5, 12.5, 14]]
     np.testing.assert_allclose(average_pool_2x2(x)[0, :, :, 0], expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("size", [(4, 6), (5, 6), (1, 3)])
+def test_average_pool_and_its_gradient_equal_those_of_a_window_reduction(size, dtype):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, *size, 3)), dtype)
+    cotangent = jnp.asarray(rng.normal(size=(2, -(-size[0] // 2), -(-size[1] // 2), 3)), dtype)
+
+    def by_reduction(x):
+        x = jnp.pad(x.astype(jnp.float32), ((0, 0), (0, size[0] % 2), (0, size[1] % 2), (0, 0)), mode="edge")
+        return nn.avg_pool(x, (2, 2), strides=(2, 2)).astype(dtype)
+
+    for result, expected in zip(
+        *([pool(x), *jax.vjp(pool, x)[1](cotangent)] for pool in (average_pool_2x2, by_reduction)), strict=True
+    ):
+        assert result.dtype == dtype
+        tolerance = 1e-6 if dtype == jnp.float32 else 1e-2
+        np.testing.assert_allclose(result.astype(jnp.float32), expected.astype(jnp.float32), atol=tolerance)
 
 
 def test_a_width_without_whole_channels_is_an_error():

@@ -24,6 +24,7 @@ from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.models.tiny import TinyEncoder, TinyNet
 from scarce_jax.models.vgg import POOLS, Pool, VGG16Trunk
+from scarce_jax.ops.logits import Phases, Resized
 from tests.models.shapes import UNOPTIMISED, abstract, count, integers, random_variables, segmentation_inputs
 
 
@@ -218,6 +219,12 @@ def random_inputs(inputs):
     return [jnp.asarray(draw(x), jnp.float32 if isinstance(x, tuple) else jnp.uint8) for x in inputs]
 
 
+def arrays(outputs):
+    """The arrays of a net's outputs, logits at full size."""
+    leaves = jax.tree.leaves(outputs, is_leaf=lambda x: isinstance(x, Resized | Phases))
+    return [x.full() if isinstance(x, Resized | Phases) else x for x in leaves]
+
+
 @functools.cache
 def inference(name):
     """(compiled function of variables and inputs -> outputs with float32 and with bfloat16, variables, inputs)."""
@@ -225,7 +232,7 @@ def inference(name):
     half, _ = small(name, dtype=jnp.bfloat16)
 
     def run(variables, *inputs):
-        return [jax.tree.leaves(net.apply(variables, *inputs, train=False)) for net in (module, half)]
+        return [arrays(net.apply(variables, *inputs, train=False)) for net in (module, half)]
 
     return jax.jit(run, compiler_options=UNOPTIMISED), random_variables(module, *inputs), random_inputs(inputs)
 
@@ -236,7 +243,7 @@ def test_bfloat16_keeps_float32_variables_and_gives_close_outputs(name):
     outputs, variables = abstract(module, *inputs, train=True)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
     expected = jnp.bfloat16 if name in ENCODERS else jnp.float32
-    assert {x.dtype for x in jax.tree.leaves(outputs)} == {jnp.dtype(expected)}
+    assert {x.dtype for x in jax.tree.leaves(jax.eval_shape(arrays, outputs))} == {jnp.dtype(expected)}
     run, variables, inputs = inference(name)
     for full, half in zip(*run(variables, *inputs), strict=True):
         difference = np.asarray(full) - np.asarray(half, np.float32)
@@ -285,7 +292,7 @@ def test_training_reaches_every_parameter_and_all_statistics(name):
         def loss(params):
             state = {**variables, "params": params}
             outputs, new = module.apply(state, *inputs, train=True, mutable=["batch_stats"])
-            weighted = [(y * jnp.cos(jnp.arange(y.size).reshape(y.shape))).mean() for y in jax.tree.leaves(outputs)]
+            weighted = [(y * jnp.cos(jnp.arange(y.size).reshape(y.shape))).mean() for y in arrays(outputs)]
             return sum(weighted), new
 
         return jax.grad(loss, has_aux=True)(variables["params"])

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax.models.pspnet import Embedding, PartsConv, PSPNet, PyramidPooling
+from scarce_jax.models.pspnet import Embedding, Level, PartsConv, PSPNet, PyramidPooling
+from scarce_jax.ops.resize import resize_bilinear
 from tests.models.shapes import UNOPTIMISED, abstract, random_variables
 
 SMALL = {"classes": 5, "depth": 18, "width": 8}
@@ -35,7 +36,7 @@ def test_training_gives_auxiliary_logits_and_drops_channels():
 
     @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
     def apply(variables, image, key):
-        return module.apply(
+        logits, state = module.apply(
             variables,
             image,
             train=True,
@@ -43,6 +44,7 @@ def test_training_gives_auxiliary_logits_and_drops_channels():
             mutable=["batch_stats", "intermediates"],
             capture_intermediates=lambda module, _: isinstance(module, nn.Dropout),
         )
+        return [head.full() for head in logits], state
 
     (logits, aux_logits), state = apply(variables, image, jax.random.key(0))
     assert logits.shape == aux_logits.shape == (2, 33, 33, 5)
@@ -67,8 +69,9 @@ def test_pyramid_levels_are_averages_over_bins():
         ),
         variables,
     )
-    visual, one, two, three, six = jax.jit(lambda v, x: module.apply(v, (x,), train=False))(variables, x)
+    visual, *levels = jax.jit(lambda v, x: module.apply(v, (x,), train=False))(variables, x)
     np.testing.assert_array_equal(visual, x)
+    one, two, three, six = (resize_bilinear(level.grid, (6, 6), align_corners=True) for level in levels)
     np.testing.assert_allclose(one, jnp.broadcast_to(x.mean((1, 2), keepdims=True), x.shape), atol=1e-4)
     np.testing.assert_allclose(six, x, atol=1e-4)
     # With aligned corners the corner pixels are the corner bins.
@@ -84,14 +87,34 @@ def test_convolution_of_parts_equals_that_of_the_concatenation(kernel):
     # A constant channel too: as a bias it must stop at the padding like any feature.
     inputs = jnp.concatenate([jnp.asarray(rng.random((2, 5, 6, 2)), jnp.float32), jnp.ones((2, 5, 6, 1))], -1)
     weights = jnp.asarray(rng.normal(size=(3, 10)), jnp.float32)
-    expanded = jnp.einsum("bhwk,kc->bhwc", inputs, weights)
+    grids = [jnp.asarray(rng.normal(size=(2, n, n, c)), jnp.float32) for n, c in ((3, 4), (1, 2))]
+
+    def joined(first, inputs, weights, second, *grids):
+        expanded = jnp.einsum("bhwk,kc->bhwc", inputs, weights)
+        resized = [resize_bilinear(grid, (5, 6), align_corners=True) for grid in grids]
+        return jnp.concatenate([first, expanded, resized[0], second, resized[1]], -1)
+
+    def split(first, inputs, weights, second, one, two):
+        return first, Embedding(inputs, weights), Level(one), second, Level(two)
+
+    arrays = (first, inputs, weights, second, *grids)
     module = PartsConv(7, kernel, use_bias=True)
-    parts = (first, Embedding(inputs, weights), second)
+    parts, concatenation = split(*arrays), joined(*arrays)
     whole = nn.Conv(7, (kernel, kernel), padding="SAME")
-    concatenation = jnp.concatenate([first, expanded, second], -1)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), parts))
     assert shapes == jax.eval_shape(lambda: whole.init(jax.random.key(0), concatenation))
     variables = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), shapes)
-    np.testing.assert_allclose(
-        jax.jit(module.apply)(variables, parts), whole.apply(variables, concatenation), atol=1e-4
-    )
+    cotangent = jnp.asarray(rng.normal(size=(2, 5, 6, 7)), jnp.float32)
+
+    def of_parts(variables, arrays):
+        return module.apply(variables, split(*arrays))
+
+    def of_concatenation(variables, arrays):
+        return whole.apply(variables, joined(*arrays))
+
+    results = [
+        jax.jit(lambda v, a, f=f: (f(v, a), jax.vjp(f, v, a)[1](cotangent)))(variables, arrays)
+        for f in (of_parts, of_concatenation)
+    ]
+    for result, expected in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-4)

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax.ops.conv import transposed_convolution
+from scarce_jax.ops import conv
+from scarce_jax.ops.logits import Phases
+
+
+def transposed_convolution(x, kernel, *, stride, padding):
+    size = tuple((n - 1) * stride - 2 * padding + len(kernel) for n in x.shape[1:3])
+    phases = conv.transposed_phases(x, kernel, stride, x.dtype)
+    return Phases(phases, size=size, stride=stride, offset=padding).image()
 
 
 def slow(x, kernel, stride, padding):
@@ -47,3 +54,38 @@ def test_kernel_is_in_torchs_orientation():
     kernel = jnp.arange(16.0).reshape(4, 4, 1, 1)
     y = transposed_convolution(jnp.ones((1, 1, 1, 1)), kernel, stride=2, padding=1)
     np.testing.assert_array_equal(y[0, :, :, 0], [[5, 6], [9, 10]])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("channels", "features"), [(3, 19), (24, 1)])
+def test_both_forms_and_their_gradients_are_equal(channels, features, dtype):
+    rng = np.random.default_rng(0)
+    x, kernel, cotangent = (
+        jnp.asarray(rng.normal(size=shape), dtype)
+        for shape in ((2, 3, 5, channels), (8, 8, channels, features), (2, 4, 6, 16 * features))
+    )
+    forms = [lambda x, k, form=form: form(x, k, stride=4, result=dtype) for form in (conv._product, conv._convolution)]
+    forms.append(lambda x, k: conv.transposed_phases(x, k, 4, dtype))
+    values, gradients = [], []
+    for form in forms:
+        value, gradient = jax.jit(lambda x, k, c, form=form: (form(x, k), jax.vjp(form, x, k)[1](c)))(
+            x, kernel, cotangent
+        )
+        assert {leaf.dtype for leaf in jax.tree.leaves((value, gradient))} == {jnp.dtype(dtype)}
+        values.append(np.asarray(value, np.float32))
+        gradients.append([np.asarray(leaf, np.float32) for leaf in gradient])
+    tolerance = {"rtol": 1e-5, "atol": 1e-4} if dtype == jnp.float32 else {"rtol": 2e-2, "atol": 0.25}
+    for other in (1, 2):
+        np.testing.assert_allclose(values[other], values[0], **tolerance)
+        for one, two in zip(gradients[other], gradients[0], strict=True):
+            np.testing.assert_allclose(one, two, **tolerance)
+
+
+def test_a_float32_result_of_bfloat16_operands_is_not_rounded():
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in ((1, 3, 4, 3), (8, 8, 3, 5)))
+    exact = conv.transposed_phases(x.astype(jnp.float32), kernel.astype(jnp.float32), 4, jnp.float32)
+    result = conv.transposed_phases(x, kernel, 4, jnp.float32)
+    assert result.dtype == jnp.float32
+    np.testing.assert_allclose(result, exact, atol=1e-5)
+    assert np.abs(np.asarray(result.astype(jnp.bfloat16), np.float32) - exact).max() > 1e-3

@@ -19,6 +19,7 @@ from scarce_jax.methods.auxiliary.selection import selection_histograms
 from scarce_jax.methods.common import FREQUENCIES, SEGMENTER, ImageStage, SegmenterStage, net_inputs
 from scarce_jax.methods.segmentation import total_weight
 from scarce_jax.models.auxiliary import AuxiliaryNet
+from scarce_jax.ops.logits import full_size
 from scarce_jax.recipe import Artifact, Infer, Mean, Net, NetState, Out, Train, Turn
 
 AUXILIARY = "auxiliary"
@@ -67,7 +68,7 @@ class JudgedSegmenter:
     def probabilities(self, nets: Mapping[str, NetState], images: jax.Array) -> jax.Array:
         """Class probabilities of the segmenter, float32 [B, H, W, K]."""
         logits, _ = self.segmenter.apply(nets[SEGMENTER].variables, images, train=False)
-        return jax.nn.softmax(logits.astype(jnp.float32))
+        return jax.nn.softmax(full_size(logits))
 
     def confidence(self, nets: Mapping[str, NetState], images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The class probabilities [B, H, W, K] and the logits of their confidence [B, H, W], both float32."""

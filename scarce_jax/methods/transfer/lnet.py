@@ -24,6 +24,7 @@ from scarce_jax.methods.common import SegmenterStage, net_inputs
 from scarce_jax.methods.segmentation import total_weight
 from scarce_jax.methods.tagging import CLASSIFIER
 from scarce_jax.ops.augment import normalise
+from scarce_jax.ops.logits import Logits, full_size
 from scarce_jax.ops.resize import resize_bilinear
 from scarce_jax.recipe import Infer, NetState, Out, Train, Turn
 
@@ -69,8 +70,8 @@ class ObjectnessLoss:
         labels = rows["label"]
         (logits, aux), stats = common.apply_in_training(self.module, params, nets[LNET], rows["image"], key=key)
 
-        def against_mask(logits: jax.Array) -> jax.Array:
-            logits = resize_bilinear(logits, labels.shape[1:3], align_corners=True)[..., 0]
+        def against_mask(logits: Logits) -> jax.Array:
+            logits = resize_bilinear(full_size(logits), labels.shape[1:3], align_corners=True)[..., 0]
             return binary_cross_entropy(logits, labels != self.background, labels=labels)
 
         loss = against_mask(logits)
@@ -106,7 +107,7 @@ class ClassMaps:
         fields = {"image": batch["image"], "tags": batch["tags"], "cam": maps.astype(jnp.float16)}
         if self.lnet is not None:
             logits, _ = self.lnet.apply(nets[LNET].variables, images, train=False)
-            fields["objectness"] = jax.nn.sigmoid(logits[..., 0].astype(jnp.float32)).astype(jnp.float16)
+            fields["objectness"] = jax.nn.sigmoid(full_size(logits)[..., 0]).astype(jnp.float16)
         return fields
 
 

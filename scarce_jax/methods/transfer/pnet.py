@@ -23,6 +23,7 @@ from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage, TrainStage, net_inputs
 from scarce_jax.methods.segmentation import SegmentationLogits, SegmentationLoss, frequency_consts, segmentation_loss
 from scarce_jax.models.pnet import PNet
+from scarce_jax.ops.logits import Logits, full_size
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
 from scarce_jax.optim import Optimizer
 from scarce_jax.recipe import Artifact, Net, NetState, Out, Source, Train, Turn
@@ -104,7 +105,7 @@ class PNetJudge:
         return net_inputs(self.size)
 
     def samples(
-        self, images: jax.Array, labels: jax.Array, logits: jax.Array
+        self, images: jax.Array, labels: jax.Array, logits: Logits
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The image times the true mask, and times the predicted mask, of N categories that the label shows.
 
@@ -121,7 +122,7 @@ class PNetJudge:
         """
         images = resize_bilinear(images, self.size, align_corners=True)
         labels = sample_nearest(labels, self.size)
-        logits = resize_bilinear(logits.astype(jnp.float32), self.size, align_corners=True)
+        logits = resize_bilinear(full_size(logits), self.size, align_corners=True)
         counts = class_counts(labels, logits.shape[-1]).at[:, self.background].set(-1)
         pixels, chosen = jax.lax.top_k(counts, min(self.categories, logits.shape[-1] - 1))  # [B, N]
         real = labels[:, None] == chosen[:, :, None, None]  # [B, N, H, W]
