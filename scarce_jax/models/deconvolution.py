@@ -14,10 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.models.batch_norm import batch_norm
 from scarce_jax.models.cam_vgg import CamClassifier
 from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.heads import Head
-from scarce_jax.models.layers import Convolution, TransposedConv, batch_norm, block
+from scarce_jax.models.layers import Convolution, TransposedConv
+from scarce_jax.models.tracing import block
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk, check_convolutions
 from scarce_jax.ops.pool import unpool
 

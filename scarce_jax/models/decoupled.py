@@ -14,9 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.models.batch_norm import batch_norm
 from scarce_jax.models.deconvolution import POOLS, Deconvolution, FullyConnected, score_layer
 from scarce_jax.models.fields import NetConfig
-from scarce_jax.models.layers import Convolution, batch_norm, convolution
+from scarce_jax.models.layers import Convolution, convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, VGG16Trunk
 
 HEAD_PATTERN = r"^score/"

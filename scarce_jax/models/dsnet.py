@@ -24,8 +24,9 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 
 from scarce_jax.models.fields import KIND, NetConfig, check_width
-from scarce_jax.models.layers import ConvUnit, Upsampler, block
+from scarce_jax.models.layers import ConvUnit, Upsampler
 from scarce_jax.models.tags import TagClassifier
+from scarce_jax.models.tracing import block
 from scarce_jax.ops.logits import Phases
 from scarce_jax.ops.resize import resize_bilinear
 

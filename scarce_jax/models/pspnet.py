@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scarce_jax.models.batch_norm import BatchNorm, batch_norm, with_normalisation
 from scarce_jax.models.fields import KIND, NetConfig
-from scarce_jax.models.layers import BatchNorm, batch_norm, he_normal_fan_out, uniform_fan_in, with_normalisation
+from scarce_jax.models.layers import he_normal_fan_out, uniform_fan_in
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.logits import Resized

@@ -13,7 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.layers import batch_norm, block, convolution, max_pool
+from scarce_jax.models.batch_norm import batch_norm
+from scarce_jax.models.layers import convolution, max_pool
+from scarce_jax.models.tracing import block
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Depth -> number of residual blocks in layer1 to layer4. From depth 50 on the blocks are bottlenecks."""

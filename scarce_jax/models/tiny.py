@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.models.batch_norm import batch_norm
 from scarce_jax.models.fields import KIND, NetConfig
-from scarce_jax.models.layers import batch_norm
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.logits import Resized
 

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import optim
-from scarce_jax.models.layers import Tracing, tracing
+from scarce_jax.models.tracing import Tracing, tracing
 from scarce_jax.recipe import NetState, Out, Source, Train, Turn
 from scarce_jax.training.dispatch import scan_is_slow
 from scarce_jax.training.inputs import TrainInput, make_batch

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax.models.layers import TransposedConv, Upsampler, batch_norm, convolution
+from scarce_jax.models.batch_norm import batch_norm
+from scarce_jax.models.layers import TransposedConv, Upsampler, convolution
 
 
 @pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 2, 1), (7, 2, 1), (3, 1, 2), (1, 2, 1)])

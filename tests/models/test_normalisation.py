@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from scarce_jax.models.batch_norm import batch_norm
 from scarce_jax.models.deconvolution import Deconvolution
 from scarce_jax.models.dsnet import DSNetEncoder
-from scarce_jax.models.layers import Convolution, ConvUnit, Tracing, TransposedConv, batch_norm, tracing
+from scarce_jax.models.layers import Convolution, ConvUnit, TransposedConv
 from scarce_jax.models.pspnet import ConvBlock, Embedding
 from scarce_jax.models.resnet import ResNet
+from scarce_jax.models.tracing import Tracing, tracing
 from scarce_jax.models.vgg import VGG16Trunk
 from tests.models.shapes import random_image, random_variables, segmentation_inputs
 
