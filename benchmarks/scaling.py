@@ -3,9 +3,10 @@
     python benchmarks/scaling.py [CONFIG:STAGE ...] [--devices N ...] [--steps N] [--target h100] [--out FILE]
 
 The check runs on simulated devices of the CPU: a stage on random rows, with the config's global batch, in a process for
-each number of devices. It fails if losses or gradient norms differ from those of the first number by more than
-`TOLERANCE`. A line has them, and the collectives of the program that XLA compiled for the CPU. No time is measured: the
-devices share the cores.
+each number of devices. It fails if the losses, or the gradient norms of the first step, differ from those of the first
+number by more than `TOLERANCE`. (Later gradient norms may: Adam makes a whole step of a gradient that is all rounding.)
+A line has them, and the collectives of the program that XLA compiled for the CPU. No time is measured: the devices
+share the cores.
 
 With --target the stage is also compiled for 8 GPUs that are not at hand, with the config's batch on each (needs the
 extra `plan`). That line has the record of `scarce-jax benchmark --target`: the all-reduces of the real program, and the
@@ -93,12 +94,12 @@ def in_a_process(name: str, steps: int, devices: int) -> dict[str, Any]:
 
 
 def largest_difference(metrics: dict[str, list[float]], reference: dict[str, list[float]]) -> float:
-    """The largest relative difference of a loss or a gradient norm at any step."""
+    """The largest relative difference of a loss at any step, or of a gradient norm at the first."""
     return max(
         abs(value - expected) / max(abs(expected), 1e-6)
         for key, values in metrics.items()
         if key.endswith(("/loss", "/grad_norm"))
-        for value, expected in zip(values, reference[key], strict=True)
+        for value, expected in list(zip(values, reference[key], strict=True))[: None if key.endswith("/loss") else 1]
     )
 
 

@@ -71,8 +71,8 @@ class DeepLabV2(nn.Module):
           train: use and update the statistics of this batch.
 
         Returns:
-          float32 logits [B, H, W, K], not yet resized from an eighth of the size (321 -> 41), and None for the auxiliary
-          head.
+          float32 logits [B, H, W, K], not yet resized from an eighth of the size (321 -> 41), and None: there is no
+          auxiliary head.
         """
         backbone = ResNet(self.depth, width=self.width, caffe=self.caffe, dtype=self.dtype, name="backbone")
         x = backbone(image, train=train)["layer4"]  # [B, h, w, C]

@@ -33,9 +33,7 @@ class TinyNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, image: jax.Array, coarse: jax.Array | None = None, *, train: bool
-    ) -> tuple[Resized, Resized]:
+    def __call__(self, image: jax.Array, coarse: jax.Array | None = None, *, train: bool) -> tuple[Resized, Resized]:
         """Segments images.
 
         Args:

@@ -78,7 +78,7 @@ def _by_offset(kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _shifts_inputs(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether the inputs are smaller than the products. All shifted arrays of a matrix product are in memory at once."""
+    """Whether the inputs are smaller than the products. A product has all its shifted arrays in memory at once."""
     _, height, width, channels = x.shape
     reach, features = len(kernel), kernel.shape[-1]
     return channels * (height + reach - 1) * (width + reach - 1) < features * height * width

@@ -49,15 +49,18 @@ class Layout:
     def of(cls, tree: Any, groups: Sequence[int] | None = None) -> Layout:
         """Divides a tree of arrays (or ShapeDtypeStructs) into buffers; the arrays of one have equal group and dtype.
 
+        Vectors and kernels are apart: XLA fuses a slice of a small buffer into what reads it, but gives a slice of a
+        large one a kernel of its own.
+
         Args:
           groups: group of each array, in tree order; None is one group.
         """
         leaves, structure = jax.tree.flatten(tree)
         alike = collections.defaultdict(list)
         for position, (leaf, group) in enumerate(zip(leaves, groups or [0] * len(leaves), strict=True)):
-            alike[group, jnp.dtype(leaf.dtype)].append(position)
+            alike[group, jnp.dtype(leaf.dtype), leaf.ndim > 1].append(position)
         members, group_of = [], []
-        for (group, _), positions in alike.items():
+        for (group, *_), positions in alike.items():
             parts = np.array_split(positions, math.ceil(len(positions) / MOST_ARRAYS))
             members += [tuple(part.tolist()) for part in parts]
             group_of += [group] * len(parts)

@@ -79,6 +79,15 @@ def test_parameter_counts_of_the_papers(module, inputs, parameters):
     assert count(abstract(module, *inputs)[1]["params"]) == parameters
 
 
+def at_full_size(outputs):
+    """A net's outputs with logits at full size."""
+
+    def small(x):
+        return isinstance(x, Resized | Phases)
+
+    return jax.tree.map(lambda x: x.full() if small(x) else x, outputs, is_leaf=small)
+
+
 def two_heads(*shape):
     return shape, shape
 
@@ -163,6 +172,7 @@ HALVED = (4, 8, 16, 32)
 )
 def test_output_shapes(module, inputs, expected):
     outputs, _ = abstract(module, *inputs, train=True)
+    outputs = jax.eval_shape(at_full_size, outputs)
     assert jax.tree.map(lambda x: x.shape, outputs) == expected
     assert {x.dtype for x in jax.tree.leaves(outputs)} == {jnp.dtype(jnp.float32)}
 
@@ -219,12 +229,6 @@ def random_inputs(inputs):
     return [jnp.asarray(draw(x), jnp.float32 if isinstance(x, tuple) else jnp.uint8) for x in inputs]
 
 
-def arrays(outputs):
-    """The arrays of a net's outputs, logits at full size."""
-    leaves = jax.tree.leaves(outputs, is_leaf=lambda x: isinstance(x, Resized | Phases))
-    return [x.full() if isinstance(x, Resized | Phases) else x for x in leaves]
-
-
 @functools.cache
 def inference(name):
     """(compiled function of variables and inputs -> outputs with float32 and with bfloat16, variables, inputs)."""
@@ -232,7 +236,7 @@ def inference(name):
     half, _ = small(name, dtype=jnp.bfloat16)
 
     def run(variables, *inputs):
-        return [arrays(net.apply(variables, *inputs, train=False)) for net in (module, half)]
+        return [jax.tree.leaves(at_full_size(net.apply(variables, *inputs, train=False))) for net in (module, half)]
 
     return jax.jit(run, compiler_options=UNOPTIMISED), random_variables(module, *inputs), random_inputs(inputs)
 
@@ -243,7 +247,7 @@ def test_bfloat16_keeps_float32_variables_and_gives_close_outputs(name):
     outputs, variables = abstract(module, *inputs, train=True)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
     expected = jnp.bfloat16 if name in ENCODERS else jnp.float32
-    assert {x.dtype for x in jax.tree.leaves(jax.eval_shape(arrays, outputs))} == {jnp.dtype(expected)}
+    assert {x.dtype for x in jax.tree.leaves(jax.eval_shape(at_full_size, outputs))} == {jnp.dtype(expected)}
     run, variables, inputs = inference(name)
     for full, half in zip(*run(variables, *inputs), strict=True):
         difference = np.asarray(full) - np.asarray(half, np.float32)
@@ -292,7 +296,8 @@ def test_training_reaches_every_parameter_and_all_statistics(name):
         def loss(params):
             state = {**variables, "params": params}
             outputs, new = module.apply(state, *inputs, train=True, mutable=["batch_stats"])
-            weighted = [(y * jnp.cos(jnp.arange(y.size).reshape(y.shape))).mean() for y in arrays(outputs)]
+            arrays = jax.tree.leaves(at_full_size(outputs))
+            weighted = [(y * jnp.cos(jnp.arange(y.size).reshape(y.shape))).mean() for y in arrays]
             return sum(weighted), new
 
         return jax.grad(loss, has_aux=True)(variables["params"])

@@ -44,7 +44,7 @@ class WithAux(PSPNet):
 
     def evaluate(self, image):
         layer3 = self.backbone(image, train=False)["layer3"]
-        return self(image, train=False)[0], self.aux_classifier((self.aux_block((layer3,), train=False),))
+        return self(image, train=False)[0].full(), self.aux_classifier((self.aux_block((layer3,), train=False),))
 
 
 NETS = {

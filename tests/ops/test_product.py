@@ -25,7 +25,9 @@ def test_product_and_gradients_are_those_of_rounded_operands(dtype):
     np.testing.assert_allclose(value, rounded @ rounded_kernel, atol=1e-5)
     np.testing.assert_allclose(of_kernel, np.einsum("bhwc,bhwf->cf", rounded, rounded_cotangent), atol=2e-5)
     expected = rounded_cotangent @ rounded_kernel.T
-    np.testing.assert_allclose(np.asarray(of_x, np.float64), expected, atol=1e-5, rtol=0 if dtype == jnp.float32 else 4e-3)
+    np.testing.assert_allclose(
+        np.asarray(of_x, np.float64), expected, atol=1e-5, rtol=0 if dtype == jnp.float32 else 4e-3
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -57,4 +59,6 @@ def test_dilated_product_equals_a_sum_of_convolutions(size, dtype):
         results.append([np.asarray(leaf, np.float32) for leaf in jax.tree.leaves((value, backward(cotangent)))])
     for result, expected in zip(*results, strict=True):
         # The four kernels' middle taps are summed before they are rounded.
-        np.testing.assert_allclose(result, expected, atol=np.abs(expected).max() * (1e-6 if dtype == jnp.float32 else 2e-2))
+        np.testing.assert_allclose(
+            result, expected, atol=np.abs(expected).max() * (1e-6 if dtype == jnp.float32 else 2e-2)
+        )

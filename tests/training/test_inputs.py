@@ -16,6 +16,7 @@ from scarce_jax.data.source import stream
 from scarce_jax.errors import InputError
 from scarce_jax.ops.augment import Augment, augment
 from scarce_jax.recipe import Artifact, Confident, Infer, Part, Read, Recipe, Source
+from scarce_jax.training import inputs as training_inputs
 from scarce_jax.training.inputs import Inputs, TrainInput, fits, make_batch
 
 CROP = Augment(crop=(24, 24), scale=(0.5, 2.0), rotate=20.0, brightness=0.2)
@@ -82,6 +83,22 @@ def test_resident_and_streaming_give_the_same_bits_from_any_step(inputs, weight)
     assert_equal(resident[3:], batches(inputs, given, 2, True, 4, start=3))
     assert resident[0]["image"].shape == (8, 24, 24, 3) and resident[0]["label"].dtype == np.uint8
     assert (resident[0]["image"] != resident[1]["image"]).any()
+
+
+def test_batches_of_any_dispatches_are_those_of_single_steps(inputs, monkeypatch):
+    given, mesh = source(), mesh_lib.make_mesh(jax.devices()[:2])
+    made = TrainInput(given, inputs.open(given), 3, "stage/source", mesh, 2, True)
+    singly = [jax.device_get(draw) for draw in made.batches(0, 14)]
+    # The order of five steps lies on the devices at a time, so that dispatches begin and end anywhere in it.
+    monkeypatch.setattr(training_inputs, "STEPS_PLACED", 5)
+    sizes = [3, 1, 1, 3, 3, 1]
+    starts = [2 + sum(sizes[:k]) for k in range(len(sizes))]
+    for draw, first, count in zip(made.batches(2, 14, zip(starts, sizes, strict=True)), starts, sizes, strict=True):
+        expected = singly[first] if count == 1 else jax.tree.map(lambda *x: np.stack(x), *singly[first : first + count])
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(draw), expected)
+        rows = draw["decoded"]["image"].addressable_shards
+        assert {s.data.shape[int(count > 1)] for s in rows} == {given.batch // 2}
+    assert first + count == 14
 
 
 def test_one_and_eight_devices_see_the_same_crops(inputs):

@@ -117,16 +117,18 @@ def test_packing_keeps_every_value_in_fewer_arrays(optimizer):
     assert jax.tree.structure(begun) == jax.tree.structure(packed.nets["deep"].opt_state)
 
 
-def test_arrays_of_other_groups_and_dtypes_are_apart():
+def test_arrays_of_other_groups_ranks_and_dtypes_are_apart():
     tree = {
         "a": np.ones(2, np.float32),
         "b": np.ones((), np.int32),
         "c": np.ones((2, 1, 1, 3), np.float32),
         "d": np.ones(5, np.float32),
+        "e": np.ones(5, np.float32),
+        "f": np.ones((5, 1), np.float32),
     }
-    layout = Layout.of(tree, [0, 0, 1, 0])
-    assert set(layout.members) == {(0, 3), (1,), (2,)}
-    assert dict(zip(layout.members, layout.groups, strict=True))[(2,)] == 1
+    layout = Layout.of(tree, [0, 0, 1, 0, 1, 1])
+    assert set(layout.members) == {(0, 3), (1,), (2, 5), (4,)}
+    assert [layout.groups[layout.members.index(x)] for x in ((0, 3), (1,), (2, 5), (4,))] == [0, 0, 1, 1]
     assert Layout.of({}).pack({}).unpack() == {}
     most = packing.MOST_ARRAYS
     many = Layout.of([np.ones(1)] * (2 * most + 1))

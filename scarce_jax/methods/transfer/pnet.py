@@ -104,9 +104,7 @@ class PNetJudge:
         """Abstract inputs of the P-Net."""
         return net_inputs(self.size)
 
-    def samples(
-        self, images: jax.Array, labels: jax.Array, logits: Logits
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def samples(self, images: jax.Array, labels: jax.Array, logits: Logits) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The image times the true mask, and times the predicted mask, of N categories that the label shows.
 
         Void pixels are zero in both. Otherwise they would reveal which masks are predicted.
