@@ -65,8 +65,8 @@ STEPS = {
     "deeplabv2": Step(
         "DeepLab-v2 R101 512x1024", "auxiliary_cityscapes_deeplabv2", "segmenter", 2, shortcuts=True
     ),
-    "deeplabv3plus": Step("DeepLab-v3+ 352", "three_step_voc", "segmenter", 12),
-    "irnet": Step("IRNet 512", "three_step_voc", "irnet", 32),
+    "deeplabv3plus": Step("DeepLab-v3+ 352", "three_step_voc", "segmenter", 12, shortcuts=True),
+    "irnet": Step("IRNet 512", "three_step_voc", "irnet", 32, trained="IRNet"),
 }  # fmt: skip
 
 
