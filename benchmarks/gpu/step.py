@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 from device import emit, taken
+from kernels import kernel_table, limits
 from nets import NETS, stage_of
 
 from scarce_jax import mesh as mesh_lib
@@ -109,12 +110,13 @@ def main() -> None:
     if options.out:
         text = compiled.as_text()
         (options.out / f"{options.name}.hlo.txt").write_text(text)
-    if options.out and options.profile:
-        from kernels import kernel_table
-
-        table, figures = kernel_table(measured["trace"], text, PROFILED, mesh.devices.flat[0].device_kind)
-        (options.out / f"{options.name}.kernels.txt").write_text(table)
-        emit(net=options.net, profile=figures)
+        kind = mesh.devices.flat[0].device_kind
+        if kind != "cpu":
+            emit(net=options.net, bound_ms=round(sum(ms for _, ms in limits(text, kind).values()), 3))
+        if options.profile:
+            table, figures = kernel_table(measured["trace"], text, PROFILED, kind)
+            (options.out / f"{options.name}.kernels.txt").write_text(table)
+            emit(net=options.net, profile=figures)
 
 
 def measure(
