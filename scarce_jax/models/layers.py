@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.batch_norm import BatchNorm, batch_norm, with_normalisation
-from scarce_jax.ops.conv import dilated_convolution, transposed_convolution
+from scarce_jax.ops.bias import add_bias
+from scarce_jax.ops.conv import transposed_convolution
+from scarce_jax.ops.dilated import dilated_convolution
 
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """Initial values of a convolution before batch normalisation, as in torchvision."""
@@ -140,16 +142,16 @@ class TransposedConv(nn.Module):
     deviation: float | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, bn: BatchNorm | None = None, *, relu: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         initial = nn.initializers.variance_scaling(self.stride**2 / 3, "fan_in", "uniform")
         if self.deviation is not None:
             initial = nn.initializers.normal(self.deviation)
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", initial, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        options = {"stride": self.stride, "padding": self.padding}
-        multiply = functools.partial(transposed_convolution, x.astype(self.dtype), **options)
-        return with_normalisation(multiply, kernel, bias, self.dtype, bn, None, relu)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        y = transposed_convolution(x, kernel, stride=self.stride, padding=self.padding)
+        return add_bias(y, bias, None, False)
 
 
 class Upsampler(nn.Module):
