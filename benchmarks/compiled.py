@@ -65,8 +65,8 @@ STEPS = {
     "deeplabv2": Step(
         "DeepLab-v2 R101 512x1024", "auxiliary_cityscapes_deeplabv2", "segmenter", 2, shortcuts=True
     ),
-    "deeplabv3plus": Step("DeepLab-v3+ 352", "three_step_voc", "segmenter", 12),
-    "irnet": Step("IRNet 512", "three_step_voc", "irnet", 32),
+    "deeplabv3plus": Step("DeepLab-v3+ 352", "three_step_voc", "segmenter", 12, shortcuts=True),
+    "irnet": Step("IRNet 512", "three_step_voc", "irnet", 32, trained="IRNet"),
 }  # fmt: skip
 
 
@@ -144,6 +144,8 @@ def compared(line: dict[str, Any], earlier: Sequence[dict[str, Any]]) -> list[st
         change = line[key] / before[-1][key] - 1 if before else 0.0
         if abs(change) >= 0.005:
             words.append(f"{what} of {line['net']} {'rose' if change > 0 else 'fell'} by {abs(change):.1%}")
+    if words and line["triton_gemm"] != before[-1]["triton_gemm"]:
+        words[-1] += " (with other kernels of matrix products)"
     if line["wide_windows"]:
         widest = " x ".join(map(str, line["largest_window"]))
         words.append(f"{line['net']}: {line['wide_windows']} convolutions with windows above 7 x 7, up to {widest}")

@@ -75,7 +75,8 @@ def dry_run(
         description["peak_bytes"] = peak
         if target:
             source = next(iter(sources(stage).values()))
-            description["memory"] = targets.memory_sentence(source.batch, source.size, peak, targets.fits(peak))
+            facts = (source.batch, source.size, peak, targets.fits(peak), mesh.size)
+            description["memory"] = targets.memory_sentence(*facts)
     return described
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from run_queue import RESULTS, rows
 
 Rows = dict[str, dict[str, Any]]
-"""Task -> its last line of figures."""
+"""Task -> the figures of its lines; of equal keys, those of the last one."""
 
 
 def operators(found: Iterable[dict[str, Any]]) -> Iterator[str]:
@@ -39,8 +39,7 @@ def steps(last: Rows) -> Iterator[str]:
         rivals = {mode: last.get(f"torch.{net}.{mode}", {}) for mode in ("eager", "compile", "cudagraphs")}
         unequal = any(r and r["parameters"] != row["parameters"] for r in rivals.values())
         times = [f"{r['median_step_ms'] / ms:.2f}" if "median_step_ms" in r else "" for r in rivals.values()]
-        profile = last.get(f"profile.{net}", {}).get("profile", {})
-        limit = profile.get("limit_ms")
+        limit = row.get("bound_ms")
         memory = [row.get("peak_bytes"), row.get("measured_peak_bytes")]
         cells = [
             net + (" (other parameters in PyTorch)" if unequal else ""),
@@ -77,7 +76,7 @@ def report(found: list[dict[str, Any]]) -> Iterator[str]:
     for row in found:
         # The line that ends a task has no figures, unless the task failed.
         if "status" not in row or row["status"] != 0:
-            last[row["task"]] = row
+            last.setdefault(row["task"], {}).update(row)
     tables = {
         "| train step | ms | images/s | PyTorch eager, x | torch.compile, x | with graphs, x | limit over time | "
         "GB predicted | GB measured | s to trace + compile |": steps(last),

@@ -47,20 +47,23 @@ def kernel_table(trace: str, text: str, steps: int, kind: str) -> tuple[str, dic
       trace: the folder of the profile.
       text: the optimised HLO of the program that was profiled.
       steps: its runs in the profile.
-      kind: of the device; one that `benchmark.roofline.PEAKS` does not have is measured against an H100.
+      kind: of the device; one that `benchmark.targets` does not have is measured against an H100.
     """
-    from scarce_jax.benchmark import hlo
-
-    return table(events(trace), {kernel.name: kernel for kernel in hlo.kernels(text)}, steps, kind)
+    return table(events(trace), limits(text, kind), steps)
 
 
-def table(ran: list[Event], kernels: dict[str, Any], steps: int, kind: str) -> tuple[str, dict[str, Any]]:
-    """See `kernel_table`; `kernels` are the program's, by the name of their instruction."""
-    from scarce_jax.benchmark.roofline import PEAKS
+def limits(text: str, kind: str) -> dict[str, tuple[Any, float]]:
+    """Each kernel of a program by the name of its instruction, and the least ms that all its runs take."""
+    from scarce_jax.benchmark import cost, hlo, targets
 
+    gpu = targets.BY_KIND.get(kind, targets.BY_KIND["NVIDIA H100 80GB HBM3"])
+    return {kernel.name: (kernel, 1e3 * kernel.runs * cost.seconds(kernel, gpu)) for kernel in hlo.kernels(text)}
+
+
+def table(ran: list[Event], kernels: dict[str, tuple[Any, float]], steps: int) -> tuple[str, dict[str, Any]]:
+    """See `kernel_table`; `kernels` are those of `limits`."""
     if not ran:
         return "the profile has no GPU kernels\n", {"kernels": 0}
-    peak = PEAKS.get(kind, PEAKS["NVIDIA H100 80GB HBM3"])
     span = (max(event.start + event.ns for event in ran) - min(event.start for event in ran)) / 1e6 / steps
     busy = sum(event.ns for event in ran) / 1e6 / steps
     of_instruction: dict[str, list[Event]] = collections.defaultdict(list)
@@ -68,11 +71,9 @@ def table(ran: list[Event], kernels: dict[str, Any], steps: int, kind: str) -> t
         of_instruction[event.instruction or event.kernel].append(event)
     rows, categories = [], collections.defaultdict(lambda: [0.0, 0.0, 0])
     for name, group in of_instruction.items():
-        known = kernels.get(name)
-        ms, limit, category, result = sum(event.ns for event in group) / 1e6 / steps, 0.0, "not in the program", ""
+        known, limit = kernels.get(name, (None, 0.0))
+        ms, category, result = sum(event.ns for event in group) / 1e6 / steps, "not in the program", ""
         if known:
-            speed = peak.float32 if known.unit != "bfloat16" else peak.bfloat16
-            limit = 1e3 * known.runs * max(known.bytes / (1e9 * peak.memory), known.flops / (1e12 * speed))
             category, result = f"{known.category}, {known.phase}", f"{known.result[:60]}  {known.layer}"
         rows.append((ms, limit, len(group) / steps, category, name, result, group[0].kernel))
         total = categories[category]
@@ -80,7 +81,7 @@ def table(ran: list[Event], kernels: dict[str, Any], steps: int, kind: str) -> t
     losing = sorted(rows, key=lambda row: row[1] - row[0])[:SHOWN]
     ordered = sorted(categories.items(), key=lambda item: -item[1][0])
     lines = [
-        f"{kind}: {len(ran) / steps:.0f} kernels a step, {span:.3f} ms, of which the GPU is busy for {busy:.3f} ms",
+        f"{len(ran) / steps:.0f} kernels a step, {span:.3f} ms, of which the GPU is busy for {busy:.3f} ms",
         f"{'category':40s} {'ms':>9s} {'kernels':>8s} {'limit ms':>9s} {'share':>6s}",
         *(
             f"{category:40s} {ms:9.3f} {count / steps:8.0f} {limit:9.3f} {limit / ms if ms else 0:6.2f}"

@@ -1,4 +1,4 @@
-"""Times a train step of the library, and prints one line.
+"""Times a train step of the library, and prints lines of figures.
 
     python benchmarks/gpu/step.py NET [--steps N] [--profile] [--tiny] [--out FOLDER] [--name NAME]
 
@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 from device import emit, taken
+from kernels import kernel_table, limits
 from nets import NETS, stage_of
 
 from scarce_jax import mesh as mesh_lib
@@ -85,7 +86,9 @@ def main() -> None:
     with taken():
         start = time.perf_counter()
         compiled = lowered.compile()
-        ready = time.perf_counter()
+        compiling = round(time.perf_counter() - start, 2)
+        # A line of its own, in case that the process is killed while it measures.
+        emit(net=options.net, compile_s=compiling, from_cache=bool(hits))
         measured = measure(options, stage, recipe, info, mesh, compiled, state, draws, images)
         peak = memory_in_use(mesh.devices.flat[0]) or {}
     done = work(lowered, compiled, 1)
@@ -96,23 +99,24 @@ def main() -> None:
         "batch": images,
         "parameters": parameters,
         "trace_s": round(traced - began, 2),
-        "compile_s": round(ready - start, 2),
+        "compile_s": compiling,
         "from_cache": bool(hits),
         **{key: value for key, value in measured.items() if key != "trace"},
         **done,
         **reached(done, images / measured["images_per_second"], mesh.devices.flat[0], config.dtype),
         "measured_peak_bytes": peak.get("peak_bytes_in_use"),
     }
+    emit(**record)
     if options.out:
         text = compiled.as_text()
         (options.out / f"{options.name}.hlo.txt").write_text(text)
+        kind = mesh.devices.flat[0].device_kind
+        if kind != "cpu":
+            emit(net=options.net, bound_ms=round(sum(ms for _, ms in limits(text, kind).values()), 3))
         if options.profile:
-            from kernels import kernel_table
-
-            table, figures = kernel_table(measured["trace"], text, PROFILED, mesh.devices.flat[0].device_kind)
+            table, figures = kernel_table(measured["trace"], text, PROFILED, kind)
             (options.out / f"{options.name}.kernels.txt").write_text(table)
-            record |= {"profile": figures}
-    emit(**record)
+            emit(net=options.net, profile=figures)
 
 
 def measure(

@@ -8,7 +8,7 @@ from typing import Any
 
 from scarce_jax.benchmark.hlo import Kernel
 from scarce_jax.benchmark.scaling import PROJECTED, project
-from scarce_jax.benchmark.targets import Gpu
+from scarce_jax.benchmark.targets import GPUS_PER_HOST, Gpu
 
 SMALL = 3_000_000
 """Bytes below which a kernel takes about as long as its launch."""
@@ -107,4 +107,5 @@ def _all_reduces(program: Sequence[Kernel], bound: float, gpu: Gpu, devices: int
     beside = [hidden for kernel, hidden in found for _ in range(kernel.runs)]
     here, *projected = (project(sizes, beside, bound, gpu, n) for n in (devices, *PROJECTED))
     del here["devices"]
-    return {"count": len(sizes), "bytes": sum(sizes), "link": gpu.link, **here, "projected": projected}
+    link = gpu.link + (" and network" if devices > GPUS_PER_HOST else "")
+    return {"count": len(sizes), "bytes": sum(sizes), "link": link, **here, "projected": projected}

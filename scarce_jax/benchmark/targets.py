@@ -231,10 +231,21 @@ def fits(peak: int) -> dict[str, bool]:
     return {name: peak <= gpu.usable for name, gpu in BY_NAME.items()}
 
 
-def memory_sentence(batch: int, size: Sequence[int] | None, peak: int, fits: Mapping[str, bool]) -> str:
-    """Such as "batch 16 at 713 x 713 takes 34.0 GB: fits h100, a100, h200; not l4, 4090"."""
+def memory_sentence(
+    batch: int, size: Sequence[int] | None, peak: int, fits: Mapping[str, bool], devices: int = 1
+) -> str:
+    """Such as "batch 16 at 713 x 713 takes 34.0 GB: fits h100, a100, h200; not l4, 4090".
+
+    Args:
+      batch: examples on all devices.
+      size: (height, width) of them; None for their native size.
+      peak: bytes of one device.
+      fits: what `fits` returns.
+    """
     at = "native size" if size is None else f"{size[0]} x {size[1]}"
+    shared, each = (f" on {devices} GPUs", " of each") if devices > 1 else ("", "")
+    needed = f"{peak / 1e9:.{1 if peak >= 1e9 else 3}f} GB"
     inside, outside = ([name for name, fit in fits.items() if fit == wanted] for wanted in (True, False))
     words = [f"fits {', '.join(inside)}"] if inside else []
     words += [f"{'not' if inside else 'fits none of'} {', '.join(outside)}"] if outside else []
-    return f"batch {batch} at {at} takes {peak / 1e9:.{1 if peak >= 1e9 else 3}f} GB: {'; '.join(words)}"
+    return f"batch {batch} at {at}{shared} takes {needed}{each}: {'; '.join(words)}"

@@ -132,9 +132,14 @@ def print_json(value: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def table(rows: Sequence[Sequence[Any]], header: Sequence[str], decimals: int = 4) -> str:
-    """Plain aligned columns, with numbers to the right."""
-    cells = [[cell(value, decimals) for value in row] for row in rows]
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str], decimals: Sequence[int] = ()) -> str:
+    """Plain aligned columns, with numbers to the right.
+
+    Args:
+      decimals: of the floats of each column; default 4.
+    """
+    places = decimals or [4] * len(header)
+    cells = [[cell(value, n) for value, n in zip(row, places, strict=True)] for row in rows]
     numeric = [all(isinstance(row[j], int | float) or row[j] is None for row in rows) for j in range(len(header))]
     widths = [max(len(line[j]) for line in [list(header), *cells]) for j in range(len(header))]
 

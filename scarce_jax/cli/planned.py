@@ -21,7 +21,7 @@ def show(record: dict[str, Any]) -> str:
         f"{record['config']}, {record['dtype']}, compiled for {record['devices']} x {record['device']}; nothing ran",
         f"bounds assume that every kernel reaches {assumed}, with no time between kernels",
         "",
-        table([_row(stage) for stage in record["stages"]], HEADER, decimals=2),
+        table([_row(stage) for stage in record["stages"]], HEADER, DECIMALS),
     ]
     for stage in record["stages"]:
         lines += ["", *_facts(stage, record["devices"])]
@@ -31,6 +31,10 @@ def show(record: dict[str, Any]) -> str:
 HEADER = (
     "stage", "batch", "trace s", "compile s", "kernels", "GB", "TFLOP", "memory GB", "bound ms", "images/s, bound",
 )  # fmt: skip
+DECIMALS = (0, 0, 1, 1, 0, 2, 2, 2, 2, 0)
+
+KERNEL = ("costliest kernels: ms", "runs", "MB", "GFLOP", "what", "phase", "layer")
+KERNEL_DECIMALS = (3, 0, 1, 1, 0, 0, 0)
 
 
 def _row(stage: dict[str, Any]) -> list[Any]:
@@ -40,10 +44,8 @@ def _row(stage: dict[str, Any]) -> list[Any]:
 
 
 def _facts(stage: dict[str, Any], devices: int) -> list[str]:
-    each = " per GPU" if devices > 1 else ""
-    lines = [
-        f"{stage['stage']}{each}: {memory_sentence(stage['batch'], stage['crop'], stage['peak_bytes'], stage['fits'])}"
-    ]
+    memory = memory_sentence(stage["batch"], stage["crop"], stage["peak_bytes"], stage["fits"], devices)
+    lines = [f"{stage['stage']}: {memory}"]
     if stage["largest_batch"] is not None:
         lines.append(f"  {largest_sentence(stage['largest_batch'])}")
     if stage["bytes_bound"] is not None:
@@ -61,14 +63,13 @@ def _facts(stage: dict[str, Any], devices: int) -> list[str]:
     if stage["all_reduces"] is not None:
         lines += _all_reduces(stage["all_reduces"], stage["bound_ms"])
     rows = [_kernel(kernel) for kernel in stage["costliest"]]
-    header = ["costliest kernels: ms", "runs", "MB", "GFLOP", "what", "phase", "layer"]
-    return [*lines, "", *(f"  {line}" for line in table(rows, header, decimals=3).splitlines())]
+    return [*lines, "", *(f"  {line}" for line in table(rows, KERNEL, KERNEL_DECIMALS).splitlines())]
 
 
 def _kernel(kernel: dict[str, Any]) -> list[Any]:
     window = kernel["window"]
     what = kernel["category"] + (f" {'x'.join(map(str, window))}" if window else "")
-    cost = (kernel["ms"], kernel["runs"], round(kernel["bytes"] / 1e6, 1), round(kernel["flops"] / 1e9, 1))
+    cost = (kernel["ms"], kernel["runs"], kernel["bytes"] / 1e6, kernel["flops"] / 1e9)
     return [*cost, what, kernel["phase"], kernel["layer"] or "-"]
 
 

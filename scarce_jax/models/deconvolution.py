@@ -101,7 +101,7 @@ class FullyConnected(nn.Module):
             x = _unit(_convolution(self.hidden, kernel, 0, self.width, self.dtype, name), x, train=train)
         options = {"deviation": _deviation(self.width), "dtype": self.dtype, "name": "fc6_deconv"}
         layer = TransposedConv(8 * self.width, self.kernel, stride=1, padding=0, **options)
-        return _unit(layer, x, train=train)
+        return batch_norm(train=train, dtype=self.dtype, name="bn_fc6_deconv")(layer(x), relu=True)
 
 
 class Deconvolution(nn.Module):
@@ -170,8 +170,8 @@ def score_layer(classes: int, name: str) -> Head:
     return Head(classes, name=name)
 
 
-def _unit(layer: nn.Module, x: jax.Array, *, train: bool) -> jax.Array:
-    """A named layer, batch normalisation and ReLU."""
+def _unit(layer: Convolution, x: jax.Array, *, train: bool) -> jax.Array:
+    """A named convolution, batch normalisation and ReLU."""
     return layer(x, batch_norm(train=train, dtype=layer.dtype, name=f"bn_{layer.name}"), relu=True)
 
 

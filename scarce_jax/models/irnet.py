@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import uniform_fan_in
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.ops.resize import resize_bilinear
@@ -56,7 +57,7 @@ class IRNet(nn.Module):
 
     Attributes:
       width: of the ResNet: 64 in the paper. Every layer of the branches scales with it; a positive multiple of 16.
-      dtype: of the computation up to the last convolutions, which like parameters are float32.
+      dtype: of the computation; the sums of the last convolutions and the parameters are float32.
     """
 
     width: int = 64
@@ -84,8 +85,7 @@ class IRNet(nn.Module):
             tap(f"edge{k}", 32, 4, scale, x, quarter)
             for k, (scale, x) in enumerate(zip((1, 1, 2, 4, 4), layers, strict=True), start=1)
         ]
-        x = jnp.concatenate(edges, -1).astype(jnp.float32)
-        edge = nn.Conv(1, (1, 1), kernel_init=uniform_fan_in, name="edge_head")(x)
+        edge = Head(1, uniform_fan_in, name="edge_head")(jnp.concatenate(edges, -1))
 
         fine = [
             tap("displacement1", 64, 8, 1, stem, quarter),
@@ -97,6 +97,6 @@ class IRNet(nn.Module):
             tap("displacement5", 256, 16, 2, layer4, eighth),
         ]
         fine.append(tap("displacement6", 256, 16, 2, jnp.concatenate(coarse, -1), quarter))
-        x = tap("displacement7", 256, 16, 1, jnp.concatenate(fine, -1), quarter).astype(jnp.float32)
-        displacement = nn.Conv(2, (1, 1), use_bias=False, kernel_init=uniform_fan_in, name="displacement_head")(x)
+        x = tap("displacement7", 256, 16, 1, jnp.concatenate(fine, -1), quarter)
+        displacement = Head(2, uniform_fan_in, use_bias=False, name="displacement_head")(x)
         return edge[..., 0], displacement

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.batch_norm import BatchNorm, batch_norm, with_normalisation
-from scarce_jax.ops.bias import add_bias
-from scarce_jax.ops.conv import dilated_convolution, transposed_phases
+from scarce_jax.ops.conv import transposed_phases
+from scarce_jax.ops.dilated import dilated_convolution
 from scarce_jax.ops.logits import Phases
 
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -144,31 +144,22 @@ class TransposedConv(nn.Module):
     result: Any = None
     deviation: float | None = None
 
-    def __call__(self, x: jax.Array, bn: BatchNorm | None = None, *, relu: bool = False) -> jax.Array:
-        kernel, bias = self._parameters(x.shape[-1])
-        size = tuple((length - 1) * self.stride - 2 * self.padding + self.kernel for length in x.shape[1:3])
-        multiply = lambda kernel: self._multiply(x, kernel, size).image()
-        return with_normalisation(multiply, kernel, bias, self.dtype, bn, None, relu)
-
-    def phases(self, x: jax.Array, size: tuple[int, int]) -> Phases:
-        """The first (H, W) pixels of the result, before depth to space."""
-        kernel, bias = self._parameters(x.shape[-1])
-        y = self._multiply(x, kernel.astype(self.dtype), size)
-        return y.replace(phases=add_bias(y.phases, jnp.tile(bias, self.stride**2), None, False))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        sides = ((length - 1) * self.stride - 2 * self.padding + self.kernel for length in x.shape[1:3])
+        return self.phases(x, tuple(sides)).image()
 
     @nn.compact
-    def _parameters(self, channels: int) -> tuple[jax.Array, jax.Array]:
+    def phases(self, x: jax.Array, size: tuple[int, int]) -> Phases:
+        """The first (H, W) pixels of the result, before depth to space."""
         initial = nn.initializers.variance_scaling(self.stride**2 / 3, "fan_in", "uniform")
         if self.deviation is not None:
             initial = nn.initializers.normal(self.deviation)
-        shape = (self.kernel, self.kernel, channels, self.features)
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", initial, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return kernel, bias
-
-    def _multiply(self, x: jax.Array, kernel: jax.Array, size: tuple[int, int]) -> Phases:
         result = self.dtype if self.result is None else self.result
-        y = transposed_phases(x.astype(self.dtype), kernel, self.stride, result)
+        y = transposed_phases(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, result)
+        y = (y.astype(jnp.float32) + jnp.tile(bias, self.stride**2)).astype(result)
         return Phases(y, size=size, stride=self.stride, offset=self.padding)
 
 

@@ -62,11 +62,11 @@ def _normalise(
     mean = grouped.mean(axes, keepdims=True)  # [groups, 1, ..., C]
     variance = jnp.maximum((grouped * grouped).mean(axes, keepdims=True) - mean * mean, 0)
     y = _affine(grouped, mean, variance, scale, bias, epsilon).reshape(x.shape)
+    y = y.astype(dtype)
     if shortcut is not None:
-        y += shortcut.astype(jnp.float32)
+        y += shortcut.astype(dtype)
     if relu:
         y = jnp.maximum(y, 0)
-    y = y.astype(dtype)
     # The result is kept only where the sign before the ReLU does not follow from x.
     kept = y if relu and shortcut is not None else None
     of_shortcut = None if shortcut is None else jnp.zeros((), shortcut.dtype)
@@ -76,7 +76,7 @@ def _normalise(
 
 def _gradient(epsilon: float, relu: bool, dtype: Any, groups: int, saved: tuple, cotangents: tuple) -> tuple:
     x, scale, bias, mean, variance, kept, of_shortcut = saved
-    given = _grouped(cotangents[0], groups).astype(jnp.float32)
+    given = _grouped(cotangents[0], groups)
     grouped = _grouped(x, groups).astype(jnp.float32)
     axes = tuple(range(1, grouped.ndim - 1))
     if kept is not None:
@@ -84,6 +84,8 @@ def _gradient(epsilon: float, relu: bool, dtype: Any, groups: int, saved: tuple,
         given = jnp.where(_grouped(jax.lax.optimization_barrier(kept), groups) > 0, given, 0)
     elif relu:
         given = jnp.where(_affine(grouped, mean, variance, scale, bias, epsilon) > 0, given, 0)
+    # Only now: of a selection in float32, XLA stores the mask.
+    given = given.astype(jnp.float32)
     inverse = jax.lax.rsqrt(variance + epsilon)
     normalised = (grouped - mean) * inverse
     by_bias = given.sum(axes, keepdims=True)  # [groups, 1, ..., C]

@@ -71,7 +71,7 @@ def _make_step(
         packed, shared, metrics = pack(state, dict(optimizers)).nets, {}, {}
         consts = {**consts, "step": state.step}
         for i, turn in enumerate(turns):
-            nets, net = unpack(packed), packed[turn.net]
+            nets, net = unpack({role: one.replace(opt_state=()) for role, one in packed.items()}), packed[turn.net]
             loss, out, grads = gradient(turn, nets, batch, consts, shared, jax.random.fold_in(loss_key, i), net.params)
             tx = optim.build_for_groups(dict(optimizers)[turn.net], net.params.groups, steps)
             updates, opt = tx.update(grads, net.opt_state, net.params)

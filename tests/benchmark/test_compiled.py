@@ -45,11 +45,18 @@ def test_the_floor_counts_convolutions_passes_shortcuts_and_parameters(script):
 
 
 def line(**values):
-    return {
-        "net": "dsnet", "target": "h100", "git_revision": "0123456789", "batch": 8, "images": 8, "kernels": 1000,
-        "small_kernels": 600, "bytes": 20e9, "flops": 1e12, "bound_ms": 8.0, "floor_bytes": 10e9, "floor_ms": 4.0,
-        "images_per_second": 1000.0, "peak_bytes": 2e9, "largest_window": [3, 3], "wide_windows": 0, **values,
-    }  # fmt: skip
+    counts = {
+        "batch": 8,
+        "images": 8,
+        "kernels": 1000,
+        "small_kernels": 600,
+        "wide_windows": 0,
+        "largest_window": [3, 3],
+    }
+    work = {"bytes": 20e9, "flops": 1e12, "bound_ms": 8.0, "images_per_second": 1000.0, "peak_bytes": 2e9}
+    least = {"floor_bytes": 10e9, "floor_ms": 4.0}
+    facts = {"net": "dsnet", "target": "h100", "git_revision": "0123456789", "triton_gemm": True}
+    return {**facts, **counts, **work, **least, **values}
 
 
 def test_a_line_is_compared_with_the_last_of_its_net(script):
@@ -58,6 +65,8 @@ def test_a_line_is_compared_with_the_last_of_its_net(script):
         "bytes of dsnet rose by 3.0%",
         "kernels of dsnet fell by 10.0%",
     ]
+    (words,) = script.compared(line(kernels=500, triton_gemm=False), earlier)
+    assert words == "kernels of dsnet fell by 50.0% (with other kernels of matrix products)"
     assert script.compared(line(), earlier) == script.compared(line(), []) == []
 
 

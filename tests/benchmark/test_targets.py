@@ -3,10 +3,20 @@
 import importlib.util
 import types
 
+import jax
 import pytest
 
 from scarce_jax.benchmark import roofline, scaling, targets
-from scarce_jax.benchmark.targets import BY_KIND, BY_NAME, GPUS, devices, fits, memory_sentence, parse_target
+from scarce_jax.benchmark.targets import (
+    BY_KIND,
+    BY_NAME,
+    GPUS,
+    compile_for,
+    devices,
+    fits,
+    memory_sentence,
+    parse_target,
+)
 from scarce_jax.errors import InputError
 
 
@@ -71,6 +81,30 @@ def test_without_the_plugin_one_message_says_how_to_get_it(monkeypatch, hidden):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in hidden else find(name))
     with pytest.raises(InputError, match=r'pip install "scarce-jax\[plan\]"'):
         devices(BY_NAME["h100"], 1)
+
+
+def test_products_without_settings_are_left_to_the_libraries():
+    tried = []
+
+    class Lowered:
+        def __init__(self, message):
+            self.message = message
+
+        def compile(self, options):
+            tried.append(options)
+            if self.message and "xla_gpu_enable_triton_gemm" not in options:
+                raise jax.errors.JaxRuntimeError(self.message)
+            return "program"
+
+    assert compile_for(Lowered(None)) == ("program", True)
+    assert compile_for(Lowered("INTERNAL: No supported config found for HLO: %gemm_fusion_dot.25")) == (
+        "program",
+        False,
+    )
+    assert [options.get("xla_gpu_enable_triton_gemm", True) for options in tried] == [True, True, False]
+    assert all(options["xla_gpu_autotune_level"] == 0 for options in tried)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="other"):
+        compile_for(Lowered("INTERNAL: other"))
 
 
 def test_an_all_reduce_moves_what_a_ring_moves():

@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -161,15 +162,31 @@ def test_choices_of_rows(scripts):
 
 
 def test_kernels_beside_their_limits(scripts):
-    hlo = pytest.importorskip("scarce_jax.benchmark.hlo")
-    kernel = hlo.Kernel("conv.1", "convolution", "forward", "Net/conv", "bf16[8]", 2_000_000, 1_350_000, 0)
+    kernel = types.SimpleNamespace(category="convolution", phase="forward", result="bf16[8]", layer="Net/conv")
     event = scripts["kernels"].Event
-    ran = [event("cudnn", "conv.1", 0, 2000), event("cudnn", "conv.1", 4000, 2000), event("other", "", 8000, 1000)]
-    table, figures = scripts["kernels"].table(ran, {"conv.1": kernel}, 2, "NVIDIA H100 80GB HBM3")
+    ran = [event("cudnn", "conv.1", 0, 2e5), event("cudnn", "conv.1", 4e5, 2e5), event("other", "", 8e5, 1e5)]
+    table, figures = scripts["kernels"].table(ran, {"conv.1": (kernel, 0.001)}, 2)
     assert "convolution, forward" in table
-    assert figures["busy_ms"] == pytest.approx(0.0025, abs=1e-3)
-    assert figures["limit_ms"] == pytest.approx(0.001)  # 3.35 MB at 3,350 GB/s.
-    assert figures["ms_by_category"]["not in the program"] == pytest.approx(0.0005, abs=1e-3)
+    assert "limit   0.001" in table
+    # Of 0.5 ms in two steps, 0.4 are those of the convolution.
+    assert figures["ms_by_category"] == {"convolution, forward": 0.2, "not in the program": 0.05}
+    assert (figures["kernels"], figures["busy_ms"], figures["span_ms"]) == (2, 0.25, 0.45)
+    assert figures["limit_ms"] == 0.001
+
+
+def test_limits_of_a_compiled_program(scripts):
+    """By the library's reader of compiled programs, where it has one."""
+    pytest.importorskip("scarce_jax.benchmark.cost")
+    text = """HloModule step, is_scheduled=true
+
+ENTRY %main (x: f32[1024,1024]) -> f32[1024,1024] {
+  %x = f32[1024,1024]{1,0} parameter(0)
+  ROOT %copy.1 = f32[1024,1024]{0,1} copy(%x)
+}
+"""
+    ((kernel, ms),) = scripts["kernels"].limits(text, "NVIDIA H100 80GB HBM3").values()
+    assert (kernel.name, kernel.bytes) == ("copy.1", 8 * 1024 * 1024)
+    assert 8.4e6 / 3.35e12 < ms / 1e3 < 8.4e6 / 2e12
 
 
 def test_nets_of_both_sides_have_equal_parameters(scripts):

@@ -35,10 +35,16 @@ NOT_FUSED = {
 CHOICE = "logits of a frozen net, from which a class or a probability is read: one array, without a gradient"
 SAMPLES = "the P-Net sees masks at the size of the images, of full logits and of a choice among the classes"
 
+BLUR = "the median of the augmentation sorts 25 shifted images"
+
 NAMED = {
     ("auxiliary_cityscapes", "auxiliary"): {(4, 129, 257, 304): CHOICE},
     ("auxiliary_cityscapes_deeplabv2", "auxiliary"): {(2, 512, 19456): CHOICE},
     ("decoupled_voc", "decoupled"): {(64, 320, 320, 2): "the results of the head, the logits of all pixels"},
+    ("detailer_cityscapes_850", "detailer"): {(8, 850, 2033): "the rows of resized logits, small at other sizes"},
+    ("three_step_voc", "classifier"): {(40, 25, 352, 352, 3): BLUR},
+    ("three_step_voc", "irnet"): {(32, 25, 512, 512, 3): BLUR},
+    ("three_step_voc", "segmenter"): {(12, 25, 352, 352, 3): BLUR},
     ("transfer_voc_split1", "pnet"): {(30, 321, 6741): SAMPLES, (30, 321, 321, 21): SAMPLES},
     ("transfer_voc_split1", "adversarial"): {(30, 321, 6741): SAMPLES, (30, 321, 321, 21): SAMPLES},
 }

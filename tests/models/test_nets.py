@@ -311,7 +311,9 @@ def test_training_reaches_every_parameter_and_all_statistics(name):
 
     gradient, new = step(variables, *inputs)
     for path, value in jax.tree.leaves_with_path(gradient):
-        assert np.isfinite(value).all() and np.any(value) != cancelled(path), jax.tree_util.keystr(path)
+        assert np.isfinite(value).all(), jax.tree_util.keystr(path)
+        largest = np.abs(value).max()
+        assert largest < 1e-6 if cancelled(path) else largest > 0, jax.tree_util.keystr(path)
     old = variables.get("batch_stats", {})
     changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), new.get("batch_stats", {}), old)
     assert all(jax.tree.leaves(changed))

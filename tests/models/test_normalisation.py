@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scarce_jax.models.batch_norm import batch_norm
 from scarce_jax.models.deconvolution import Deconvolution
 from scarce_jax.models.dsnet import DSNetEncoder
-from scarce_jax.models.layers import Convolution, ConvUnit, TransposedConv
+from scarce_jax.models.layers import Convolution, ConvUnit
 from scarce_jax.models.pspnet import ConvBlock, Embedding
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tracing import Tracing, tracing
@@ -19,28 +19,23 @@ from tests.models.shapes import random_image, random_variables, segmentation_inp
 
 
 class Layers(nn.Module):
-    """A convolution (or a transposed one) with a bias, batch normalisation, shortcut and ReLU; in one call or apart."""
+    """A convolution with a bias, batch normalisation, shortcut and ReLU; in one call or apart."""
 
     apart: bool
-    transposed: bool = False
     dtype: type = jnp.float32
 
     @nn.compact
     def __call__(self, x, train):
         bn = batch_norm(train=train, dtype=self.dtype, name="bn")
-        if self.transposed:
-            layer = TransposedConv(4, 3, 1, 1, self.dtype, name="conv")
-            return bn(layer(x), relu=True) if self.apart else layer(x, bn, relu=True)
         layer = Convolution(x.shape[-1], 3, use_bias=True, dtype=self.dtype, name="conv")
         x = x.astype(self.dtype)
         return bn(layer(x), x, relu=True) if self.apart else layer(x, bn, x, relu=True)
 
 
-@pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)])
-def test_folded_into_the_kernel_it_predicts_the_same(dtype, tolerance, transposed):
+def test_folded_into_the_kernel_it_predicts_the_same(dtype, tolerance):
     x = random_image(2, 9, 8, 4)
-    folded, apart = (Layers(way, transposed, dtype) for way in (False, True))
+    folded, apart = (Layers(way, dtype) for way in (False, True))
     variables = {
         "params": {
             "conv": {"kernel": random_image(3, 3, 4, 4) / 6, "bias": random_image(4)},
@@ -65,10 +60,9 @@ def test_folded_into_the_kernel_it_predicts_the_same(dtype, tolerance, transpose
         np.testing.assert_allclose(a, b, atol=10 * tolerance * np.abs(b).max())
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-def test_a_bias_before_batch_statistics_only_moves_the_running_mean(transposed):
+def test_a_bias_before_batch_statistics_only_moves_the_running_mean():
     x = random_image(2, 9, 8, 4)
-    modules = [Layers(way, transposed) for way in (False, True)]
+    modules = [Layers(way) for way in (False, True)]
     variables = jax.tree.map(lambda leaf: leaf + 0.1, modules[0].init(jax.random.key(0), x, True))
     (ours, new), (expected, theirs) = (module.apply(variables, x, True, mutable=["batch_stats"]) for module in modules)
     np.testing.assert_allclose(ours, expected, atol=1e-5)

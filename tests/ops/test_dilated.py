@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax.ops import conv
+from scarce_jax.ops import dilated
 
 RATES = (1, 2, 3, 4, 12, 18, 24)
 SIZES = ((16, 16), (17, 13), (5, 24), (1, 2))
@@ -43,7 +43,7 @@ def check_equal(ours, expected, tolerance):
 def test_value_and_gradients(size, dilation):
     for side in (1, 3, 5):
         arrays = example(size, side, jnp.float32)
-        results = (value_and_gradients(f, *arrays, dilation) for f in (conv.dilated_convolution, plain))
+        results = (value_and_gradients(f, *arrays, dilation) for f in (dilated.dilated_convolution, plain))
         check_equal(*results, 1e-5)
 
 
@@ -51,7 +51,7 @@ def test_value_and_gradients(size, dilation):
 def test_value_and_gradients_in_bfloat16(dilation):
     arrays = example((17, 14), 3, jnp.bfloat16)
     exact = value_and_gradients(plain, *(x.astype(jnp.float32) for x in arrays), dilation)
-    ours = value_and_gradients(conv.dilated_convolution, *arrays, dilation)
+    ours = value_and_gradients(dilated.dilated_convolution, *arrays, dilation)
     assert {x.dtype for x in ours} == {jnp.dtype(jnp.bfloat16)}
     check_equal([x.astype(jnp.float32) for x in ours], exact, 1e-2)
 
@@ -62,11 +62,11 @@ def test_both_forms_of_the_kernels_gradient(size, dilation):
     """The platform at hand takes one of them."""
     x, kernel, cotangent = example(size, 3, jnp.float32)
     expected = value_and_gradients(plain, x, kernel, cotangent, dilation)[2]
-    for form in (conv._gradient_by_remainders, conv._gradient_by_taps):
+    for form in (dilated._gradient_by_remainders, dilated._gradient_by_taps):
         ours = jax.jit(functools.partial(form, kernel=kernel, dilation=dilation))(x, cotangent)
         check_equal([ours], [expected], 1e-5)
 
 
 def test_an_even_kernel_is_refused():
     with pytest.raises(ValueError, match="2 x 2; expected odd sides"):
-        conv.dilated_convolution(jnp.zeros((1, 4, 4, 1)), jnp.zeros((2, 2, 1, 1)), 2)
+        dilated.dilated_convolution(jnp.zeros((1, 4, 4, 1)), jnp.zeros((2, 2, 1, 1)), 2)
