@@ -58,9 +58,7 @@ def _facts(stage: dict[str, Any], devices: int) -> list[str]:
     if stage["largest_window"] is not None:
         window = " x ".join(map(str, stage["largest_window"]))
         wide = stage["wide_windows"]
-        warning = (
-            f"; {plural(wide, 'convolution')} above {WIDEST} x {WIDEST}, slow or not to be compiled" if wide else ""
-        )
+        warning = f"; {plural(wide, 'window')} above {WIDEST} x {WIDEST}, slow or refused by cuDNN" if wide else ""
         lines.append(f"  largest window of a convolution: {window}{warning}")
     if stage["all_reduces"] is not None:
         lines += _all_reduces(stage["all_reduces"], stage["bound_ms"])
