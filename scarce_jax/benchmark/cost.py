@@ -27,6 +27,9 @@ def seconds(kernel: Kernel, gpu: Gpu) -> float:
 def cost(program: Sequence[Kernel], images: int, gpu: Gpu, devices: int) -> dict[str, Any]:
     """What a program's kernels cost at least, on one of `devices` GPUs.
 
+    A step takes longer: no kernel is at its limit, and each has to be launched. DSNet's step at 512 x 1024 took 15.2 ms
+    on an H200 (benchmarks/results/gpu), where the bound is 6.4 ms.
+
     Args:
       images: examples of one run, over all GPUs.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ from collections.abc import Mapping, Sequence
 import jax
 
 from scarce_jax.errors import InputError, nearest
+
+log = logging.getLogger("scarce_jax")
 
 GPUS_PER_HOST = 8
 """GPUs of one host that share a link; more GPUs than that stand in several hosts."""
@@ -223,6 +226,9 @@ def compile_for(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, bool]
     except jax.errors.JaxRuntimeError as error:
         if "No supported config found" not in str(error):
             raise
+    log.info(
+        "XLA has no settings for one of its matrix products without the GPU; compiling with the libraries' instead"
+    )
     return lowered.compile({**COMPILER_OPTIONS, "xla_gpu_enable_triton_gemm": False}), False
 
 

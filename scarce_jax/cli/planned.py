@@ -20,6 +20,8 @@ def show(record: dict[str, Any]) -> str:
     lines = [
         f"{record['config']}, {record['dtype']}, compiled for {record['devices']} x {record['device']}; nothing ran",
         f"bounds assume that every kernel reaches {assumed}, with no time between kernels",
+        f"a program fits into the {limits['share_of_memory']:.0%} of a GPU's memory that JAX takes "
+        f"({limits['memory'] / 1e9:.1f} GB here; XLA_PYTHON_CLIENT_MEM_FRACTION)",
         "",
         table([_row(stage) for stage in record["stages"]], HEADER, DECIMALS),
     ]
@@ -56,9 +58,7 @@ def _facts(stage: dict[str, Any], devices: int) -> list[str]:
     if stage["largest_window"] is not None:
         window = " x ".join(map(str, stage["largest_window"]))
         wide = stage["wide_windows"]
-        warning = (
-            f"; {plural(wide, 'convolution')} above {WIDEST} x {WIDEST}, slow or not to be compiled" if wide else ""
-        )
+        warning = f"; {plural(wide, 'window')} above {WIDEST} x {WIDEST}, slow or refused by cuDNN" if wide else ""
         lines.append(f"  largest window of a convolution: {window}{warning}")
     if stage["all_reduces"] is not None:
         lines += _all_reduces(stage["all_reduces"], stage["bound_ms"])
@@ -90,8 +90,7 @@ def _all_reduces(found: dict[str, Any], bound_ms: float) -> list[str]:
 def largest_sentence(found: dict[str, Any]) -> str:
     """What the search for the largest batch found, and which batches it compiled."""
     tried = ", ".join(f"{batch}: {needed / 1e9:.1f} GB" for batch, needed in found["peaks"].items())
-    limit = f"{found['limit_bytes'] / 1e9:.1f} GB that JAX takes of it"
     if found["batch"] is None:
-        return f"no batch fits into the {limit} (compiled {tried})"
+        return f"no batch fits (compiled {tried})"
     least = "" if found["exact"] else "at least "
-    return f"largest batch that fits into the {limit}: {least}{found['batch']} (compiled {tried})"
+    return f"largest batch that fits: {least}{found['batch']} (compiled {tried})"
