@@ -4,8 +4,9 @@
 
 The real loop trains the stage's real nets on resident random rows, with a program in place of the step that takes and
 returns the same arrays and computes nothing. Images are 16 x 16, so that picking a batch is no work either. What is
-left is what the host does for a dispatch: the device waits for it wherever its own work is shorter. "thread" is the
-processor time of the loop's thread alone, which other work on the machine disturbs less.
+left is what the host does for a dispatch, but for starting the kernels of the step, which takes a GPU's driver time.
+The device waits for it wherever its own work is shorter. "thread" is the processor time of the loop's thread alone,
+which other work on the machine disturbs less.
 """
 
 from __future__ import annotations

@@ -116,12 +116,15 @@ def projection(name: str, target: str) -> dict[str, Any]:
 
 def check(options: argparse.Namespace, name: str) -> list[str]:
     """Runs a stage on each number of devices; what differs, in words."""
+    from scarce_jax.provenance import git_revision, versions
+
     reference, wrong = None, []
     for devices in options.devices:
         line = in_a_process(name, options.steps, devices)
         reference = reference or line
         difference = largest_difference(line["metrics"], reference["metrics"])
-        append(options.out, {"stage": name, **line, "largest_difference": difference})
+        made_with = {"git_revision": git_revision(), "versions": versions()}
+        append(options.out, {"stage": name, **line, "largest_difference": difference, **made_with})
         if difference > TOLERANCE:
             wrong.append(f"{name}: {devices} devices differ from {reference['devices']} by {difference:.1e}")
     return wrong
