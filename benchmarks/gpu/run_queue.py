@@ -102,12 +102,17 @@ class Queue:
         threads = [threading.Thread(target=self._work, args=(worker,), daemon=True) for worker in workers]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join(max(0.0, self.end - time.monotonic()))
-        for process in list(self.running):
-            kill(process)
+        while any(thread.is_alive() for thread in threads) and time.monotonic() < self.end:
+            time.sleep(0.1)
+        self.stop()
         for thread in threads:
             thread.join(5.0)
+
+    def stop(self) -> None:
+        """Ends the time now, and kills all processes."""
+        self.end = min(self.end, time.monotonic())
+        for process in list(self.running):
+            kill(process)
 
     def note(self, **row: Any) -> None:
         """Adds a line to the results."""
@@ -140,6 +145,8 @@ class Queue:
                 start_new_session=True,
             )
             self.running.add(process)
+            if time.monotonic() > self.end:
+                kill(process)
             for line in process.stdout:
                 row = json.loads(line) if line.startswith("{") else {}
                 if "gpu" in row:
@@ -253,6 +260,8 @@ def main() -> None:
     data = (options.data or work / "data").resolve()
     common = {"device": found["device"], **({"tiny": True} if options.tiny else {})}
     queue = Queue(planned, options.out.resolve(), work, data, end, common)
+    # A call that is ended from outside leaves no process that keeps the GPU.
+    signal.signal(signal.SIGTERM, lambda *_: queue.stop())
     queue.note(machine=found, python=sys.version.split()[0], planned=[task.name for task in planned])
     queue.run()
     pack(queue.out, queue.work)

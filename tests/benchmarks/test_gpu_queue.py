@@ -88,10 +88,29 @@ def test_waiting_for_the_gpu_does_not_count(queue):
 
 def test_all_ends_with_the_time(queue):
     began = time.monotonic()
-    rows = queue("device.emit(value=1)\ntime.sleep(600)", seconds=4.0, workers=("jax",))
-    assert time.monotonic() - began < 20
+    rows = queue("device.emit(value=1)\ntime.sleep(600)", seconds=8.0, workers=("jax",))
+    assert time.monotonic() - began < 30
     assert [row["value"] for row in rows if "value" in row] == [1]
     assert "killed at the end of the time" in rows[-1]["errors"]
+
+
+def test_a_queue_that_is_ended_from_outside_kills_its_processes(tmp_path):
+    child = "import device, os, time; device.emit(pid=os.getpid()); time.sleep(600)"
+    script = (
+        "import run_queue, tasks\n"
+        f"run_queue.tasks = lambda tiny: [tasks.Task('t', ('-c', {child!r}))]\n"
+        "run_queue.main()"
+    )
+    words = [sys.executable, "-c", script, "--out", tmp_path / "out", "--work", tmp_path / "work", "--tiny"]
+    queue = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": f"{GPU}{os.pathsep}{ROOT}"})
+    results = tmp_path / "out" / "results.jsonl"
+    deadline = time.monotonic() + 60
+    while not (results.is_file() and '"pid"' in results.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    queue.terminate()
+    queue.wait(60)
+    (pid,) = [row["pid"] for row in map(json.loads, results.read_text().splitlines()) if "pid" in row]
+    assert not alive(pid)
 
 
 def test_a_task_is_done_by_its_code_on_its_device(scripts, tmp_path):
