@@ -20,8 +20,8 @@ from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SizedStage
 from scarce_jax.methods.segmentation import total_weight
 from scarce_jax.methods.tagging import CLASSIFIER
+from scarce_jax.models.batch_norm import MOMENTUM
 from scarce_jax.models.decoupled import Classified, DecoupledClassifier, SegmentationNet, class_saliency
-from scarce_jax.models.layers import MOMENTUM
 from scarce_jax.ops.combinatorial import Combinatorial, SubsetDraws, crop_subset
 from scarce_jax.recipe import Artifact, Infer, Mean, Net, NetState, Out, Train, Turn
 
