@@ -66,7 +66,6 @@ STEPS = {
         "DeepLab-v2 R101 512x1024", "auxiliary_cityscapes_deeplabv2", "segmenter", 2, shortcuts=True
     ),
     "deeplabv3plus": Step("DeepLab-v3+ 352", "three_step_voc", "segmenter", 12, shortcuts=True),
-    "irnet": Step("IRNet 512", "three_step_voc", "irnet", 32, trained="IRNet"),
 }  # fmt: skip
 
 
