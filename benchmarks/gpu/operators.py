@@ -26,6 +26,7 @@ from scarce_jax.evaluation.confusion import confusion
 from scarce_jax.losses import cross_entropy
 from scarce_jax.models import layers, pspnet
 from scarce_jax.models.deconvolution import score_layer
+from scarce_jax.ops.max_pool import max_pool
 from scarce_jax.ops.pool import max_pool_with_switches, unpool
 from scarce_jax.ops.random_walk import random_walk
 from scarce_jax.ops.resize import resize_bilinear
@@ -182,7 +183,7 @@ def normalisation_and_pools(bench: Bench) -> None:
     x = bench.random(bench.channels(30), side, side, 64)
     pad = ((1, 1), (1, 1))
     for form, pool in (
-        ("library", lambda x: layers.max_pool(x, 3, 2, pad)),
+        ("library", lambda x: max_pool(x, 3, 2, pad)),
         ("slices", functools.partial(forms.max_pool_by_slices, pad=pad)),
         ("reduce_window", lambda x: nn.max_pool(x, (3, 3), (2, 2), pad)),
     ):

@@ -77,33 +77,6 @@ def convolution(features: int, kernel: int, **options: Any) -> Convolution:
     return Convolution(features, kernel, **options)
 
 
-def max_pool(x: jax.Array, window: int, stride: int, padding: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:
-    """Maximum over square windows.
-
-    It is computed from shifted slices rather than with `lax.reduce_window`, so that the gradient is elementwise. The
-    gradient of a window reduction is a select-and-scatter, which is 7 times slower on XLA's CPU backend. On an H200,
-    windows of 3 x 3 at stride 2 took 1.17 ms by slices, 2.15 ms by `lax.reduce_window`, and 1.40 ms with the place of
-    each maximum kept in one byte (benchmarks/results/gpu). Equal maxima share the gradient. After a ReLU the only
-    likely ties are zeros, which have no gradient anyway.
-
-    Args:
-      x: floating [B, H, W, C].
-      window, stride: side and step of the windows, in pixels.
-      padding: ((top, bottom), (left, right)), padded with -inf.
-
-    Returns:
-      [B, H', W', C] with H' = (H + top + bottom - window) // stride + 1, and W' likewise.
-    """
-    if any(map(any, padding)):
-        x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
-    for axis in (1, 2):
-        reach = x.shape[axis] - window
-        reach += 1 - reach % stride
-        slices = (jax.lax.slice_in_dim(x, offset, offset + reach, stride, axis) for offset in range(window))
-        x = functools.reduce(jnp.maximum, slices)
-    return x
-
-
 class ConvUnit(nn.Module):
     """Convolution without bias, batch normalisation, ReLU: [B, H, W, C] -> [B, H/stride, W/stride, features].
 

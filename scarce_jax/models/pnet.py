@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.layers import convolution, max_pool
+from scarce_jax.models.layers import convolution
+from scarce_jax.ops.max_pool import max_pool
 
 CONVOLUTIONS = ((1, 2), (4, 4), (8, 8))
 """Channels of the convolutions before each of the three pools, as multiples of the width."""

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.batch_norm import batch_norm
-from scarce_jax.models.layers import convolution, max_pool
+from scarce_jax.models.layers import convolution
 from scarce_jax.models.tracing import block
+from scarce_jax.ops.max_pool import max_pool
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Depth -> number of residual blocks in layer1 to layer4. From depth 50 on the blocks are bottlenecks."""

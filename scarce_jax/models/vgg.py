@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.batch_norm import batch_norm
-from scarce_jax.models.layers import convolution, max_pool
+from scarce_jax.models.layers import convolution
 from scarce_jax.models.tracing import block
+from scarce_jax.ops.max_pool import max_pool
 from scarce_jax.ops.pool import max_pool_with_switches
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
