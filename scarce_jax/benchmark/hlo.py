@@ -30,7 +30,10 @@ from scarce_jax.benchmark.hlo_text import (
 COLLECTIVES = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute")
 
 WHOLE = "slice", "dynamic-slice", "gather"
-"""Of an array that only these read, a fused kernel reads no more than what they return."""
+"""Of an array that only these read, a fused kernel reads no more entries than they return."""
+
+ENTRYWISE = "bitcast", "convert", "copy", "reshape", "transpose"
+"""Entries of these are computed where they are read, and from one entry each."""
 
 SINGLE = {"transpose": "transpose", "convolution": "convolution", "dot": "matrix product"}
 """Category of an instruction that is a kernel by itself."""
@@ -201,10 +204,10 @@ def _fused_reads(body: list[Instruction]) -> int:
     users = _users(body)
 
     def uses(name: str) -> list[tuple[str, Instruction]]:
-        """(name of what is read, what reads it), through changes of shape that cost nothing."""
+        """(name of what is read, what reads it), through what changes no entry but its form."""
         found = []
         for user in users[name]:
-            found += uses(user.name) if user.opcode == "bitcast" and not user.root else [(name, user)]
+            found += uses(user.name) if user.opcode in ENTRYWISE and not user.root else [(name, user)]
         return found
 
     total = 0
@@ -213,7 +216,8 @@ def _fused_reads(body: list[Instruction]) -> int:
             continue
         used, whole = uses(parameter.name), size(parameter.type)
         if used and all(user.opcode in WHOLE and user.operands[0] == name for name, user in used):
-            total += min(whole, sum(size(user.type) for _, user in used))
+            each = BYTES[element_type(parameter.type)]
+            total += min(whole, sum(each * math.prod(shape_of(user.type)) for _, user in used))
         elif not used or not all(_updates(user, name) for name, user in used):
             total += whole
     return total

@@ -48,6 +48,12 @@ def slices(x: jax.Array, table: jax.Array, row: jax.Array) -> jax.Array:
     return jnp.maximum(x[:, :32], x[:, 32:64]) * lax.dynamic_slice(table, (row, 0), (1, 32))
 
 
+def converted_slices(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Reads two slices of x, converted as a whole."""
+    x = x.astype(jnp.bfloat16)
+    return x[:1024].reshape(32, 32).T, x[1024:3072]
+
+
 def loop(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Five products, each of which is kept."""
 
@@ -89,6 +95,7 @@ def main() -> None:
     x = array(4, 24, 24, 32, sharding=mesh_lib.split(two))
     save("all_reduces", jax.value_and_grad(net), everywhere, x)
     save("slices", slices, array(4096, 256), array(512, 32), array(dtype=jnp.int32))
+    save("converted_slices", converted_slices, array(65536, dtype=jnp.float32))
     save("loop", loop, array(256, 256), array(256, 256))
     save("branches", branches, array(dtype=jnp.bool_), array(256, 256))
     operands = array(1024, 512), array(512, 2048), array(512, 512, dtype=jnp.float32)

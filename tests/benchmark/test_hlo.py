@@ -69,6 +69,12 @@ def test_a_fused_kernel_reads_of_an_array_what_it_slices():
     assert work(kernel) == (2 * 4096 * 32 * 2 + row + number, 4096 * 32 * 2, 0)
 
 
+def test_a_fused_kernel_reads_no_more_of_an_array_that_it_converts():
+    found = program("converted_slices")
+    assert sum(kernel.read for kernel in found) == 4 * (1024 + 2048)
+    assert sum(kernel.written for kernel in found) == 2 * (1024 + 2048)
+
+
 def test_the_kernels_of_a_loop_run_once_a_trip_and_update_in_place():
     matrix = 256 * 256 * 2
     inside = [kernel for kernel in program("loop") if kernel.runs > 1]
