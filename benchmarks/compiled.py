@@ -15,7 +15,6 @@ first line of a net, since a rewrite may change how its convolutions are compile
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -24,6 +23,9 @@ from typing import Any, NamedTuple
 
 from common import ROOT, append, arguments
 
+sys.path.insert(0, str(ROOT / "benchmarks" / "gpu"))
+import nets  # noqa: E402
+
 CONVOLUTIONS = ("convolution", "input gradient", "kernel gradient")
 BYTES_PER_PARAMETER = 20
 SHORTCUT = 3
@@ -31,59 +33,32 @@ NORMALIZED, PLAIN = 8, 3
 
 
 class Step(NamedTuple):
-    """A train step to compile.
+    """What the table and the floor need to know of a net of `gpu/nets.py`.
 
     Attributes:
       title: for the table.
-      config: file name in configs/, without ".py".
-      stage: its stage.
-      batch: examples per step.
-      size: (height, width) to resize and crop to; None for the config's own.
       passes: passes over each result of a forward convolution, in the floor.
       shortcuts: whether it has residual blocks.
       trained: part of the layer's path of what is trained; the rest has no backward pass.
     """
 
     title: str
-    config: str
-    stage: str
-    batch: int
-    size: tuple[int, int] | None = None
     passes: int = NORMALIZED
     shortcuts: bool = False
     trained: str = ""
 
 
 STEPS = {
-    "pspnet340": Step("PSPNet-R101 340", "detailer_cityscapes", "classifier", 16, (340, 340), shortcuts=True),
-    "pspnet713": Step("PSPNet-R101 713", "detailer_cityscapes", "classifier", 16, (713, 713), shortcuts=True),
-    "detailer340": Step("Detailer-R101 340", "detailer_cityscapes", "detailer", 16, (340, 340), shortcuts=True),
-    "dsnet": Step("DSNet 512x1024", "auxiliary_cityscapes", "segmenter", 8),
-    "largefov": Step("LargeFOV 321", "transfer_voc_split1", "segmenter", 30, passes=PLAIN),
-    "decoupled": Step("Decoupled 320", "decoupled_voc", "decoupled", 64, trained="SegmentationNet"),
-    "deconvnet": Step("DeconvNet 320", "decoupled_voc", "deconvnet", 64),
-    "deeplabv2": Step(
-        "DeepLab-v2 R101 512x1024", "auxiliary_cityscapes_deeplabv2", "segmenter", 2, shortcuts=True
-    ),
-    "deeplabv3plus": Step("DeepLab-v3+ 352", "three_step_voc", "segmenter", 12, shortcuts=True),
-}  # fmt: skip
-
-
-def prepared(step: Step) -> Any:
-    """The config of a step, in bfloat16, with its batch and size."""
-    from scarce_jax.cli.common import load_config
-
-    config = load_config(ROOT / "configs" / f"{step.config}.py")
-    changed: dict[str, Any] = {"dtype": "bfloat16"}
-    if hasattr(config, "compare"):
-        changed["compare"] = True
-    for name in (step.stage, "detailer", "classifier") if step.size else (step.stage,):
-        stage = getattr(config, name)
-        values = {"batch": step.batch}
-        if step.size:
-            values |= {"size": step.size, "augment": dataclasses.replace(stage.augment, crop=step.size)}
-        changed[name] = dataclasses.replace(stage, **values)
-    return dataclasses.replace(config, **changed)
+    "pspnet340": Step("PSPNet-R101 340", shortcuts=True),
+    "pspnet713": Step("PSPNet-R101 713", shortcuts=True),
+    "detailer340": Step("Detailer-R101 340", shortcuts=True),
+    "dsnet": Step("DSNet 512x1024"),
+    "largefov": Step("LargeFOV 321", passes=PLAIN),
+    "decoupled": Step("Decoupled 320", trained="SegmentationNet"),
+    "deconvnet": Step("DeconvNet 320"),
+    "deeplabv2": Step("DeepLab-v2 R101 512x1024", shortcuts=True),
+    "deeplabv3plus": Step("DeepLab-v3+ 352", shortcuts=True),
+}
 
 
 def floor(step: Step, program: Sequence[Any], parameters: int, seconds: Callable[[Any], float], rate: float) -> dict:
@@ -112,14 +87,12 @@ def compiled(name: str, target: str) -> dict[str, Any]:
     """The line of a net."""
     from scarce_jax import mesh as mesh_lib
     from scarce_jax.benchmark import cost, planned, targets
-    from scarce_jax.config_files import resolve
-    from scarce_jax.dry_run import count_parameters, known_recipe
+    from scarce_jax.dry_run import count_parameters
     from scarce_jax.provenance import git_revision, versions
 
     step = STEPS[name]
     gpu, count = targets.parse_target(target)
-    info, recipe = known_recipe(resolve(prepared(step), "gpu"), None)
-    stage = recipe.stage(step.stage)
+    _, info, recipe, stage = nets.stage_of(name, tiny=False)
     mesh = mesh_lib.make_mesh(targets.devices(gpu, count))
     programs: list[list[Any]] = []
     record = planned.describe(stage, recipe, info, mesh, gpu, keep=programs.append)

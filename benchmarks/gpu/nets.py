@@ -1,4 +1,4 @@
-"""The eight train steps of the queue: config, sizes and stage of each."""
+"""Train steps at the papers' sizes: config, sizes and stage of each."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ NETS = {
     "decoupled": Net("decoupled_voc.py", "decoupled", (320, 320), 64, (224, 224)),
     "deconvnet": Net("decoupled_voc.py", "deconvnet", (320, 320), 64, (224, 224)),
     "deeplabv2": Net("auxiliary_cityscapes_deeplabv2.py", "segmenter", (512, 1024), 2, (64, 64)),
+    "deeplabv3plus": Net("three_step_voc.py", "segmenter", (352, 352), 12, (96, 96)),
 }
 """Name -> stage. The batches of PSPNet, detailer and DSNet are those of a GPU, larger than the papers'."""
 

@@ -34,7 +34,7 @@ def test_the_floor_counts_convolutions_passes_shortcuts_and_parameters(script):
         kernel("kernel gradient", "backward", "Net/block/conv1", 7, flops=1),
         kernel("reduction", "forward", "Net/block/bn1", 5000),
     ]
-    plain = script.Step("", "", "", 1)
+    plain = script.Step("")
     found = script.floor(plain, program, 3, lambda kernel: 0.5, 100.0)
     moved = 8 * 110 + 20 * 3
     assert found == {"floor_bytes": moved + 1117, "floor_ms": 1e3 * (4 * 0.5 + moved / 100)}
@@ -91,10 +91,13 @@ def test_committed_results_are_those_of_the_last_commit(script):
     assert len(script.committed(path)) > 0 and script.committed(path.with_name("none.jsonl")) == []
 
 
+def test_steps_are_those_of_the_queue(script):
+    assert script.STEPS.keys() == script.nets.NETS.keys()
+
+
 @pytest.mark.parametrize("name", ["pspnet713", "detailer340", "dsnet", "largefov", "deconvnet", "deeplabv3plus"])
 def test_every_step_is_a_stage_of_its_config(script, name):
-    step = script.STEPS[name]
-    config = script.prepared(step)
-    stage = getattr(config, step.stage)
-    assert (config.dtype, stage.batch) == ("bfloat16", step.batch)
-    assert step.size is None or (stage.size == step.size and stage.augment.crop == step.size)
+    net = script.nets.NETS[name]
+    config, stage = script.nets.config_of(name, tiny=False)
+    values = getattr(config, stage)
+    assert (config.dtype, values.batch, values.augment.crop) == ("bfloat16", net.batch, net.size)

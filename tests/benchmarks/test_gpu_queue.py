@@ -215,7 +215,7 @@ def test_nets_of_both_sides_have_equal_parameters(scripts):
     nets, torch_nets = importlib.import_module("nets"), importlib.import_module("torch_nets")
     from scarce_jax.synthetic import abstract_nets
 
-    assert set(nets.NETS) == set(torch_nets.NETS)
+    assert set(torch_nets.NETS) <= set(nets.NETS)
     for name, make in torch_nets.NETS.items():
         with torch.device("meta"):
             theirs = sum(parameter.numel() for parameter in make(False).parameters())
