@@ -21,10 +21,10 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Args:
       logits: floating [..., K].
-      labels: integer [...]. The chosen logit is 0 if the label is not in 0..K-1.
+      labels: integer [...].
 
     Returns:
-      float32 [...].
+      float32 [...]; finite and meaningless where the label is not in 0..K-1.
     """
     return jax.lax.platform_dependent(
         logits, labels, cuda=_with_written_gradient, rocm=_with_written_gradient, default=_with_derived_gradient

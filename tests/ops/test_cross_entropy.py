@@ -123,3 +123,21 @@ def test_images_on_several_devices_have_one_mean(form):
     sharded, alone = loss(*jax.device_put((coarse, labels), rows)), loss(coarse, labels)
     np.testing.assert_allclose(sharded[0], alone[0], rtol=1e-6)
     np.testing.assert_allclose(sharded[1], alone[1], atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_written_gradient_of_softmax_cross_entropy_is_the_derived_one(dtype):
+    logits = 4 * jax.random.normal(jax.random.key(0), (2, 5, 7)).astype(dtype)
+    labels = jnp.array([[0, 6, 3, 255, 1], [2, 2, 5, 4, 255]], jnp.uint8)
+    weights = jnp.where(labels == 255, 0, jax.random.uniform(jax.random.key(1), labels.shape))
+
+    def value_and_gradient(form):
+        return jax.value_and_grad(lambda logits: jnp.sum(weights * form(logits, labels)))(logits)
+
+    (expected, derived), (value, gradient) = map(
+        value_and_gradient, (written._with_derived_gradient, written._with_written_gradient)
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    assert gradient.dtype == dtype
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == jnp.float32 else {"rtol": 1e-2, "atol": 1e-2}
+    np.testing.assert_allclose(gradient.astype(jnp.float32), derived.astype(jnp.float32), **tolerance)
