@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.ops.vary import vary_alike
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+
 def normalise(
     x: jax.Array,
     scale: jax.Array,
@@ -44,10 +45,15 @@ def normalise(
       The result in x's shape, and mean and variance, float32 [C], which have no gradient. With several groups they are
       the means of the groups' own.
     """
-    return _normalise(x, scale, bias, shortcut, epsilon, relu, dtype, groups)[0]
+    return _normalise(*vary_alike(x, scale, bias, shortcut), epsilon, relu, dtype, groups)
 
 
-def _normalise(
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+def _normalise(*arguments: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return _forward(*arguments)[0]
+
+
+def _forward(
     x: jax.Array,
     scale: jax.Array,
     bias: jax.Array,
@@ -97,7 +103,7 @@ def _gradient(epsilon: float, relu: bool, dtype: Any, groups: int, saved: tuple,
     return by_x.reshape(x.shape).astype(x.dtype), *total, by_shortcut
 
 
-normalise.defvjp(_normalise, _gradient)
+_normalise.defvjp(_forward, _gradient)
 
 
 def _grouped(x: jax.Array, groups: int) -> jax.Array:

@@ -7,8 +7,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.ops.vary import vary_alike
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+
 def add_bias(x: jax.Array, bias: jax.Array | None, shortcut: jax.Array | None, relu: bool) -> jax.Array:
     """Adds a bias and a shortcut, and applies a ReLU.
 
@@ -25,6 +26,11 @@ def add_bias(x: jax.Array, bias: jax.Array | None, shortcut: jax.Array | None, r
     Returns:
       [B, ..., C] in x's dtype.
     """
+    return _add_bias(*vary_alike(x, bias, shortcut), relu)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _add_bias(x: jax.Array, bias: jax.Array | None, shortcut: jax.Array | None, relu: bool) -> jax.Array:
     y = x if bias is None else x + bias.astype(x.dtype)
     if shortcut is not None:
         y += shortcut
@@ -34,7 +40,7 @@ def add_bias(x: jax.Array, bias: jax.Array | None, shortcut: jax.Array | None, r
 def _forward(
     x: jax.Array, bias: jax.Array | None, shortcut: jax.Array | None, relu: bool
 ) -> tuple[jax.Array, tuple[jax.Array | None, jax.Array | None, jax.Array | None]]:
-    y = add_bias(x, bias, shortcut, relu)
+    y = _add_bias(x, bias, shortcut, relu)
     # Of bias and shortcut the gradient only needs to know whether they are there.
     return y, (y if relu else None, bias, None if shortcut is None else jnp.zeros((), shortcut.dtype))
 
@@ -51,4 +57,4 @@ def _gradient(
     return cotangent, by_bias, None if shortcut is None else cotangent
 
 
-add_bias.defvjp(_forward, _gradient)
+_add_bias.defvjp(_forward, _gradient)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from scarce_jax.ops.vary import vary_alike
+
 
 def dilated_convolution(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
     """Dilated convolution at stride 1 that keeps the size of the image: zeros pad it by dilation * (k // 2).
@@ -41,7 +43,9 @@ def dilated_convolution(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.A
     unused = [max(0, side // 2 - (size - 1) // dilation) for side, size in zip(sides, x.shape[1:3], strict=True)]
     rows, columns = (slice(cut, side - cut) for side, cut in zip(sides, unused, strict=True))
     kernel = kernel[rows, columns]
-    return _convolve(x, kernel, 1) if dilation == 1 or kernel.shape[:2] == (1, 1) else _dilated(x, kernel, dilation)
+    if dilation == 1 or kernel.shape[:2] == (1, 1):
+        return _convolve(x, kernel, 1)
+    return _dilated(*vary_alike(x, kernel), dilation)
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:

