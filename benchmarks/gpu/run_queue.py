@@ -234,7 +234,7 @@ def pack(out: pathlib.Path, work: pathlib.Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of what is to be kept")
+    parser.add_argument("--out", type=pathlib.Path, help="folder of what is to be kept; needed but for --list")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--tiny", action="store_true", help="the same tasks at sizes for a CPU")
     parser.add_argument("--only", nargs="+", default=[], help="names of tasks, or their beginnings")
@@ -243,11 +243,20 @@ def main() -> None:
     parser.add_argument("--data", type=pathlib.Path, help="folder of prepared datasets; default WORK/data")
     parser.add_argument("--list", action="store_true", help="print what would run, and stop")
     options = parser.parse_args()
+    if options.out is None and not options.list:
+        parser.error("--out is missing: the folder of what is to be kept")
+    every = tasks(options.tiny)
+    names = [task.name for task in every]
+    unknown = [word for word in options.only if not any(name.startswith(word) for name in names)]
+    unknown += [word for word in options.again if word != "all" and word not in names]
+    if unknown:
+        parser.error(f"no task is called {', '.join(unknown)}; --list prints the names")
     end = time.monotonic() + 60 * options.minutes
     found = gpu()
-    done = finished([*RESULTS.glob("*.jsonl"), options.out / "results.jsonl"], found["device"], options.tiny)
+    kept = [*RESULTS.glob("*.jsonl"), *([options.out / "results.jsonl"] if options.out else [])]
+    done = finished(kept, found["device"], options.tiny)
     planned = []
-    for task in tasks(options.tiny):
+    for task in every:
         if options.only and not task.name.startswith(tuple(options.only)):
             continue
         forced = "all" in options.again or task.name in options.again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable
@@ -190,7 +191,7 @@ def describe(
         "largest_batch": None,
     }
     if largest:
-        unit = mesh.size * stage.accumulate if isinstance(stage, Train) else 1
+        unit = stage.accumulate * math.lcm(mesh.size, stage.statistics_groups) if isinstance(stage, Train) else 1
 
         def peak_of(batch: int) -> int:
             return peak_bytes(compile_stage(with_batch(stage, batch), recipe, info, mesh, native)[0])

@@ -237,6 +237,11 @@ def fits(peak: int) -> dict[str, bool]:
     return {name: peak <= gpu.usable for name, gpu in BY_NAME.items()}
 
 
+def gigabytes(count: int) -> str:
+    """Such as "34.0 GB" or "0.083 GB"."""
+    return f"{count / 1e9:.{1 if count >= 1e9 else 3}f} GB"
+
+
 def memory_sentence(
     batch: int, size: Sequence[int] | None, peak: int, fits: Mapping[str, bool], devices: int = 1
 ) -> str:
@@ -250,7 +255,7 @@ def memory_sentence(
     """
     at = "native size" if size is None else f"{size[0]} x {size[1]}"
     shared, each = (f" on {devices} GPUs", " of each") if devices > 1 else ("", "")
-    needed = f"{peak / 1e9:.{1 if peak >= 1e9 else 3}f} GB"
+    needed = gigabytes(peak)
     inside, outside = ([name for name, fit in fits.items() if fit == wanted] for wanted in (True, False))
     words = [f"fits {', '.join(inside)}"] if inside else []
     words += [f"{'not' if inside else 'fits none of'} {', '.join(outside)}"] if outside else []

@@ -98,6 +98,8 @@ def _gpu_flags(argv: Sequence[str], values: Sequence[str]) -> list[str]:
             words[-1] = "--gpu"
         flag, equals, value = word.partition("=")
         words.append(f"--gpu={value}" if flag == "--target" and equals and value not in values else word)
+    if words and words[-1] == "--target" and not values:
+        words[-1] = "--gpu"
     return words
 
 

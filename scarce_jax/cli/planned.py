@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from scarce_jax.benchmark.cost import WIDEST
-from scarce_jax.benchmark.targets import memory_sentence
+from scarce_jax.benchmark.targets import gigabytes, memory_sentence
 from scarce_jax.cli.common import table
 from scarce_jax.errors import plural
 
@@ -21,7 +21,7 @@ def show(record: dict[str, Any]) -> str:
         f"{record['config']}, {record['dtype']}, compiled for {record['devices']} x {record['device']}; nothing ran",
         f"bounds assume that every kernel reaches {assumed}, with no time between kernels",
         f"a program fits into the {limits['share_of_memory']:.0%} of a GPU's memory that JAX takes "
-        f"({limits['memory'] / 1e9:.1f} GB here; XLA_PYTHON_CLIENT_MEM_FRACTION)",
+        f"({gigabytes(limits['memory'])} here; XLA_PYTHON_CLIENT_MEM_FRACTION)",
         "",
         table([_row(stage) for stage in record["stages"]], HEADER, DECIMALS),
     ]
@@ -89,7 +89,7 @@ def _all_reduces(found: dict[str, Any], bound_ms: float) -> list[str]:
 
 def largest_sentence(found: dict[str, Any]) -> str:
     """What the search for the largest batch found, and which batches it compiled."""
-    tried = ", ".join(f"{batch}: {needed / 1e9:.1f} GB" for batch, needed in found["peaks"].items())
+    tried = ", ".join(f"{batch}: {gigabytes(needed)}" for batch, needed in found["peaks"].items())
     if found["batch"] is None:
         return f"no batch fits (compiled {tried})"
     least = "" if found["exact"] else "at least "

@@ -125,6 +125,14 @@ def test_several_gpus_share_a_batch(at_hand, tmp_path):
         plan(config, "h100x2", batch=3, data_dir=tmp_path)
 
 
+def test_batches_of_the_search_divide_into_groups_of_statistics(at_hand, monkeypatch, tmp_path):
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.001")
+    config = tiny.supervised_config()
+    config = dataclasses.replace(config, segmenter=dataclasses.replace(config.segmenter, statistics_groups=4))
+    (stage,) = plan(config, "l4", batch=4, largest_batch=True, data_dir=tmp_path)["stages"]
+    assert all(int(batch) % 4 == 0 for batch in stage["largest_batch"]["peaks"])
+
+
 def test_the_largest_batch_is_compiled_and_the_next_one_too():
     tried = []
 
@@ -137,7 +145,7 @@ def test_the_largest_batch_is_compiled_and_the_next_one_too():
     assert tried[:3] == [16, 8, 44] and set(found["peaks"]) == {"8", "16", "44", "46"}
     assert found["peaks"]["44"] == peak(44)
     sentence = largest_sentence(found)
-    assert sentence.startswith("largest batch that fits: 44 (compiled 8: 0.0 GB")
+    assert sentence.startswith("largest batch that fits: 44 (compiled 8: 0.000 GB")
 
 
 def test_a_batch_that_is_too_large_is_lowered():

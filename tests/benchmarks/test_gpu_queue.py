@@ -162,6 +162,14 @@ def test_the_queue_runs_and_resumes(tmp_path):
     assert again.stdout.split() == ["step.dsnet"]
 
 
+@pytest.mark.parametrize("flag", ["--only", "--again"])
+def test_names_of_no_task_are_refused(flag):
+    words = [sys.executable, GPU / "run_queue.py", "--tiny", "--list"]
+    assert "step.dsnet" in subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
+    found = subprocess.run([*words, flag, "step.nothing"], capture_output=True, text=True)
+    assert found.returncode == 2 and "no task is called step.nothing" in found.stderr
+
+
 def test_choices_of_rows(scripts):
     common = {"task": "operators.layers", "device": "GPU", "operator": "pool", "part": "both"}
     step = {"device": "GPU", "parameters": 3, "images_per_second": 1.0, "trace_s": 1, "compile_s": 2}

@@ -34,3 +34,8 @@ def test_flags_that_need_a_target_are_refused(refused):
     refused("benchmark", CONFIGS / "detailer_scenes.py", "--largest-batch", holds=["--largest-batch", "--target"])
     refused("train", CONFIGS / "detailer_scenes.py", "--target", "h100", holds=["--target", "--dry-run"])
     refused("benchmark", CONFIGS / "detailer_scenes.py", "--target", "h1000", holds=["h1000", "did you mean"])
+
+
+def test_a_target_without_a_name(command):
+    done = command("benchmark", CONFIGS / "detailer_scenes.py", "--target")
+    assert done.status == 2 and "Missing value for argument '--gpu'" in done.err
