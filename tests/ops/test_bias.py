@@ -10,7 +10,7 @@ import pytest
 from scarce_jax.ops.bias import add_bias
 
 
-@pytest.mark.parametrize(("biased", "joined", "relu"), itertools.product((False, True), repeat=3))
+@pytest.mark.parametrize(("biased", "joined", "relu"), list(itertools.product((False, True), repeat=3)))
 def test_value_and_gradients(biased, joined, relu):
     rng = np.random.default_rng(0)
     x, shortcut, cotangent = (jnp.asarray(rng.normal(size=(2, 5, 4, 3)), jnp.float32) for _ in range(3))
