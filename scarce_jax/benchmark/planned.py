@@ -67,12 +67,14 @@ def plan(
       `describe` of each.
 
     Raises:
-      InputError: the target or the stage is not known, the batch does not divide by the GPUs, or JAX's CUDA plugin is
-        not installed.
+      InputError: the target or the stage is not known, the batch does not divide by the GPUs, batch or native size is
+        not positive, or JAX's CUDA plugin is not installed.
     """
     gpu, count = targets.parse_target(target)
     if batch is not None and batch < 1:
         raise InputError(f"benchmark: found batch {batch}; expected at least 1")
+    if native is not None and min(native) < 1:
+        raise InputError(f"benchmark: found native size {native[0]} x {native[1]}; expected at least 1 x 1")
     method = methods.name_of(config)
     set_xla_flags(config.runtime)
     config = from_json(method, to_json(resolve(config, "gpu")))

@@ -114,6 +114,12 @@ def test_inferring_stages_and_stages_by_name(at_hand, tmp_path):
         plan(config, "h100", stage="detail", data_dir=tmp_path)
 
 
+def test_sizes_of_nothing_are_refused(tmp_path):
+    for sizes in (dict(batch=0), dict(native=(64, 0))):
+        with pytest.raises(InputError, match="expected at least 1"):
+            plan(tiny.supervised_config(), "h100", data_dir=tmp_path, **sizes)
+
+
 def test_several_gpus_share_a_batch(at_hand, tmp_path):
     config = tiny.supervised_config()
     found = plan(config, "h100x2", batch=4, data_dir=tmp_path)
