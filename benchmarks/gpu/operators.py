@@ -151,7 +151,7 @@ def kernel_gradients(bench: Bench, only_direct: bool) -> None:
         x, cotangent = bench.random(images, side, side, inputs), bench.random(images, side, side, outputs)
         weights = bench.random(kernel, kernel, inputs, outputs, dtype=jnp.float32)
         options = {"dilation": rate, "dtype": bench.dtype}
-        layer = layers.convolution(outputs, kernel, **options)
+        layer = layers.Convolution(outputs, kernel, **options)
         functions = {"library": lambda x, w, layer=layer: layer.apply({"params": {"kernel": w}}, x)}
         if rate > 1:
             functions["direct"] = functools.partial(forms.convolution, rate=rate)

@@ -101,13 +101,13 @@ def _all_reduces(program: Sequence[Kernel], bound: float, gpu: Gpu, devices: int
     """Number and bytes of a program's collectives, and their projected cost; None on one GPU."""
     if devices == 1:
         return None
-    found = []
+    reduces = []
     for k, kernel in enumerate(program):
         if kernel.collective:
             following = program[k + 1 : k + 1 + kernel.beside]
-            found.append((kernel, sum(one.runs * seconds(one, gpu) for one in following if not one.collective)))
-    sizes = [kernel.read for kernel, _ in found for _ in range(kernel.runs)]
-    beside = [hidden for kernel, hidden in found for _ in range(kernel.runs)]
+            reduces.append((kernel, sum(one.runs * seconds(one, gpu) for one in following if not one.collective)))
+    sizes = [kernel.read for kernel, _ in reduces for _ in range(kernel.runs)]
+    beside = [hidden for kernel, hidden in reduces for _ in range(kernel.runs)]
     here, *projected = (project(sizes, beside, bound, gpu, n) for n in (devices, *PROJECTED))
     del here["devices"]
     link = gpu.link + (" and network" if devices > GPUS_PER_HOST else "")

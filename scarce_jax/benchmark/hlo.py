@@ -158,8 +158,8 @@ def _kernel(
 ) -> Kernel:
     operands = [types[name] for name in instruction.operands]
     opcode = instruction.opcode.removesuffix("-start")
-    found = re.search(r'op_name="([^"]*)"', instruction.attributes)
-    op_name = found[1] if found else ""
+    named = re.search(r'op_name="([^"]*)"', instruction.attributes)
+    op_name = named[1] if named else ""
     phase = "backward" if "transpose(" in op_name else "forward" if "jvp(" in op_name else "other"
     read, written = sum(map(size, operands)), size(instruction.type)
     products = Products()
@@ -205,10 +205,10 @@ def _fused_reads(body: list[Instruction]) -> int:
 
     def uses(name: str) -> list[tuple[str, Instruction]]:
         """(name of what is read, what reads it), through what changes no entry but its form."""
-        found = []
+        readers = []
         for user in users[name]:
-            found += uses(user.name) if user.opcode in ENTRYWISE and not user.root else [(name, user)]
-        return found
+            readers += uses(user.name) if user.opcode in ENTRYWISE and not user.root else [(name, user)]
+        return readers
 
     total = 0
     for parameter in body:

@@ -53,8 +53,8 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
                 entry = header[2] if header[1] else entry
         elif line.startswith("}"):
             body = None
-        elif found := INSTRUCTION.match(line):
-            body.append(_instruction(found[2], found[3], bool(found[1])))
+        elif match := INSTRUCTION.match(line):
+            body.append(_instruction(match[2], match[3], bool(match[1])))
     return computations, entry
 
 
@@ -102,8 +102,8 @@ def element_type(kind: str) -> str:
 
 def called(instruction: Instruction, attribute: str) -> list[str]:
     """The computations that an attribute names, as in `calls=%one` or `branch_computations={%one, %two}`."""
-    found = re.search(rf"\b{attribute}=(%[\w.\-]+|\{{[^}}]*\}})", instruction.attributes)
-    return NAME.findall(found[1]) if found else []
+    match = re.search(rf"\b{attribute}=(%[\w.\-]+|\{{[^}}]*\}})", instruction.attributes)
+    return NAME.findall(match[1]) if match else []
 
 
 def is_free(instruction: Instruction) -> bool:

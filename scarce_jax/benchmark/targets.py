@@ -170,17 +170,17 @@ def parse_target(text: str) -> tuple[Gpu, int]:
     Raises:
       InputError: the target is not known, or the GPUs do not fill their hosts.
     """
-    found = re.fullmatch(r"(.+?)(?:x([1-9]\d*))?", text.lower())
-    if found is None or found[1] not in BY_NAME:
-        name = text if found is None else found[1]
+    match = re.fullmatch(r"(.+?)(?:x([1-9]\d*))?", text.lower())
+    if match is None or match[1] not in BY_NAME:
+        name = text if match is None else match[1]
         raise InputError(
             f"--target {text}: not known{nearest(name, BY_NAME)}; expected one of {', '.join(BY_NAME)}, or TARGETxN "
             f"for N GPUs, such as h100x8"
         )
-    count = int(found[2] or 1)
+    count = int(match[2] or 1)
     if count > GPUS_PER_HOST and count % GPUS_PER_HOST:
         raise InputError(f"--target {text}: {count} GPUs do not fill hosts of {GPUS_PER_HOST}; choose a multiple of it")
-    return BY_NAME[found[1]], count
+    return BY_NAME[match[1]], count
 
 
 def without_devices() -> None:

@@ -73,24 +73,25 @@ def _kernel(kernel: dict[str, Any]) -> list[Any]:
     return [*cost, what, kernel["phase"], kernel["layer"] or "-"]
 
 
-def _all_reduces(found: dict[str, Any], bound_ms: float) -> list[str]:
+def _all_reduces(reduces: dict[str, Any], bound_ms: float) -> list[str]:
     """What the all-reduces cost on the target, and what they would on other numbers of GPUs."""
-    share = found["all_reduce_ms"] / (bound_ms + found["all_reduce_ms"])
+    share = reduces["all_reduce_ms"] / (bound_ms + reduces["all_reduce_ms"])
     lines = [
-        f"  {plural(found['count'], 'all-reduce')} of {found['bytes'] / 1e6:,.1f} MB: {found['all_reduce_ms']:.2f} ms "
-        f"over {found['link']}, {share:.0%} of the step; {found['exposed_ms']:.2f} ms if they hide as scheduled"
+        f"  {plural(reduces['count'], 'all-reduce')} of {reduces['bytes'] / 1e6:,.1f} MB: "
+        f"{reduces['all_reduce_ms']:.2f} ms over {reduces['link']}, {share:.0%} of the step; "
+        f"{reduces['exposed_ms']:.2f} ms if they hide as scheduled"
     ]
     rows = [
         f"{one['devices']} GPUs {one['efficiency']:.0%} to {one['efficiency_overlapped']:.0%}"
-        for one in found["projected"]
+        for one in reduces["projected"]
     ]
     return [*lines, f"  projected efficiency at this batch per GPU: {', '.join(rows)}"]
 
 
-def largest_sentence(found: dict[str, Any]) -> str:
+def largest_sentence(largest: dict[str, Any]) -> str:
     """What the search for the largest batch found, and which batches it compiled."""
-    tried = ", ".join(f"{batch}: {gigabytes(needed)}" for batch, needed in found["peaks"].items())
-    if found["batch"] is None:
+    tried = ", ".join(f"{batch}: {gigabytes(needed)}" for batch, needed in largest["peaks"].items())
+    if largest["batch"] is None:
         return f"no batch fits (compiled {tried})"
-    least = "" if found["exact"] else "at least "
-    return f"largest batch that fits: {least}{found['batch']} (compiled {tried})"
+    least = "" if largest["exact"] else "at least "
+    return f"largest batch that fits: {least}{largest['batch']} (compiled {tried})"

@@ -68,11 +68,11 @@ class BatchNorm(nn.Module):
         groups = tracing.current().statistics_groups
         if x.shape[0] % groups:
             raise ValueError(f"batch is {x.shape[0]}; expected a multiple of {groups}, the groups of batch statistics")
-        y, *found = normalise(x, scale, offset, shortcut, self.epsilon, relu, self.dtype, groups)
+        y, *statistics = normalise(x, scale, offset, shortcut, self.epsilon, relu, self.dtype, groups)
         if not self.is_initializing():
             if bias is not None:
-                found[0] += jax.lax.stop_gradient(bias)
-            for average, value in zip((mean, variance), found, strict=True):
+                statistics[0] += jax.lax.stop_gradient(bias)
+            for average, value in zip((mean, variance), statistics, strict=True):
                 average.value = MOMENTUM * average.value + (1 - MOMENTUM) * value
         return y
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.fields import KIND, NetConfig
-from scarce_jax.models.layers import convolution
+from scarce_jax.models.layers import Convolution
 from scarce_jax.models.tags import AveragedFeatures
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk
 
@@ -65,7 +65,7 @@ class CamClassifier(AveragedFeatures):
         options = {**GEOMETRIES[self.stride], "convolutions": self.convolutions, "dtype": self.dtype}
         self.backbone = VGG16Trunk(self.width, self.batch_norm, **options)
         for index, channels in enumerate(self.extra, start=6):
-            layer = convolution(channels * self.width, 3, use_bias=True, dtype=self.dtype)
+            layer = Convolution(channels * self.width, 3, use_bias=True, dtype=self.dtype)
             setattr(self, f"conv{index}", layer)
         self.feature_dropout = nn.Dropout(self.dropout)
         self.classifier = nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.01))

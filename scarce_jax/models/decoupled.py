@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from scarce_jax.models.batch_norm import batch_norm
 from scarce_jax.models.deconvolution import POOLS, Deconvolution, FullyConnected, score_layer
 from scarce_jax.models.fields import NetConfig
-from scarce_jax.models.layers import Convolution, convolution
+from scarce_jax.models.layers import Convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, VGG16Trunk
 
 HEAD_PATTERN = r"^score/"
@@ -82,7 +82,7 @@ class DecoupledClassifier(nn.Module):
         # He's values over the inputs, which are fewer than the outputs here; `convolution` has them over the outputs.
         initial = nn.initializers.he_normal()
         self.fc6 = Convolution(hidden, self.fc6_kernel, padding=0, kernel_init=initial, **options)
-        self.fc7 = convolution(hidden, 1, **options)
+        self.fc7 = Convolution(hidden, 1, **options)
         self.score = nn.Conv(self.classes, (1, 1), kernel_init=nn.initializers.normal(0.01))
         self.drop = nn.Dropout(self.dropout)
 

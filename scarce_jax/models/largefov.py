@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from scarce_jax.models.cam_vgg import CamClassifier
 from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.heads import Head
-from scarce_jax.models.layers import convolution
+from scarce_jax.models.layers import Convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk
 
 POOLS = (Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 1, 1), Pool(3, 1, 1))
@@ -75,7 +75,7 @@ class LargeFOV(nn.Module):
         x = nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=True)
         for name, kernel, dilation in (("fc6", 3, 12), ("fc7", 1, 1)):
             options = {"dilation": dilation, "use_bias": True, "dtype": self.dtype}
-            x = convolution(16 * self.width, kernel, **options, name=name)(x, relu=True)
+            x = Convolution(16 * self.width, kernel, **options, name=name)(x, relu=True)
             x = nn.Dropout(self.dropout, name=f"{name}_dropout")(x, deterministic=not train)
         return Head(self.classes, nn.initializers.normal(0.01), name="fc8")(x), None
 

@@ -72,11 +72,6 @@ class Convolution(nn.Module):
         )
 
 
-def convolution(features: int, kernel: int, **options: Any) -> Convolution:
-    """`Convolution`, whose initial values are He's over the outputs."""
-    return Convolution(features, kernel, **options)
-
-
 class ConvUnit(nn.Module):
     """Convolution without bias, batch normalisation, ReLU: [B, H, W, C] -> [B, H/stride, W/stride, features].
 
@@ -92,7 +87,7 @@ class ConvUnit(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         options = {"stride": self.stride, "dilation": self.dilation, "dtype": self.dtype}
-        layer = convolution(self.features, self.kernel, **options, name="conv")
+        layer = Convolution(self.features, self.kernel, **options, name="conv")
         return layer(x, batch_norm(train=train, dtype=self.dtype, name="bn"), relu=True)
 
 

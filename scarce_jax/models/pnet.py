@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.layers import convolution
+from scarce_jax.models.layers import Convolution
 from scarce_jax.ops.max_pool import max_pool
 
 CONVOLUTIONS = ((1, 2), (4, 4), (8, 8))
@@ -54,7 +54,7 @@ class PNet(nn.Module):
         for group, factors in enumerate(CONVOLUTIONS, start=1):
             for index, factor in enumerate(factors, start=1):
                 name = f"conv{group}_{index}"
-                x = convolution(factor * self.width, 3, use_bias=True, dtype=self.dtype, name=name)(x, relu=True)
+                x = Convolution(factor * self.width, 3, use_bias=True, dtype=self.dtype, name=name)(x, relu=True)
             x = max_pool(x, 2, 2, ((0, 0), (0, 0)))
         x = x.reshape(x.shape[0], -1)  # [B, H/8, W/8, C] -> [B, H/8 * W/8 * C]
         x = nn.tanh(nn.Dense(16 * self.width, dtype=self.dtype, name="fc4")(x))

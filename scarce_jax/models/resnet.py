@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.batch_norm import batch_norm
-from scarce_jax.models.layers import convolution
+from scarce_jax.models.layers import Convolution
 from scarce_jax.models.tracing import block
 from scarce_jax.ops.max_pool import max_pool
 
@@ -61,11 +61,11 @@ class Block(nn.Module):
             layers = [(self.features, 3, self.stride, self.dilation), (self.features, 3, 1, self.dilation)]
         shortcut, outputs = x, layers[-1][0]
         if self.stride > 1 or x.shape[-1] != outputs:
-            layer = convolution(outputs, 1, stride=self.stride, dtype=self.dtype, name="downsample_conv")
+            layer = Convolution(outputs, 1, stride=self.stride, dtype=self.dtype, name="downsample_conv")
             shortcut = layer(x, batch_norm(train=train, dtype=self.dtype, name="downsample_bn"))
         for index, (features, kernel, stride, dilation) in enumerate(layers, start=1):
             options = {"stride": stride, "dilation": dilation, "dtype": self.dtype}
-            layer = convolution(features, kernel, **options, name=f"conv{index}")
+            layer = Convolution(features, kernel, **options, name=f"conv{index}")
             bn = batch_norm(train=train, dtype=self.dtype, name=f"bn{index}")
             x = layer(x, bn, shortcut if index == len(layers) else None, relu=True)
         return x
@@ -140,6 +140,6 @@ class ResNet(nn.Module):
         if self.deep_stem:
             stem = ((self.width, 3, 2), (self.width, 3, 1), (2 * self.width, 3, 1))
         for index, (features, kernel, stride) in enumerate(stem, start=1):
-            layer = convolution(features, kernel, stride=stride, dtype=self.dtype, name=f"conv{index}")
+            layer = Convolution(features, kernel, stride=stride, dtype=self.dtype, name=f"conv{index}")
             x = layer(x, batch_norm(train=train, dtype=self.dtype, name=f"bn{index}"), relu=True)
         return max_pool_3x3(x, ceil=self.caffe)

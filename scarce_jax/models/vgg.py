@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.batch_norm import batch_norm
-from scarce_jax.models.layers import convolution
+from scarce_jax.models.layers import Convolution
 from scarce_jax.models.tracing import block
 from scarce_jax.ops.max_pool import max_pool
 from scarce_jax.ops.pool import max_pool_with_switches
@@ -123,5 +123,5 @@ class VGG16Trunk(nn.Module):
         for index in range(1, count + 1):
             place = f"{group}_{index}"
             bn = batch_norm(train=train, dtype=self.dtype, name=f"bn{place}") if self.batch_norm else None
-            x = convolution(features, 3, **options, name=f"conv{place}")(x, bn, relu=True)
+            x = Convolution(features, 3, **options, name=f"conv{place}")(x, bn, relu=True)
         return x

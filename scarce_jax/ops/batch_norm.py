@@ -74,31 +74,31 @@ def _forward(
     if relu:
         y = jnp.maximum(y, 0)
     # The result is kept only where the sign before the ReLU does not follow from x.
-    kept = y if relu and shortcut is not None else None
+    signed = y if relu and shortcut is not None else None
     of_shortcut = None if shortcut is None else jnp.zeros((), shortcut.dtype)
     result = y, *(stat.mean(tuple(range(stat.ndim - 1))) for stat in (mean, variance))
-    return result, (x, scale, bias, mean, variance, kept, of_shortcut)
+    return result, (x, scale, bias, mean, variance, signed, of_shortcut)
 
 
 def _gradient(epsilon: float, relu: bool, dtype: Any, groups: int, saved: tuple, cotangents: tuple) -> tuple:
-    x, scale, bias, mean, variance, kept, of_shortcut = saved
-    given = _grouped(cotangents[0], groups)
+    x, scale, bias, mean, variance, signed, of_shortcut = saved
+    cotangent = _grouped(cotangents[0], groups)
     grouped = _grouped(x, groups).astype(jnp.float32)
     axes = tuple(range(1, grouped.ndim - 1))
-    if kept is not None:
+    if signed is not None:
         # Without the barrier XLA turns max(y, 0) > 0 into y > 0, and reads what y is made of.
-        given = jnp.where(_grouped(jax.lax.optimization_barrier(kept), groups) > 0, given, 0)
+        cotangent = jnp.where(_grouped(jax.lax.optimization_barrier(signed), groups) > 0, cotangent, 0)
     elif relu:
-        given = jnp.where(_affine(grouped, mean, variance, scale, bias, epsilon) > 0, given, 0)
+        cotangent = jnp.where(_affine(grouped, mean, variance, scale, bias, epsilon) > 0, cotangent, 0)
     # Only now: of a selection in float32, XLA stores the mask.
-    given = given.astype(jnp.float32)
+    cotangent = cotangent.astype(jnp.float32)
     inverse = jax.lax.rsqrt(variance + epsilon)
     normalised = (grouped - mean) * inverse
-    by_bias = given.sum(axes, keepdims=True)  # [groups, 1, ..., C]
-    by_scale = (given * normalised).sum(axes, keepdims=True)
+    by_bias = cotangent.sum(axes, keepdims=True)  # [groups, 1, ..., C]
+    by_scale = (cotangent * normalised).sum(axes, keepdims=True)
     count = grouped.size // by_bias.size
-    by_x = (scale * inverse) * (given - by_bias / count - normalised * (by_scale / count))
-    by_shortcut = None if of_shortcut is None else given.reshape(x.shape).astype(of_shortcut.dtype)
+    by_x = (scale * inverse) * (cotangent - by_bias / count - normalised * (by_scale / count))
+    by_shortcut = None if of_shortcut is None else cotangent.reshape(x.shape).astype(of_shortcut.dtype)
     total = (gradient.sum(tuple(range(gradient.ndim - 1))) for gradient in (by_scale, by_bias))
     return by_x.reshape(x.shape).astype(x.dtype), *total, by_shortcut
 

@@ -202,8 +202,6 @@ def test_kernels_beside_their_limits(scripts):
 
 
 def test_limits_of_a_compiled_program(scripts):
-    """By the library's reader of compiled programs, where it has one."""
-    pytest.importorskip("scarce_jax.benchmark.cost")
     text = """HloModule step, is_scheduled=true
 
 ENTRY %main (x: f32[1024,1024]) -> f32[1024,1024] {

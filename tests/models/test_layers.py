@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from scarce_jax.models.batch_norm import batch_norm
-from scarce_jax.models.layers import TransposedConv, Upsampler, convolution
+from scarce_jax.models.layers import Convolution, TransposedConv, Upsampler
 
 
 @pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 2, 1), (7, 2, 1), (3, 1, 2), (1, 2, 1)])
 def test_convolution_pads_both_sides_alike(kernel, stride, dilation):
     rng = np.random.default_rng(0)
     x, weights = rng.normal(size=(1, 8, 10, 2)), rng.normal(size=(kernel, kernel, 2, 3))
-    result = convolution(3, kernel, stride=stride, dilation=dilation).apply(
+    result = Convolution(3, kernel, stride=stride, dilation=dilation).apply(
         {"params": {"kernel": jnp.asarray(weights, jnp.float32)}}, jnp.asarray(x, jnp.float32)
     )
     pad, reach = dilation * (kernel - 1) // 2, dilation * (kernel - 1) + 1
@@ -40,7 +40,7 @@ def test_batch_norm_uses_torch_momentum_and_epsilon():
 
 
 def test_initial_values_are_he_normal_over_the_outputs():
-    variables = jax.jit(convolution(64, 3).init)(jax.random.key(0), jnp.zeros((1, 8, 8, 32)))
+    variables = jax.jit(Convolution(64, 3).init)(jax.random.key(0), jnp.zeros((1, 8, 8, 32)))
     kernel = variables["params"]["kernel"]
     np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 64)), rtol=0.03)
 
