@@ -7,15 +7,18 @@ import pathlib
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
-from scarce_jax.data.images import read_image, read_mask, wxh
+from scarce_jax.data.decoding import opened, read_orientation
+from scarce_jax.data.files import FileError
+from scarce_jax.data.images import read_ids, read_image, wxh
+from scarce_jax.data.palettes import used_colours
 from scarce_jax.doctor.facts import Example, Facts, MaskFacts
-from scarce_jax.doctor.findings import Finding, fault
+from scarce_jax.doctor.findings import Finding, fault, fault_of
+from scarce_jax.doctor.ids import MINUS_ONE
 from scarce_jax.doctor.pixels import digest, outline
 from scarce_jax.errors import InputError
 
-LOSSY = ("JPEG", "MPO", "WEBP")
 MAX_COLOURS = 256
 ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
 """First bytes of a file format -> its last bytes."""
@@ -41,16 +44,20 @@ def examine_files(example: Example, void: frozenset[int], deep: bool) -> Facts:
     image = None
     try:
         image = read_image(example.image)
-    except (InputError, OSError) as error:
+    except InputError as error:
         facts.faults.append(_unreadable(example.image, error))
-    masks = [None if path is None else _read_ids(path, facts) for path in (example.mask, example.coarse)]
+    read = [(None, None) if path is None else _read_ids(path, void, facts) for path in (example.mask, example.coarse)]
+    masks = [ids for ids, _ in read]
     if image is not None:
-        with Image.open(example.image) as header:
-            orientation = header.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = read_orientation(example.image)
         for path, ids in zip((example.mask, example.coarse), masks, strict=True):
             if ids is not None:
                 facts.faults += _size_faults(path, ids.shape, example.image, image.shape[:2], orientation)
-    return examine_arrays(facts, image, *masks, void, deep)
+    examine_arrays(facts, image, *masks, void, deep)
+    for mask, (_, palette) in zip((facts.fine, facts.coarse), read, strict=True):
+        if mask is not None:
+            mask.colours.update(used_colours(mask.counts, palette))
+    return facts
 
 
 def examine_arrays(
@@ -106,35 +113,36 @@ def _counts(ids: np.ndarray) -> dict[int, int]:
     return dict(zip(values.tolist(), pixels.tolist(), strict=True))
 
 
-def _read_ids(path: pathlib.Path, facts: Facts) -> np.ndarray | None:
-    """The ids [H, W] of a mask file; None, with a fault or colours added to `facts`, if it has no ids."""
+def _read_ids(path: pathlib.Path, void: frozenset[int], facts: Facts) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The ids [H, W] and the palette of a mask file; None, with a fault or colours added to `facts`, without ids."""
     try:
-        ids = read_mask(path)
-    except (InputError, OSError) as error:
-        _add_why_no_ids(path, error, facts)
+        ids, palette = read_ids(path)
+    except InputError as error:
+        if isinstance(error, FileError) and error.kind == "colour-mask":
+            facts.colours[path] = _colours(path)
+        else:
+            facts.faults.append(_unreadable(path, error))
+        return None, None
+    # Ids that are void, or void in disguise, are the matter of other rules.
+    high = sorted({*_counts(ids)} - void - MINUS_ONE.keys())[-1:] if ids.dtype != np.uint8 else []
+    if high and high[0] > 255:
+        facts.faults.append(fault("deep-mask", path, f"16 bits a pixel or more, ids up to {high[0]}"))
+    return ids, palette
+
+
+def _colours(path: pathlib.Path) -> list[tuple[int, tuple[int, int, int]]] | None:
+    """[(pixels, colour)] of a mask of colours, None if it has more than `MAX_COLOURS`."""
+    try:
+        with opened(path) as image:
+            return image.convert("RGB").getcolors(MAX_COLOURS)
+    except Exception:  # Colours of more than 8 bits, which Pillow does not read.
         return None
-    if ids.dtype != np.uint8:
-        facts.faults.append(fault("deep-mask", path, f"16 bits a pixel or more, ids up to {ids.max()}"))
-    return ids
-
-
-def _add_why_no_ids(path: pathlib.Path, error: Exception, facts: Facts) -> None:
-    try:
-        with Image.open(path) as image:
-            form, mode, colours = image.format, image.mode, image.convert("RGB").getcolors(MAX_COLOURS)
-    except Exception:  # Pillow's parsers raise nearly anything on damaged files.
-        facts.faults.append(_unreadable(path, error))
-        return
-    if form in LOSSY:
-        facts.faults.append(fault("lossy-mask", path, f"a {form} file"))
-    elif mode == "F":
-        facts.faults.append(fault("not-ids", path, f"pixels of kind {mode}"))
-    else:
-        facts.colours[path] = colours
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> Finding:
     """Why a file cannot be decoded."""
+    if isinstance(error, FileError):
+        return fault_of(error)
     reason = str(error).removeprefix(f"{path}: ").partition(";")[0]
     if isinstance(error, OSError) or not path.is_file() or not os.access(path, os.R_OK):
         return fault("unreadable-file", path, reason)

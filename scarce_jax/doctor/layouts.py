@@ -7,9 +7,9 @@ import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from scarce_jax.data.files import SUFFIXES
+from scarce_jax.data.files import SUFFIXES, scan_images
 from scarce_jax.doctor.facts import Example
-from scarce_jax.doctor.findings import Finding, fault, printable
+from scarce_jax.doctor.findings import Finding, fault, fault_of
 from scarce_jax.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -40,27 +40,15 @@ def pair_folders(
 
 
 def _list_files(folder: pathlib.Path, faults: list[Finding]) -> Files:
-    """Name (path from the folder, without suffix) -> image file, sorted; hidden files are left out."""
+    """Name (path from the folder, without suffix) -> image file, sorted, as every command lists them."""
     if not folder.is_dir():
         raise InputError(f"{folder}: {'a file' if folder.exists() else 'missing'}, expected a folder of image files")
-    others: collections.Counter[str] = collections.Counter()
-    files: Files = {}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        name = inside.with_suffix("").as_posix()
-        if path.is_dir() or any(part.startswith(".") for part in inside.parts):
-            continue
-        if path.suffix.lower() not in SUFFIXES:
-            others[path.suffix or "no suffix"] += 1
-            continue
-        if printable(name) != name:
-            faults.append(fault("unreadable-name", path, "bytes that are no UTF-8 text, or control characters"))
-        if name in files:
-            faults.append(fault("duplicate-stem", path, f"beside {files[name].name}"))
-        files.setdefault(name, path)
+    files, found = scan_images(folder)
     if not files:
+        others = collections.Counter(pathlib.Path(error.path).suffix or "no suffix" for error in found)
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(3)) or "nothing"
         raise InputError(f"{folder}: no image file ({kinds} found); expected files ending in {', '.join(SUFFIXES)}")
+    faults += map(fault_of, found)
     return files
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Iterator
 
+from scarce_jax.data.files import FileError
+from scarce_jax.data.palettes import Palettes
 from scarce_jax.doctor import ids
 from scarce_jax.doctor.examine import MAX_COLOURS
 from scarce_jax.doctor.facts import Examined
-from scarce_jax.doctor.findings import Finding, fault
+from scarce_jax.doctor.findings import Finding, fault, fault_of
 from scarce_jax.errors import plural
 
 COARSE_WRONG = 0.25
@@ -38,6 +40,17 @@ def colour_masks(examined: Examined) -> Iterator[Finding]:
             )
         else:
             yield fault("colour-mask", path, f"an RGB picture of {plural(len(colours), 'colour')}", advice=advice)
+
+
+def palettes(examined: Examined) -> Iterator[Finding]:
+    """Palette masks of which each has a palette of its own."""
+    for kind in ("fine", "coarse"):
+        known = Palettes()
+        for mask in (getattr(f, kind) for f in examined.facts):
+            try:
+                known.add("" if mask is None else mask.file, {} if mask is None else mask.colours)
+            except FileError as error:
+                yield fault_of(error)
 
 
 def coarse_contradicts_fine(examined: Examined) -> Iterator[Finding]:
@@ -107,6 +120,7 @@ def copies(examined: Examined) -> Iterator[Finding]:
 
 RULES: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
     colour_masks,
+    palettes,
     ids.shifted,
     ids.out_of_range,
     ids.void_classes,
