@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from scarce_jax import mesh as mesh_lib
-from scarce_jax.data.schema import IGNORE, DatasetInfo
+from scarce_jax.data.schema import IGNORE, DatasetInfo, mask_indices
 from scarce_jax.data.source import Rows, pad
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.evaluate import choose_labels
@@ -54,6 +54,8 @@ class Predictor:
       classes: class names.
       palette: an RGB triple (0..255) per class.
       native_ids: the value of each class in the dataset's own mask files; None if it is the class index.
+      void_ids: values in these files that mean void, besides 255.
+      devices: number of devices.
       config: the run's resolved config.
       variables: role -> {"params", "batch_stats"}.
       needs_coarse: whether every image needs a coarse mask.
@@ -74,6 +76,7 @@ class Predictor:
         self.name, self.config = name, config
         self.size, self.batch = evaluation.source.size, evaluation.source.batch
         self.classes, self.palette, self.native_ids = info.classes, info.palette, info.native_ids
+        self.void_ids, self.devices = info.void_ids, mesh.size
         self.needs_coarse = evaluation.needs_coarse
         self.variables = {role: net.variables for role, net in nets.items()}
         self._nets, self._consts, self._mesh = nets, consts, mesh
@@ -142,6 +145,17 @@ class Predictor:
           Class ids and confidences as in `Prediction`, uint8 [B, h, W], of bands of the canvas from the top.
         """
         return self._run(self._labels, mesh_lib.shard(self._mesh, dict(rows)), canvas)
+
+    def indices(self, native_ids: bool) -> dict[int, int]:
+        """Id in a mask file -> class index or 255.
+
+        Args:
+          native_ids: of the dataset's own mask files; otherwise of files of class indices. If the dataset's own ids are
+            the indices, both have its void ids.
+        """
+        ids = self.native_ids if native_ids else None
+        void_ids = self.void_ids if native_ids or self.native_ids is None else ()
+        return mask_indices(range(len(self.classes)) if ids is None else ids, void_ids)
 
     def check(self, has_coarse: bool) -> None:
         """Raises InputError if the result needs a coarse mask and there is none."""
