@@ -4,8 +4,8 @@
                                         [--limit GIB] [--work DIR] [--out FILE] [-- PREDICT FLAGS]
 
 A dataset of random squares is prepared and a run is trained for one step, once in --work. Each measurement is a process
-of its own: memory is its largest resident set; seconds are from its start to its end, and include the start and the
-compilation. `shipped` is configs/supervised_folder.py, a PSPNet-50 at 480 x 480; `small` is a PSPNet-18 of a quarter of
+of its own: memory is its largest resident set; seconds are from its start to its end, and CPU seconds those of all its
+threads; both include the start and the compilation. `shipped` is configs/supervised_folder.py, a PSPNet-50 at 480 x 480; `small` is a PSPNet-18 of a quarter of
 the width at 96 x 96. --tree measures another checkout of the library with the same runs. A process that takes more than
 --limit is ended, and the line says so.
 """
@@ -102,6 +102,7 @@ def measured(tree: pathlib.Path, words: list[Any], limit: float) -> dict[str, An
     return {
         "peak_gib": round(usage.ru_maxrss * 1024 / GIB, 2),
         "seconds": round(time.perf_counter() - began, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
         "ended": ended or "done",
     }
 

@@ -19,7 +19,7 @@ VOID_COLOUR = (224, 224, 192)
 BAND = 256
 """Rows of an image that are blended at a time, since blending takes 12 bytes a pixel and more."""
 
-MOST_ENTRIES, LONGEST_NAME = 40, 60
+MOST_ENTRIES, LONGEST_NAME = 40, 40
 """Largest number of classes in a legend, and of characters in a name."""
 
 
