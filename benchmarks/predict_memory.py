@@ -5,9 +5,9 @@
 
 A dataset of random squares is prepared and a run is trained for one step, once in --work. Each measurement is a process
 of its own: memory is its largest resident set; seconds are from its start to its end, and CPU seconds those of all its
-threads; both include the start and the compilation. `shipped` is configs/supervised_folder.py, a PSPNet-50 at 480 x 480; `small` is a PSPNet-18 of a quarter of
-the width at 96 x 96. --tree measures another checkout of the library with the same runs. A process that takes more than
---limit is ended, and the line says so.
+threads; both include the start and the compilation. `shipped` is configs/supervised_folder.py, a PSPNet-50 at
+480 x 480; `small` is a PSPNet-18 of a quarter of the width at 96 x 96. --tree measures another checkout of the library
+with the same runs. A process that takes more than --limit is ended, and the line says so.
 """
 
 from __future__ import annotations
