@@ -8,7 +8,8 @@ import sys
 import numpy as np
 
 import scarce_jax
-from scarce_jax.data.images import overlay, resize_image, write_png
+from scarce_jax.data.images import resize_image, write_png
+from scarce_jax.data.pictures import overlay
 from scarce_jax.data.source import Reader
 
 ROWS, SIDE, GAP = (3, 12, 28, 57), 224, 6

@@ -173,39 +173,61 @@ def predict(
     coarse: str | os.PathLike | None = None,
     confidence: bool = False,
     native_ids: bool = False,
+    keep_going: bool = False,
     views: Views | None = None,
     batch: int | None = None,
     mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Predicts image files: writes <stem>.png (class ids) and <stem>_overlay.png for each.
 
-    Each file is read once. Nothing is written to `out` before all images are predicted.
+    Masks are 8-bit palette files: their indices are the ids, and their colours those of the classes; void (255) is
+    (224, 224, 192). An overlay has the tinted image at its top left, and a legend below it. Each file is read once.
+    Nothing is written to `out` before all images are predicted.
 
     Args:
       run_dir: the run folder.
-      paths: an image file or a folder of them, or several.
-      out: folder for the pictures; it may exist.
+      paths: an image file or a folder of them, or several. Folders are searched with their subfolders, which `out` gets
+        too: `photos/cam1/x.jpg` of `photos` becomes `out/cam1/x.png`.
+      out: folder for the pictures; it may exist. If it lies in a folder of `paths`, its files are no images to predict.
       result: name of the result; default the recipe's first.
-      coarse: folder with a coarse mask <stem>.png per image, for results that need one.
+      coarse: folder with a coarse mask per image, for results that need one: in the same subfolder, of the same name,
+        with any suffix. Its ids are class ids, 255 and further void ids of the dataset.
       confidence: also write <stem>_confidence.png, 0..255.
-      native_ids: write the values of the dataset's own mask files instead of class ids.
+      native_ids: masks, coarse ones too, have the values of the dataset's own mask files instead of class ids.
+      keep_going: leave out files that cannot be read, and images whose coarse mask is missing or does not fit.
       views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
       batch: images per device, which changes no mask; default that of the config.
       mesh: devices to run on; default all.
 
     Returns:
-      {"result": name, "images": number of images, "out": the folder}.
+      {"result": name, "images": number of predicted images, "out": the folder, "left_out": [what is wrong with each
+      file that was left out]}.
 
     Raises:
-      InputError: there is no such run or result, a checkpoint is damaged, there is no image, a file cannot be read, a
-        coarse mask is missing or does not fit, an output would overwrite an input or another output, or the batch
-        takes more memory than a device has.
+      InputError: there is no such run or result, a checkpoint is damaged, there is no image, an output would overwrite
+        an input or another output, or the batch takes more memory than a device has; without `keep_going` also: a file
+        cannot be read, or a coarse mask is missing or does not fit.
     """
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
-    files = find_images([pathlib.Path(path) for path in several])
+    folder, out = None if coarse is None else pathlib.Path(coarse), pathlib.Path(out)
+    images, faults = find_images([pathlib.Path(path) for path in several], [out, *([] if folder is None else [folder])])
+    if faults and not keep_going:
+        raise faults[0]
     predictor = load(run_dir, result, views=views, batch=batch, mesh=mesh)
-    folder = None if coarse is None else pathlib.Path(coarse)
     what = f"predicting with result {predictor.name}"
     with memory.advice(what=what, batch=predictor.batch, size=predictor.size, lower="--batch", resumes=False):
-        predict_files(predictor, files, pathlib.Path(out), coarse=folder, confidence=confidence, native_ids=native_ids)
-    return {"result": predictor.name, "images": len(files), "out": str(out)}
+        unread = predict_files(
+            predictor,
+            images,
+            out,
+            coarse=folder,
+            confidence=confidence,
+            native_ids=native_ids,
+            keep_going=keep_going,
+        )
+    return {
+        "result": predictor.name,
+        "images": len(images) - len(unread),
+        "out": str(out),
+        "left_out": [str(fault) for fault in (*faults, *unread)],
+    }

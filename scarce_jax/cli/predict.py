@@ -21,12 +21,15 @@ class Options:
 
     Attributes:
       run: a run folder.
-      paths: image files, or folders of them.
-      out: folder for <stem>.png (class ids), <stem>_overlay.png and <stem>_confidence.png.
+      paths: image files, or folders of them; subfolders are searched, and kept below --out.
+      out: folder for <stem>.png (class ids, as palette indices), <stem>_overlay.png (with a legend below the image) and
+        <stem>_confidence.png.
       result: name of the result; default the method's first. An unknown name lists all.
-      coarse: folder with a coarse mask <stem>.png for each image (class ids, 255 = unlabelled).
+      coarse: folder with a coarse mask for each image, in the same subfolder and of the same name with any suffix
+        (class ids; 255 and the dataset's void ids = unlabelled).
       confidence: also write the confidence, 0..255.
-      native_ids: write the dataset's own mask values instead of class ids.
+      native_ids: masks, coarse ones too, have the dataset's own mask values instead of class ids.
+      keep_going: leave out files that cannot be read, list them at the end, and exit with status 1.
     """
 
     run: RunFolder
@@ -37,6 +40,7 @@ class Options:
     prediction: Annotated[PredictionFlags, Flat] = dataclasses.field(default_factory=PredictionFlags)
     confidence: Switch = False
     native_ids: Switch = False
+    keep_going: Switch = False
 
 
 def main(argv: Sequence[str]) -> int:
@@ -55,8 +59,13 @@ def main(argv: Sequence[str]) -> int:
         coarse=options.coarse,
         confidence=options.confidence,
         native_ids=options.native_ids,
+        keep_going=options.keep_going,
         **options.prediction.arguments(),
     )
-    images = plural(written["images"], "image")
+    images, left_out = plural(written["images"], "image"), written["left_out"]
     print(f"{images}: masks and overlays of result {written['result']} are in {written['out']}")
-    return 0
+    if left_out:
+        # After the line above, also where both streams are one file.
+        sys.stdout.flush()
+        print(f"scarce-jax: {plural(len(left_out), 'file')} left out:", *left_out, sep="\n  ", file=sys.stderr)
+    return 1 if left_out else 0

@@ -29,6 +29,7 @@ CAMVID = DatasetInfo(
     ),
     background=None,
     splits={"train": 367, "val": 101, "test": 233},
+    void_ids=(11,),
 )  # fmt: skip
 
 CITYSCAPES = DatasetInfo(
@@ -45,7 +46,9 @@ CITYSCAPES = DatasetInfo(
     background=None,
     splits={"train": 2975, "val": 500, "test": 1525},
     native_ids=(7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
+    void_ids=(0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30),
 )  # fmt: skip
+"""`native_ids` and `void_ids` are those of labelIds (`labels.py` of the authors' scripts)."""
 
 SCENES = DatasetInfo(
     name="scenes",
@@ -85,6 +88,7 @@ VOC_ANIMALS = DatasetInfo(
     background=0,
     splits={},
     native_ids=ANIMAL_IDS,
+    void_ids=tuple(k for k in range(len(VOC.classes)) if k not in ANIMAL_IDS),
 )
 
 _NOT_IN_VOC = {

@@ -1,4 +1,4 @@
-"""Reading, writing, colouring and resizing images and masks."""
+"""Reading, writing and resizing images and masks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import pathlib
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -15,8 +14,6 @@ from PIL import Image, ImageOps
 from scarce_jax.data.decoding import check_file, check_lossless, checked_header, naming_faults, opened
 from scarce_jax.data.deep import deep_values, to_bytes
 from scarce_jax.data.files import FileError, write_atomically
-from scarce_jax.data.schema import IGNORE
-from scarce_jax.errors import InputError
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -147,73 +144,29 @@ def wxh(shape: tuple[int, ...]) -> str:
     return f"{shape[1]}x{shape[0]}"
 
 
-def encode_png(array: np.ndarray, compression: int = 6) -> bytes:
+def encode_png(array: np.ndarray, compression: int = 6, palette: np.ndarray | None = None) -> bytes:
     """Encodes uint8 [H, W] (class ids or grey) or [H, W, 3] (RGB) as PNG.
 
     Args:
       array: the pixels.
       compression: 0 (fast) to 9 (small).
+      palette: RGB by id, uint8 [256, 3]; the ids are then stored as palette indices, and shown in their colours.
     """
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
         raise ValueError(f"expected uint8 [H, W] or [H, W, 3], got {array.dtype} {list(array.shape)}")
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG", compress_level=compression)
+    image = Image.fromarray(np.ascontiguousarray(array))
+    if palette is not None:
+        image.putpalette(palette.tobytes())
+    image.save(buffer, format="PNG", compress_level=compression)
     return buffer.getvalue()
 
 
-def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
-    """Writes uint8 [H, W] or [H, W, 3] (RGB) as a PNG file, atomically."""
-    data = encode_png(array)
+def write_png(path: str | os.PathLike, array: np.ndarray, palette: np.ndarray | None = None) -> None:
+    """Writes uint8 [H, W] or [H, W, 3] (RGB) as a PNG file, atomically; `palette` as in `encode_png`."""
+    data = encode_png(array, palette=palette)
     with write_atomically(path) as aside:
         aside.write_bytes(data)
-
-
-def colourise(mask: np.ndarray, palette: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
-    """Colours a mask by class: uint8 [H, W, 3]; void pixels (255) are black.
-
-    Args:
-      mask: uint8 [H, W].
-      palette: an RGB triple (0..255) per class.
-
-    Raises:
-      InputError: the palette has no colour for an id of the mask.
-    """
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(palette)] = palette
-    unknown = np.setdiff1d(mask, [*range(len(palette)), IGNORE])
-    if unknown.size:
-        raise InputError(f"a mask has the ids {unknown.tolist()[:10]}, expected 0..{len(palette) - 1} or {IGNORE}")
-    table[IGNORE] = 0
-    return table[mask]
-
-
-def overlay(
-    image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]] | np.ndarray, alpha: float = 0.5
-) -> np.ndarray:
-    """Tints an image by class: uint8 [H, W, 3].
-
-    Void pixels (255) and pixels of a class whose colour is black (a background) keep the image's colour. Pixels at the
-    border of a region have the full colour of their class, so that regions of similar colours can be told apart.
-
-    Args:
-      image: uint8 [H, W, 3].
-      mask: uint8 [H, W].
-      palette: an RGB triple (0..255) per class.
-      alpha: share of the class's colour, 0..1.
-    """
-    if image.shape[:2] != mask.shape:
-        raise ValueError(f"image {list(image.shape)} and mask {list(mask.shape)} differ in size")
-    colours = colourise(mask, palette)
-    blended = image + alpha * (colours.astype(np.float32) - image)
-    shown = np.where(_borders(mask)[:, :, None], colours, np.rint(blended).astype(np.uint8))
-    plain = (mask == IGNORE) | ~colours.any(-1)
-    return np.where(plain[:, :, None], image, shown)
-
-
-def _borders(mask: np.ndarray) -> np.ndarray:
-    """bool [H, W]: pixels with a 4-neighbour of another id."""
-    neighbours = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    return cv2.erode(mask, neighbours) != cv2.dilate(mask, neighbours)
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -13,11 +13,22 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.data.source import RecordField, Rows, pad
 from scarce_jax.evaluation import batching
 from scarce_jax.evaluation.confusion import confusion
-from scarce_jax.evaluation.native import NATIVE, SIZES, merge, native_canvas, native_row, native_scores, resized
+from scarce_jax.evaluation.native import (
+    NATIVE,
+    SIZES,
+    bands,
+    merge,
+    native_canvas,
+    native_row,
+    native_scores,
+    resized,
+    rows_of_band,
+)
 from scarce_jax.evaluation.views import Scorer, view_rows
 from scarce_jax.recipe import PLAIN, Eval, Views
 
@@ -109,48 +120,66 @@ class MaskEvaluation:
         predict, transform, views = evaluation.predict, evaluation.source.transform, evaluation.views
         self._rows = MaskRows(rows, evaluation.composite, views, stored)
         self.scorer = Scorer(predict, transform, views, mesh) if predict else None
-        specs = (P(self._axis), P(self._axis))
+        specs = (P(self._axis), P(self._axis), P())
 
-        def count(scores: Any, rows: Mapping[str, jax.Array], canvas: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-            counted = functools.partial(self._count, canvas=canvas)
-            return jax.shard_map(counted, mesh=mesh, in_specs=specs, out_specs=P())(scores, rows)
+        def count(scores: Any, rows: Mapping[str, jax.Array], first_row: Any, canvas: tuple[int, int], at_size: bool):
+            counted = functools.partial(self._count, canvas=canvas, at_size=at_size)
+            return jax.shard_map(counted, mesh=mesh, in_specs=specs, out_specs=P())(scores, rows, first_row)
 
-        self.counter = jax.jit(count, static_argnames="canvas")
+        self.counter = jax.jit(count, static_argnames=("canvas", "at_size"))
 
     def _count(
-        self, scores: tuple[jax.Array, ...] | None, rows: Mapping[str, jax.Array], *, canvas: tuple[int, int]
-    ) -> tuple[jax.Array, jax.Array]:
-        """Confusion matrices at native size and at the source's size."""
-
-        def labels(scores: jax.Array | None, truth: jax.Array, overlay: str) -> jax.Array:
-            return choose_labels(scores, rows[overlay] if self._composite else None, truth.shape)
-
+        self,
+        scores: tuple[jax.Array, ...] | None,
+        rows: Mapping[str, jax.Array],
+        first_row: jax.Array,
+        *,
+        canvas: tuple[int, int],
+        at_size: bool,
+    ) -> tuple[jax.Array, ...]:
+        """Confusion matrices of a band at native size and, with `at_size`, of the whole batch at the source's size."""
+        views, size = self._rows.views, rows["label"].shape[1:]
         native = sized = None
         if scores:
-            views, size = self._rows.views, rows["label"].shape[1:]
-            native = native_scores(views, scores, rows, canvas)
+            native = native_scores(views, scores, rows, canvas, first_row)
             # A CRF works at native size, so its result is resized.
             refined = views.crf is not None
-            sized = resized(native, rows, NATIVE, SIZES, size) if refined else merge(scores, rows, size, SIZES)
-        native, sized = labels(native, rows["truth"], "overlay"), labels(sized, rows["label"], "coarse")
-        matrices = tuple(
-            confusion(predicted, jnp.where(rows["counts"][:, None, None], truth, IGNORE), self._classes)
-            for predicted, truth in ((native, rows["truth"]), (sized, rows["label"]))
-        )
-        return jax.lax.psum(matrices, self._axis)
+            if at_size:
+                sized = resized(native, rows, NATIVE, SIZES, size) if refined else merge(scores, rows, size, SIZES)
+        band = {key: rows_of_band(rows[key], first_row, canvas[0]) for key in ("truth", "overlay") if key in rows}
+
+        def confused(scores: jax.Array | None, truth: jax.Array, overlay: jax.Array | None) -> jax.Array:
+            predicted = choose_labels(scores, overlay if self._composite else None, truth.shape)
+            return confusion(predicted, jnp.where(rows["counts"][:, None, None], truth, IGNORE), self._classes)
+
+        matrices = [confused(native, band["truth"], band.get("overlay"))]
+        if at_size:
+            matrices.append(confused(sized, rows["label"], rows.get("coarse")))
+        return jax.lax.psum(tuple(matrices), self._axis)
 
     def __call__(self, nets: Any, consts: Any) -> np.ndarray:
         """Returns int64 [2, K, K + 1]: the confusion matrices at native size and at the source's size."""
         counts = np.zeros((2, self._classes, self._classes + 1), np.int64)
-        pending = None
+        pending: list[tuple[jax.Array, ...]] = []
         groups = self._rows.groups()
         load = self._rows.__getitem__
         for canvas, _, rows in batching.full_batches(
             load, groups, batch=self._batch, mesh=self._mesh, threads=self._threads
         ):
             scores = self.scorer(nets, rows, consts) if self.scorer else None
-            matrices = self.counter(scores, rows, canvas=canvas)
-            if pending is not None:
-                counts += np.asarray(pending)
-            pending = matrices
-        return counts + np.asarray(pending)
+            height, first_rows = bands(self._batch, canvas, self._classes, self._rows.views)
+            for first_row in first_rows:
+                # The whole batch at the source's size is counted beside the first band.
+                row = mesh_lib.replicate(self._mesh, np.int32(first_row))
+                matrices = self.counter(scores, rows, row, canvas=(height, canvas[1]), at_size=first_row == 0)
+                pending.append(matrices)
+                if len(pending) > 1:
+                    _add(counts, pending.pop(0))
+        _add(counts, pending.pop())
+        return counts
+
+
+def _add(counts: np.ndarray, matrices: tuple[jax.Array, ...]) -> None:
+    """Adds the matrices of a band, and waits for them."""
+    for total, matrix in zip(counts, matrices, strict=False):
+        total += np.asarray(matrix)

@@ -17,6 +17,9 @@ SIZES = ("height", "width")
 NATIVE = ("native_height", "native_width")
 CANVAS_STEP = 128
 
+BAND_BYTES = 64 << 20
+"""Most bytes of native scores that a device computes at a time; what is computed from them takes a few times that."""
+
 
 def native_canvas(height: int, width: int) -> tuple[int, int]:
     """Returns the canvas of an image of this size. There are few canvases, so that few programs are compiled.
@@ -49,7 +52,11 @@ def native_row(image: np.ndarray, views: Views) -> dict[str, np.ndarray]:
 
 
 def merge(
-    scores: tuple[jax.Array, ...], rows: Mapping[str, jax.Array], canvas: tuple[int, int], target: tuple[str, str]
+    scores: tuple[jax.Array, ...],
+    rows: Mapping[str, jax.Array],
+    canvas: tuple[int, int],
+    target: tuple[str, str],
+    first_row: jax.Array | int = 0,
 ) -> jax.Array:
     """Resizes the scores of every scale to the target size, and averages them: [B, *canvas, K].
 
@@ -58,19 +65,60 @@ def merge(
       rows: the batch.
       canvas: (height, width) of the result.
       target: names of the rows' fields with the valid height and width of the result.
+      first_row: the row of the target at which the result begins.
     """
     total = 0.0
     for k, score in enumerate(scores):
         height, width = (f"{k}/{name}" for name in SIZES)
-        total += resized(score, rows, (height, width), target, canvas)
+        total += resized(score, rows, (height, width), target, canvas, first_row)
     return total / len(scores)
 
 
+def bands(images: int, canvas: tuple[int, int], classes: int, views: Views) -> tuple[int, list[int]]:
+    """Cuts a native canvas into bands of rows, whose scores take little memory.
+
+    The scores of a whole photograph are large: 4 GB at 48 megapixels with 21 classes. A CRF needs them all at once.
+
+    Args:
+      images: per device.
+      canvas: (height, width).
+      classes: K.
+      views: the views that are predicted, perhaps with a CRF.
+
+    Returns:
+      The height of a band, and the first row of each. There is one band if its scores fit in `BAND_BYTES`.
+    """
+    height, row_bytes = canvas[0], 4 * images * canvas[1] * classes
+    while views.crf is None and height * row_bytes > BAND_BYTES and height % 2 == 0:
+        height //= 2
+    return height, list(range(0, canvas[0], height))
+
+
+def rows_of_band(native: jax.Array, first_row: jax.Array | int, height: int) -> jax.Array:
+    """Selects the rows of a band from an array on the native canvas: [B, H, W] to [B, height, W]."""
+    return jax.lax.dynamic_slice_in_dim(native, first_row, height, axis=1)
+
+
 def native_scores(
-    views: Views, scores: tuple[jax.Array, ...], rows: Mapping[str, jax.Array], canvas: tuple[int, int]
+    views: Views,
+    scores: tuple[jax.Array, ...],
+    rows: Mapping[str, jax.Array],
+    canvas: tuple[int, int],
+    first_row: jax.Array | int = 0,
 ) -> jax.Array:
-    """Merges the scores at native size, and refines them if the views have a CRF: [B, *canvas, K]."""
-    merged = merge(scores, rows, canvas, NATIVE)
+    """Merges the scores at native size, and refines them if the views have a CRF: [B, *canvas, K].
+
+    The scores of a pixel have the same bits whichever band they are computed in, if the band is a program of its own:
+    inside a loop of one program, XLA's CPU backend rounds them otherwise.
+
+    Args:
+      views: the views that were predicted, perhaps with a CRF.
+      scores: the result of `Scorer`.
+      rows: the batch.
+      canvas: the native canvas of the batch; or (height, width) of a band of it, if there is no CRF.
+      first_row: the row of the native canvas at which the band begins.
+    """
+    merged = merge(scores, rows, canvas, NATIVE, first_row)
     if views.crf is None:
         return merged
     if views.average == "logits":
@@ -86,7 +134,12 @@ def native_scores(
 
 
 def resized(
-    scores: jax.Array, rows: Mapping[str, jax.Array], source: tuple[str, str], target: tuple[str, str], canvas: Any
+    scores: jax.Array,
+    rows: Mapping[str, jax.Array],
+    source: tuple[str, str],
+    target: tuple[str, str],
+    canvas: Any,
+    first_row: jax.Array | int = 0,
 ) -> jax.Array:
     """Resizes scores [B, h, w, K] from one valid size to another, on a canvas: [B, *canvas, K].
 
@@ -96,6 +149,7 @@ def resized(
       source: names of the rows' fields with the valid heights and widths of the scores.
       target: the same of the result.
       canvas: (height, width) of the result.
+      first_row: the row of the target at which the result begins.
     """
     sizes = [rows[name] for name in (*source, *target)]
-    return jax.vmap(lambda x, *four: resize_dynamic(x, *four, canvas))(scores, *sizes)
+    return jax.vmap(lambda x, *four: resize_dynamic(x, *four, canvas, first_row))(scores, *sizes)

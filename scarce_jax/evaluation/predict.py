@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -16,11 +17,11 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from scarce_jax import mesh as mesh_lib
-from scarce_jax.data.schema import IGNORE, DatasetInfo
+from scarce_jax.data.schema import IGNORE, DatasetInfo, mask_indices
 from scarce_jax.data.source import Rows, pad
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.evaluate import choose_labels
-from scarce_jax.evaluation.native import native_canvas, native_row, native_scores
+from scarce_jax.evaluation.native import bands, native_canvas, native_row, native_scores, rows_of_band
 from scarce_jax.evaluation.views import Scorer, view_rows
 from scarce_jax.recipe import Eval
 
@@ -53,6 +54,8 @@ class Predictor:
       classes: class names.
       palette: an RGB triple (0..255) per class.
       native_ids: the value of each class in the dataset's own mask files; None if it is the class index.
+      void_ids: values in these files that mean void, besides 255.
+      devices: number of devices.
       config: the run's resolved config.
       variables: role -> {"params", "batch_stats"}.
       needs_coarse: whether every image needs a coarse mask.
@@ -73,6 +76,7 @@ class Predictor:
         self.name, self.config = name, config
         self.size, self.batch = evaluation.source.size, evaluation.source.batch
         self.classes, self.palette, self.native_ids = info.classes, info.palette, info.native_ids
+        self.void_ids, self.devices = info.void_ids, mesh.size
         self.needs_coarse = evaluation.needs_coarse
         self.variables = {role: net.variables for role, net in nets.items()}
         self._nets, self._consts, self._mesh = nets, consts, mesh
@@ -80,56 +84,78 @@ class Predictor:
         predict, transform, views = evaluation.predict, evaluation.source.transform, evaluation.views
         self._composite, self._views = evaluation.composite, views
         self.scorer = Scorer(predict, transform, views, mesh) if predict else None
-        self._labels = jax.jit(self._compile(self._label), static_argnames="canvas")
-        self._probabilities = jax.jit(self._compile(self._probability), static_argnames="canvas")
+        self._labels, self._probabilities = self._compile(self._label), self._compile(self._probability)
 
     def _compile(self, finish: Callable) -> Callable:
-        """Compiles `finish(scores at native size, rows, shape)`, applied by every device to its own rows."""
+        """Compiles `finish(scores of a band at native size or None, overlay or None)`; devices have their own rows."""
         axis = self._mesh.axis_names[0]
 
-        def run(scores, rows, *, canvas):
-            def local(scores, rows):
-                native = native_scores(self._views, scores, rows, canvas) if scores else None
-                return finish(native, rows, (rows["native_height"].shape[0], *canvas))
+        def run(scores, rows, first_row, *, canvas):
+            def local(scores, rows, first_row):
+                overlay = rows_of_band(rows["overlay"], first_row, canvas[0]) if "overlay" in rows else None
+                native = native_scores(self._views, scores, rows, canvas, first_row) if scores else None
+                return finish(native, overlay)
 
-            return jax.shard_map(local, mesh=self._mesh, in_specs=(P(axis), P(axis)), out_specs=P(axis))(scores, rows)
+            specs = (P(axis), P(axis), P())
+            return jax.shard_map(local, mesh=self._mesh, in_specs=specs, out_specs=P(axis))(scores, rows, first_row)
 
-        return run
+        return jax.jit(run, static_argnames="canvas")
 
-    def _run(self, program: Callable, rows: Mapping[str, jax.Array], canvas: tuple[int, int]) -> Any:
+    def _run(self, program: Callable, rows: Mapping[str, jax.Array], canvas: tuple[int, int]) -> list[Any]:
+        """The results of a program for the bands of a batch, from the top."""
         scores = self.scorer(self._nets, rows, self._consts) if self.scorer else None
-        return program(scores, rows, canvas=canvas)
+        images = len(rows["native_height"]) // self._mesh.size
+        height, first_rows = bands(images, canvas, len(self.classes), self._views)
+        results = []
+        for first_row in mesh_lib.replicate(self._mesh, [np.int32(row) for row in first_rows]):
+            results.append(program(scores, rows, first_row, canvas=(height, canvas[1])))
+            # A backend may run several bands at once, each with memory of its own.
+            jax.block_until_ready(results[-2:-1])
+        return results
 
     def _normalised(self, scores: jax.Array) -> jax.Array:
         logits = self._views.plain or (self._views.average == "logits" and self._views.crf is None)
         return jax.nn.softmax(scores) if logits else scores
 
-    def _label(self, scores: jax.Array | None, rows: dict, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-        labels = choose_labels(scores, rows["overlay"] if self._composite else None, shape)
+    def _label(self, scores: jax.Array | None, overlay: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        overlay = overlay if self._composite else None
+        shape = overlay.shape if scores is None else scores.shape[:-1]
         confidence = jnp.zeros(shape) if scores is None else self._normalised(scores).max(-1)
         if self._composite:
-            confidence = jnp.where(rows["overlay"] != IGNORE, 1.0, confidence)
-        return labels, jnp.round(confidence * 255).astype(jnp.uint8)
+            confidence = jnp.where(overlay != IGNORE, 1.0, confidence)
+        return choose_labels(scores, overlay, shape), jnp.round(confidence * 255).astype(jnp.uint8)
 
-    def _probability(self, scores: jax.Array | None, rows: dict, shape: tuple[int, ...]) -> jax.Array:
-        one_hot = jax.nn.one_hot(rows["overlay"], len(self.classes)) if self._composite else None
+    def _probability(self, scores: jax.Array | None, overlay: jax.Array | None) -> jax.Array:
+        one_hot = jax.nn.one_hot(overlay, len(self.classes)) if self._composite else None
         if scores is None:
             return one_hot
         probabilities = self._normalised(scores)
         if one_hot is None:
             return probabilities
-        return jnp.where((rows["overlay"] != IGNORE)[..., None], one_hot, probabilities)
+        return jnp.where((overlay != IGNORE)[..., None], one_hot, probabilities)
 
-    def dispatch(self, rows: Mapping[str, np.ndarray], canvas: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-        """Predicts a batch: class ids and confidences uint8 [B, *canvas], as in `Prediction`.
-
-        Does not wait for the device.
+    def dispatch(self, rows: Mapping[str, np.ndarray], canvas: tuple[int, int]) -> list[tuple[jax.Array, jax.Array]]:
+        """Predicts a batch; does not wait for the device, or of several bands for the last one.
 
         Args:
           rows: stacked results of `row`; B is a multiple of the number of devices.
           canvas: `native_canvas` of the images.
+
+        Returns:
+          Class ids and confidences as in `Prediction`, uint8 [B, h, W], of bands of the canvas from the top.
         """
         return self._run(self._labels, mesh_lib.shard(self._mesh, dict(rows)), canvas)
+
+    def indices(self, native_ids: bool) -> dict[int, int]:
+        """Id in a mask file -> class index or 255.
+
+        Args:
+          native_ids: of the dataset's own mask files; otherwise of files of class indices. If the dataset's own ids are
+            the indices, both have its void ids.
+        """
+        ids = self.native_ids if native_ids else None
+        void_ids = self.void_ids if native_ids or self.native_ids is None else ()
+        return mask_indices(range(len(self.classes)) if ids is None else ids, void_ids)
 
     def check(self, has_coarse: bool) -> None:
         """Raises InputError if the result needs a coarse mask and there is none."""
@@ -146,8 +172,9 @@ class Predictor:
           coarse: uint8 [H, W], class ids with 255 = void; ignored if the result does not need it.
 
         Raises:
-          InputError: an argument has another shape, dtype or range, or the coarse mask is missing.
+          InputError: an argument has another type, shape, dtype or range, or the coarse mask is missing.
         """
+        _check_array("image", image, "uint8 [H, W, 3] (RGB)")
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InputError(f"image: found {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3] (RGB)")
         self.check(coarse is not None)
@@ -156,6 +183,7 @@ class Predictor:
         inputs = {"image": image}
         row = native_row(image, self._views)
         if self.needs_coarse:
+            _check_array("coarse mask", coarse, f"uint8 {[height, width]}, the size of the image")
             if coarse.shape != (height, width) or coarse.dtype != np.uint8:
                 raise InputError(
                     f"coarse mask: found {coarse.dtype} {list(coarse.shape)}, expected uint8 "
@@ -171,22 +199,32 @@ class Predictor:
         return row | view_rows(self._views, size, self.size is not None, functools.partial(Rows.sized, inputs))
 
     def stream(
-        self, load: Callable[[int], tuple[dict[str, np.ndarray], Payload]], count: int, threads: int
-    ) -> Iterator[tuple[int, Payload, Prediction]]:
+        self,
+        load: Callable[[int], tuple[dict[str, np.ndarray] | None, Payload]],
+        count: int,
+        threads: int,
+        batch: int | None = None,
+    ) -> Iterator[tuple[int, Payload, Prediction | None]]:
         """Predicts many images in batches over all devices; each image is loaded once.
 
         Args:
-          load: number of an image -> (its row, any payload); called in threads, in order, some images ahead.
+          load: number of an image -> (its row, any payload); called in threads, in order, some images ahead. An image
+            whose row is None is not predicted.
           count: number of images.
           threads: loading threads.
+          batch: images per device, which changes no mask; default `self.batch`.
 
         Yields:
-          (number, payload, Prediction). A batch holds images of one canvas, so the order is that in which batches fill.
+          (number, payload, Prediction or None). A batch holds images of one canvas, so the order is that in which
+          batches fill.
         """
-        total = self.batch * self._mesh.size
+        total = (batch or self.batch) * self._mesh.size
         waiting: dict[tuple[int, int], list] = collections.defaultdict(list)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
         for k, (row, payload) in enumerate(grain.MapDataset.range(count).map(load).to_iter_dataset(options)):
+            if row is None:
+                yield k, payload, None
+                continue
             canvas = native_canvas(int(row["native_height"]), int(row["native_width"]))
             waiting[canvas].append((k, row, payload))
             # Bounds the memory of images that wait for their batch to fill.
@@ -203,12 +241,12 @@ class Predictor:
         rows = [row for _, row, _ in images]
         rows += rows[-1:] * (total - len(rows))
         stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-        labels, confidence = (np.asarray(x) for x in self.dispatch(stacked, canvas))  # uint8 [B, *canvas]
+        labels, confidence = (_joined(part) for part in zip(*self.dispatch(stacked, canvas), strict=True))
         for j, (k, row, payload) in enumerate(images):
             height, width = int(row["native_height"]), int(row["native_width"])
             yield k, payload, Prediction(labels[j, :height, :width], confidence[j, :height, :width])
 
-    def _single(self, image: np.ndarray, coarse: np.ndarray | None, program: Callable) -> Any:
+    def _single(self, image: np.ndarray, coarse: np.ndarray | None, program: Callable) -> list[Any]:
         row = self.row(image, coarse)
         # Every device predicts a copy, so that the batch can be split over the devices.
         rows = {key: np.stack([value] * self._mesh.size) for key, value in row.items()}
@@ -225,10 +263,10 @@ class Predictor:
           uint8 [H, W].
 
         Raises:
-          InputError: an argument has another shape, dtype or range, or the coarse mask is missing.
+          InputError: an argument has another type, shape, dtype or range, or the coarse mask is missing.
         """
-        labels, _ = self._single(image, coarse, self._labels)
-        return np.asarray(labels)[0, : image.shape[0], : image.shape[1]]
+        labels = _joined([labels for labels, _ in self._single(image, coarse, self._labels)])
+        return labels[0, : image.shape[0], : image.shape[1]]
 
     def probabilities(self, image: np.ndarray, coarse: np.ndarray | None = None) -> np.ndarray:
         """Predicts the class probabilities of one image; arguments and errors as in `predict`.
@@ -236,5 +274,21 @@ class Predictor:
         Returns:
           float32 [H, W, K]. They sum to 1, but are all 0 where a coarse mask alone predicts and is void.
         """
-        probabilities = self._single(image, coarse, self._probabilities)
-        return np.asarray(probabilities)[0, : image.shape[0], : image.shape[1]]
+        probabilities = _joined(self._single(image, coarse, self._probabilities))
+        return probabilities[0, : image.shape[0], : image.shape[1]]
+
+
+def _joined(bands: Sequence[jax.Array]) -> np.ndarray:
+    """Puts arrays [B, h, W, ...] below each other: [B, H, W, ...]."""
+    arrays = [np.asarray(band) for band in bands]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)
+
+
+def _check_array(name: str, array: Any, expected: str) -> None:
+    """Raises InputError unless `array` is one of numpy with at least one pixel."""
+    if isinstance(array, str | os.PathLike):
+        raise InputError(f"{name}: found the path {os.fspath(array)!r}, expected {expected}; read the file first")
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{name}: found a {type(array).__name__}, expected {expected}, as a numpy array")
+    if not array.size:
+        raise InputError(f"{name}: found {array.dtype} {list(array.shape)}, which is empty; expected {expected}")

@@ -111,6 +111,7 @@ def resize_dynamic(
     dst_height: jax.Array | int,
     dst_width: jax.Array | int,
     canvas: tuple[int, int],
+    first_row: jax.Array | int = 0,
 ) -> jax.Array:
     """Bilinear resize of one image between the valid parts of two canvases, with sizes known only at run time.
 
@@ -123,26 +124,29 @@ def resize_dynamic(
       dst_height, dst_width: integers >= 0, at most the canvas. 2 * source * target must fit in int32, as it does for
         32,000 each.
       canvas: (H, W) of the result, static.
+      first_row: integer >= 0, the row of the target at which the result begins, for a result that is made in bands.
 
     Returns:
-      [H, W, C] in x's dtype, interpolated in float32; zero outside [:dst_height, :dst_width].
+      [H, W, C] in x's dtype, interpolated in float32; zero outside [:dst_height, :dst_width] of the target.
     """
-    low, high, weight = _dynamic_taps(src_height, dst_height, canvas[0])
+    rows = first_row + jnp.arange(canvas[0], dtype=jnp.int32)
+    low, high, weight = _dynamic_taps(src_height, dst_height, rows)
     y = x.astype(jnp.float32)
     y = y[low] * (1 - weight)[:, None, None] + y[high] * weight[:, None, None]  # [H, w, C]
-    low, high, weight = _dynamic_taps(src_width, dst_width, canvas[1])
+    columns = jnp.arange(canvas[1], dtype=jnp.int32)
+    low, high, weight = _dynamic_taps(src_width, dst_width, columns)
     y = y[:, low] * (1 - weight)[:, None] + y[:, high] * weight[:, None]  # [H, W, C]
-    inside = (jnp.arange(canvas[0]) < dst_height)[:, None] & (jnp.arange(canvas[1]) < dst_width)
+    inside = (rows < dst_height)[:, None] & (columns < dst_width)
     return jnp.where(inside[:, :, None], y, 0.0).astype(x.dtype)
 
 
 def _dynamic_taps(
-    source: jax.Array | int, target: jax.Array | int, length: int
+    source: jax.Array | int, target: jax.Array | int, entries: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The two source entries around each target entry, and the weight of the second: three arrays [length]."""
+    """The two source entries around each of the target's `entries` [N], and the weight of the second: three [N]."""
     source, target = jnp.asarray(source, jnp.int32), jnp.maximum(jnp.asarray(target, jnp.int32), 1)
     # (i + 1/2) * source / target - 1/2, times the common denominator 2 * target.
-    position = (2 * jnp.arange(length, dtype=jnp.int32) + 1) * source - target
+    position = (2 * entries + 1) * source - target
     position = jnp.clip(position, 0, (source - 1) * 2 * target)
     low = position // (2 * target)
     weight = (position - low * 2 * target).astype(jnp.float32) / (2 * target).astype(jnp.float32)

@@ -118,6 +118,7 @@ def run(
         "palette": info.palette,
         "background": info.background,
         "native_ids": info.native_ids,
+        "void_ids": info.void_ids,
         "steps": {s.name: n if isinstance(n := plan.steps[s.name], int) else None for s in trained},
         "devices": [d.device_kind for d in mesh.devices.flat],
     }

@@ -8,7 +8,6 @@ from PIL import Image
 
 from scarce_jax.data.budget import Budget, draw_manifest
 from scarce_jax.data.builders import prepare
-from scarce_jax.data.builders.cityscapes import INDICES
 from scarce_jax.data.datasets import CITYSCAPES
 from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
@@ -76,8 +75,8 @@ def test_splits_ids_and_what_each_has(cityscapes, tmp_path):
 
 def test_written_native_ids_are_read_back_as_the_same_classes():
     for k, native in enumerate(CITYSCAPES.native_ids):
-        assert INDICES[native] == k
-    assert sorted(INDICES) == list(range(34)) and sum(v == 255 for v in INDICES.values()) == 15
+        assert CITYSCAPES.indices[native] == k
+    assert sorted(CITYSCAPES.indices) == list(range(34)) and sum(v == 255 for v in CITYSCAPES.indices.values()) == 15
 
 
 def test_without_coarse_masks_they_are_simulated(cityscapes, tmp_path):

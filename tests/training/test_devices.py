@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from scarce_jax import mesh as mesh_lib
 from scarce_jax import run_folder, runs
 from scarce_jax.evaluation import batching
 from scarce_jax.evaluation.evaluate import MaskRows
@@ -75,7 +76,8 @@ def test_the_compiled_programs_split_their_rows_over_all_devices(folders, tiny_d
         compiled = measurement.scorer.compiled.lower(nets, scaled, {}).compile()
         assert_split(compiled.input_shardings[0][1], scaled, 2 * count, count, read={"0/image"})
         scores = measurement.scorer(nets, rows, {})
-        counted = measurement.counter.lower(scores, rows, canvas=canvas).compile()
+        first_row = mesh_lib.replicate(session.mesh, np.int32(0))
+        counted = measurement.counter.lower(scores, rows, first_row, canvas=canvas, at_size=True).compile()
         assert_split(counted.input_shardings[0][0], scores, 2 * count, count)
         assert_split(counted.input_shardings[0][1], rows, 2 * count, count, read={"truth", "label", "counts"})
         assert int(np.asarray(rows["counts"]).sum()) == min(7 - 2 * count * number, 2 * count)

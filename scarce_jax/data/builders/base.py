@@ -140,6 +140,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             palette=self.facts.palette,
             background=self.facts.background,
             native_ids=self.facts.native_ids,
+            void_ids=self.facts.void_ids,
             splits={info.name: info.num_examples for info in infos},
             tags_from=self.tags_from,
             coarse_from=self.coarse_from,

@@ -11,13 +11,7 @@ from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.files import Example, Files, read_examples
 from scarce_jax.data.datasets import CAMVID
 from scarce_jax.data.files import read_lines
-from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
-
-VOID = 11
-"""Id of void pixels in the mask files."""
-
-INDICES = {**{k: k for k in range(len(CAMVID.classes))}, VOID: IGNORE}
 
 
 class Camvid(SegmentationBuilder):
@@ -36,7 +30,7 @@ class Camvid(SegmentationBuilder):
         files = {split: self._files(path) for split, path in lists.items() if path.is_file()}
         if not files:
             raise InputError(f"{self.source}: has no train.txt, val.txt or test.txt; expected {self.HOLDS}")
-        return {split: read_examples(listed, INDICES) for split, listed in files.items()}
+        return {split: read_examples(listed, CAMVID.indices) for split, listed in files.items()}
 
     def _files(self, listing: pathlib.Path) -> list[Files]:
         files = []

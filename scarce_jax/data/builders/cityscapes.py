@@ -11,19 +11,11 @@ from scarce_jax.data.builders.base import SIMULATED, SegmentationBuilder
 from scarce_jax.data.builders.files import Example, Files, read_examples
 from scarce_jax.data.datasets import CITYSCAPES
 from scarce_jax.data.files import list_images
-from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 
 SPLITS = ("train", "val", "test", "train_extra")
 MASKS = {"fine": "gtFine", "coarse": "gtCoarse"}
 IMAGE = "_leftImg8bit"
-HIGHEST_ID = 33
-"""Highest id of labelIds; ids of none of the 19 classes are void (`labels.py` of the authors' scripts)."""
-
-INDICES = {
-    **dict.fromkeys(range(HIGHEST_ID + 1), IGNORE),
-    **{native: index for index, native in enumerate(CITYSCAPES.native_ids)},
-}
 
 
 class Cityscapes(SegmentationBuilder):
@@ -51,7 +43,7 @@ class Cityscapes(SegmentationBuilder):
         simulate = not (self.source / "gtCoarse").is_dir()
         self.coarse_from = SIMULATED if simulate else "of the dataset (gtCoarse)"
         files = {split: [self._files(split, image) for image in paths] for split, paths in images.items()}
-        return {split: read_examples(listed, INDICES, simulate=simulate) for split, listed in files.items()}
+        return {split: read_examples(listed, CITYSCAPES.indices, simulate=simulate) for split, listed in files.items()}
 
     def _files(self, split: str, image: pathlib.Path) -> Files:
         name, masks = image.stem.removesuffix(IMAGE), {}

@@ -49,6 +49,7 @@ class Folder(SegmentationBuilder):
             palette=self.classes.palette,
             background=self.classes.background,
             splits={},
+            void_ids=self.classes.ignore,
         )
 
     def split_examples(self) -> Mapping[str, Iterator[Example]]:

@@ -75,6 +75,7 @@ class ImageNet(SegmentationBuilder):
             palette=((0, 0, 0), *default_palette(len(self.folders))),
             background=0,
             splits={},
+            void_ids=(VOID,),
         )
 
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
@@ -122,8 +123,7 @@ class ImageNet(SegmentationBuilder):
             data, size = read_encoded(image)
         fine = None
         if mask is not None:
-            indices = {**{k: k for k in range(len(self.facts.classes))}, VOID: IGNORE}
-            fine = read_indices(mask, example_id, indices, two_bytes=True)
+            fine = read_indices(mask, example_id, self.facts.indices, two_bytes=True)
             check_size(fine, mask, size, image, example_id)
         return Example(id=example_id, image=data, fine=fine, tags=tags, simulate=False)
 
