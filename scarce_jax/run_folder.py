@@ -18,6 +18,7 @@ from scarce_jax.data.manifest import Manifest
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.predict import Predictor
+from scarce_jax.ranges import check
 from scarce_jax.recipe import Eval, NetState, Views, reads
 from scarce_jax.runtime import Runtime
 from scarce_jax.training.session import Session
@@ -84,8 +85,8 @@ def choose_result(
       batch: images per device; default that of the config.
 
     Raises:
-      InputError: there is no such result, a stage that it needs is not finished, it takes no views, or the batch is
-        below 1.
+      InputError: there is no such result, a stage that it needs is not finished, it takes no views, or the views or the
+        batch are out of their range.
     """
     results = session.recipe.results
     name = name or next(iter(results))
@@ -99,6 +100,7 @@ def choose_result(
                 f"run the train command again"
             )
     if views is not None and views != evaluation.views:
+        check(views)
         if evaluation.metrics == "tags":
             raise InputError(f"result {name}: predicts image tags; it takes no flip, scales, window or CRF")
         if evaluation.predict is None:
