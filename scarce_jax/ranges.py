@@ -31,7 +31,7 @@ Channels = Annotated[int, Interval(ge=1, le=2**16)]
 Width = Annotated[int, Interval(ge=1, le=2**12)]
 """The channels by which all layers of a net scale."""
 Few = Annotated[int, Interval(ge=1, le=255)]
-Workers = Annotated[int, Interval(ge=1, le=1024)]
+Workers = Annotated[int, Interval(ge=0, le=1024)]
 
 Positive = Annotated[float, Interval(gt=0, le=1e9)]
 NonNegative = Annotated[float, Interval(ge=0, le=1e9)]
