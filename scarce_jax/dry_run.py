@@ -50,6 +50,7 @@ def dry_run(
     data_dir = None if data_dir is None else os.fspath(data_dir)
     info, recipe = known_recipe(config, data_dir)
     state_lib.check_origins(recipe)
+    state_lib.check_groups(recipe)
     described = {"stages": [_describe_stage(stage, recipe, config, info) for stage in recipe.stages]}
     if not (compile or target):
         return described

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from annotated_types import MinLen
 
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, some
 from scarce_jax.ranges import BelowOne, Count, CountOrZero, InsideOne, NonNegative, Positive, Share, check
 
 
@@ -142,8 +142,14 @@ def assign_groups(groups: tuple[Group, ...], params: Any) -> Any:
     Raises:
       InputError: a parameter matches no group, or a pattern no parameter.
     """
-    indices, missed = [], []
-    for path in parameter_paths(params):
+    indices, missed, paths = [], [], parameter_paths(params)
+    for position, group in enumerate(groups):
+        if not any(re.search(group.pattern, path) for path in paths):
+            raise InputError(
+                f"optim.groups.{position}.pattern {group.pattern!r}: matches no parameter; expected a part of a path "
+                f"such as {some(paths, 3)}"
+            )
+    for path in paths:
         index = next((i for i, group in enumerate(groups) if re.search(group.pattern, path)), None)
         indices.append(index)
         if index is None:

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from scarce_jax.cli.common import Folder, Number, Switch, Target, cell, parse_with_config, print_json, shown, table
+from scarce_jax.cli.common import Folder, Switch, Target, cell, parse_with_config, print_json, shown, table
 from scarce_jax.errors import InputError, plural
 
 
@@ -40,8 +40,8 @@ class Options:
     redo: Annotated[str | None, shown("STAGE")] = None
     reuse: Annotated[pathlib.Path | None, shown("RUN")] = None
     coordinator: Annotated[str | None, shown("HOST:PORT")] = None
-    processes: Number = None
-    process: Number = None
+    processes: Annotated[int | None, shown("N")] = None
+    process: Annotated[int | None, shown("N")] = None
 
 
 ABOUT = "Runs a config's recipe, and goes on where an earlier run of the same command stopped."

@@ -18,7 +18,7 @@ from scarce_jax.training import fingerprint as fp
 from scarce_jax.training.log import complete_lines, replace_lines
 from scarce_jax.training.origins import content
 from scarce_jax.training.session import Session
-from scarce_jax.training.state import check_origins
+from scarce_jax.training.state import check_groups, check_origins
 
 log = logging.getLogger("scarce_jax")
 
@@ -76,9 +76,10 @@ class Plan:
 
         Raises:
           InputError: a stage that is not in `again` was begun with other settings, a net has other parameters than what
-            it starts from, a source has no image, or its images cannot be weighted.
+            it starts from or than the groups of its optimizer, a source has no image, or its images cannot be weighted.
         """
         check_origins(self.session.recipe)
+        check_groups(self.session.recipe)
         self._check_sources()
         for stage, description in self.descriptions.items():
             path = self.run_dir / stage / "stage.json"
