@@ -11,7 +11,7 @@ to distinguish both kinds of masks.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -68,6 +68,10 @@ class Config(common.Experiment):
     """Config of the method `adversarial`, which has one training stage."""
 
     adversarial: AdversarialStage
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        yield from common.without_comparison(self)
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:

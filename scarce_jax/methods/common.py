@@ -60,6 +60,23 @@ class Experiment:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     runtime: Runtime = Runtime()
 
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.eval_split == self.train_split:
+            yield "eval_split", "another split than that of --train-split, whose images are trained on"
+
+
+def without_comparison(config: Experiment) -> Iterator[tuple[str, str]]:
+    """The fault of a config that asks for the comparison of a method that has none."""
+    if config.compare:
+        yield "compare", "False, because this method has nothing to compare with"
+
+
+def without_fine_masks(config: Experiment) -> Iterator[tuple[str, str]]:
+    """The faults of a config that budgets fine masks for a method that reads none."""
+    for name, default in (("fine", "all"), ("per_class", None)):
+        if getattr(config.budget, name) != default:
+            yield f"budget.{name}", f"{default!r}, because no fine mask is read in this training"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainStage:

@@ -31,10 +31,12 @@ class Chosen:
     Attributes:
       artifact: the field of the records.
       at_least: smallest value that is chosen.
+      flag: the config's field with that value, for messages.
     """
 
     artifact: Artifact
     at_least: float
+    flag: str = ""
 
     def __str__(self) -> str:
         return f"{self.artifact} of {self.at_least:g} or more"

@@ -122,9 +122,10 @@ class Inputs:
         values = self._values[part.artifact]
         chosen = tuple(name for name in ids if values[name] >= part.at_least)
         if not chosen:
+            lower = f"--{part.flag}" if part.flag else "the threshold"
             raise InputError(
                 f"{part.artifact}: {len(ids)} values up to {max(values.values()):.3g}, expected some of "
-                f"{part.at_least:g} or more; lower the threshold, or train longer what gives them"
+                f"{part.at_least:g} or more; lower {lower}, or train longer what gives them"
             )
         return chosen
 

@@ -126,7 +126,7 @@ def _imported(name: str) -> type[SegmentationBuilder]:
     module, _, attribute = name.partition(":")
     try:
         builder = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
             f"dataset {name!r}: cannot be imported ({error}); expected MODULE:CLASS, the module installed or in the "
             f"current folder"

@@ -48,6 +48,9 @@ class Config(common.Experiment):
     add_to_labels: bool = False
 
     def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        yield from common.without_comparison(self)
+        yield from common.without_fine_masks(self)
         if self.binary is not None and self.left_out is None:
             yield "binary", "None while left_out is None; name the class that it is to recognise with --left-out"
         if self.add_to_labels and self.binary is None:
