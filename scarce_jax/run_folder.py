@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import pathlib
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from scarce_jax.ranges import check
 from scarce_jax.recipe import Eval, NetState, Views, reads
 from scarce_jax.runtime import Runtime
 from scarce_jax.training.session import Session
+
+log = logging.getLogger("scarce_jax")
 
 
 def read_facts(run_dir: pathlib.Path) -> dict[str, Any]:
@@ -146,11 +149,21 @@ def open_result(
         )
     if split is not None:
         evaluation = dataclasses.replace(evaluation, source=dataclasses.replace(evaluation.source, split=split))
-    prepared = session.inputs.reader(evaluation.source.dataset, evaluation.source.split).info
+    reader = session.inputs.reader(evaluation.source.dataset, evaluation.source.split)
+    prepared = reader.info
     if prepared.classes != info.classes:
         raise InputError(
             f"dataset {info.name}: prepared with {len(prepared.classes)} classes {prepared.classes[:3]}..., but the "
             f"run was trained on {len(info.classes)} {info.classes[:3]}...; prepare the dataset that it was trained on"
+        )
+    before = read_facts(session.run_dir)["dataset"]["versions"].get(reader.dataset)
+    if before not in (None, reader.version):
+        log.warning(
+            "dataset %s was prepared again since the training, with other content (%s then, %s now); what is measured "
+            "is the new one",
+            reader.dataset,
+            before,
+            reader.version,
         )
     return session, name, evaluation
 

@@ -85,7 +85,7 @@ WIDE = 120
 
 
 def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
-    from scarce_jax.data.figures import is_group_figure
+    from scarce_jax.data.figures import is_group_figure, share_of_classes
 
     tables = []
     results = summary["results"]
@@ -100,6 +100,10 @@ def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
         ]
         headings = [figures.get(key) or key.replace("miou_", "mIoU ") for key in columns]
         header = ["result", *headings, "images", *([f"paper's {figures[main]}"] if paper else [])]
+        shares = {n: share_of_classes(measured["per_class"]) for n, measured in results.items() if main in measured}
+        if main == "miou" and any(shares.values()):
+            header.append("mIoU is over")
+            rows = [[*row, shares[row[0]] or "all classes"] for row in rows]
         if rows:
             tables.append(f"\n{table(rows, header)}")
     return "\n".join(tables)
