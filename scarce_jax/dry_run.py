@@ -90,7 +90,7 @@ def known_recipe(config: Any, data_dir: str | None) -> tuple[DatasetInfo, Recipe
     info = KNOWN.get(config.dataset)
     if info is None or is_prepared(config.dataset, data_dir):
         info = load_info(config.dataset, data_dir)
-    return info, methods.by_name(methods.name_of(config)).recipe(config, info)
+    return info, methods.recipe_of(config, info)
 
 
 def _memory(

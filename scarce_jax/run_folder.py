@@ -63,7 +63,7 @@ def open_run(
     info = DatasetInfo.of_json(facts, name=facts["dataset"]["name"])
     use_compilation_cache()
     session = Session(
-        recipe=methods.by_name(facts["method"]).recipe(config, info),
+        recipe=methods.recipe_of(config, info),
         classes=info.classes,
         run_dir=run_dir,
         data_dir=None if data_dir is None else os.fspath(data_dir),
@@ -147,6 +147,8 @@ def open_result(
             f"result {name}: is stored masks of {evaluation.source.split}, and cannot be measured on {split}; leave "
             f"out --split"
         )
+    if split is None and evaluation.source.split is None:
+        raise InputError(f"{run_dir}: was trained with --eval-split None, so name the split to measure with --split")
     if split is not None:
         evaluation = dataclasses.replace(evaluation, source=dataclasses.replace(evaluation.source, split=split))
     reader = session.inputs.reader(evaluation.source.dataset, evaluation.source.split)

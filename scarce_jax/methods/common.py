@@ -40,7 +40,7 @@ class Experiment:
       seed: seed of the initial values, the order of the images and the augmentation. The budget has its own seed.
       dataset: tfds name of a prepared dataset.
       train_split: name of the split for training.
-      eval_split: name of the split for evaluation.
+      eval_split: name of the split for evaluation; None trains without measuring, for data without a split to measure.
       budget: which labels of the training split may be used.
       compare: also train and measure the baselines of the method.
       paper: figures that the paper reports for this config, by result.
@@ -53,7 +53,7 @@ class Experiment:
     seed: Seed = 0
     dataset: str
     train_split: str = "train"
-    eval_split: str = "val"
+    eval_split: str | None = "val"
     budget: Budget = Budget()
     compare: bool = False
     paper: Annotated[dict[str, Any], tyro.conf.Suppress] = dataclasses.field(default_factory=dict)
@@ -316,7 +316,7 @@ def inference_source(config: Experiment, stage: SizedStage, **changes: Any) -> S
 
 
 def evaluation_source(config: Experiment, stage: SizedStage, **changes: Any) -> Source:
-    """All images of the evaluation split at the stage's size, with their fine masks. `changes` as above."""
+    """All images of the evaluation split, or of no split, at the stage's size with fine masks. `changes` as above."""
     return inference_source(config, stage, **({"split": config.eval_split, "labels": ("fine",)} | changes))
 
 

@@ -30,8 +30,8 @@ def check_labels(stage: Stage, inputs: Inputs) -> None:
         if lack := without_truth(source, inputs):
             raise InputError(
                 f"{stage.name}: split {source.dataset}/{source.split} {lack}, so nothing can be measured during the "
-                f"training; choose another split with --eval-split, or measure nothing with "
-                f"--{stage.name.replace('_', '-')}.eval-every 0"
+                f"training; choose another split with --eval-split, or --eval-split None to train without "
+                f"measuring"
             )
         if inputs.known(source):
             inputs.ids(source)

@@ -30,7 +30,8 @@ class Plan:
     def __init__(self, session: Session):
         self.session, self.run_dir = session, session.run_dir
         recipe = session.recipe
-        used = {s.dataset: s.split for x in (*recipe.stages, *recipe.results.values()) for s in sources(x).values()}
+        parts = (*recipe.stages, *recipe.results.values())
+        used = {s.dataset: s.split for x in parts for s in sources(x).values() if s.split is not None}
         self.versions = {name: session.inputs.reader(name, split).version for name, split in used.items()}
         self.steps = {stage.name: session.planned_steps(stage) for stage in recipe.stages}
         self.descriptions: dict[str, dict] = {}
@@ -115,7 +116,9 @@ class Plan:
         """The results of the recipe without those that measure on a split without a labelled pixel; warns of these."""
         results, missing = {}, {}
         for name, result in self.session.recipe.results.items():
-            if lack := without_truth(result.source, self.session.inputs):
+            if result.source.split is None:
+                log.info("%s: not measured, because --eval-split is None", name)
+            elif lack := without_truth(result.source, self.session.inputs):
                 missing.setdefault((result.source.split, lack), []).append(name)
             else:
                 results[name] = result
