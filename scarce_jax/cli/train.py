@@ -106,7 +106,7 @@ def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
             rows = [[*row, shares[row[0]] or "all classes"] for row in rows]
         if rows:
             tables.append(f"\n{table(rows, header)}")
-    return "\n".join(tables)
+    return "\n".join(tables) or "\nnothing was measured"
 
 
 def _tables(summary: dict[str, Any]) -> str:
