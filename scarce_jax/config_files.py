@@ -14,6 +14,7 @@ import pydantic
 
 from scarce_jax import methods
 from scarce_jax.errors import InputError
+from scarce_jax.ranges import check
 
 
 def use_compilation_cache() -> None:
@@ -53,7 +54,12 @@ def default_workdir(config: Any, stem: str | None = None) -> pathlib.Path:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A config as JSON values."""
+    """A config as JSON values.
+
+    Raises:
+      InputError: a value is not valid for its field, which the message names (see `ranges.check`).
+    """
+    check(config)
     return pydantic.TypeAdapter(type(config)).dump_python(config, mode="json")
 
 
@@ -64,11 +70,13 @@ def from_json(method: str, values: dict[str, Any]) -> Any:
       InputError: a value is not valid for its field, which the message names.
     """
     try:
-        return pydantic.TypeAdapter(methods.by_name(method).Config).validate_python(values)
+        config = pydantic.TypeAdapter(methods.by_name(method).Config).validate_python(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise InputError(f"config field {field}: {first['msg']}, found {first['input']!r}") from error
+    check(config)
+    return config
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:

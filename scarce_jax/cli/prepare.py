@@ -34,10 +34,13 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Options, argv, "prepare", "Builds a dataset; leaves nothing half-built.")
     from scarce_jax.data.builders import is_prepared, prepare, prepare_command
+    from scarce_jax.data.builders.findings import findings
 
     prepared_before = not options.again and is_prepared(options.dataset, options.data_dir)
-    print(prepare(options.dataset, options.data_dir, options.source, again=options.again))
+    prepared = prepare(options.dataset, options.data_dir, options.source, again=options.again)
+    print("\n".join([str(prepared), *(f"WARNING {finding}" for finding in findings(prepared))]))
     if prepared_before:
-        again = prepare_command(options.dataset, options.data_dir, again=True)
-        print(f"\nThe dataset was prepared before, so nothing was read; to build it again: {again}")
+        again = prepare_command(options.dataset, options.data_dir, again=True, source=options.source)
+        same = "" if options.source is None else f" from the files of {options.source}"
+        print(f"\nThe dataset was prepared before{same}, so nothing was read; to build it again: {again}")
     return 0

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 
 from scarce_jax.data.builders.base import SegmentationBuilder
+from scarce_jax.data.builders.listing import changes
 from scarce_jax.data.builders.prepared import (
     METADATA,
     Prepared,
@@ -20,6 +21,7 @@ from scarce_jax.data.builders.prepared import (
     dataset_dir,
     is_prepared,
     load_prepared,
+    prepare_command,
     read_metadata,
 )
 from scarce_jax.errors import InputError
@@ -34,7 +36,8 @@ def prepare(
 ) -> Prepared:
     """Builds a dataset, unless it is prepared already. A failed build leaves nothing behind.
 
-    Processes that prepare the same dataset wait for one another.
+    Processes that prepare the same dataset wait for one another. One that is prepared already is compared with `source`
+    by the names, sizes, times and contents of the files.
 
     Args:
       name: the dataset's name.
@@ -43,12 +46,13 @@ def prepare(
       again: build it even if it is prepared already; the old one is replaced once the new one is complete.
 
     Raises:
-      InputError: the name is unknown, the source is missing or not needed, one of its files is wrong, or the dataset
-        cannot be written.
+      InputError: the name is unknown, the source is missing or not needed, one of its files is wrong, the dataset is
+        prepared already from other files, or it cannot be written.
     """
     builder, config = builder_class(name)
     target, root = dataset_dir(name, data_dir), data_root(data_dir)
     if is_prepared(name, data_dir) and not again:
+        _compare(name, builder, target, data_dir, source)
         return load_prepared(name, data_dir)
     aside = f".{name.replace('/', '-')}."
     try:
@@ -61,9 +65,28 @@ def prepare(
                     instance = builder(data_dir=new, source=folder, config=config)
                     instance.download_and_prepare(download_dir=pathlib.Path(new, "downloads"))
                     _replace(target, pathlib.Path(new) / target.relative_to(root))
+            else:  # Another process has prepared it meanwhile.
+                _compare(name, builder, target, data_dir, source)
     except OSError as error:
         raise InputError(f"{target}: dataset {name} cannot be written there ({error})") from error
     return load_prepared(name, data_dir)
+
+
+def _compare(
+    name: str,
+    builder: type[SegmentationBuilder],
+    target: pathlib.Path,
+    data_dir: str | os.PathLike[str] | None,
+    source: str | os.PathLike[str] | None,
+) -> None:
+    """Raises InputError if the files of a given source are others than those that a dataset was prepared from."""
+    folder = None if source is None else _checked_source(name, builder, source)
+    if folder is not None and (found := changes(folder, target)):
+        anew = prepare_command(name, data_dir, again=True, source=source)
+        raise InputError(
+            f"dataset {name} was prepared before, from files that differ from those in {folder}: {found}; nothing was "
+            f"changed. To prepare it from these: {anew}"
+        )
 
 
 def _replace(target: pathlib.Path, new: pathlib.Path) -> None:
