@@ -10,7 +10,6 @@ prints the figures of the results, and attacks nothing.
 
 from __future__ import annotations
 
-import argparse
 import pathlib
 import tempfile
 
@@ -20,6 +19,8 @@ from common import arguments
 ATTACKS = {
     "kills": ("kills", 240),
     "signals": ("kills", 48),
+    "flips": ("flips", 2000),
+    "missing": ("flips", 200),
 }
 """Name -> module of `attacks`, and the default of --count."""
 

@@ -85,15 +85,16 @@ def forked(child: Callable[[], int]) -> int:
         os._exit(status)
 
 
-def attempt(argv: Sequence[str], root: pathlib.Path, log: pathlib.Path, blow: Blow = Blow()) -> Attempt:
+def attempt(argv: Sequence[str], root: pathlib.Path, log: pathlib.Path, blow: Blow | None = None) -> Attempt:
     """Runs a command of `scarce_jax` in a child.
 
     Args:
       argv: the command.
       root: calls that change something outside this folder are not counted.
       log: file for what the command prints.
-      blow: how it is ended.
+      blow: how it is ended; by default it ends by itself.
     """
+    blow = blow or Blow()
     counter = mmap.mmap(-1, 8)
 
     def child() -> int:

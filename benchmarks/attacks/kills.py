@@ -1,4 +1,4 @@
-"""Commands that are killed, or sent a signal, again and again, until they end: they must leave the bits of unbroken ones.
+"""Commands that are killed, or sent a signal, again and again, until they end with the bits of unbroken ones.
 
 A kill falls on a random moment, or on a random call that changes a file. Half of the kills are of each kind. The
 command is then given again, as a user would.

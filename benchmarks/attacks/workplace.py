@@ -8,8 +8,9 @@ import pathlib
 import time
 from typing import Any
 
-from attacks.forks import Attempt, Blow, attempt
 from common import append
+
+from attacks.forks import Attempt, Blow, attempt
 
 METHODS = {
     "supervised": "eval_every=2",
