@@ -21,6 +21,7 @@ ATTACKS = {
     "signals": ("kills", 48),
     "flips": ("flips", 2000),
     "missing": ("flips", 200),
+    "values": ("values", 300),
 }
 """Name -> module of `attacks`, and the default of --count."""
 

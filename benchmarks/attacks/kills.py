@@ -186,9 +186,6 @@ def _jobs(place: Workplace) -> list[Job]:
     """The jobs that are killed."""
     finished = {method: place.finished(method) for method in ("detailer", "transfer", "supervised")}
     detailer, transfer, supervised = map(place.config, finished)
-    images = place.folder / "images"
-    if not images.exists():
-        in_child(_write_images, place, images)
     run, data = str(finished["supervised"]), ["--data-dir", str(place.data)]
 
     def copied(method: str) -> Callable[[pathlib.Path], None]:
@@ -228,7 +225,9 @@ def _jobs(place: Workplace) -> list[Job]:
             prepared,
         ),
         Job(
-            "predict", one(lambda folder: ["predict", run, str(images), "--out", str(folder / "masks")]), files_content
+            "predict",
+            one(lambda folder: ["predict", run, str(place.images()), "--out", str(folder / "masks")]),
+            files_content,
         ),
         Job("report", one(lambda folder: ["report", run, "--out", str(folder / "r.html"), *data]), files_content),
         Job(
@@ -237,15 +236,3 @@ def _jobs(place: Workplace) -> list[Job]:
             sweep_content,
         ),
     ]
-
-
-def _write_images(place: Workplace, folder: pathlib.Path) -> None:
-    """The images of the validation split as files."""
-    from scarce_jax.data.images import encode_png
-    from scarce_jax.data.source import ExampleField, Reader, Rows
-
-    reader = Reader("scenes", "val", str(place.data))
-    rows = Rows(reader=reader, indices=range(len(reader)), labels=(ExampleField("fine"),), size=None)
-    folder.mkdir()
-    for k in range(len(rows)):
-        (folder / f"{k}.png").write_bytes(encode_png(rows.example(k)["image"]))

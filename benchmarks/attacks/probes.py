@@ -150,9 +150,10 @@ def outcome_of(command: Callable[[], Any], whole: Any, path: pathlib.Path, folde
 
 
 def names(message: str, path: pathlib.Path, folder: pathlib.Path) -> bool:
-    """Whether a message has the file, or one of its folders within the run or dataset."""
+    """Whether a message has the file, or one of its folders within the run, or the dataset that it is of."""
     inside = [parent for parent in path.parents if folder in parent.parents]
-    return path.name in message or any(str(parent) in message for parent in inside)
+    dataset = f"dataset {inside[-1].name}" if folder.name == "data" else None
+    return path.name in message or any(str(parent) in message for parent in inside) or (dataset or path.name) in message
 
 
 def difference(before: Any, after: Any, path: str = "") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from common import append
 
-from attacks.forks import Attempt, Blow, attempt
+from attacks.forks import Attempt, Blow, attempt, in_child
 
 METHODS = {
     "supervised": "eval_every=2",
@@ -42,10 +42,17 @@ class Workplace:
     """
 
     def __init__(self, folder: pathlib.Path, out: pathlib.Path, seed: int, minutes: float | None):
-        self.folder, self.data, self.seed, self._out = folder.absolute(), folder.absolute() / "data", seed, out
+        self.folder, self.data, self.seed, self._out = (
+            folder.absolute(),
+            folder.absolute() / "data",
+            seed,
+            out.absolute(),
+        )
         self.until = time.monotonic() + 60 * minutes if minutes else float("inf")
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(self.folder / "cache")
         self.folder.mkdir(parents=True, exist_ok=True)
+        # A command without --workdir makes a folder here.
+        os.chdir(self.folder)
         _shrink()
         if not self.data.exists():
             self.run("prepare", "scenes", "--data-dir", str(self.data))
@@ -78,6 +85,13 @@ class Workplace:
             self.run(*self.train(self.config(method), run))
         return run
 
+    def images(self) -> pathlib.Path:
+        """A folder with the images of the validation split."""
+        folder = self.folder / "images"
+        if not folder.exists():
+            in_child(_write_images, self.data, folder)
+        return folder
+
     def append(self, line: dict[str, Any]) -> None:
         """Appends a line of results, with the seed, the versions and the revision."""
         append(self._out, {**line, "seed": self.seed, **_made_with()})
@@ -105,3 +119,15 @@ def _shrink() -> None:
     from tests import tiny
 
     Scenes.SIZES, infer.PART = tiny.SIZES, PART
+
+
+def _write_images(data: pathlib.Path, folder: pathlib.Path) -> None:
+    """The images of the validation split as files."""
+    from scarce_jax.data.images import encode_png
+    from scarce_jax.data.source import ExampleField, Reader, Rows
+
+    reader = Reader("scenes", "val", str(data))
+    rows = Rows(reader=reader, indices=range(len(reader)), labels=(ExampleField("fine"),), size=None)
+    folder.mkdir()
+    for k in range(len(rows)):
+        (folder / f"{k}.png").write_bytes(encode_png(rows.example(k)["image"]))
