@@ -6,6 +6,7 @@ has one thread, which `forked` checks: a backend of JAX would have many.
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import os
 import pathlib
@@ -21,6 +22,9 @@ CALLS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlin
 """Audit events of calls that change a folder; `open` to write and `os.fsync` are counted too."""
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+PATIENCE = 10.0
+"""Seconds in which the processes that a command started should end after it."""
 
 BROKEN = 70
 """Exit status of a child whose command let an exception through."""
@@ -50,7 +54,7 @@ class Attempt(NamedTuple):
       seconds: that it ran.
       calls: number of calls that changed files under the watched folder.
       text: its output and errors.
-      left: processes that it started and that lived on 10 seconds after it.
+      left: processes that it started and that lived on for `PATIENCE` after it.
     """
 
     status: int
@@ -77,6 +81,8 @@ def forked(child: Callable[[], int]) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         status = child()
+        # What Python does at its end, such as stopping worker processes, without returning to the caller of the fork.
+        atexit._run_exitfuncs()
     except BaseException:
         traceback.print_exc()
     finally:
@@ -109,7 +115,7 @@ def attempt(argv: Sequence[str], root: pathlib.Path, log: pathlib.Path, blow: Bl
     pid = forked(child)
     status = _wait(pid, began, log, blow)
     seconds = time.perf_counter() - began
-    left = _end_group(pid, 10.0 if status < 0 else 0.0)
+    left = _end_group(pid, PATIENCE)
     calls = int.from_bytes(counter[:8], "little")
     return Attempt(status, seconds, calls, log.read_text(errors="replace"), left)
 

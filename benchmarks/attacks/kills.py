@@ -49,7 +49,7 @@ class Tally:
     """What happened to a job.
 
     Attributes:
-      statuses: number of broken attempts by exit status; -9 is killed.
+      statuses: number of broken attempts by exit status; -9 is killed, -15 ended by SIGTERM.
       at_calls: number of those that a call of the file system was chosen for.
       rounds: number of times that the job was carried through.
       equal: number of those that left the bits of the unbroken job.
@@ -162,7 +162,7 @@ def _round(place: Workplace, job: Job, folder: pathlib.Path, tally: Tally, blow:
         chosen = blow() if tally.blows - begun < BLOWS_PER_ROUND else Blow()
         done = place.attempt(command, folder, chosen)
         tally.processes_left += done.left
-        if done.status in (-signal.SIGKILL, INTERRUPTED):
+        if done.status < 0 or done.status == INTERRUPTED:
             tally.statuses[done.status] += 1
             tally.at_calls += chosen.call is not None
             command = others[0] if others else first
