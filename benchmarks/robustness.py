@@ -22,6 +22,8 @@ ATTACKS = {
     "flips": ("flips", 2000),
     "missing": ("flips", 200),
     "values": ("values", 300),
+    "files": ("files", 1000),
+    "formats": ("formats", 100),
 }
 """Name -> module of `attacks`, and the default of --count."""
 

@@ -8,6 +8,7 @@ command refuses it.
 from __future__ import annotations
 
 import collections
+import json
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,15 +22,13 @@ def files(place: Workplace, count: int, only: Sequence[str] = ()) -> None:
     """Compares a folder for each kind, and `count` drawn ones."""
     from tests.data import made_folders as made
 
-    kinds = [("kind", name, make) for name, make in _kinds() if not only or name in only]
-    drawn = [
-        ("drawn", f"seed {seed}", lambda root, seed=seed: made.make(root, seed))
-        for seed in range(place.seed, place.seed + count)
-    ]
-    for group, cases in (("kinds", kinds), ("folders", [] if only else drawn)):
+    seeds = () if only else range(place.seed, place.seed + count)
+    kinds = [(name, make) for name, make in _kinds() if not only or name in only]
+    drawn = [(f"seed {seed}", lambda root, seed=seed: made.make(root, seed)) for seed in seeds]
+    for group, cases in (("kinds", kinds), ("folders", drawn)):
         answers: collections.Counter = collections.Counter()
         differing = []
-        for _, name, make in cases:
+        for name, make in cases:
             if place.over:
                 break
             answer = in_child(_compare, made.compare, make, place.folder / "made")
@@ -51,24 +50,40 @@ def _compare(compare: Callable, make: Callable, folder: pathlib.Path) -> str:
 
 
 def _kinds() -> Iterator[tuple[str, Callable[[pathlib.Path], Any]]]:
-    """A name, and a function that makes a folder of two plain examples, and a third with one oddity."""
-    import numpy as np
-
+    """A name, and a function that makes a folder with two plain examples and one oddity."""
     from tests.data import made_folders as made
 
-    def folder(root: pathlib.Path, image: str, mask: str, oddity: Callable | None) -> Any:
-        random = np.random.default_rng(0)
-        found = made.make_plain(root)
-        if (image, mask) != ("png", "png"):
-            made.add(found, "train/odd", image, mask, random)
-        if oddity is not None:
-            oddity(found, random)
-        return found
-
     for image in made.IMAGES:
-        yield f"image {image}", lambda root, image=image: folder(root, image, "png", None)
+        yield f"image {image}", lambda root, image=image: _folder(root, image=image)
     for mask in made.MASKS:
-        yield f"mask {mask}", lambda root, mask=mask: folder(root, "png", mask, None)
+        yield f"mask {mask}", lambda root, mask=mask: _folder(root, mask=mask)
     for oddity in (*made.HARMLESS, *made.FAULTS):
         name = oddity.__name__.strip("_").replace("_", " ")
-        yield name, lambda root, oddity=oddity: folder(root, "png", "png", oddity)
+        yield name, lambda root, oddity=oddity: _folder(root, oddity=oddity)
+
+
+def _folder(root: pathlib.Path, image: str = "png", mask: str = "png", oddity: Callable | None = None) -> Any:
+    """Writes a source folder, and what must be read from it."""
+    import numpy as np
+
+    from tests.data import made_folders
+
+    random, found = np.random.default_rng(0), made_folders.Made(root)
+    root.mkdir(parents=True)
+    (root / "classes.json").write_text(
+        json.dumps({"classes": ["background", "cat", "dog"], "background": "background", "ignore": made_folders.VOID})
+    )
+    for name, *kinds in (("train/a", "png", "png"), ("val/b", "png", "png"), ("train/odd", image, mask)):
+        split, stem = name.split("/")
+        pixels = random.integers(0, 256, (16, 16, 3), np.uint8)
+        ids = np.arange(256, dtype=np.uint8).reshape(16, 16) % 3
+        writers = (made_folders.IMAGES, made_folders.MASKS)
+        read = []
+        for folder, writer, kind, content in zip(("images", "masks"), writers, kinds, (pixels, ids), strict=True):
+            (root / split / folder).mkdir(parents=True, exist_ok=True)
+            read.append(writer[kind](root / split / folder / stem, content, random)[1])
+        found.images[name], found.masks[name] = read
+        found.refused += [f"{kind} of {name}" for kind, expected in zip(kinds, read, strict=True) if expected is None]
+    if oddity is not None:
+        oddity(found, random)
+    return found
