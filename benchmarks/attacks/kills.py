@@ -92,7 +92,10 @@ def signals(place: Workplace, count: int, only: Sequence[str] = ()) -> None:
 
 
 def _kill(rng: random.Random, calls: int, seconds: float) -> Blow:
-    return Blow(call=rng.randint(1, calls)) if rng.random() < 0.5 else Blow(seconds=rng.uniform(0, seconds))
+    if rng.random() < 0.5:
+        return Blow(seconds=rng.uniform(0, seconds))
+    # Early calls are drawn more often: they delete, rename and begin.
+    return Blow(call=rng.randint(1, calls) if rng.random() < 0.5 else int(calls ** rng.random()))
 
 
 def _interrupt(rng: random.Random, calls: int, seconds: float) -> Blow:
