@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -12,13 +13,20 @@ from PIL import ExifTags, Image
 from scarce_jax.data.images import read_image, read_mask, wxh
 from scarce_jax.doctor.facts import Example, Facts, MaskFacts
 from scarce_jax.doctor.findings import Finding, fault
-from scarce_jax.doctor.pixels import digest, outline
+from scarce_jax.doctor.pixels import black_and_white, digest, outline
 from scarce_jax.errors import InputError
 
 LOSSY = ("JPEG", "MPO", "WEBP")
 MAX_COLOURS = 256
 ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
 """First bytes of a file format -> its last bytes."""
+
+# Advice for a mask of two values in a lossy file.
+THRESHOLD = (
+    "its values are near 0 and 255 alone, so a threshold brings the two classes back: "
+    "Image.fromarray((np.asarray(Image.open(path).convert('L')) > 127).astype('uint8')), saved as PNG, is 1 where the "
+    "mask is white; masks of more classes must be exported again"
+)
 
 # Advice for a mask that has another size than its image.
 EXIF = "the mask was drawn without the EXIF rotation of the image: turn the mask too, or remove the image's tag"
@@ -43,13 +51,14 @@ def examine_files(example: Example, void: frozenset[int], deep: bool) -> Facts:
         image = read_image(example.image)
     except (InputError, OSError) as error:
         facts.faults.append(_unreadable(example.image, error))
-    masks = [None if path is None else _read_ids(path, facts) for path in (example.mask, example.coarse)]
+    paths = (example.mask, example.coarse)
+    masks, sizes = zip(*[(None, None) if path is None else _read_ids(path, facts) for path in paths], strict=True)
     if image is not None:
         with Image.open(example.image) as header:
             orientation = header.getexif().get(ExifTags.Base.Orientation, 1)
-        for path, ids in zip((example.mask, example.coarse), masks, strict=True):
-            if ids is not None:
-                facts.faults += _size_faults(path, ids.shape, example.image, image.shape[:2], orientation)
+        for path, size in zip(paths, sizes, strict=True):
+            if size is not None:
+                facts.faults += _size_faults(path, size, example.image, image.shape[:2], orientation)
     return examine_arrays(facts, image, *masks, void, deep)
 
 
@@ -83,7 +92,8 @@ def examine_arrays(
     if fine is not None and coarse is not None and fine.shape == coarse.shape:
         labelled = ~(np.isin(fine, list(void)) | np.isin(coarse, list(void)))
         facts.labelled = int(labelled.sum())
-        facts.wrong = _counts(coarse[labelled & (fine != coarse)])
+        differ = labelled & (fine != coarse)
+        facts.wrong = _counts_of_pairs(coarse[differ], fine[differ])
     return facts
 
 
@@ -106,31 +116,43 @@ def _counts(ids: np.ndarray) -> dict[int, int]:
     return dict(zip(values.tolist(), pixels.tolist(), strict=True))
 
 
-def _read_ids(path: pathlib.Path, facts: Facts) -> np.ndarray | None:
-    """The ids [H, W] of a mask file; None, with a fault or colours added to `facts`, if it has no ids."""
+def _counts_of_pairs(first: np.ndarray, second: np.ndarray) -> dict[tuple[int, int], int]:
+    """(id, id at the same place) -> number of pixels, for ids [N]."""
+    (firsts, rows), (seconds, columns) = (np.unique(ids, return_inverse=True) for ids in (first, second))
+    pixels = np.bincount(rows * len(seconds) + columns, minlength=len(firsts) * len(seconds))
+    pairs = itertools.product(firsts.tolist(), seconds.tolist())
+    return {pair: count for pair, count in zip(pairs, pixels.tolist(), strict=True) if count}
+
+
+def _read_ids(path: pathlib.Path, facts: Facts) -> tuple[np.ndarray | None, tuple[int, ...] | None]:
+    """Reads a mask file.
+
+    Returns:
+      The ids [H, W], or None, with a fault or colours added to `facts`; and (H, W), None if the file is unreadable.
+    """
     try:
         ids = read_mask(path)
     except (InputError, OSError) as error:
-        _add_why_no_ids(path, error, facts)
-        return None
-    if ids.dtype != np.uint8:
-        facts.faults.append(fault("deep-mask", path, f"16 bits a pixel or more, ids up to {ids.max()}"))
-    return ids
+        return None, _add_why_no_ids(path, error, facts)
+    return ids, ids.shape
 
 
-def _add_why_no_ids(path: pathlib.Path, error: Exception, facts: Facts) -> None:
+def _add_why_no_ids(path: pathlib.Path, error: Exception, facts: Facts) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
-            form, mode, colours = image.format, image.mode, image.convert("RGB").getcolors(MAX_COLOURS)
+            form, mode, size = image.format, image.mode, (image.height, image.width)
+            grey, colours = np.asarray(image.convert("L")), image.convert("RGB").getcolors(MAX_COLOURS)
     except Exception:  # Pillow's parsers raise nearly anything on damaged files.
         facts.faults.append(_unreadable(path, error))
-        return
+        return None
     if form in LOSSY:
-        facts.faults.append(fault("lossy-mask", path, f"a {form} file"))
+        advice = {"advice": THRESHOLD} if black_and_white(grey) else {}
+        facts.faults.append(fault("lossy-mask", path, f"a {form} file", **advice))
     elif mode == "F":
         facts.faults.append(fault("not-ids", path, f"pixels of kind {mode}"))
     else:
         facts.colours[path] = colours
+    return size
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from scarce_jax.data.builders.files import ranges
 from scarce_jax.data.schema import IGNORE
@@ -54,7 +54,7 @@ class Facts:
       fine, coarse: None if the mask is missing or unreadable.
       colours: file of an RGB mask -> [(pixels, colour)], or None where it has more than `examine.MAX_COLOURS`.
       labelled: number of pixels with both a coarse and a fine label.
-      wrong: coarse id -> number of labelled pixels with another fine label.
+      wrong: (coarse id, another fine id) -> number of labelled pixels with them.
     """
 
     example: Example
@@ -64,7 +64,7 @@ class Facts:
     coarse: MaskFacts | None = None
     colours: dict[object, list[tuple[int, tuple[int, int, int]]] | None] = dataclasses.field(default_factory=dict)
     labelled: int = 0
-    wrong: dict[int, int] = dataclasses.field(default_factory=dict)
+    wrong: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,30 +74,61 @@ class Expected:
     Attributes:
       names: the class names; None where the number of classes is not known.
       background: index of the background class, or None.
+      indices: mask id -> class index or 255; None if the ids are the class indices.
       ignore: ids of void pixels besides 255.
-      settable: whether the user can declare another void id with `--ignore`.
+      settable: whether the masks are loose files, so that the user declares void by `--ignore`, not in classes.json.
     """
 
     names: tuple[str, ...] | None = None
     background: int | None = None
+    indices: Mapping[int, int] | None = None
     ignore: tuple[int, ...] = ()
     settable: bool = False
 
-    @property
+    @functools.cached_property
+    def table(self) -> dict[int, int] | None:
+        """Mask id -> class index or 255; None where the classes are not known."""
+        if self.names is None:
+            return None
+        plain = {k: k for k in range(len(self.names))}
+        ids = plain if self.indices is None else self.indices
+        return {IGNORE: IGNORE, **ids, **dict.fromkeys(self.ignore, IGNORE)}
+
+    @functools.cached_property
     def void(self) -> frozenset[int]:
-        return frozenset({*self.ignore, IGNORE})
+        if self.table is None:
+            return frozenset({*self.ignore, IGNORE})
+        return frozenset(value for value, index in self.table.items() if index == IGNORE)
 
     @property
     def ids(self) -> str:
-        classes = ranges(list(range(len(self.names)))) if self.names else "of classes"
+        classes = "of classes" if self.table is None else short_ranges(sorted(self.table.keys() - self.void))
         return f"ids {classes}, void {' and '.join(map(str, sorted(self.void)))}"
 
     def declare(self, value: int | str) -> str:
-        """How to declare an id as void without changing the masks."""
+        """How to declare an id as void that is no class, without changing the masks."""
         return f"give --ignore {value}" if self.settable else f'write "ignore": {value} in classes.json'
 
-    def name(self, index: int) -> str:
-        return f"{index} ({self.names[index]})" if self.names and 0 <= index < len(self.names) else str(index)
+    def renumber(self, first: int, void: int | None = None) -> str:
+        """How to make ids of masks class indices, where the first class has the id `first`, and void `void`."""
+        if self.settable:
+            erased = "" if void is None else f"{void} as 255 and "
+            return f"save {erased}every class {'one' if first == 1 else first} lower, and leave 255 as it is"
+        return id_mapping({first + k: name for k, name in enumerate(self.names)}, void)
+
+    def class_of(self, value: int) -> int | None:
+        """Index of the class with this mask id; None for void and unknown ids, and where the classes are not known."""
+        index = None if self.table is None else self.table.get(value)
+        return None if index == IGNORE else index
+
+    def name(self, value: int) -> str:
+        """A mask id for messages, with the name of its class."""
+        index = self.class_of(value)
+        return str(value) if index is None else f"{value} ({self.names[index]})"
+
+    def class_name(self, index: int) -> str:
+        """A class for messages; its index is told where masks have it as id."""
+        return f"{index} ({self.names[index]})" if self.indices is None else self.names[index]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,11 +137,13 @@ class Examined:
 
     Attributes:
       where: the folder that was checked, for faults of the whole.
+      faults: the faults of file names.
     """
 
     facts: Sequence[Facts]
     expected: Expected
     where: object
+    faults: Sequence[Finding] = ()
 
     @functools.cached_property
     def fine(self) -> list[MaskFacts]:
@@ -125,3 +158,18 @@ class Examined:
     def used(self) -> list[int]:
         """Every id of any mask, in order."""
         return sorted({value for mask in self.masks for value in mask.counts})
+
+
+def short_ranges(values: Sequence[int], shown: int = 8) -> str:
+    """Formats sorted integers as "0..2, 5"; of more than `shown` runs, the first and the last."""
+    text = ranges(list(values))
+    runs = text.split(", ")
+    return text if len(runs) <= shown else f"{', '.join(runs[: shown - 1])}, ..., {runs[-1]} ({len(values):,} ids)"
+
+
+def id_mapping(names: Mapping[int, str], void: int | None = None) -> str:
+    """The lines of a classes.json that give each mask id its class; of many ids, the first and the last."""
+    listed = [f'"{value}": "{name}"' for value, name in names.items()]
+    listed = listed if len(listed) <= 8 else [*listed[:3], "...", listed[-1]]
+    ignore = "" if void is None else f', "ignore": {void}'
+    return f'write "ids": {{{", ".join(listed)}}}{ignore} in classes.json'

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import collections
-import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from scarce_jax.data.files import SUFFIXES
 from scarce_jax.doctor.facts import Example
 from scarce_jax.doctor.findings import Finding, fault, printable
-from scarce_jax.errors import InputError
+from scarce_jax.doctor.names import added_endings, constant_endings, normal, shared, written_by
+from scarce_jax.errors import InputError, nearest
 
 SPLITS = ("train", "val", "test")
+JUNK = ("thumbs.db", "ehthumbs.db", "desktop.ini")
+"""Files that Windows leaves in folders of images, in lower case."""
+PICTURES = (".heic", ".heif", ".avif", ".gif", ".jp2", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg", ".pdf", ".dcm")
+"""Endings of pictures that are not read."""
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 Files = dict[str, pathlib.Path]
 
 
@@ -22,93 +27,157 @@ def pair_folders(
     """The examples of an image folder, matched by name without suffix; subfolders are searched and part of the name.
 
     Args:
+      masks, coarse: folders, which may lie in the folder of images; `masks` may be that folder.
       split: the split of all examples; if empty, a first subfolder called train, val or test is a split.
       faults: the list to which faults of names are added.
 
     Raises:
-      InputError: a folder is missing, or holds no image file.
+      InputError: a folder is missing, or holds no image file; or one folder has images and masks that names do not tell
+        apart.
     """
-    files = _list_files(images, faults)
-    masks, coarse = ({} if folder is None else _match(files, images, folder, faults) for folder in (masks, coarse))
+    folders = [folder.resolve() for folder in (images, masks, coarse) if folder is not None]
+    if coarse is not None and folders[-1] in folders[:-1]:
+        raise InputError(
+            f"{coarse}: the coarse masks are in the folder of other files; give them a folder of their own"
+        )
+    if masks is not None and folders[0] == folders[1]:
+        files, found = _divide(images, _list_paths(images, faults, skip=folders[2:]), faults)
+    else:
+        files = _by_name(images, _list_paths(images, faults, skip=folders[1:]), faults)
+        found = {} if masks is None else _match(files, images, masks, _list_paths(masks, faults, skip=folders), faults)
+    rough = {} if coarse is None else _match(files, images, coarse, _list_paths(coarse, faults, skip=folders), faults)
     examples = []
     for name, path in files.items():
         first, slash, _ = name.partition("/")
         own = first if slash and first in SPLITS else ""
-        example = Example(split=split or own, name=name, image=path, mask=masks.get(name), coarse=coarse.get(name))
+        example = Example(split=split or own, name=name, image=path, mask=found.get(name), coarse=rough.get(name))
         examples.append(example)
     return examples
 
 
-def _list_files(folder: pathlib.Path, faults: list[Finding]) -> Files:
-    """Name (path from the folder, without suffix) -> image file, sorted; hidden files are left out."""
+def _list_paths(folder: pathlib.Path, faults: list[Finding], skip: Sequence[pathlib.Path] = ()) -> list[pathlib.Path]:
+    """The image files of a folder, sorted; hidden files are left out, and the files of folders in it that are in
+    `skip`."""
     if not folder.is_dir():
         raise InputError(f"{folder}: {'a file' if folder.exists() else 'missing'}, expected a folder of image files")
+    here = folder.resolve()
+    inner = [other for other in skip if here in other.parents]
     others: collections.Counter[str] = collections.Counter()
-    files: Files = {}
+    paths = []
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        name = inside.with_suffix("").as_posix()
-        if path.is_dir() or any(part.startswith(".") for part in inside.parts):
+        hidden = any(part.startswith(".") for part in inside.parts) or path.name.lower() in JUNK
+        if hidden or path.is_dir() or any((here / inside).is_relative_to(other) for other in inner):
             continue
-        if path.suffix.lower() not in SUFFIXES:
-            others[path.suffix or "no suffix"] += 1
+        suffix = path.suffix.lower()
+        if suffix in SUFFIXES:
+            paths.append(path)
             continue
-        if printable(name) != name:
-            faults.append(fault("unreadable-name", path, "bytes that are no UTF-8 text, or control characters"))
-        if name in files:
-            faults.append(fault("duplicate-stem", path, f"beside {files[name].name}"))
-        files.setdefault(name, path)
-    if not files:
+        others[path.suffix or "no suffix"] += 1
+        advice = "move them out of the folder"
+        if suffix in PICTURES:
+            advice = f"convert them to JPEG or PNG, e.g. with ImageMagick: magick {path.name} {path.stem}.jpg"
+        observed = f"a {suffix} file" if suffix else "a file without suffix"
+        faults.append(fault("file-not-read", path, observed, advice=advice))
+    if not paths:
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(3)) or "nothing"
         raise InputError(f"{folder}: no image file ({kinds} found); expected files ending in {', '.join(SUFFIXES)}")
+    return paths
+
+
+def _by_name(folder: pathlib.Path, paths: Sequence[pathlib.Path], faults: list[Finding]) -> Files:
+    """Name (path from the folder, without suffix) -> file."""
+    files: Files = {}
+    for path in paths:
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if printable(name) != name:
+            faults.append(fault("unreadable-name", path, "bytes that are no UTF-8 text, or control characters"))
+        if normal(name) in files:
+            faults.append(fault("duplicate-stem", path, f"beside {files[normal(name)].name}"))
+        files.setdefault(normal(name), path)
     return files
 
 
-def _match(images: Files, image_folder: pathlib.Path, folder: pathlib.Path, faults: list[Finding]) -> Files:
+def _divide(folder: pathlib.Path, paths: Sequence[pathlib.Path], faults: list[Finding]) -> tuple[Files, Files]:
+    """The images and the masks of one folder: masks have a further ending, such as _mask, or the suffix of PNG beside
+    a JPEG of their name."""
+    names = {path: normal(path.relative_to(folder).with_suffix("").as_posix()) for path in paths}
+    of: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
+    for path, name in names.items():
+        of[name].append(path)
+    masks: Files = {}
+    told = ""
+    for before, after in added_endings(of)[:1]:
+        told = f"their names have {before or after!r} more than those of the images"
+        for name in of:
+            head, tail = name[: name.rfind("/") + 1], name[name.rfind("/") + 1 :]
+            mask = f"{head}{before}{tail}{after}"
+            if mask in of:
+                masks[name] = of[mask][0]
+    if not told:
+        for name, alike in of.items():
+            suffixes = [path.suffix.lower() in MASK_SUFFIXES for path in alike]
+            if sorted(suffixes) == [False, True]:
+                masks[name] = alike[suffixes.index(True)]
+        told = "masks have the names of JPEG images"
+    if not masks:
+        raise InputError(
+            f"{folder}: --images and --masks name one folder, and no ending such as _mask tells masks from images; "
+            "expected a folder of images and one of masks"
+        )
+    taken = set(masks.values())
+    images = _by_name(folder, [path for path in paths if path not in taken], faults)
+    example, mask = next(iter(masks.items()))
+    advice = f"move the masks to a folder of their own, with the names of the images, e.g. {mask.name} as "
+    advice += f"masks/{pathlib.PurePath(example).name}{mask.suffix}" + _tool(folder, [names[m] for m in taken])
+    faults.append(
+        fault("one-folder", folder, f"images and masks in one folder; {told}", advice=advice, count=len(taken))
+    )
+    return images, masks
+
+
+def _match(
+    images: Files,
+    image_folder: pathlib.Path,
+    folder: pathlib.Path,
+    paths: Sequence[pathlib.Path],
+    faults: list[Finding],
+) -> Files:
     """Image name -> mask. Names that differ by constant parts are a fault, and matched nevertheless."""
-    masks = _list_files(folder, faults)
-    stray = [name for name in masks if name not in images]
-    endings = constant_endings(images, masks) if len(stray) > len(masks) / 2 else []
-    if not endings:
-        for name in stray:
-            faults.append(fault("mask-without-image", masks[name], f"no image {name}.* in {image_folder}"))
-        return {name: path for name, path in masks.items() if name in images}
-    start, end = _shared(images)
-    (before, after), *others = endings
-    renamed = {name: f"{before}{name[len(start) : len(name) - len(end)]}{after}" for name in images}
-    matched = {} if others else {name: masks[mask] for name, mask in renamed.items() if mask in masks}
-    patterns = ", ".join(repr(f"{before}*{after}") for before, after in endings)
-    advice = "copy the one kind of mask that holds class ids to a folder of its own, named as the images"
-    for name, path in list(matched.items())[:1]:
-        advice = f"rename them, e.g. {path.name} to {pathlib.PurePath(name).name}{path.suffix}"
-    observed = f"images are named {f'{start}*{end}'!r}, masks {patterns}"
-    faults.append(fault("names-differ", folder, observed, advice=advice, count=len(stray)))
+    masks = _by_name(folder, paths, faults)
+    matched = {name: path for name, path in masks.items() if name in images}
+    stray = {name: path for name, path in masks.items() if name not in images}
+    endings = constant_endings(images, stray) if stray else []
+    start, end = shared(images)
+    renamed = {
+        f"{before}{name[len(start) : len(name) - len(end)]}{after}": name
+        for before, after in endings
+        for name in images
+    }
+    others = {name: renamed[name] for name in stray if name in renamed}
+    tool = _tool(folder, list(stray))
+    if others and not matched:
+        patterns = ", ".join(repr(f"{before}*{after}") for before, after in endings)
+        advice = "copy the one kind of mask that holds class ids to a folder of its own, named as the images"
+        if len(endings) == 1:
+            matched = {image: stray[mask] for mask, image in others.items()}
+            image, path = next(iter(matched.items()))
+            advice = f"rename them, e.g. {path.name} to {pathlib.PurePath(image).name}{path.suffix}"
+        observed = f"images are named {f'{start}*{end}'!r}, masks {patterns}"
+        faults.append(fault("names-differ", folder, observed, advice=advice + tool, count=len(others)))
+    else:
+        for name, image in others.items():
+            advice = "move them out of the folder if they are masks of another kind" + tool
+            observed = f"{image} has a mask {matched[image].name}" if image in matched else f"its image may be {image}"
+            faults.append(fault("mask-without-image", stray[name], observed, advice=advice))
+    for name in stray.keys() - others.keys() if others else stray:
+        observed = f"no image {name}.* in {image_folder}{nearest(name, images)}"
+        advice = tool[2:] or "restore the image, correct the name, or move the mask out of the folder"
+        faults.append(fault("mask-without-image", stray[name], observed, advice=advice))
     return matched
 
 
-def constant_endings(images: Iterable[str], masks: Iterable[str]) -> list[tuple[str, str]]:
-    """The constant beginnings and ends of mask names, around the part that differs from image to image.
-
-    Returns:
-      (before, after) of every kind of mask that has a file for at least 4 in 5 images, the commonest first.
-    """
-    images, masks = list(images), list(masks)
-    start, end = _shared(images)
-    cores = {name[len(start) : len(name) - len(end)] for name in images}
-    lengths = {len(core) for core in cores}
-    counted = collections.Counter(
-        (mask[:k], mask[k + length :])
-        for mask in masks
-        for length in lengths
-        for k in range(len(mask) - length + 1)
-        if mask[k : k + length] in cores
-    )
-    # One file alone cannot show what is constant.
-    needed = max(2, 0.8 * min(len(images), len(masks)))
-    return [pair for pair, count in counted.most_common() if count >= needed and pair != (start, end)]
-
-
-def _shared(names: Sequence[str]) -> tuple[str, str]:
-    """The longest beginning that all names share, and the longest end of what follows it."""
-    start = os.path.commonprefix(list(names))
-    return start, os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1]
+def _tool(folder: pathlib.Path, names: Sequence[str]) -> str:
+    """The tool that names masks so, as the end of an advice; empty if none is known."""
+    tool = written_by(folder, names)
+    return f"; {tool}" if tool else ""

@@ -1,4 +1,4 @@
-"""Measures of single arrays: a hash of an image, and whether an id of a mask is drawn as a line."""
+"""Measures of single arrays: a hash of an image, whether a mask is black and white, and whether an id is a line."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ def digest(image: np.ndarray) -> bytes:
     state = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16)
     state.update(str(image.shape).encode())
     return state.digest()
+
+
+def black_and_white(grey: np.ndarray) -> bool:
+    """Whether uint8 [H, W] has both black and white, and at most 2% of it is farther than 32 from 0 and from 255.
+
+    JPEG changes values by a few levels, and more beside a border.
+    """
+    black, white = np.mean(grey <= 32), np.mean(grey >= 255 - 32)
+    return black > 0 and white > 0 and black + white >= 0.98
 
 
 def outline(mask: np.ndarray, value: int) -> bool:

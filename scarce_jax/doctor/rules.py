@@ -5,14 +5,19 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Iterator
 
-from scarce_jax.doctor import ids
+from scarce_jax.doctor import coverage, numbering, void
 from scarce_jax.doctor.examine import MAX_COLOURS
-from scarce_jax.doctor.facts import Examined
+from scarce_jax.doctor.facts import Examined, Facts
 from scarce_jax.doctor.findings import Finding, fault
 from scarce_jax.errors import plural
 
 COARSE_WRONG = 0.25
 """Share of an image's coarse pixels that may differ from the fine mask; masks drawn by people differ in 0.03."""
+MOSTLY = 0.9
+"""Share of the wrong coarse pixels that one id has if it also stands for unlabelled."""
+HIDDEN = 0.25
+"""Share of the fine pixels of all other classes that such an id lies on."""
+UNLABELLED = "if it also means unlabelled there, export the coarse masks with 255 for unlabelled"
 
 
 def colour_masks(examined: Examined) -> Iterator[Finding]:
@@ -42,22 +47,48 @@ def colour_masks(examined: Examined) -> Iterator[Finding]:
 
 def coarse_contradicts_fine(examined: Examined) -> Iterator[Finding]:
     """Coarse masks of another image, or with other ids than the fine ones."""
-    bad = [f for f in examined.facts if sum(f.wrong.values()) > COARSE_WRONG * f.labelled]
-    wrong: collections.Counter[int] = collections.Counter()
-    for f in bad:
-        wrong.update(f.wrong)
+    bad = [(f, wrong) for f, wrong in _compared(examined) if wrong.total() > COARSE_WRONG * f.labelled]
+    wrong = sum((wrong for _, wrong in bad), collections.Counter())
     advice = "if it is the coarse mask of another image, exchange it; if its ids differ from the fine ones, recode them"
     for value, pixels in wrong.most_common(1):
         share = pixels / wrong.total()
-        if share > 0.9 and len(bad) > 1:
-            advice = (
-                f"{share:.0%} of these pixels have the coarse id {examined.expected.name(value)}: if it means "
-                "unlabelled there, export the coarse masks with 255 for unlabelled"
-            )
-    for f in bad:
-        share = sum(f.wrong.values()) / f.labelled
-        observed = f"{share:.0%} of its labelled pixels have another class in the fine mask"
+        if share > MOSTLY and len(bad) > 1:
+            advice = f"{share:.0%} of these pixels have the coarse id {examined.expected.name(value)}: {UNLABELLED}"
+    for f, wrong in bad:
+        observed = f"{wrong.total() / f.labelled:.0%} of its labelled pixels have another class in the fine mask"
         yield fault("coarse-contradicts-fine", f.coarse.file, observed, advice=advice)
+
+
+def coarse_never_void(examined: Examined) -> Iterator[Finding]:
+    """Coarse masks without void, in which one id lies on much of what has other classes in the fine masks.
+
+    Coarse outlines err to both sides, and little; an id that also means unlabelled hides much of the other classes.
+    """
+    compared = [(f, wrong) for f, wrong in _compared(examined) if wrong.total() <= COARSE_WRONG * f.labelled]
+    wrong = sum((wrong for _, wrong in compared), collections.Counter())
+    if not wrong or any(f.coarse.counts.keys() & examined.expected.void for f, _ in compared):
+        return
+    ((value, pixels),) = wrong.most_common(1)
+    others = sum(sum(f.fine.counts.values()) - f.fine.counts.get(value, 0) for f, _ in compared)
+    if pixels > MOSTLY * wrong.total() and pixels > HIDDEN * others:
+        shown = examined.expected.name(value)
+        advice = f"look where the coarse masks have {shown}: {UNLABELLED}; if they were drawn so, all is well"
+        for f, wrong in compared:
+            if wrong[value]:
+                observed = f"no pixel is void, and {wrong[value]:,} of {shown} have another class in the fine mask"
+                yield fault("coarse-never-void", f.coarse.file, observed, advice=advice)
+
+
+def _compared(examined: Examined) -> Iterator[tuple[Facts, collections.Counter[int]]]:
+    """Each example with both masks, and coarse id -> number of labelled pixels of another class in the fine mask."""
+    expected = examined.expected
+    for f in examined.facts:
+        wrong: collections.Counter[int] = collections.Counter()
+        for (coarse, fine), pixels in f.wrong.items():
+            if expected.class_of(coarse) is None or expected.class_of(coarse) != expected.class_of(fine):
+                wrong[coarse] += pixels
+        if f.labelled:
+            yield f, wrong
 
 
 def tags_contradict_mask(examined: Examined) -> Iterator[Finding]:
@@ -67,15 +98,13 @@ def tags_contradict_mask(examined: Examined) -> Iterator[Finding]:
         if f.example.tags is None or f.fine is None:
             continue
         name = f.example.name
-        drawn = f.fine.counts.keys() - expected.void - {expected.background}
-        if expected.names is not None:
-            drawn &= set(range(len(expected.names)))
+        drawn = {expected.class_of(value) for value in f.fine.counts} - {None, expected.background}
         untagged, undrawn = sorted(drawn - f.example.tags), sorted(f.example.tags - drawn - {expected.background})
         if untagged:
             yield fault(
                 "tags-contradict-mask",
                 f.fine.file,
-                f"the mask has {', '.join(map(expected.name, untagged))}, the tags of {name} do not",
+                f"the mask has {', '.join(map(expected.class_name, untagged))}, the tags of {name} do not",
                 advice="correct the tags or the mask; a shifted list of tags shows up in many files at once",
             )
         if undrawn:
@@ -84,7 +113,7 @@ def tags_contradict_mask(examined: Examined) -> Iterator[Finding]:
             yield fault(
                 "tags-contradict-mask",
                 f.fine.file,
-                f"the tags of {name} have {', '.join(map(expected.name, undrawn))}, the mask does not",
+                f"the tags of {name} have {', '.join(map(expected.class_name, undrawn))}, the mask does not",
                 expected="pixels of every tagged class in the mask" + (", unless they are void" if void else ""),
                 advice="correct the tags or the mask",
                 certain=not void,
@@ -106,18 +135,26 @@ def copies(examined: Examined) -> Iterator[Finding]:
 
 
 RULES: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
+    coverage.no_labels,
     colour_masks,
-    ids.shifted,
-    ids.out_of_range,
-    ids.void_classes,
-    ids.far_id,
-    ids.minus_one,
-    ids.outlines,
-    ids.one_class,
-    ids.unused_ignore,
-    ids.empty_classes,
+    numbering.shifted,
+    numbering.without_class,
+    numbering.first_id,
+    numbering.gaps,
+    numbering.too_deep,
+    numbering.blended,
+    void.void_classes,
+    void.minus_one,
+    void.outlines,
+    void.unused_ignore,
+    coverage.one_class,
+    coverage.absent_classes,
     coarse_contradicts_fine,
+    coarse_never_void,
     tags_contradict_mask,
     copies,
 )
 """In the order of their findings in the report."""
+
+NOTES: tuple[Callable[[Examined], Iterator[str]], ...] = (coverage.absent_notes, coverage.id_notes)
+"""What is told and is no fault."""

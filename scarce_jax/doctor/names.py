@@ -1,0 +1,80 @@
+"""Names of files: what is constant in them, and which tool writes such names."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pathlib
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+IMPORT = "`scarce-jax prepare folder/NAME --source DIR` reads its export as the tool wrote it"
+TOOLS = (
+    (r"task-\d+-annotation-\d+-by-\d+-", f"these are brush masks of Label Studio, one a region: {IMPORT}"),
+    (r"\.rf\.[0-9A-Za-z]+_mask$", f"these are masks of Roboflow: {IMPORT}"),
+    (
+        r"_gt(Fine|Coarse)_\w+$",
+        "these are masks of Cityscapes: `scarce-jax prepare cityscapes --source DIR` reads them",
+    ),
+    (r"masks_(machine|human)/.*\.(jpe?g|png|bmp|tiff?)$", f"these are masks of Supervisely: {IMPORT}"),
+)
+"""A pattern of names of mask files, and which tool writes them."""
+
+
+def normal(name: str) -> str:
+    """The name with composed characters (NFC), since macOS writes "ü" as two characters and others as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def written_by(folder: pathlib.Path, names: Sequence[str]) -> str:
+    """The sentence of `TOOLS` about the tool whose pattern most names have; empty if there is none."""
+    for pattern, sentence in TOOLS:
+        if 2 * sum(bool(re.search(pattern, f"{folder.name}/{name}")) for name in names) > len(names):
+            return sentence
+    return ""
+
+
+def added_endings(names: Iterable[str]) -> list[tuple[str, str]]:
+    """What the names of masks have before or after that of an image of the same folder, the commonest first.
+
+    Returns:
+      (before, after), one of them empty, of every kind that has a third of the files at least.
+    """
+    names = set(names)
+    counted: collections.Counter[tuple[str, str]] = collections.Counter()
+    for name in names:
+        folder, slash, last = name.rpartition("/")
+        for k in range(1, len(last)):
+            counted["", last[k:]] += f"{folder}{slash}{last[:k]}" in names
+            counted[last[:k], ""] += f"{folder}{slash}{last[k:]}" in names
+    return [pair for pair, count in counted.most_common() if count and 3 * count >= len(names)]
+
+
+def constant_endings(images: Iterable[str], masks: Iterable[str]) -> list[tuple[str, str]]:
+    """The constant beginnings and ends of mask names, around the part that differs from image to image.
+
+    Returns:
+      (before, after) of every kind of mask that has a file for at least 4 in 5 images, the commonest first.
+    """
+    images, masks = list(images), list(masks)
+    start, end = shared(images)
+    cores = {name[len(start) : len(name) - len(end)] for name in images}
+    lengths = {len(core) for core in cores}
+    counted = collections.Counter(
+        (mask[:k], mask[k + length :])
+        for mask in masks
+        for length in lengths
+        for k in range(len(mask) - length + 1)
+        if mask[k : k + length] in cores
+    )
+    # One file alone cannot show what is constant.
+    needed = max(2, 0.8 * min(len(images), len(masks)))
+    return [pair for pair, count in counted.most_common() if count >= needed and pair != (start, end)]
+
+
+def shared(names: Iterable[str]) -> tuple[str, str]:
+    """The longest beginning that all names share, and the longest end of what follows it."""
+    names = list(names)
+    start = os.path.commonprefix(names)
+    return start, os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1]
