@@ -86,7 +86,7 @@ def absent_classes(examined: Examined) -> Iterator[Finding]:
 def absent_notes(examined: Examined) -> Iterator[str]:
     """The splits that have too few masks to expect every class, and lack some."""
     lacking = []
-    for split, absent, where, seen in _absent(examined):
+    for _, absent, where, seen in _absent(examined):
         if _few(examined.expected, seen):
             total = len(examined.expected.names)
             names = f" (not {_listed(examined.expected, absent)})" if len(absent) <= 6 else ""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping, Sequence
 
 from scarce_jax.data.builders.files import ranges
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.doctor.findings import Finding
+
+LISTED = 12
+"""Ids of classes that an advice lists in full."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,18 +107,18 @@ class Expected:
     @property
     def ids(self) -> str:
         classes = "of classes" if self.table is None else short_ranges(sorted(self.table.keys() - self.void))
-        return f"ids {classes}, void {' and '.join(map(str, sorted(self.void)))}"
+        return f"ids {classes}, void {' and '.join(map(str, sorted(self.void))) or 'none'}"
 
     def declare(self, value: int | str) -> str:
         """How to declare an id as void that is no class, without changing the masks."""
         return f"give --ignore {value}" if self.settable else f'write "ignore": {value} in classes.json'
 
-    def renumber(self, first: int, void: int | None = None) -> str:
-        """How to make ids of masks class indices, where the first class has the id `first`, and void `void`."""
+    def renumber(self, void: int | None = None) -> str:
+        """How to make ids class indices that count from 1, where `void`, if any, is void."""
         if self.settable:
             erased = "" if void is None else f"{void} as 255 and "
-            return f"save {erased}every class {'one' if first == 1 else first} lower, and leave 255 as it is"
-        return id_mapping({first + k: name for k, name in enumerate(self.names)}, void)
+            return f"save {erased}every class one lower, and leave 255 as it is"
+        return id_mapping({k: name for k, name in enumerate(self.names, 1)}, void)
 
     def class_of(self, value: int) -> int | None:
         """Index of the class with this mask id; None for void and unknown ids, and where the classes are not known."""
@@ -169,7 +173,7 @@ def short_ranges(values: Sequence[int], shown: int = 8) -> str:
 
 def id_mapping(names: Mapping[int, str], void: int | None = None) -> str:
     """The lines of a classes.json that give each mask id its class; of many ids, the first and the last."""
-    listed = [f'"{value}": "{name}"' for value, name in names.items()]
-    listed = listed if len(listed) <= 8 else [*listed[:3], "...", listed[-1]]
+    listed = [f'"{value}": {json.dumps(name, ensure_ascii=False)}' for value, name in names.items()]
+    listed = listed if len(listed) <= LISTED else [*listed[:3], "...", listed[-1]]
     ignore = "" if void is None else f', "ignore": {void}'
     return f'write "ids": {{{", ".join(listed)}}}{ignore} in classes.json'

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from scarce_jax.data.files import SUFFIXES
 from scarce_jax.doctor.facts import Example
 from scarce_jax.doctor.findings import Finding, fault, printable
-from scarce_jax.doctor.names import added_endings, constant_endings, normal, shared, written_by
+from scarce_jax.doctor.names import constant_endings, normal, pairs_in, shared, written_by
 from scarce_jax.errors import InputError, nearest
 
 SPLITS = ("train", "val", "test")
@@ -99,49 +99,34 @@ def _by_name(folder: pathlib.Path, paths: Sequence[pathlib.Path], faults: list[F
 
 
 def _divide(folder: pathlib.Path, paths: Sequence[pathlib.Path], faults: list[Finding]) -> tuple[Files, Files]:
-    """The images and the masks of one folder: masks have a further ending, such as _mask, or the suffix of PNG beside
-    a JPEG of their name."""
-    names = {path: normal(path.relative_to(folder).with_suffix("").as_posix()) for path in paths}
-    of: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
-    for path, name in names.items():
-        of[name].append(path)
-    masks: Files = {}
-    told = ""
-    for before, after in added_endings(of)[:1]:
-        told = f"their names have {before or after!r} more than those of the images"
-        for name in of:
-            head, tail = name[: name.rfind("/") + 1], name[name.rfind("/") + 1 :]
-            mask = f"{head}{before}{tail}{after}"
-            if mask in of:
-                masks[name] = of[mask][0]
-    if not told:
-        for name, alike in of.items():
-            suffixes = [path.suffix.lower() in MASK_SUFFIXES for path in alike]
-            if sorted(suffixes) == [False, True]:
-                masks[name] = alike[suffixes.index(True)]
+    """The images and the masks of one folder, by what is constant in the names of masks, or by their suffixes."""
+    by_name: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
+    for path in paths:
+        by_name[normal(path.relative_to(folder).with_suffix("").as_posix())].append(path)
+    masks = {image: by_name[mask][0] for image, mask in pairs_in(by_name).items()}
+    told = "masks are told from images by their names"
+    if not masks:
         told = "masks have the names of JPEG images"
+        for name, alike in by_name.items():
+            exact = [path.suffix.lower() in MASK_SUFFIXES for path in alike]
+            if sorted(exact) == [False, True]:
+                masks[name] = alike[exact.index(True)]
     if not masks:
         raise InputError(
             f"{folder}: --images and --masks name one folder, and no ending such as _mask tells masks from images; "
             "expected a folder of images and one of masks"
         )
     taken = set(masks.values())
-    images = _by_name(folder, [path for path in paths if path not in taken], faults)
-    example, mask = next(iter(masks.items()))
-    advice = f"move the masks to a folder of their own, with the names of the images, e.g. {mask.name} as "
-    advice += f"masks/{pathlib.PurePath(example).name}{mask.suffix}" + _tool(folder, [names[m] for m in taken])
-    faults.append(
-        fault("one-folder", folder, f"images and masks in one folder; {told}", advice=advice, count=len(taken))
-    )
-    return images, masks
+    image, mask = next(iter(masks.items()))
+    advice = f"move the masks to a folder of their own, named as the images, such as {mask.name} to "
+    advice += f"masks/{pathlib.PurePath(image).name}{mask.suffix}{_tool(folder, [path.stem for path in taken])}"
+    observed = f"images and masks in one folder; {told}"
+    faults.append(fault("one-folder", folder, observed, advice=advice, count=len(taken)))
+    return _by_name(folder, [path for path in paths if path not in taken], faults), masks
 
 
 def _match(
-    images: Files,
-    image_folder: pathlib.Path,
-    folder: pathlib.Path,
-    paths: Sequence[pathlib.Path],
-    faults: list[Finding],
+    images: Files, beside: pathlib.Path, folder: pathlib.Path, paths: Sequence[pathlib.Path], faults: list[Finding]
 ) -> Files:
     """Image name -> mask. Names that differ by constant parts are a fault, and matched nevertheless."""
     masks = _by_name(folder, paths, faults)
@@ -149,31 +134,31 @@ def _match(
     stray = {name: path for name, path in masks.items() if name not in images}
     endings = constant_endings(images, stray) if stray else []
     start, end = shared(images)
-    renamed = {
-        f"{before}{name[len(start) : len(name) - len(end)]}{after}": name
-        for before, after in endings
-        for name in images
-    }
-    others = {name: renamed[name] for name in stray if name in renamed}
+    cores = {name: name[len(start) : len(name) - len(end)] for name in images}
+    image_of = {f"{before}{core}{after}": name for before, after in endings for name, core in cores.items()}
+    image_of = {name: image_of[name] for name in stray if name in image_of}
     tool = _tool(folder, list(stray))
-    if others and not matched:
+    if image_of and not matched:
         patterns = ", ".join(repr(f"{before}*{after}") for before, after in endings)
         advice = "copy the one kind of mask that holds class ids to a folder of its own, named as the images"
         if len(endings) == 1:
-            matched = {image: stray[mask] for mask, image in others.items()}
+            matched = {image: stray[mask] for mask, image in image_of.items()}
             image, path = next(iter(matched.items()))
             advice = f"rename them, e.g. {path.name} to {pathlib.PurePath(image).name}{path.suffix}"
         observed = f"images are named {f'{start}*{end}'!r}, masks {patterns}"
-        faults.append(fault("names-differ", folder, observed, advice=advice + tool, count=len(others)))
+        faults.append(fault("names-differ", folder, observed, advice=advice + tool, count=len(image_of)))
     else:
-        for name, image in others.items():
-            advice = "move them out of the folder if they are masks of another kind" + tool
+        for name, image in image_of.items():
             observed = f"{image} has a mask {matched[image].name}" if image in matched else f"its image may be {image}"
-            faults.append(fault("mask-without-image", stray[name], observed, advice=advice))
-    for name in stray.keys() - others.keys() if others else stray:
-        observed = f"no image {name}.* in {image_folder}{nearest(name, images)}"
-        advice = tool[2:] or "restore the image, correct the name, or move the mask out of the folder"
-        faults.append(fault("mask-without-image", stray[name], observed, advice=advice))
+            advice = "move them out of the folder if they are masks of another kind, or name them as their images"
+            faults.append(fault("mask-without-image", stray[name], observed, advice=advice + tool))
+    for name, path in stray.items():
+        if name not in image_of:
+            observed = f"no image {name}.* in {beside}{nearest(name, images)}"
+            advice = (
+                tool.removeprefix("; ") or "restore the image, correct the name, or move the mask out of the folder"
+            )
+            faults.append(fault("mask-without-image", path, observed, advice=advice))
     return matched
 
 

@@ -15,11 +15,12 @@ TOOLS = (
     (r"\.rf\.[0-9A-Za-z]+_mask$", f"these are masks of Roboflow: {IMPORT}"),
     (
         r"_gt(Fine|Coarse)_\w+$",
-        "these are masks of Cityscapes: `scarce-jax prepare cityscapes --source DIR` reads them",
+        "these are masks of Cityscapes, which `scarce-jax prepare cityscapes` reads",
     ),
     (r"masks_(machine|human)/.*\.(jpe?g|png|bmp|tiff?)$", f"these are masks of Supervisely: {IMPORT}"),
 )
 """A pattern of names of mask files, and which tool writes them."""
+MASK_WORD = re.compile(r"mask|label|(?<![a-z])(gt|seg)", re.IGNORECASE)
 
 
 def normal(name: str) -> str:
@@ -35,20 +36,33 @@ def written_by(folder: pathlib.Path, names: Sequence[str]) -> str:
     return ""
 
 
-def added_endings(names: Iterable[str]) -> list[tuple[str, str]]:
-    """What the names of masks have before or after that of an image of the same folder, the commonest first.
+def pairs_in(names: Iterable[str]) -> dict[str, str]:
+    """Finds the pairs in the names of one folder of images and masks.
+
+    Masks are called as an image with a constant beginning or end added, such as "a_mask", or with a word for masks, such
+    as "mask_1" for "img_1".
 
     Returns:
-      (before, after), one of them empty, of every kind that has a third of the files at least.
+      Name of an image -> name of its mask; {} if fewer than a third of the names are such masks.
     """
-    names = set(names)
-    counted: collections.Counter[tuple[str, str]] = collections.Counter()
+    names = list(names)
+    known = set(names)
+    pairs: dict[tuple[str, str], dict[str, str]] = collections.defaultdict(dict)
     for name in names:
         folder, slash, last = name.rpartition("/")
         for k in range(1, len(last)):
-            counted["", last[k:]] += f"{folder}{slash}{last[:k]}" in names
-            counted[last[:k], ""] += f"{folder}{slash}{last[k:]}" in names
-    return [pair for pair, count in counted.most_common() if count and 3 * count >= len(names)]
+            for image, added in ((last[:k], ("", last[k:])), (last[k:], (last[:k], ""))):
+                if f"{folder}{slash}{image}" in known:
+                    pairs[added][f"{folder}{slash}{image}"] = name
+    found = max(pairs.values(), key=len, default={})
+    masks = [name for name in names if MASK_WORD.search(name)]
+    images = [name for name in names if not MASK_WORD.search(name)]
+    if not found and masks and images:
+        start, end = shared(images)
+        for before, after in constant_endings(images, masks)[:1]:
+            made = {name: f"{before}{name[len(start) : len(name) - len(end)]}{after}" for name in images}
+            found = {image: mask for image, mask in made.items() if mask in known}
+    return found if 3 * len(found) >= len(names) else {}
 
 
 def constant_endings(images: Iterable[str], masks: Iterable[str]) -> list[tuple[str, str]]:

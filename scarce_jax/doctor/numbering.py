@@ -58,7 +58,7 @@ def _one_too_many(examined: Examined) -> tuple[str, str]:
     expected = examined.expected
     beyond = len(expected.names)
     if 0 not in examined.used:
-        return "id-numbering", f"the ids start at 1, and 0 is in no mask: {expected.renumber(1)}"
+        return "id-numbering", f"the ids start at 1, and 0 is in no mask: {expected.renumber()}"
     void = expected.declare(beyond)
     if outlined(examined.fine, beyond):
         drawn = f"{beyond} runs along the borders of the others, as void does"
@@ -66,7 +66,7 @@ def _one_too_many(examined: Examined) -> tuple[str, str]:
     last = expected.names[-1] if not expected.settable else "the last class"
     return "id-numbering", (
         f"the masks have the ids 0..{beyond}, one more than there are names. Look which of these holds. "
-        f"(1) 0 has no label, and {beyond} is {last}: {expected.renumber(1, 0)}. "
+        f"(1) 0 has no label, and {beyond} is {last}: {expected.renumber(0)}. "
         f"(2) 0 is a class without a name, such as the background: put its name first"
         f"{' (--classes N counts it too)' if expected.settable else ''}. "
         f"(3) {last} is {beyond - 1}, and {beyond} has no label: {void}"
@@ -99,7 +99,7 @@ def shifted(examined: Examined) -> Iterator[Finding]:
     if not are_shifted(examined):
         return
     expected = examined.expected
-    advice = f"the ids are one too high, with 0 as void: {expected.renumber(1, 0)}"
+    advice = f"the ids are one too high, with 0 as void: {expected.renumber(0)}"
     for mask in examined.fine:
         if mask.counts.keys() & {0, len(expected.names)}:
             observed = f"0 along the borders, and ids up to {max(value for value in mask.counts if value != IGNORE)}"
@@ -110,18 +110,18 @@ def first_id(examined: Examined) -> Iterator[Finding]:
     """Ids that do not begin at 0, and those of ADE20K's own files, which do not either."""
     expected = examined.expected
     used = [value for value in examined.used if value not in expected.void and value not in MINUS_ONE]
-    if not used or expected.indices is not None:
+    if not used or used[-1] > IGNORE or expected.indices is not None:
         return
     names = expected.names or ()
     if len(names) == 150 and names[0].startswith("wall") and 0 in used and IGNORE not in examined.used:
         observed = "150 classes from 'wall' on are those of ADE20K, and no mask has 255"
         advice = (
-            f"ADE20K's own masks number them from 1, and 0 is all else. If these do so, {expected.renumber(1, 0)}; "
+            f"ADE20K's own masks number them from 1, and 0 is all else. If these do so, {expected.renumber(0)}; "
             "if 0 is wall here, all is well"
         )
     elif used[0] == 1 and used[-1] < len(names):
         observed = f"ids {short_ranges(used)} are in the masks, and 0 ({names[0]}) is in none"
-        advice = f"if 1 is {names[0]}, {expected.renumber(1)}; if no image shows {names[0]}, all is well"
+        advice = f"if 1 is {names[0]}, {expected.renumber()}; if no image shows {names[0]}, all is well"
     elif used[0] > 0 and not names:
         observed = f"ids {short_ranges(used)} are in the masks, and 0 is in none"
         lower = (
