@@ -23,7 +23,7 @@ ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
 
 # Advice for a mask of two values in a lossy file.
 THRESHOLD = (
-    "its values are near 0 and 255 alone, so a threshold brings the two classes back: "
+    "it is black and white, so a threshold brings the two classes back: "
     "Image.fromarray((np.asarray(Image.open(path).convert('L')) > 127).astype('uint8')), saved as PNG, is 1 where the "
     "mask is white; masks of more classes must be exported again"
 )
@@ -100,7 +100,8 @@ def examine_arrays(
 def _mask_facts(file: object, ids: np.ndarray, void: frozenset[int], deep: bool) -> MaskFacts:
     counts = _counts(ids)
     outlines = {}
-    if deep and ids.dtype == np.uint8 and len(counts) > 2:
+    if deep and len(counts) > 2 and min(counts) >= 0 and max(counts) <= 255:
+        ids = ids.astype(np.uint8, copy=False)
         highest = max((value for value in counts if value not in void), default=0)
         outlines = {value: outline(ids, value) for value in {0, highest} & counts.keys()}
     return MaskFacts(file, counts, outlines)

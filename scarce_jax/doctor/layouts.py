@@ -37,9 +37,7 @@ def pair_folders(
     """
     folders = [folder.resolve() for folder in (images, masks, coarse) if folder is not None]
     if coarse is not None and folders[-1] in folders[:-1]:
-        raise InputError(
-            f"{coarse}: the coarse masks are in the folder of other files; give them a folder of their own"
-        )
+        raise InputError(f"{coarse}: --coarse names the folder of other files; expected a folder of coarse masks")
     if masks is not None and folders[0] == folders[1]:
         files, found = _divide(images, _list_paths(images, faults, skip=folders[2:]), faults)
     else:

@@ -39,8 +39,8 @@ def written_by(folder: pathlib.Path, names: Sequence[str]) -> str:
 def pairs_in(names: Iterable[str]) -> dict[str, str]:
     """Finds the pairs in the names of one folder of images and masks.
 
-    Masks are called as an image with a constant beginning or end added, such as "a_mask", or with a word for masks, such
-    as "mask_1" for "img_1".
+    Masks have the name of an image with a constant beginning or end added, such as "a_mask", or a word for masks in
+    its place, such as "mask_1" beside "img_1".
 
     Returns:
       Name of an image -> name of its mask; {} if fewer than a third of the names are such masks.
