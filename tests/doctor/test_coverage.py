@@ -1,4 +1,4 @@
-"""What is there to learn from and to measure by: labels in each split, pixels of each class. Scarce labels are normal."""
+"""What is there to learn from and to measure by: labels in each split, pixels of each class; few labels are normal."""
 
 from __future__ import annotations
 
@@ -36,12 +36,8 @@ def test_five_masks_of_150_classes_are_one_note(folder):
 def examined(split: str, masks: int, names: int, shown: int) -> Examined:
     """`masks` masks, each of which shows the first `shown` classes."""
     counts = dict.fromkeys(range(shown), 9)
-    facts = [
-        Facts(
-            example=Example(split=split, name=str(k), image=f"{k}.jpg", mask=f"{k}.png"), fine=MaskFacts("", counts, {})
-        )
-        for k in range(masks)
-    ]
+    examples = [Example(split=split, name=str(k), image=f"{k}.jpg", mask=f"{k}.png") for k in range(masks)]
+    facts = [Facts(example=example, fine=MaskFacts(example.mask, dict(counts), {})) for example in examples]
     return Examined(facts=facts, expected=Expected(names=tuple(f"class {k}" for k in range(names))), where="here")
 
 
