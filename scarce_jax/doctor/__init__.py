@@ -81,7 +81,7 @@ def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) ->
 
     info = load_info(name, data_dir)
     readers = {split: Reader(name, split, data_dir) for split in info.splits}
-    expected = Expected(names=info.classes, background=info.background)
+    expected = Expected(names=info.classes, background=info.background, plain=False)
     examples = []
     for split, reader in readers.items():
         for example_id, tags in zip(reader.ids, reader.tags, strict=True):

@@ -60,11 +60,11 @@ def one_class(examined: Examined) -> Iterator[Finding]:
 
 def _white(expected: Expected, value: int) -> str:
     """What to write for 255 where it is an object, and `value` is the other id."""
-    others = [k for k in range(len(expected.names or ())) if k != expected.class_of(value)]
+    others = sorted((expected.classes or frozenset()) - {value})
     if expected.names and len(expected.names) == 1:
         return "name both classes in the list, the one that is 0 first, and save the object as 1 in place of 255"
-    if len(others) == 1 and expected.indices is None:
-        return f"and {value} is {expected.names[value]}, save 255 as {others[0]} ({expected.names[others[0]]})"
+    if len(others) == 1 and expected.plain:
+        return f"and {value} is {expected.names[value]}, save 255 as {expected.name(others[0])}"
     return "save it in place of 255 as the index of its class" + (", 1 if 0 is the background" if value == 0 else "")
 
 
@@ -101,24 +101,24 @@ def _absent(examined: Examined) -> Iterator[tuple[str, list[int], str, int]]:
     The last is the number of pairs of a mask (or list of tags) and a class in it.
     """
     expected = examined.expected
-    if expected.table is None:
+    if expected.classes is None:
         return
-    unknown = set(examined.used) - expected.table.keys()
+    unknown = set(examined.used) - expected.classes - expected.void
     alone = len(set(examined.used) - expected.void) == 1
     for split in dict.fromkeys(f.example.split for f in examined.facts):
         here = [f for f in examined.facts if f.example.split == split]
-        what, lists = "mask", [set(map(expected.class_of, values)) for values in _ids_of(here)]
+        what, lists = "mask", [ids & expected.classes for ids in _ids_of(here)]
         if not lists:
             what, lists = "list", [set(f.example.tags) for f in here if f.example.tags is not None]
             # The background has no tag.
-            lists = lists and [*lists, {expected.background}]
+            lists = lists and [*lists, {expected.background} - {None}]
         if lists:
             absent = [k for k in range(len(expected.names)) if k not in set().union(*lists)]
             count = plural(sum(f.example.tags is not None for f in here) if what == "list" else len(lists), what)
             where = count + (" of tags" if what == "list" else "") + (f" of {split}" if split else "")
             # Ids without a class may be those of the absent ones, and a single id is a fault of its own.
             if len(absent) > len(unknown) and not alone:
-                yield split, absent, where, sum(len(classes - {None}) for classes in lists)
+                yield split, absent, where, sum(map(len, lists))
 
 
 def _ids_of(facts: Sequence[Facts]) -> list[set[int]]:
@@ -132,7 +132,7 @@ def _few(expected: Expected, seen: int) -> bool:
 
 
 def _listed(expected: Expected, absent: Sequence[int]) -> str:
-    return ", ".join(map(expected.class_name, absent[:6])) + (", ..." if len(absent) > 6 else "")
+    return ", ".join(map(expected.name, absent[:6])) + (", ..." if len(absent) > 6 else "")
 
 
 def id_notes(examined: Examined) -> Iterator[str]:

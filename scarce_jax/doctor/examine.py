@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -92,8 +91,7 @@ def examine_arrays(
     if fine is not None and coarse is not None and fine.shape == coarse.shape:
         labelled = ~(np.isin(fine, list(void)) | np.isin(coarse, list(void)))
         facts.labelled = int(labelled.sum())
-        differ = labelled & (fine != coarse)
-        facts.wrong = _counts_of_pairs(coarse[differ], fine[differ])
+        facts.wrong = _counts(coarse[labelled & (fine != coarse)])
     return facts
 
 
@@ -115,14 +113,6 @@ def _counts(ids: np.ndarray) -> dict[int, int]:
         return dict(zip(values.tolist(), pixels[values].tolist(), strict=True))
     values, pixels = np.unique(ids, return_counts=True)
     return dict(zip(values.tolist(), pixels.tolist(), strict=True))
-
-
-def _counts_of_pairs(first: np.ndarray, second: np.ndarray) -> dict[tuple[int, int], int]:
-    """(id, id at the same place) -> number of pixels, for ids [N]."""
-    (firsts, rows), (seconds, columns) = (np.unique(ids, return_inverse=True) for ids in (first, second))
-    pixels = np.bincount(rows * len(seconds) + columns, minlength=len(firsts) * len(seconds))
-    pairs = itertools.product(firsts.tolist(), seconds.tolist())
-    return {pair: count for pair, count in zip(pairs, pixels.tolist(), strict=True) if count}
 
 
 def _read_ids(path: pathlib.Path, facts: Facts) -> tuple[np.ndarray | None, tuple[int, ...] | None]:

@@ -58,7 +58,7 @@ class Facts:
       fine, coarse: None if the mask is missing or unreadable.
       colours: file of an RGB mask -> [(pixels, colour)], or None where it has more than `examine.MAX_COLOURS`.
       labelled: number of pixels with both a coarse and a fine label.
-      wrong: (coarse id, another fine id) -> number of labelled pixels with them.
+      wrong: coarse id -> number of labelled pixels with another fine label.
     """
 
     example: Example
@@ -68,7 +68,7 @@ class Facts:
     coarse: MaskFacts | None = None
     colours: dict[object, list[tuple[int, tuple[int, int, int]]] | None] = dataclasses.field(default_factory=dict)
     labelled: int = 0
-    wrong: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
+    wrong: dict[int, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,36 +78,30 @@ class Expected:
     Attributes:
       names: the class names; None where the number of classes is not known.
       background: index of the background class, or None.
-      indices: mask id -> class index or 255; None if the ids are the class indices.
       ignore: ids of void pixels besides 255.
+      plain: whether the ids that the rules see are those of the user's files; if not, they are class indices.
       settable: whether the masks are loose files, so that the user declares void by `--ignore`, not in classes.json.
     """
 
     names: tuple[str, ...] | None = None
     background: int | None = None
-    indices: Mapping[int, int] | None = None
     ignore: tuple[int, ...] = ()
+    plain: bool = True
     settable: bool = False
 
-    @functools.cached_property
-    def table(self) -> dict[int, int] | None:
-        """Mask id -> class index or 255; None where the classes are not known."""
-        if self.names is None:
-            return None
-        plain = {k: k for k in range(len(self.names))}
-        ids = plain if self.indices is None else self.indices
-        return {IGNORE: IGNORE, **ids, **dict.fromkeys(self.ignore, IGNORE)}
+    @property
+    def void(self) -> frozenset[int]:
+        return frozenset({*self.ignore, IGNORE})
 
     @functools.cached_property
-    def void(self) -> frozenset[int]:
-        if self.table is None:
-            return frozenset({*self.ignore, IGNORE})
-        return frozenset(value for value, index in self.table.items() if index == IGNORE)
+    def classes(self) -> frozenset[int] | None:
+        """The ids of classes; None where they are not known."""
+        return None if self.names is None else frozenset(range(len(self.names))) - self.void
 
     @property
     def ids(self) -> str:
-        classes = "of classes" if self.table is None else short_ranges(sorted(self.table.keys() - self.void))
-        return f"ids {classes}, void {' and '.join(map(str, sorted(self.void))) or 'none'}"
+        classes = "of classes" if self.classes is None else short_ranges(sorted(self.classes))
+        return f"ids {classes}, void {' and '.join(map(str, sorted(self.void)))}"
 
     def declare(self, value: int | str) -> str:
         """How to declare an id as void that is no class, without changing the masks."""
@@ -120,19 +114,11 @@ class Expected:
             return f"save {erased}every class one lower, and leave 255 as it is"
         return id_mapping({k: name for k, name in enumerate(self.names, 1)}, void)
 
-    def class_of(self, value: int) -> int | None:
-        """Index of the class with this mask id; None for void and unknown ids, and where the classes are not known."""
-        index = None if self.table is None else self.table.get(value)
-        return None if index == IGNORE else index
-
     def name(self, value: int) -> str:
-        """A mask id for messages, with the name of its class."""
-        index = self.class_of(value)
-        return str(value) if index is None else f"{value} ({self.names[index]})"
-
-    def class_name(self, index: int) -> str:
-        """A class for messages; its index is told where masks have it as id."""
-        return f"{index} ({self.names[index]})" if self.indices is None else self.names[index]
+        """An id for messages, with the name of its class."""
+        if self.classes is None or value not in self.classes:
+            return str(value)
+        return f"{value} ({self.names[value]})" if self.plain else self.names[value]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,13 +22,13 @@ MANY = 20
 def without_class(examined: Examined) -> Iterator[Finding]:
     """Ids that are neither a class nor void, where the classes are known."""
     expected = examined.expected
-    if expected.table is None:
+    if expected.classes is None:
         return
     beyond = len(expected.names)
-    known = {*expected.table, *MINUS_ONE, *((0, beyond) if are_shifted(examined) else ())}
+    known = {*expected.classes, *expected.void, *MINUS_ONE, *((0, beyond) if are_shifted(examined) else ())}
     bad = {value for value in examined.used if value not in known}
     kind, texts = "id-out-of-range", {"expected": expected.ids}
-    if bad == {beyond} and expected.indices is None:
+    if bad == {beyond} and expected.plain:
         kind, advice = _one_too_many(examined)
         texts = {"expected": f"{expected.ids}, in the order of the names"}
     elif max(bad, default=0) >= 1000:
@@ -110,7 +110,7 @@ def first_id(examined: Examined) -> Iterator[Finding]:
     """Ids that do not begin at 0, and those of ADE20K's own files, which do not either."""
     expected = examined.expected
     used = [value for value in examined.used if value not in expected.void and value not in MINUS_ONE]
-    if not used or used[-1] > IGNORE or expected.indices is not None:
+    if not used or used[-1] > IGNORE or not expected.plain:
         return
     names = expected.names or ()
     if len(names) == 150 and names[0].startswith("wall") and 0 in used and IGNORE not in examined.used:

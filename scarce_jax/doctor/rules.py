@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from scarce_jax.doctor import coverage, numbering, void
 from scarce_jax.doctor.examine import MAX_COLOURS
@@ -47,15 +47,16 @@ def colour_masks(examined: Examined) -> Iterator[Finding]:
 
 def coarse_contradicts_fine(examined: Examined) -> Iterator[Finding]:
     """Coarse masks of another image, or with other ids than the fine ones."""
-    bad = [(f, wrong) for f, wrong in _compared(examined) if wrong.total() > COARSE_WRONG * f.labelled]
-    wrong = sum((wrong for _, wrong in bad), collections.Counter())
+    bad = [f for f in examined.facts if sum(f.wrong.values()) > COARSE_WRONG * f.labelled]
+    wrong = _wrong(bad)
     advice = "if it is the coarse mask of another image, exchange it; if its ids differ from the fine ones, recode them"
     for value, pixels in wrong.most_common(1):
         share = pixels / wrong.total()
         if share > MOSTLY and len(bad) > 1:
             advice = f"{share:.0%} of these pixels have the coarse id {examined.expected.name(value)}: {UNLABELLED}"
-    for f, wrong in bad:
-        observed = f"{wrong.total() / f.labelled:.0%} of its labelled pixels have another class in the fine mask"
+    for f in bad:
+        share = sum(f.wrong.values()) / f.labelled
+        observed = f"{share:.0%} of its labelled pixels have another class in the fine mask"
         yield fault("coarse-contradicts-fine", f.coarse.file, observed, advice=advice)
 
 
@@ -64,31 +65,24 @@ def coarse_never_void(examined: Examined) -> Iterator[Finding]:
 
     Coarse outlines err to both sides, and little; an id that also means unlabelled hides much of the other classes.
     """
-    compared = [(f, wrong) for f, wrong in _compared(examined) if wrong.total() <= COARSE_WRONG * f.labelled]
-    wrong = sum((wrong for _, wrong in compared), collections.Counter())
-    if not wrong or any(f.coarse.counts.keys() & examined.expected.void for f, _ in compared):
+    compared = [f for f in examined.facts if f.labelled and sum(f.wrong.values()) <= COARSE_WRONG * f.labelled]
+    wrong = _wrong(compared)
+    if not wrong or any(f.coarse.counts.keys() & examined.expected.void for f in compared):
         return
     ((value, pixels),) = wrong.most_common(1)
-    others = sum(sum(f.fine.counts.values()) - f.fine.counts.get(value, 0) for f, _ in compared)
+    others = sum(sum(f.fine.counts.values()) - f.fine.counts.get(value, 0) for f in compared)
     if pixels > MOSTLY * wrong.total() and pixels > HIDDEN * others:
         shown = examined.expected.name(value)
         advice = f"look where the coarse masks have {shown}: {UNLABELLED}; if they were drawn so, all is well"
-        for f, wrong in compared:
-            if wrong[value]:
-                observed = f"no pixel is void, and {wrong[value]:,} of {shown} have another class in the fine mask"
+        for f in compared:
+            if value in f.wrong:
+                observed = f"no pixel is void, and {f.wrong[value]:,} of {shown} have another class in the fine mask"
                 yield fault("coarse-never-void", f.coarse.file, observed, advice=advice)
 
 
-def _compared(examined: Examined) -> Iterator[tuple[Facts, collections.Counter[int]]]:
-    """Each example with both masks, and coarse id -> number of labelled pixels of another class in the fine mask."""
-    expected = examined.expected
-    for f in examined.facts:
-        wrong: collections.Counter[int] = collections.Counter()
-        for (coarse, fine), pixels in f.wrong.items():
-            if expected.class_of(coarse) is None or expected.class_of(coarse) != expected.class_of(fine):
-                wrong[coarse] += pixels
-        if f.labelled:
-            yield f, wrong
+def _wrong(facts: Sequence[Facts]) -> collections.Counter[int]:
+    """Coarse id -> number of pixels with another class in the fine masks."""
+    return sum((collections.Counter(f.wrong) for f in facts), collections.Counter())
 
 
 def tags_contradict_mask(examined: Examined) -> Iterator[Finding]:
@@ -98,13 +92,15 @@ def tags_contradict_mask(examined: Examined) -> Iterator[Finding]:
         if f.example.tags is None or f.fine is None:
             continue
         name = f.example.name
-        drawn = {expected.class_of(value) for value in f.fine.counts} - {None, expected.background}
+        drawn = f.fine.counts.keys() - expected.void - {expected.background}
+        if expected.classes is not None:
+            drawn &= expected.classes
         untagged, undrawn = sorted(drawn - f.example.tags), sorted(f.example.tags - drawn - {expected.background})
         if untagged:
             yield fault(
                 "tags-contradict-mask",
                 f.fine.file,
-                f"the mask has {', '.join(map(expected.class_name, untagged))}, the tags of {name} do not",
+                f"the mask has {', '.join(map(expected.name, untagged))}, the tags of {name} do not",
                 advice="correct the tags or the mask; a shifted list of tags shows up in many files at once",
             )
         if undrawn:
@@ -113,7 +109,7 @@ def tags_contradict_mask(examined: Examined) -> Iterator[Finding]:
             yield fault(
                 "tags-contradict-mask",
                 f.fine.file,
-                f"the tags of {name} have {', '.join(map(expected.class_name, undrawn))}, the mask does not",
+                f"the tags of {name} have {', '.join(map(expected.name, undrawn))}, the mask does not",
                 expected="pixels of every tagged class in the mask" + (", unless they are void" if void else ""),
                 advice="correct the tags or the mask",
                 certain=not void,

@@ -30,7 +30,7 @@ def outlines(examined: Examined) -> Iterator[Finding]:
     """Class ids that are drawn like void."""
     expected = examined.expected
     drawn = {value for mask in examined.fine for value in mask.outlines} - expected.void
-    known = drawn if expected.table is None else drawn & expected.table.keys()
+    known = drawn if expected.classes is None else drawn & expected.classes
     for value in () if are_shifted(examined) else sorted(known):
         observed = f"id {expected.name(value)} is thin and lies along nearly all borders between the other ids"
         how = _declare_class(expected, value)
@@ -42,26 +42,26 @@ def outlines(examined: Examined) -> Iterator[Finding]:
 def void_classes(examined: Examined) -> Iterator[Finding]:
     """Classes with a name for void."""
     expected = examined.expected
-    for value, index in (expected.table or {}).items():
-        if index != IGNORE and expected.names[index].strip().lower() in VOID_NAMES:
+    for value in sorted(expected.classes or ()):
+        if expected.names[value].strip().lower() in VOID_NAMES:
             observed = f"class {expected.name(value)} is in the list of classes"
             advice = f"if its pixels have no label, {_declare_class(expected, value)}"
             yield fault("void-class", examined.where, observed, advice=advice)
 
 
 def _declare_class(expected: Expected, value: int) -> str:
-    """How to declare a mask id as void that may be a class now."""
-    index = expected.class_of(value)
-    if index is None:
+    """How to declare an id as void that may be a class now."""
+    if expected.classes is None or value not in expected.classes:
         more = ', and number the classes after it with "ids" in classes.json' if value == 0 else ""
         return expected.declare(value) + more
-    off = f"take {expected.names[index]} off the list of classes"
-    if value == index == len(expected.names) - 1:
+    off = f"take {expected.names[value]} off the list of classes"
+    if not expected.plain:
+        return f'{off}, and name what it has in the masks under "ignore"'
+    if value == len(expected.names) - 1:
         return f"{off}, and {expected.declare(value)}"
     if expected.settable:
         return f"{off}, and save {value} as 255 and every class after it one lower"
-    others = {other: expected.names[k] for other, k in expected.table.items() if k not in (index, IGNORE)}
-    return f"{off}, and {id_mapping(others, value)}"
+    return f"{off}, and {id_mapping({k: expected.names[k] for k in sorted(expected.classes - {value})}, value)}"
 
 
 def unused_ignore(examined: Examined) -> Iterator[Finding]:
@@ -77,7 +77,7 @@ def unused_ignore(examined: Examined) -> Iterator[Finding]:
 def are_shifted(examined: Examined) -> bool:
     """Whether 0 is drawn like void, and the id after the last class is in use."""
     expected = examined.expected
-    if expected.names is None or expected.indices is not None or not outlined(examined.fine, 0):
+    if expected.names is None or not expected.plain or not outlined(examined.fine, 0):
         return False
     return any(len(expected.names) in mask.counts for mask in examined.fine)
 
