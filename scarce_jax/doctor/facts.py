@@ -41,11 +41,13 @@ class MaskFacts:
       file: its name in messages.
       counts: id -> number of pixels.
       outlines: for 0 and the highest class id, whether `pixels.outline` holds; empty where it was not measured.
+      colours: id -> colour in the mask's palette; empty without one. See `palettes.used_colours`.
     """
 
     file: object
     counts: dict[int, int]
     outlines: dict[int, bool]
+    colours: dict[int, tuple[int, int, int]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from scarce_jax.data.files import SUFFIXES
+from scarce_jax.data.files import FileError
+from scarce_jax.errors import printable
 
 READABLE = "a readable image file"
 ID_FILE = "one class id per pixel, in an 8-bit grey or palette PNG"
@@ -35,9 +36,9 @@ KINDS = {
     "truncated-file": Kind(READABLE, "fetch or export it again; a download or copy broke off"),
     "not-an-image": Kind(READABLE, "replace it, or take it out of the folder"),
     "damaged-file": Kind(READABLE, "fetch or export it again"),
-    "unreadable-name": Kind("a name of printable text, because it becomes an id", "rename the file and its masks"),
-    "duplicate-stem": Kind("one file per name without suffix, the id", "remove one, or rename it with its masks"),
-    "file-not-read": Kind(f"image files, which end in {', '.join(SUFFIXES)}"),
+    "unfit-file": Kind("an image of a kind that is read"),
+    "unreadable-name": Kind("a name of printable text"),
+    "duplicate-stem": Kind("one file per example"),
     "mask-without-image": Kind("an image of that name"),
     "names-differ": Kind("a mask has the name of its image, up to the suffix"),
     "folder-not-read": Kind("masks in a folder `masks`, coarse masks in a folder `coarse`"),
@@ -55,9 +56,7 @@ KINDS = {
         "each image in one split", "remove it from one of the two; a measurement on a trained image is too high"
     ),
     # Mask files.
-    "lossy-mask": Kind(
-        ID_FILE, "export the masks again as PNG from where they were drawn; lossy compression changes ids at borders"
-    ),
+    "lossy-mask": Kind(ID_FILE),
     "deep-mask": Kind(
         "ids of at most 255 classes",
         "class * 1000 + number is an instance id, and a value that changes from pixel to pixel is a depth or a "
@@ -69,8 +68,9 @@ KINDS = {
         "without, and resize by nearest neighbour only",
         False,
     ),
-    "not-ids": Kind(ID_FILE, "round the values to class ids, and save them as 8-bit grey PNG"),
+    "not-ids": Kind(ID_FILE),
     "colour-mask": Kind(ID_FILE),
+    "palettes-differ": Kind("one palette for all masks"),
     "size-mismatch": Kind("a mask as large as its image"),
     "exif-rotation": Kind(
         "a mask of the image as viewers show it",
@@ -146,6 +146,11 @@ def fault(kind: str, file: object, observed: str, **changes: Any) -> Finding:
     return Finding(**{**vars(KINDS[kind]), "kind": kind, "examples": [example], **changes})
 
 
+def fault_of(error: FileError) -> Finding:
+    """The fault that an error of listing or reading a file tells."""
+    return fault(error.kind, error.path, error.found, expected=error.expected, advice=error.advice)
+
+
 def group(faults: Iterable[Finding]) -> tuple[Finding, ...]:
     """Joins faults with equal texts, in the order of the first of each."""
     findings: dict[tuple, Finding] = {}
@@ -157,9 +162,3 @@ def group(faults: Iterable[Finding]) -> tuple[Finding, ...]:
         findings[key].count += one.count
         findings[key].examples = [*findings[key].examples, *one.examples][:SHOWN]
     return tuple(findings.values())
-
-
-def printable(text: object) -> str:
-    """The text with control characters and bytes that are not UTF-8 escaped, for terminals and JSON."""
-    clean = str(text).encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in clean)

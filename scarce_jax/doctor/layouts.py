@@ -6,17 +6,13 @@ import collections
 import pathlib
 from collections.abc import Sequence
 
-from scarce_jax.data.files import SUFFIXES
+from scarce_jax.data.files import SUFFIXES, FileError, scan_images
 from scarce_jax.doctor.facts import Example
-from scarce_jax.doctor.findings import Finding, fault, printable
-from scarce_jax.doctor.names import constant_endings, normal, pairs_in, shared, written_by
+from scarce_jax.doctor.findings import Finding, fault, fault_of
+from scarce_jax.doctor.names import constant_endings, pairs_in, shared, written_by
 from scarce_jax.errors import InputError, nearest
 
 SPLITS = ("train", "val", "test")
-JUNK = ("thumbs.db", "ehthumbs.db", "desktop.ini")
-"""Files that Windows leaves in folders of images, in lower case."""
-PICTURES = (".heic", ".heif", ".avif", ".gif", ".jp2", ".dng", ".cr2", ".nef", ".arw", ".psd", ".svg", ".pdf", ".dcm")
-"""Endings of pictures that are not read."""
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 Files = dict[str, pathlib.Path]
 
@@ -39,11 +35,11 @@ def pair_folders(
     if coarse is not None and folders[-1] in folders[:-1]:
         raise InputError(f"{coarse}: --coarse names the folder of other files; expected a folder of coarse masks")
     if masks is not None and folders[0] == folders[1]:
-        files, found = _divide(images, _list_paths(images, faults, skip=folders[2:]), faults)
+        files, found = _divide(images, folders[2:], faults)
     else:
-        files = _by_name(images, _list_paths(images, faults, skip=folders[1:]), faults)
-        found = {} if masks is None else _match(files, images, masks, _list_paths(masks, faults, skip=folders), faults)
-    rough = {} if coarse is None else _match(files, images, coarse, _list_paths(coarse, faults, skip=folders), faults)
+        files = _list_files(images, folders, faults)
+        found = {} if masks is None else _match(files, images, masks, _list_files(masks, folders, faults), faults)
+    rough = {} if coarse is None else _match(files, images, coarse, _list_files(coarse, folders, faults), faults)
     examples = []
     for name, path in files.items():
         first, slash, _ = name.partition("/")
@@ -53,62 +49,43 @@ def pair_folders(
     return examples
 
 
-def _list_paths(folder: pathlib.Path, faults: list[Finding], skip: Sequence[pathlib.Path] = ()) -> list[pathlib.Path]:
-    """The image files of a folder, sorted; hidden files are left out, and the files of folders in it that are in
-    `skip`."""
+def _scan(folder: pathlib.Path, skip: Sequence[pathlib.Path]) -> tuple[Files, list[FileError]]:
+    """Name (path from the folder, without suffix) -> image file, sorted, and the faults of names, as every command
+    lists them; without the files of folders in it that are in `skip`."""
     if not folder.is_dir():
         raise InputError(f"{folder}: {'a file' if folder.exists() else 'missing'}, expected a folder of image files")
-    here = folder.resolve()
-    inner = [other for other in skip if here in other.parents]
-    others: collections.Counter[str] = collections.Counter()
-    paths = []
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in inside.parts) or path.name.lower() in JUNK
-        if hidden or path.is_dir() or any((here / inside).is_relative_to(other) for other in inner):
-            continue
-        suffix = path.suffix.lower()
-        if suffix in SUFFIXES:
-            paths.append(path)
-            continue
-        others[path.suffix or "no suffix"] += 1
-        advice = "move them out of the folder"
-        if suffix in PICTURES:
-            advice = f"convert them to JPEG or PNG, e.g. with ImageMagick: magick {path.name} {path.stem}.jpg"
-        observed = f"a {suffix} file" if suffix else "a file without suffix"
-        faults.append(fault("file-not-read", path, observed, advice=advice))
-    if not paths:
+    files, errors = scan_images(folder)
+    if not files:
+        others = collections.Counter(pathlib.Path(error.path).suffix or "no suffix" for error in errors)
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(3)) or "nothing"
         raise InputError(f"{folder}: no image file ({kinds} found); expected files ending in {', '.join(SUFFIXES)}")
-    return paths
+    here = folder.resolve()
+    inner = [other.relative_to(here) for other in skip if here in other.parents]
+    apart = lambda path: not any(pathlib.Path(path).relative_to(folder).is_relative_to(other) for other in inner)
+    return {name: path for name, path in files.items() if apart(path)}, [e for e in errors if apart(e.path)]
 
 
-def _by_name(folder: pathlib.Path, paths: Sequence[pathlib.Path], faults: list[Finding]) -> Files:
-    """Name (path from the folder, without suffix) -> file."""
-    files: Files = {}
-    for path in paths:
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if printable(name) != name:
-            faults.append(fault("unreadable-name", path, "bytes that are no UTF-8 text, or control characters"))
-        if normal(name) in files:
-            faults.append(fault("duplicate-stem", path, f"beside {files[normal(name)].name}"))
-        files.setdefault(normal(name), path)
+def _list_files(folder: pathlib.Path, skip: Sequence[pathlib.Path], faults: list[Finding]) -> Files:
+    files, errors = _scan(folder, skip)
+    faults += map(fault_of, errors)
     return files
 
 
-def _divide(folder: pathlib.Path, paths: Sequence[pathlib.Path], faults: list[Finding]) -> tuple[Files, Files]:
+def _divide(folder: pathlib.Path, skip: Sequence[pathlib.Path], faults: list[Finding]) -> tuple[Files, Files]:
     """The images and the masks of one folder, by what is constant in the names of masks, or by their suffixes."""
-    by_name: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
-    for path in paths:
-        by_name[normal(path.relative_to(folder).with_suffix("").as_posix())].append(path)
-    masks = {image: by_name[mask][0] for image, mask in pairs_in(by_name).items()}
+    files, errors = _scan(folder, skip)
+    masks = {image: files[mask] for image, mask in pairs_in(files).items()}
     told = "masks are told from images by their names"
     if not masks:
         told = "masks have the names of JPEG images"
-        for name, alike in by_name.items():
-            exact = [path.suffix.lower() in MASK_SUFFIXES for path in alike]
-            if sorted(exact) == [False, True]:
-                masks[name] = alike[exact.index(True)]
+        by_path = {path.with_suffix(""): name for name, path in files.items()}
+        for error in [error for error in errors if error.kind == "duplicate-stem"]:
+            second = pathlib.Path(error.path)
+            name = by_path.get(second.with_suffix(""))
+            pair = sorted([files[name], second], key=lambda path: path.suffix.lower() in MASK_SUFFIXES) if name else []
+            if [path.suffix.lower() in MASK_SUFFIXES for path in pair] == [False, True] and name not in masks:
+                files[name], masks[name] = pair
+                errors.remove(error)
     if not masks:
         raise InputError(
             f"{folder}: --images and --masks name one folder, and no ending such as _mask tells masks from images; "
@@ -119,15 +96,13 @@ def _divide(folder: pathlib.Path, paths: Sequence[pathlib.Path], faults: list[Fi
     advice = f"move the masks to a folder of their own, named as the images, such as {mask.name} to "
     advice += f"masks/{pathlib.PurePath(image).name}{mask.suffix}{_tool(folder, [path.stem for path in taken])}"
     observed = f"images and masks in one folder; {told}"
+    faults += map(fault_of, errors)
     faults.append(fault("one-folder", folder, observed, advice=advice, count=len(taken)))
-    return _by_name(folder, [path for path in paths if path not in taken], faults), masks
+    return {name: path for name, path in files.items() if path not in taken}, masks
 
 
-def _match(
-    images: Files, beside: pathlib.Path, folder: pathlib.Path, paths: Sequence[pathlib.Path], faults: list[Finding]
-) -> Files:
+def _match(images: Files, beside: pathlib.Path, folder: pathlib.Path, masks: Files, faults: list[Finding]) -> Files:
     """Image name -> mask. Names that differ by constant parts are a fault, and matched nevertheless."""
-    masks = _by_name(folder, paths, faults)
     matched = {name: path for name, path in masks.items() if name in images}
     stray = {name: path for name, path in masks.items() if name not in images}
     endings = constant_endings(images, stray) if stray else []

@@ -6,7 +6,6 @@ import collections
 import os
 import pathlib
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 IMPORT = "`scarce-jax prepare folder/NAME --source DIR` reads its export as the tool wrote it"
@@ -21,11 +20,6 @@ TOOLS = (
 )
 """A pattern of names of mask files, and which tool writes them."""
 MASK_WORD = re.compile(r"mask|label|(?<![a-z])(gt|seg)", re.IGNORECASE)
-
-
-def normal(name: str) -> str:
-    """The name with composed characters (NFC), since macOS writes "ü" as two characters and others as one."""
-    return unicodedata.normalize("NFC", name)
 
 
 def written_by(folder: pathlib.Path, names: Sequence[str]) -> str:

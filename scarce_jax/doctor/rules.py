@@ -5,10 +5,12 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Iterator, Sequence
 
+from scarce_jax.data.files import FileError
+from scarce_jax.data.palettes import Palettes
 from scarce_jax.doctor import coverage, numbering, void
 from scarce_jax.doctor.examine import MAX_COLOURS
 from scarce_jax.doctor.facts import Examined, Facts
-from scarce_jax.doctor.findings import Finding, fault
+from scarce_jax.doctor.findings import Finding, fault, fault_of
 from scarce_jax.errors import plural
 
 COARSE_WRONG = 0.25
@@ -43,6 +45,17 @@ def colour_masks(examined: Examined) -> Iterator[Finding]:
             )
         else:
             yield fault("colour-mask", path, f"an RGB picture of {plural(len(colours), 'colour')}", advice=advice)
+
+
+def palettes(examined: Examined) -> Iterator[Finding]:
+    """Palette masks of which each has a palette of its own."""
+    for kind in ("fine", "coarse"):
+        known = Palettes()
+        for mask in (getattr(f, kind) for f in examined.facts):
+            try:
+                known.add("" if mask is None else mask.file, {} if mask is None else mask.colours)
+            except FileError as error:
+                yield fault_of(error)
 
 
 def coarse_contradicts_fine(examined: Examined) -> Iterator[Finding]:
@@ -133,6 +146,7 @@ def copies(examined: Examined) -> Iterator[Finding]:
 RULES: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
     coverage.no_labels,
     colour_masks,
+    palettes,
     numbering.shifted,
     numbering.without_class,
     numbering.first_id,

@@ -8,7 +8,7 @@ import pathlib
 
 from scarce_jax.data.builders.folder import CLASSES, IMAGES, MASKS, Folder, find_splits, find_tags
 from scarce_jax.data.builders.folder_tables import read_classes
-from scarce_jax.data.files import SUFFIXES
+from scarce_jax.data.files import scan_images
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.doctor.facts import Example, Expected
 from scarce_jax.doctor.findings import Finding, fault
@@ -80,7 +80,7 @@ def _find_unread(split: pathlib.Path, faults: list[Finding]) -> None:
     for folder in sorted(path for path in split.iterdir() if path.is_dir() and not path.name.startswith(".")):
         if folder.name in (IMAGES, *MASKS.values()):
             continue
-        count = sum(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
+        count = len(scan_images(folder)[0])
         if count:
             observed = f"{plural(count, 'image file')} in a folder that is not read"
             advice = f"rename it to {MASKS['fine']} if these are masks, or move it out of the split"

@@ -34,10 +34,10 @@ def test_a_clean_folder_gives_nothing(folder, classes):
     assert str(report).startswith(f"Checked 21 files of {folder / 'images'} (7 images, 7 masks, 7 coarse masks) in ")
 
 
-def as_palette(mask: np.ndarray) -> Image.Image:
+def as_palette(mask: np.ndarray, colours: np.ndarray = COLOURS) -> Image.Image:
     picture = Image.fromarray(mask).convert("P")
     picture.putdata(mask.ravel().tolist())
-    picture.putpalette([*COLOURS.ravel().tolist(), *[7] * (768 - COLOURS.size)])
+    picture.putpalette([*colours.ravel().tolist(), *[7] * (768 - colours.size)])
     return picture
 
 
@@ -46,8 +46,11 @@ def palettes(folder):
         as_palette(np.asarray(Image.open(path))).save(path)
 
 
-def sixteen_bits(folder):
+def deep_masks_of_few_ids(folder):
     redraw(folder, lambda mask: mask.astype(np.uint16))
+    for path in (folder / "masks/val").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)).astype(np.float32)).save(path.with_suffix(".tif"))
+        path.unlink()
 
 
 def void_borders(folder):
@@ -64,7 +67,7 @@ def other_files(folder):
     (folder / "masks/.hidden.png").write_bytes(b"x")
 
 
-@pytest.mark.parametrize("change", [palettes, sixteen_bits, void_borders, no_masks_for_some, other_files])
+@pytest.mark.parametrize("change", [palettes, deep_masks_of_few_ids, void_borders, no_masks_for_some, other_files])
 def test_what_may_look_odd_and_is_right_gives_nothing(folder, change):
     change(folder)
     report = check(folder)
@@ -119,14 +122,50 @@ def jpeg_mask(folder):
     path = mask_of(folder).with_suffix(".jpg")
     Image.open(mask_of(folder)).save(path)
     mask_of(folder).unlink()
-    return "lossy-mask", path, "JPEG", "as PNG from where they were drawn"
+    return "lossy-mask", path, "JPEG", "as PNG from where it was drawn"
 
 
-def floats(folder):
+def fractions(folder):
     path = mask_of(folder)
-    Image.fromarray(np.asarray(Image.open(path)).astype(np.float32)).save(path.with_suffix(".tif"))
+    Image.fromarray(np.asarray(Image.open(path)).astype(np.float32) / 255).save(path.with_suffix(".tif"))
     path.unlink()
-    return "not-ids", path.with_suffix(".tif"), "kind F", "8-bit grey"
+    return "not-ids", path.with_suffix(".tif"), "no whole numbers", "round the values to class ids"
+
+
+def deep_camera_image(folder):
+    path = image_of(folder).with_suffix(".png")
+    Image.fromarray(picture(1)[..., 0].astype(np.uint16) * 16).save(path)
+    image_of(folder).unlink()
+    return "unfit-file", path, "16-bit pixels of 0 to ", "if 4095 is the highest value that any can have"
+
+
+def float_image(folder):
+    path = image_of(folder).with_suffix(".tif")
+    Image.fromarray(picture(1)[..., 0].astype(np.float32)).save(path)
+    image_of(folder).unlink()
+    return "unfit-file", path, "32-bit float pixels of 0 to ", "by one scale"
+
+
+def photograph_of_a_phone(folder):
+    path = image_of(folder).with_suffix(".HEIC")
+    image_of(folder).rename(path)
+    mask_of(folder).unlink()
+    (folder / "coarse/train/b.png").unlink()
+    return "not-an-image", path, "not an image file that is read", "magick FILE FILE.jpg"
+
+
+def link_to_nothing(folder):
+    path = image_of(folder, "train/z")
+    path.symlink_to("gone.jpg")
+    return "unreadable-file", path, "a link to gone.jpg, which is no file", "restore the file"
+
+
+def own_palette(folder):
+    for name in NAMES[:2]:
+        colours = COLOURS[[0, 2, 1, 3]] if name == "train/b" else COLOURS
+        as_palette(np.asarray(Image.open(mask_of(folder, name))), colours).save(mask_of(folder, name))
+    found = f"id 1 is the colour (10, 250, 10), in {mask_of(folder, 'train/a')} it is (250, 10, 10)"
+    return "palettes-differ", mask_of(folder), found, "save them with one palette"
 
 
 def another_scale(folder):
@@ -160,7 +199,7 @@ def mask_alone(folder):
 
 def equal_stems(folder):
     shutil.copy(image_of(folder), image_of(folder).with_suffix(".jpeg"))
-    return "duplicate-stem", image_of(folder), "beside b.jpeg", "rename it"
+    return "duplicate-stem", image_of(folder), "beside b.jpeg", "rename or remove"
 
 
 def nameless(folder):
@@ -195,9 +234,10 @@ def coarse_of_another(folder):
 
 
 FILE_FAULTS = [
-    empty_mask, empty_image, truncated_image, truncated_mask, damaged_mask, text_as_image, jpeg_mask,
-    floats, another_scale, swapped_sides, another_crop, turned_image, mask_alone, equal_stems, nameless, out_of_range,
-    instance_ids, all_void, coarse_of_another,
+    empty_mask, empty_image, truncated_image, truncated_mask, damaged_mask, text_as_image, jpeg_mask, fractions,
+    deep_camera_image, float_image, photograph_of_a_phone, link_to_nothing, own_palette, another_scale,
+    swapped_sides, another_crop, turned_image, mask_alone, equal_stems, nameless, out_of_range, instance_ids,
+    all_void, coarse_of_another,
 ]  # fmt: skip
 
 

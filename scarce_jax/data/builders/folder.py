@@ -13,6 +13,7 @@ from scarce_jax.data.builders.base import SIMULATED, SegmentationBuilder
 from scarce_jax.data.builders.files import Example, Files, masks_of, read_examples
 from scarce_jax.data.builders.folder_tables import Classes, read_classes, read_tags
 from scarce_jax.data.files import list_images
+from scarce_jax.data.palettes import Palettes
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 
@@ -73,8 +74,8 @@ class Folder(SegmentationBuilder):
                 )
                 for stem, path in paths.items()
             ]
-        indices = self.classes.indices
-        return {split: read_examples(listed, indices, simulate=simulate) for split, listed in files.items()}
+        options = {"simulate": simulate, "palettes": {field: Palettes() for field in MASKS}}
+        return {split: read_examples(listed, self.classes.indices, **options) for split, listed in files.items()}
 
 
 def find_splits(source: pathlib.Path) -> list[str]:
