@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from scarce_jax.data.files import SUFFIXES, FileError, scan_images
 from scarce_jax.doctor.facts import Example
 from scarce_jax.doctor.findings import Finding, fault, fault_of
-from scarce_jax.doctor.names import constant_endings, pairs_in, shared, written_by
+from scarce_jax.doctor.names import annotations_in, constant_endings, pairs_in, shared, written_by
 from scarce_jax.errors import InputError, nearest
 
 SPLITS = ("train", "val", "test")
@@ -58,7 +58,9 @@ def _scan(folder: pathlib.Path, skip: Sequence[pathlib.Path]) -> tuple[Files, li
     if not files:
         others = collections.Counter(pathlib.Path(error.path).suffix or "no suffix" for error in errors)
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(3)) or "nothing"
-        raise InputError(f"{folder}: no image file ({kinds} found); expected files ending in {', '.join(SUFFIXES)}")
+        raise InputError(
+            f"{folder}: no image file ({kinds} found); expected files ending in {', '.join(SUFFIXES)}{annotations_in(folder)}"
+        )
     here = folder.resolve()
     inner = [other.relative_to(here) for other in skip if here in other.parents]
     apart = lambda path: not any(pathlib.Path(path).relative_to(folder).is_relative_to(other) for other in inner)
@@ -89,7 +91,7 @@ def _divide(folder: pathlib.Path, skip: Sequence[pathlib.Path], faults: list[Fin
     if not masks:
         raise InputError(
             f"{folder}: --images and --masks name one folder, and no ending such as _mask tells masks from images; "
-            "expected a folder of images and one of masks"
+            f"expected a folder of images and one of masks{annotations_in(folder)}"
         )
     taken = set(masks.values())
     image, mask = next(iter(masks.items()))

@@ -8,7 +8,9 @@ import pathlib
 import re
 from collections.abc import Iterable, Sequence
 
-IMPORT = "`scarce-jax prepare folder/NAME --source DIR` reads its export as the tool wrote it"
+from scarce_jax.errors import plural
+
+IMPORT = "`scarce-jax prepare folder/NAME --source DIR` reads exports as the tool wrote them"
 TOOLS = (
     (r"task-\d+-annotation-\d+-by-\d+-", f"these are brush masks of Label Studio, one a region: {IMPORT}"),
     (r"\.rf\.[0-9A-Za-z]+_mask$", f"these are masks of Roboflow: {IMPORT}"),
@@ -20,6 +22,12 @@ TOOLS = (
 )
 """A pattern of names of mask files, and which tool writes them."""
 MASK_WORD = re.compile(r"mask|label|(?<![a-z])(gt|seg)", re.IGNORECASE)
+
+
+def annotations_in(folder: pathlib.Path) -> str:
+    """A sentence about the JSON files of a folder, with a semicolon before it; empty if there is none."""
+    count = sum(1 for _ in folder.rglob("*.json"))
+    return f"; {plural(count, '.json file')} in it may be annotations: {IMPORT}" if count else ""
 
 
 def written_by(folder: pathlib.Path, names: Sequence[str]) -> str:

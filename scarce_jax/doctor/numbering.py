@@ -99,7 +99,10 @@ def shifted(examined: Examined) -> Iterator[Finding]:
     if not are_shifted(examined):
         return
     expected = examined.expected
-    advice = f"the ids are one too high, with 0 as void: {expected.renumber(0)}"
+    advice = (
+        f"the ids end one after the last class, and 0 is drawn as void is: if it has no label, {expected.renumber(0)}; "
+        "if it is a class without a name, put its name first"
+    )
     for mask in examined.fine:
         if mask.counts.keys() & {0, len(expected.names)}:
             observed = f"0 along the borders, and ids up to {max(value for value in mask.counts if value != IGNORE)}"

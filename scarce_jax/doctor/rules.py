@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 from scarce_jax.data.files import FileError
@@ -11,6 +12,7 @@ from scarce_jax.doctor import coverage, numbering, void
 from scarce_jax.doctor.examine import MAX_COLOURS
 from scarce_jax.doctor.facts import Examined, Facts
 from scarce_jax.doctor.findings import Finding, fault, fault_of
+from scarce_jax.doctor.names import IMPORT
 from scarce_jax.errors import plural
 
 COARSE_WRONG = 0.25
@@ -33,7 +35,12 @@ def colour_masks(examined: Examined) -> Iterator[Finding]:
     else:
         shown = ", ".join("({},{},{})".format(*colour) for colour, _ in totals.most_common(24))
         more = f" and {len(totals) - 24} rarer ones" if len(totals) > 24 else ""
-        advice = f"turn each colour into its class id; commonest first, they are {shown}{more}"
+        advice = (
+            'say in classes.json which colour each class has, "palette": [[r, g, b], ...], or turn colours into ids; '
+        )
+        if any((pathlib.Path(str(path)).parent.parent / "labelmap.txt").is_file() for path in masks):
+            advice = f"labelmap.txt beside them says what they mean: {IMPORT}; "
+        advice += f"commonest first, they are {shown}{more}"
     for path, colours in masks.items():
         if colours is None:
             yield fault(

@@ -18,11 +18,12 @@ from tests.doctor.examples import (
 )
 
 
-@pytest.fixture
-def folder(tmp_path) -> pathlib.Path:
+@pytest.fixture(scope="session")
+def template(tmp_path_factory) -> pathlib.Path:
     """images, masks, coarse: seven examples in train and val, nothing wrong."""
+    root = tmp_path_factory.mktemp("clean")
     for seed, name in enumerate(NAMES):
-        files = [tmp_path / kind / name for kind in ("images", "masks", "coarse")]
+        files = [root / kind / name for kind in ("images", "masks", "coarse")]
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True)
         mask = labels(seed)
@@ -30,7 +31,13 @@ def folder(tmp_path) -> pathlib.Path:
         files[1].with_suffix(".png").write_bytes(encode_mask(mask))
         coarse = simulate_coarse(mask, rng=example_rng("folder", name))
         files[2].with_suffix(".png").write_bytes(encode_mask(coarse))
-    return tmp_path
+    return root
+
+
+@pytest.fixture
+def folder(template, tmp_path) -> pathlib.Path:
+    """A copy of `template` to plant faults into."""
+    return shutil.copytree(template, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from scarce_jax.errors import InputError
 from tests.doctor.examples import (
     CLASSES,
     COLOURS,
+    NAMES,
     check,
     image_of,
     mask_of,

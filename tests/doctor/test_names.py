@@ -147,3 +147,14 @@ def test_pictures_that_are_not_read_are_told(folder):
     (folder / "images/train/Thumbs.db").write_bytes(b"x")
     finding = only(check(folder, coarse=False).problems, "not-an-image")
     assert finding.count == 1 and "magick FILE FILE.jpg" in finding.advice
+
+
+def test_annotations_in_json_are_pointed_out(folder):
+    for path in (folder / "masks").rglob("*.png"):
+        path.with_suffix(".json").write_text("{}")
+        path.unlink()
+    with pytest.raises(InputError, match=r"7 .json files in it may be annotations: `scarce-jax prepare"):
+        check(folder, coarse=False)
+    (folder / "images/train/a.json").write_text("{}")
+    with pytest.raises(InputError, match=r"no ending such as _mask .* 1 .json file in it may be annotations"):
+        check_folders(folder / "images", folder / "images")

@@ -31,6 +31,13 @@ def test_colour_masks_list_their_colours(folder):
     assert all(colour in finding.advice for colour in ("(0,0,0)", "(250,10,10)", "(10,250,10)", "(10,10,250)"))
 
 
+def test_the_colours_of_cvat_are_in_its_labelmap(folder):
+    redraw(folder, lambda mask: COLOURS[mask])
+    (folder / "masks/labelmap.txt").write_text("# label:color_rgb:parts:actions\n")
+    advice = only(check(folder, coarse=False).problems, "colour-mask").advice
+    assert advice.startswith("labelmap.txt beside them") and "scarce-jax prepare folder/NAME" in advice
+
+
 def test_grey_masks_saved_as_colours(folder):
     redraw(folder, lambda mask: np.repeat(mask[..., None], 3, 2))
     assert "three channels are equal" in only(check(folder, coarse=False).problems, "colour-mask").advice
