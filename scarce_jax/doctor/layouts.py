@@ -58,9 +58,8 @@ def _scan(folder: pathlib.Path, skip: Sequence[pathlib.Path]) -> tuple[Files, li
     if not files:
         others = collections.Counter(pathlib.Path(error.path).suffix or "no suffix" for error in errors)
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(3)) or "nothing"
-        raise InputError(
-            f"{folder}: no image file ({kinds} found); expected files ending in {', '.join(SUFFIXES)}{annotations_in(folder)}"
-        )
+        expected = f"expected files ending in {', '.join(SUFFIXES)}{annotations_in(folder)}"
+        raise InputError(f"{folder}: no image file ({kinds} found); {expected}")
     here = folder.resolve()
     inner = [other.relative_to(here) for other in skip if here in other.parents]
     apart = lambda path: not any(pathlib.Path(path).relative_to(folder).is_relative_to(other) for other in inner)

@@ -35,9 +35,7 @@ def colour_masks(examined: Examined) -> Iterator[Finding]:
     else:
         shown = ", ".join("({},{},{})".format(*colour) for colour, _ in totals.most_common(24))
         more = f" and {len(totals) - 24} rarer ones" if len(totals) > 24 else ""
-        advice = (
-            'say in classes.json which colour each class has, "palette": [[r, g, b], ...], or turn colours into ids; '
-        )
+        advice = 'write the colour of each class in classes.json, "palette": [[r, g, b], ...], or turn them into ids; '
         if any((pathlib.Path(str(path)).parent.parent / "labelmap.txt").is_file() for path in masks):
             advice = f"labelmap.txt beside them says what they mean: {IMPORT}; "
         advice += f"commonest first, they are {shown}{more}"

@@ -79,7 +79,8 @@ def are_shifted(examined: Examined) -> bool:
     expected = examined.expected
     if expected.names is None or not expected.plain or not outlined(examined.fine, 0):
         return False
-    return any(len(expected.names) in mask.counts for mask in examined.fine)
+    beyond = {len(expected.names)} - expected.void
+    return any(beyond & mask.counts.keys() for mask in examined.fine)
 
 
 def outlined(masks: Sequence[MaskFacts], value: int) -> list[MaskFacts]:

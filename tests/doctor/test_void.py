@@ -70,3 +70,10 @@ def test_a_class_called_void(folder, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("sky\nroad\ncar\nvoid\n")
     assert "3 (void)" in only(check(folder, classes=names).warnings, "void-class").examples[0][1]
+
+
+def test_void_of_255_classes_is_no_shift(folder):
+    """255 is the id after the last class, and is void."""
+    redraw(folder, lambda mask: outlined(np.where(mask == 0, 255, mask).astype(np.uint8), 0))
+    report = check(folder, classes=255, coarse=False)
+    assert report.clean and only(report.warnings, "void-code").advice.startswith("this is how void is drawn")
