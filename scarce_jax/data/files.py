@@ -91,7 +91,9 @@ def scan_images(folder: pathlib.Path, *, nested: bool = True) -> tuple[dict[str,
     """
     images: dict[str, pathlib.Path] = {}
     faults: list[FileError] = []
-    for entry in _walk(folder, nested, (), faults) if folder.is_dir() else ():
+    above = [folder.stat() for folder in folder.resolve().parents]
+    known = tuple((state.st_dev, state.st_ino) for state in above)
+    for entry in _walk(folder, nested, known, faults) if folder.is_dir() else ():
         path = pathlib.Path(entry.path)
         stem = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         fault = _fault_of(path, stem, entry)

@@ -149,6 +149,14 @@ def _unknown_id(root):
     return ["val/masks/2.png", "val/2", "id 7", "0..2, 9, 255"]
 
 
+def _palettes_that_differ(root):
+    for number in (0, 2):
+        picture = Image.fromarray(folders.mask(number)).convert("P")
+        picture.putpalette([0, 0, 0, *[50 * number] * 30])
+        picture.save(root / f"train/masks/{number}.png")
+    return ["train/masks/2.png", "id 1 is the colour (100, 100, 100)", "train/masks/0.png it is (0, 0, 0)"]
+
+
 def _coarse_of_another_size(root):
     Image.fromarray(np.full((24, 31), 255, np.uint8)).save(root / "val/coarse/1.png")
     return ["val/coarse/1.png", "31x24", "32x24"]
@@ -207,7 +215,8 @@ def _tags_of_two_splits(root):
 @pytest.mark.parametrize(
     "damage",
     [
-        _stray_mask, _two_images_of_one_stem, _no_image_file, _unknown_id, _coarse_of_another_size, _no_splits,
+        _stray_mask, _two_images_of_one_stem, _no_image_file, _unknown_id, _palettes_that_differ,
+        _coarse_of_another_size, _no_splits,
         _masks_alone, _split_with_a_dash, _no_classes, _tags_of_no_image, _tags_of_no_class, _tags_twice,
         _tags_in_both_lists, _tags_of_two_splits,
     ],
