@@ -44,14 +44,14 @@ def one_class(examined: Examined) -> Iterator[Finding]:
     if len(classes) != 1:
         return
     (value,) = classes
-    shown = f"id {expected.name(value)}"
-    if IGNORE in used & expected.void:
+    shown = f"{'id' if expected.plain else 'class'} {expected.name(value)}"
+    if IGNORE in used and expected.plain:
         pixels = sum(sum(mask.counts.values()) for mask in masks)
         share = sum(mask.counts.get(IGNORE, 0) for mask in masks) / pixels
         observed = f"only {shown} and 255 are in the masks; 255, which is void, is {share:.0%} of the pixels"
         advice = f"if 255 is an object in these masks, {_white(expected, value)}; if it is void, nothing can be learned"
     else:
-        observed = f"only {shown} is in the masks"
+        observed = f"only {shown} is in the masks" + (" besides void" if used & expected.void else "")
         advice = "nothing can be learned from one class: look whether the masks were exported with their objects"
     masks = [mask for mask in masks if IGNORE in mask.counts] or masks
     for mask in masks:
@@ -63,7 +63,7 @@ def _white(expected: Expected, value: int) -> str:
     others = sorted((expected.classes or frozenset()) - {value})
     if expected.names and len(expected.names) == 1:
         return "name both classes in the list, the one that is 0 first, and save the object as 1 in place of 255"
-    if len(others) == 1 and expected.plain:
+    if len(others) == 1:
         return f"and {value} is {expected.names[value]}, save 255 as {expected.name(others[0])}"
     return "save it in place of 255 as the index of its class" + (", 1 if 0 is the background" if value == 0 else "")
 
