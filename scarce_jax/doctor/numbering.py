@@ -59,6 +59,12 @@ def _one_too_many(examined: Examined) -> tuple[str, str]:
     beyond = len(expected.names)
     if 0 not in examined.used:
         return "id-numbering", f"the ids start at 1, and 0 is in no mask: {expected.renumber()}"
+    if beyond == 1:
+        counted = " (--classes N counts it too)" if expected.settable else ""
+        advice = (
+            f"0 has no name, and one class alone cannot be learned: if it is the background, name it first{counted}"
+        )
+        return "id-numbering", advice
     void = expected.declare(beyond)
     if outlined(examined.fine, beyond):
         drawn = f"{beyond} runs along the borders of the others, as void does"

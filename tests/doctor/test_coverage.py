@@ -85,6 +85,9 @@ def test_no_label_at_all(source):
     assert report.clean  # tags alone are labels
     warning = only(report.warnings, "no-fine-masks")
     assert warning.examples[0][1] == "none of 3 images of val has a fine mask"
+    (source / "val").rename(source / "test")  # whose labels are often kept back
+    assert not check_source(source).findings
+    (source / "test").rename(source / "val")
     (source / "tags.csv").unlink()
     finding = only(check_source(source).problems, "no-labels")
     assert finding.examples[0] == (str(source), "none of 7 images has a label")
