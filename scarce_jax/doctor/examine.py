@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from scarce_jax.data.decoding import opened, read_orientation
 from scarce_jax.data.files import FileError
@@ -15,13 +17,19 @@ from scarce_jax.data.images import read_ids, read_image, wxh
 from scarce_jax.data.palettes import used_colours
 from scarce_jax.doctor.facts import Example, Facts, MaskFacts
 from scarce_jax.doctor.findings import Finding, fault, fault_of
-from scarce_jax.doctor.ids import MINUS_ONE
-from scarce_jax.doctor.pixels import digest, outline
+from scarce_jax.doctor.pixels import black_and_white, digest, outline
 from scarce_jax.errors import InputError
 
 MAX_COLOURS = 256
 ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
 """First bytes of a file format -> its last bytes."""
+
+# Advice for a mask of two values in a lossy file.
+THRESHOLD = (
+    "it is black and white, so a threshold brings the two classes back: "
+    "Image.fromarray((np.asarray(Image.open(path).convert('L')) > 127).astype('uint8')), saved as PNG, is 1 where the "
+    "mask is white; masks of more classes must be exported again"
+)
 
 # Advice for a mask that has another size than its image.
 EXIF = "the mask was drawn without the EXIF rotation of the image: turn the mask too, or remove the image's tag"
@@ -46,18 +54,17 @@ def examine_files(example: Example, void: frozenset[int], deep: bool) -> Facts:
         image = read_image(example.image)
     except InputError as error:
         facts.faults.append(_unreadable(example.image, error))
-    read = [(None, None) if path is None else _read_ids(path, void, facts) for path in (example.mask, example.coarse)]
-    masks = [ids for ids, _ in read]
+    read = [None if path is None else _read_ids(path, facts) for path in (example.mask, example.coarse)]
     if image is not None:
         orientation = read_orientation(example.image)
         facts.faults += _hidden_pixels(example.image)
-        for path, ids in zip((example.mask, example.coarse), masks, strict=True):
-            if ids is not None:
-                facts.faults += _size_faults(path, ids.shape, example.image, image.shape[:2], orientation)
-    examine_arrays(facts, image, *masks, void, deep)
-    for mask, (_, palette) in zip((facts.fine, facts.coarse), read, strict=True):
-        if mask is not None:
-            mask.colours.update(used_colours(mask.counts, palette))
+        for path, mask in zip((example.mask, example.coarse), read, strict=True):
+            if mask is not None and mask.size is not None:
+                facts.faults += _size_faults(path, mask.size, example.image, image.shape[:2], orientation)
+    examine_arrays(facts, image, *(None if mask is None else mask.ids for mask in read), void, deep)
+    for content, mask in zip((facts.fine, facts.coarse), read, strict=True):
+        if content is not None:
+            content.colours.update(used_colours(content.counts, mask.palette))
     return facts
 
 
@@ -125,30 +132,37 @@ def _counts(ids: np.ndarray) -> dict[int, int]:
     return dict(zip(values.tolist(), pixels.tolist(), strict=True))
 
 
-def _read_ids(path: pathlib.Path, void: frozenset[int], facts: Facts) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The ids [H, W] and the palette of a mask file; None, with a fault or colours added to `facts`, without ids."""
+@dataclasses.dataclass(frozen=True)
+class _Mask:
+    """The ids [H, W] and the palette of a mask file, None without; and its (H, W), None if it is unreadable."""
+
+    ids: np.ndarray | None = None
+    palette: np.ndarray | None = None
+    size: tuple[int, ...] | None = None
+
+
+def _read_ids(path: pathlib.Path, facts: Facts) -> _Mask:
+    """Reads a mask file; a fault or its colours are added to `facts` if it has no ids."""
     try:
         ids, palette = read_ids(path)
+        return _Mask(ids, palette, ids.shape)
     except InputError as error:
-        if isinstance(error, FileError) and error.kind == "colour-mask":
-            facts.colours[path] = _colours(path)
-        else:
-            facts.faults.append(_unreadable(path, error))
-        return None, None
-    # Ids that are void, or void in disguise, are the matter of other rules.
-    high = sorted({*_counts(ids)} - void - MINUS_ONE.keys())[-1:] if ids.dtype != np.uint8 else []
-    if high and high[0] > 255:
-        facts.faults.append(fault("deep-mask", path, f"16 bits a pixel or more, ids up to {high[0]}"))
-    return ids, palette
-
-
-def _colours(path: pathlib.Path) -> list[tuple[int, tuple[int, int, int]]] | None:
-    """[(pixels, colour)] of a mask of colours, None if it has more than `MAX_COLOURS`."""
-    try:
-        with opened(path) as image:
-            return image.convert("RGB").getcolors(MAX_COLOURS)
-    except Exception:  # Colours of more than 8 bits, which Pillow does not read.
-        return None
+        finding = _unreadable(path, error)
+    if finding.kind not in ("colour-mask", "lossy-mask", "not-ids"):
+        facts.faults.append(finding)
+        return _Mask()
+    grey = colours = size = None
+    with contextlib.suppress(Exception), opened(path) as image:  # Pillow does not convert all deep pixels.
+        upright = ImageOps.exif_transpose(image)
+        size = (upright.height, upright.width)
+        grey, colours = np.asarray(upright.convert("L")), upright.convert("RGB").getcolors(MAX_COLOURS)
+    if finding.kind == "colour-mask":
+        facts.colours[path] = colours
+        return _Mask(size=size)
+    if finding.kind == "lossy-mask" and grey is not None and black_and_white(grey):
+        finding.advice = THRESHOLD
+    facts.faults.append(finding)
+    return _Mask(size=size)
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> Finding:

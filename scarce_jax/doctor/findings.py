@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,9 +39,12 @@ KINDS = {
     "unfit-file": Kind("an image of a kind that is read"),
     "unreadable-name": Kind("a name of printable text"),
     "duplicate-stem": Kind("one file per example"),
-    "mask-without-image": Kind("an image of that name", "restore the image, correct the name, or remove the mask"),
+    "mask-without-image": Kind("an image of that name"),
     "names-differ": Kind("a mask has the name of its image, up to the suffix"),
     "folder-not-read": Kind("masks in a folder `masks`, coarse masks in a folder `coarse`"),
+    "one-folder": Kind("images and masks in folders of their own", certain=False),
+    "no-labels": Kind("masks, coarse masks or tags to learn from"),
+    "no-fine-masks": Kind("fine masks, which predictions are measured by", certain=False),
     "tags-file": Kind(
         "lines id,class;class",
         "correct it, and check again: the lines after it were not read, and no tag was compared with a mask",
@@ -60,7 +64,15 @@ KINDS = {
     # Mask files.
     "lossy-mask": Kind(ID_FILE),
     "deep-mask": Kind(
-        ID_FILE, "recode void to 255 and other ids to 0..254, then Image.fromarray(mask.astype('uint8')).save(path)"
+        "ids of at most 255 classes",
+        "class * 1000 + number is an instance id, and a value that changes from pixel to pixel is a depth or a "
+        "height: export the masks of class ids",
+    ),
+    "blended-mask": Kind(
+        "a few ids, each with an area of its own",
+        "resizing with blending, antialiasing and JPEG leave ids in between at borders: export the masks again "
+        "without, and resize by nearest neighbour only",
+        False,
     ),
     "not-ids": Kind(ID_FILE),
     "colour-mask": Kind(ID_FILE),
@@ -74,19 +86,23 @@ KINDS = {
     "all-ignore": Kind("at least one labelled pixel", "label it, or remove the mask: the image is then unlabelled"),
     # Ids.
     "id-out-of-range": Kind("class ids"),
+    "id-numbering": Kind("class ids from 0, in the order of the names"),
     "void-code": Kind("void is 255"),
     "void-class": Kind(
         "only classes to predict; void is 255", "take it off the list of classes, and save void as 255", False
     ),
-    "one-class": Kind("at least two classes besides void, 255", "if 255 is the object in these masks, write 1 for it"),
-    "empty-class": Kind("pixels of every class"),
+    "one-class": Kind("at least two classes besides void, 255"),
+    "empty-class": Kind("pixels of every class", certain=False),
     # Masks and tags that contradict each other.
     "coarse-contradicts-fine": Kind("at most 25%"),
+    "coarse-never-void": Kind("255 where a coarse mask has no label", certain=False),
     "tags-contradict-mask": Kind("a tag for every class in the mask"),
 }
 
 
-SHOWN = 3
+READING = re.compile(r" (?=\(\d\) )")
+"""Where a numbered reading begins in an advice."""
+SHOWN = 5
 """Files that a finding names; the others are counted."""
 
 
@@ -98,7 +114,7 @@ class Finding:
       kind: a key of `KINDS`.
       expected, advice, certain: see `Kind`.
       examples: (file, what was observed) of the first `SHOWN` faults.
-      count: number of files, classes or pairs of images with this fault.
+      count: number of files or pairs of images with this fault.
     """
 
     kind: str
@@ -114,10 +130,20 @@ class Finding:
         return {**texts, "count": self.count, "files": [file for file, _ in self.examples]}
 
     def __str__(self) -> str:
-        file, observed = self.examples[0]
-        where = f"in {file}" if self.count == 1 else f"in {self.count:,} places, first {file}"
         level = "PROBLEM" if self.certain else "WARNING"
-        return f"{level} {self.kind} {where}: {observed}; expected {self.expected}. To do: {self.advice}."
+        file, observed = self.examples[0]
+        alike = all(text == observed for _, text in self.examples)
+        where = file if len(self.examples) == 1 else f"{self.count:,} files"
+        if len(self.examples) == 1 and self.count > 1:
+            where += f", {self.count:,} files"
+        head = f"{level} {self.kind} in {where}{f': {observed}' if alike else ''}; expected {self.expected}"
+        # Several readings of what was seen have a line each.
+        advice = f"  To do: {READING.sub(chr(10) + '    ', self.advice)}."
+        if len(self.examples) == 1:
+            return f"{head}.\n{advice}"
+        files = [f"  {file}" if alike else f"  {file}: {text}" for file, text in self.examples]
+        more = self.count - len(files)
+        return "\n".join([f"{head}:", *files, *([f"  and {more:,} more"] if more else []), advice])
 
 
 def fault(kind: str, file: object, observed: str, **changes: Any) -> Finding:
