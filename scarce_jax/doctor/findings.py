@@ -54,6 +54,9 @@ KINDS = {
     "deep-mask": Kind(
         ID_FILE, "recode void to 255 and other ids to 0..254, then Image.fromarray(mask.astype('uint8')).save(path)"
     ),
+    "unusable-mask": Kind(
+        "ids, colours or shapes of the listed classes", "correct the list of classes, or export the mask again"
+    ),
     "not-ids": Kind(ID_FILE, "round the values to class ids, and save them as 8-bit grey PNG"),
     "colour-mask": Kind(ID_FILE),
     "size-mismatch": Kind("a mask as large as its image"),

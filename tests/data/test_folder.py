@@ -13,8 +13,8 @@ from PIL import Image
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import dataset_dir, is_prepared, load_info, load_prepared, prepare
-from scarce_jax.data.builders.folder import read_classes
-from scarce_jax.data.builders.folder_tables import default_palette
+from scarce_jax.data.builders.formats import read_classes
+from scarce_jax.data.datasets import default_palette
 from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
 from scarce_jax.methods import detailer
@@ -160,7 +160,7 @@ def _no_splits(root):
         (root / f"{split}.d" / "images").rename(root / f"{split}.d" / "photos")
         for kind in ("masks", "coarse"):
             (root / f"{split}.d" / kind).rename(root / f"{split}.d" / f"x{kind}")
-    return [str(root), "no folder in it holds a folder images"]
+    return [str(root), "of no known format", "train.d/photos (6 .png)", "folder: classes.json and SPLIT/images"]
 
 
 def _masks_alone(root):

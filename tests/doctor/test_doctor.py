@@ -563,15 +563,24 @@ def test_an_id_after_the_last_class_is_never_erased(source, lowest, names, advic
     assert finding.count == 7 and advice in finding.advice and "write 255" not in finding.advice
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_masks_in_a_folder_of_another_name_are_pointed_out(source, alone):
-    masks = source / "train/masks"
-    masks.rename(source / "train/labels") if alone else shutil.copytree(masks, source / "train/labels")
+def test_masks_in_a_folder_with_another_usual_name_are_read(source):
+    (source / "train/masks").rename(source / "train/labels")
     report = check_source(source)
-    findings = [f for f in (report.problems if alone else report.warnings) if f.kind == "folder-not-read"]
-    finding = only(findings, "folder-not-read")
+    assert report.clean and not report.warnings, str(report)
+    assert (report.masks, report.unlabelled) == (7, 0)
+
+
+def test_a_folder_beside_the_masks_is_pointed_out(source):
+    shutil.copytree(source / "train/masks", source / "train/labels")
+    finding = only(check_source(source).warnings, "folder-not-read")
     assert finding.examples == [(str(source / "train/labels"), "4 image files in a folder that is not read")]
     assert "rename it to masks" in finding.advice
+
+
+def test_masks_in_a_folder_of_an_unknown_name_are_pointed_out(source):
+    (source / "train/masks").rename(source / "train/drawn")
+    finding = only(check_source(source).problems, "folder-not-read")
+    assert finding.examples == [(str(source / "train/drawn"), "4 image files in a folder that is not read")]
 
 
 # --- input ---------------------------------------------------------------------------------------------------------
@@ -584,7 +593,11 @@ def test_wrong_folders_and_class_lists_are_refused(folder, tmp_path):
     (tmp_path / "text/a.npy").write_bytes(b"x")
     with pytest.raises(InputError, match=r"no image file \(1 .npy found\)"):
         check_folders(folder / "images", tmp_path / "text")
-    for classes, holds in (("0", "0 class"), ("300", "300 class"), (tmp_path / "none.txt", "not a readable file")):
+    for classes, holds in (
+        ("0", "0 class"),
+        ("300", "300 class"),
+        (tmp_path / "none.txt", "neither a number nor a file"),
+    ):
         with pytest.raises(InputError, match=holds):
             expected_classes(classes)
     (tmp_path / "bad.json").write_text("{")

@@ -1,0 +1,31 @@
+"""Which file of a source lists its classes."""
+
+from __future__ import annotations
+
+import pathlib
+
+from scarce_jax.data.builders.formats.class_files import CLASS_FILES, read_class_file
+from scarce_jax.data.builders.formats.classes import Classes
+from scarce_jax.data.builders.formats.options import Options
+from scarce_jax.errors import InputError
+
+FILES = ("classes.json", "labelmap.txt", "_classes.csv", "class_names.txt", "classes.txt", "labels.txt", "names.txt")
+"""Files of classes by the names that tools and people give them, the first that exists is read."""
+
+
+def class_file(folder: pathlib.Path, options: Options) -> pathlib.Path | None:
+    """The file of `--classes`, else the first of `FILES` in a folder, else None."""
+    given = options.path("classes")
+    return given or next((folder / name for name in FILES if (folder / name).is_file()), None)
+
+
+def find_classes(folder: pathlib.Path, options: Options, expected: str) -> tuple[Classes, pathlib.Path]:
+    """Reads the classes of a source, and returns them with their file.
+
+    Raises:
+      InputError: no file lists them, or it is wrong.
+    """
+    path = class_file(folder, options)
+    if path is None:
+        raise InputError(f"{folder}: has no classes.json; expected {expected}. Or give --classes FILE: {CLASS_FILES}")
+    return read_class_file(path), path

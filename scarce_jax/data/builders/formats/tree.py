@@ -1,0 +1,153 @@
+"""What lies in a source folder: its folders, image files and JSON files, to tell formats apart."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from scarce_jax.data.files import SUFFIXES
+from scarce_jax.errors import InputError, plural
+
+DEPTH = 4
+"""Levels of folders that are looked at; images may lie deeper."""
+
+SAMPLE = 3
+"""JSON files of a folder that are opened to see what they are."""
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "jpegimages", "photos")
+MASK_FOLDERS = (
+    "masks", "mask", "labels", "label", "annotations", "annotation", "ann_dir", "annots", "gt", "groundtruth",
+    "ground_truth", "segmentationclass", "segmentation", "targets",
+)  # fmt: skip
+"""Names of folders in lower case."""
+
+
+class Tree:
+    """The folders of a source down to `DEPTH`, without hidden ones; links to folders are followed.
+
+    Attributes:
+      root: the source folder.
+      names: folder (relative, "." is the root) -> names of its files, sorted.
+    """
+
+    def __init__(self, root: pathlib.Path):
+        self.root = root
+        self.names: dict[str, list[str]] = {}
+        for folder, folders, files in os.walk(root, followlinks=True):
+            inside = pathlib.Path(folder).relative_to(root)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if len(inside.parts) >= DEPTH:
+                folders.clear()
+            self.names[inside.as_posix()] = sorted(name for name in files if not name.startswith("."))
+
+    def has(self, *files: str) -> bool:
+        """Whether all these files or folders exist, relative to the root."""
+        return all((self.root / file).exists() for file in files)
+
+    def folders(self, parent: str = ".") -> list[str]:
+        """The relative folders in `parent`."""
+        found = (pathlib.PurePosixPath(folder) for folder in self.names if folder != ".")
+        return [folder.as_posix() for folder in found if folder.parent == pathlib.PurePosixPath(parent)]
+
+    def images(self, folder: str = ".", deep: bool = True) -> int:
+        """The number of image files in a folder, and in those below it if `deep`."""
+        below = "" if folder == "." else f"{folder}/"
+        return sum(
+            pathlib.PurePosixPath(name).suffix.lower() in SUFFIXES
+            for place, names in self.names.items()
+            if place == folder or (deep and (place + "/").startswith(below) and place != ".")
+            for name in names
+        )
+
+    def named(self, names: tuple[str, ...], parent: str = ".", *, with_images: bool = True) -> list[str]:
+        """The folders in `parent` whose names are, in lower case, in `names`; only those with images if asked for."""
+        found = [folder for folder in self.folders(parent) if pathlib.PurePosixPath(folder).name.lower() in names]
+        return [folder for folder in found if not with_images or self.images(folder)]
+
+    @functools.cached_property
+    def json_kinds(self) -> dict[str, list[pathlib.Path]]:
+        """Kind of JSON file (see `kind_of`) -> those among the first `SAMPLE` of each folder."""
+        kinds: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
+        for folder, names in self.names.items():
+            for name in [name for name in names if name.lower().endswith(".json")][:SAMPLE]:
+                path = self.root / folder / name
+                kind = kind_of(load(path))
+                if kind:
+                    kinds[kind].append(path)
+        return dict(kinds)
+
+    def json_files(self) -> Iterator[pathlib.Path]:
+        for folder, names in self.names.items():
+            yield from (self.root / folder / name for name in names if name.lower().endswith(".json"))
+
+    def content(self) -> str:
+        """The folders with the numbers of their files by suffix, for messages."""
+        lines = []
+        for folder, names in self.names.items():
+            suffixes = collections.Counter(pathlib.PurePosixPath(name).suffix.lower() or "no suffix" for name in names)
+            if suffixes:
+                counted = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
+                lines.append(f"{folder} ({counted})")
+        more = f" and {plural(len(lines) - 10, 'more folder')}" if len(lines) > 10 else ""
+        return "; ".join(lines[:10]) + more if lines else "no file"
+
+
+@functools.lru_cache(maxsize=2)
+def _load(path: pathlib.Path, changed: int) -> Any:
+    return json.loads(path.read_text(encoding="utf-8-sig"))
+
+
+def load(path: pathlib.Path) -> Any:
+    """The content of a JSON file; None if it is not readable JSON."""
+    try:
+        return _load(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def kind_of(content: Any) -> str:
+    """Tells which tool's JSON this is: "labelme", "coco", "label-studio", "supervisely", or ""."""
+    if isinstance(content, dict):
+        if isinstance(content.get("shapes"), list) and {"imagePath", "imageData"} & content.keys():
+            return "labelme"
+        if all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
+            return "coco"
+        classes = content.get("classes")
+        if isinstance(classes, list) and classes and all(isinstance(x, dict) and "title" in x for x in classes):
+            return "supervisely"
+    if isinstance(content, list) and content and all(isinstance(task, dict) for task in content):
+        if all("data" in task and "annotations" in task for task in content):
+            return "label-studio"
+        if any("annotation_id" in task and "annotator" in task for task in content):
+            return "label-studio"
+    return ""
+
+
+def pictures(folder: pathlib.Path, *, deep: bool = True) -> dict[str, pathlib.Path]:
+    """The image files of a folder by stem, sorted, other files apart; names of subfolders are part of the stem.
+
+    Raises:
+      InputError: the folder is missing, or two files have the same stem.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'a file' if folder.exists() else 'missing'}, expected a folder of image files")
+    found: dict[str, pathlib.Path] = {}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
+        for name in sorted(files):
+            path = pathlib.Path(place, name)
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            stem = path.relative_to(folder).with_suffix("").as_posix()
+            if stem in found:
+                raise InputError(
+                    f"{found[stem]} and {path}: equal stems, expected one file per example; rename or remove one of "
+                    "them"
+                )
+            found[stem] = path
+    return dict(sorted(found.items()))
