@@ -76,7 +76,8 @@ def check_source(source: str | os.PathLike[str], options: Options | None = None)
     folder = pathlib.Path(source).expanduser()
     faults: list[Finding] = []
     found = read_for_check(folder, options or Options(), faults)
-    return _check(str(folder), found.examples, found.expected, folder, faults, notes=found.notes)
+    report = _check(str(folder), found.examples, found.expected, folder, faults, found.read, found.notes)
+    return dataclasses.replace(report, findings=(*report.findings, *found.ambiguous(folder)))
 
 
 def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> Report:

@@ -101,11 +101,32 @@ class Source:
     Attributes:
       examples: their masks are files, or objects of `Mask` where ids or colours must become classes first.
       notes: the format, and what `prepare` would make of the folder.
+      used: the ids in the masks that `read` has read.
     """
 
     examples: list[Example]
-    expected: Expected
+    classes: Classes
     notes: tuple[str, ...] = ()
+    used: set[int] = dataclasses.field(default_factory=set)
+
+    @property
+    def expected(self) -> Expected:
+        return expected_of(self.classes)
+
+    def read(self, example: Example, deep: bool) -> Facts:
+        facts = examine(example, self.expected.void, deep)
+        for mask in (facts.fine, facts.coarse):
+            self.used.update(() if mask is None else mask.counts)
+        return facts
+
+    def ambiguous(self, where: pathlib.Path) -> list[Finding]:
+        """What all masks together leave open: which id the first class has; see `Classes.confirm`."""
+        try:
+            self.classes.confirm(self.used - {IGNORE})
+        except InputError as error:
+            observed, _, advice = str(error).removeprefix(f"{self.classes.source}: ").rpartition("; ")
+            return [fault("void-code", where, observed, advice=advice)]
+        return []
 
 
 def read_for_check(source: pathlib.Path, options: Options, faults: list[Finding]) -> Source:
@@ -120,7 +141,7 @@ def read_for_check(source: pathlib.Path, options: Options, faults: list[Finding]
     name = choose(source, options)
     if name not in ("folder", "pairs"):
         layout = read_source(source, options)
-        return Source(examples=_examples(layout), expected=expected_of(layout.classes), notes=layout.describe())
+        return Source(examples=_examples(layout), classes=layout.classes, notes=layout.describe())
     folders = folder_layout.folders_of(source) if name == "folder" else pairs.folders_of(source, options)
     classes, _ = find_classes(source, options, FORMATS[name].holds)
     try:
@@ -131,10 +152,10 @@ def read_for_check(source: pathlib.Path, options: Options, faults: list[Finding]
     if layout is None:
         if not faults:
             raise error
-        return Source(examples=examples, expected=expected_of(classes))
+        return Source(examples=examples, classes=classes)
     # What a reader can match by name is no fault.
     faults[:] = [finding for finding in faults if finding.kind != "names-differ"]
-    return Source(examples=_examples(layout), expected=expected_of(classes), notes=layout.describe())
+    return Source(examples=_examples(layout), classes=classes, notes=layout.describe())
 
 
 def _examples(layout: Layout) -> list[Example]:
@@ -169,7 +190,8 @@ def _paired(source: pathlib.Path, every: list[Folders], classes: Classes, faults
         names.setdefault(example.split, []).append(example.name)
     tags = {}
     try:
-        tags = find_tags(source, classes, names, {f.split: f.images.parent for f in every if f.split})
+        if all(folders.split for folders in every):
+            tags = find_tags(source, classes, names, {folders.split: folders.images.parent for folders in every})
     except InputError as error:
         file, _, observed = str(error).partition(", ")
         faults.append(fault("tags-file", file, observed or str(error)))

@@ -19,7 +19,7 @@ from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_
 from scarce_jax.data.builders.formats.objects import canvas, fill_polygon, index_of, object_classes, upright_size
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import by_first_folder, in_order
-from scarce_jax.data.builders.formats.tree import Tree, kind_of, pictures
+from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, Tree, kind_of, pictures
 from scarce_jax.data.files import read_json
 from scarce_jax.errors import InputError, nearest, plural
 
@@ -61,7 +61,8 @@ def read(source: pathlib.Path, options: Options) -> Layout:
     regions = {number: _regions(task, number, path) for number, task in tasks.items()}
     labels = {label for found in regions.values() for region in found or () for label in _labels(region)}
     classes, tables = object_classes(source, options, labels, str(path))
-    root = options.path("images") or source
+    folders = Tree(source).named(IMAGE_FOLDERS)
+    root = options.path("images") or (source / folders[0] if len(folders) == 1 else source)
     images = {name: image for name, image in pictures(root).items() if not _REGION.fullmatch(image.name)}
     items = []
     for number, task in tasks.items():
