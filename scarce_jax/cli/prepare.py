@@ -49,7 +49,7 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Options, argv, "prepare", "Builds a dataset; leaves nothing half-built.")
-    from scarce_jax.data.builders import is_prepared, prepare, prepare_command
+    from scarce_jax.data.builders import is_prepared, load_info, prepare, prepare_command
 
     given = {key: getattr(options, key) for key in ("format", "images", "masks", "coarse", "classes", "val")}
     given = {key: value for key, value in given.items() if value is not None}
@@ -60,6 +60,10 @@ def main(argv: Sequence[str]) -> int:
         reading = SourceOptions(**given)
     prepared_before = not options.again and is_prepared(options.dataset, options.data_dir)
     print(prepare(options.dataset, options.data_dir, options.source, again=options.again, options=reading))
+    if options.dataset.startswith("folder/") and "val" not in load_info(options.dataset, options.data_dir).splits:
+        print(
+            "\nThere is no split val to measure; --val 0.2 takes a fifth of the labelled images for it, --val FILE a list."
+        )
     if prepared_before:
         again = prepare_command(options.dataset, options.data_dir, again=True)
         print(f"\nThe dataset was prepared before, so nothing was read; to build it again: {again}")

@@ -107,7 +107,7 @@ def test_an_unknown_folder_is_described(tmp_path):
     for part in ("of no known format", "images/train (4 .png)", "labels/train (1 .txt)", "cvat: labelmap.txt"):
         assert part in str(caught.value)
     (tmp_path / "leftImg8bit").mkdir()
-    with pytest.raises(InputError, match="looks like cityscapes: scarce-jax prepare cityscapes"):
+    with pytest.raises(InputError, match="looks like the dataset cityscapes: scarce-jax prepare cityscapes"):
         choose(tmp_path, Options())
 
 

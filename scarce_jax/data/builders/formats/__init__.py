@@ -58,7 +58,12 @@ FORMATS = {
 }
 """Name (a value of `--format`) -> format."""
 
-OTHER_DATASETS = {"leftImg8bit": "cityscapes", "gtFine": "cityscapes", "trainannot": "camvid"}
+OTHER_DATASETS = {
+    "leftImg8bit": "cityscapes",
+    "gtFine": "cityscapes",
+    "trainannot": "camvid",
+    "SegmentationClassAug": "voc",
+}
 """Folder of a published dataset that has a builder of its own -> its name."""
 
 
@@ -92,9 +97,14 @@ def choose(source: pathlib.Path, options: Options) -> str:
         listed = "; ".join(f"{name} ({evidence})" for name, evidence in found.items())
         raise InputError(f"{source}: may be of several formats: {listed}; choose one with --format NAME")
     other = next((name for folder, name in OTHER_DATASETS.items() if tree.has(folder)), "")
-    hint = f" This looks like {other}: scarce-jax prepare {other} --source {source}." if other else ""
-    expected = "; ".join(f"{name}: {one.holds}" for name, one in FORMATS.items())
-    raise InputError(f"{source}: of no known format; it has {tree.content()}.{hint} Expected one of: {expected}")
+    if other:
+        advice = f"this looks like the dataset {other}: scarce-jax prepare {other} --source {source}"
+    else:
+        known = [f"  {name}: {one.holds}" for name, one in FORMATS.items()]
+        advice = "\n".join(
+            ["expected one of these, or --images DIR --masks DIR --classes FILE for any two folders:", *known]
+        )
+    raise InputError(f"{source}: of no known format; it has {tree.content()}; {advice}")
 
 
 def read_source(source: pathlib.Path, options: Options | None = None) -> Layout:

@@ -20,7 +20,7 @@ from scarce_jax.data.builders.formats.objects import canvas, index_of, object_cl
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import NAMES, canonical, in_order
 from scarce_jax.data.builders.formats.tree import Tree, kind_of
-from scarce_jax.data.files import read_json
+from scarce_jax.data.builders.formats.tree import read as read_file
 from scarce_jax.errors import InputError, plural, some
 
 HOLDS = "JSON files with images, annotations and categories (one per split), and the images"
@@ -40,7 +40,7 @@ def read(source: pathlib.Path, options: Options) -> Layout:
     """
     contents: dict[pathlib.Path, Mapping[str, Any]] = {}
     for path in sorted(path for pattern in ("*.json", "*/*.json", "*/*/*.json") for path in source.glob(pattern)):
-        content = read_json(path, HOLDS)
+        content = read_file(path, HOLDS)
         if kind_of(content) == "coco":
             contents[path] = content
     if not contents:

@@ -20,7 +20,7 @@ from scarce_jax.data.builders.formats.objects import canvas, fill_polygon, index
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import by_first_folder, in_order
 from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, Tree, kind_of, pictures
-from scarce_jax.data.files import read_json
+from scarce_jax.data.builders.formats.tree import read as read_file
 from scarce_jax.errors import InputError, nearest, plural
 
 HOLDS = "the JSON export of Label Studio, and the images of its tasks (in the folder or in --images DIR)"
@@ -49,7 +49,7 @@ def read(source: pathlib.Path, options: Options) -> Layout:
       InputError: there is no JSON export, the image of a task is missing, or an annotation is of an unknown kind.
     """
     exports = [path for path in sorted(source.glob("*.json")) + sorted(source.glob("*/*.json"))
-               if kind_of(read_json(path, HOLDS)) == "label-studio"]  # fmt: skip
+               if kind_of(read_file(path, HOLDS)) == "label-studio"]  # fmt: skip
     if len(exports) != 1:
         listed = ", ".join(map(str, exports)) or "no JSON export"
         raise InputError(
@@ -57,7 +57,7 @@ def read(source: pathlib.Path, options: Options) -> Layout:
             "each task: the PNG files do not"
         )
     (path,) = exports
-    tasks = {int(task["id"]): task for task in read_json(path, HOLDS) if isinstance(task.get("id"), int)}
+    tasks = {int(task["id"]): task for task in read_file(path, HOLDS) if isinstance(task.get("id"), int)}
     regions = {number: _regions(task, number, path) for number, task in tasks.items()}
     labels = {label for found in regions.values() for region in found or () for label in _labels(region)}
     classes, tables = object_classes(source, options, labels, str(path))

@@ -44,26 +44,20 @@ def read(source: pathlib.Path, options: Options) -> Layout:
     Raises:
       InputError: a JSON file cannot be read, its image is missing, or it has a label that is no class.
     """
-    contents = {}
+    contents, images = {}, {}
+    embedded, root = _Embedded(), options.path("images")
     for path in sorted(source.rglob("*.json")):
-        if not any(part.startswith(".") for part in path.relative_to(source).parts):
-            content = read_json(path, "JSON of labelme")
-            if kind_of(content) == "labelme":
-                contents[path] = content
+        if any(part.startswith(".") for part in path.relative_to(source).parts):
+            continue
+        content = read_json(path, "JSON of labelme")
+        if kind_of(content) == "labelme":
+            images[path] = _image(path, content, root, embedded)
+            # Images inside the files would fill the memory.
+            contents[path] = {key: value for key, value in content.items() if key != "imageData"}
     labels = {shape.get("label") for content in contents.values() for shape in content["shapes"]}
     classes, tables = object_classes(source, options, map(str, labels), str(source))
-    embedded = _Embedded()
     names = {path: path.relative_to(source).with_suffix("").as_posix() for path in contents}
-    folders = {path.parent for path in contents}
-    root = options.path("images")
-    images = {path: _image(path, content, root, embedded) for path, content in contents.items()}
-    used = {image.resolve() for image in images.values()}
-    unlabelled = {}
-    for folder in sorted({*folders} if root is None else {root}):
-        for stem, image in pictures(folder, deep=folder == root).items():
-            if image.resolve() not in used:
-                base = folder.relative_to(source).as_posix() if folder.is_relative_to(source) else "."
-                unlabelled[stem if base == "." or folder == root else f"{base}/{stem}"] = image
+    unlabelled = _unlabelled(source, root, [image for image in images.values() if not embedded.has(image)])
     split_of = by_first_folder([*names.values(), *unlabelled], source)
     splits: dict[str, list[Item]] = {}
     for path, content in contents.items():
@@ -85,6 +79,22 @@ def read(source: pathlib.Path, options: Options) -> Layout:
         tables=(*tables, *contents),
         notes=tuple(notes),
     )
+
+
+def _unlabelled(
+    source: pathlib.Path, root: pathlib.Path | None, labelled: list[pathlib.Path]
+) -> dict[str, pathlib.Path]:
+    """The other images in the folders of labelled ones, by the name that they have in the source."""
+    used = {image.resolve() for image in labelled}
+    top = (root or source).resolve()
+    folders = {top} if root else {image.parent for image in used}
+    found = {}
+    for folder in sorted(folders):
+        inside = folder.relative_to(top).as_posix() if folder.is_relative_to(top) else "."
+        for stem, image in pictures(folder, deep=root is not None).items():
+            if image.resolve() not in used:
+                found[stem if inside == "." else f"{inside}/{stem}"] = image
+    return found
 
 
 class _Embedded:

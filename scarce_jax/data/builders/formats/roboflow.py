@@ -17,7 +17,8 @@ HOLDS = f"train, valid and test with x.jpg, x{ENDING}.png and {CLASSES}"
 
 def find(tree: Tree) -> str:
     """Tells that a source has this format, or returns ""."""
-    places = [folder for folder in tree.names if CLASSES in tree.names[folder]]
+    masks = lambda names: any(pathlib.PurePosixPath(name).stem.endswith(ENDING) for name in names)
+    places = [folder for folder, names in tree.names.items() if CLASSES in names and masks(names)]
     return f"{places[0]}/{CLASSES}" if places else ""
 
 

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from scarce_jax.data.files import SUFFIXES
+from scarce_jax.data.files import SUFFIXES, read_json
 from scarce_jax.errors import InputError, plural
 
 DEPTH = 4
@@ -108,6 +108,12 @@ def load(path: pathlib.Path) -> Any:
         return _load(path, path.stat().st_mtime_ns)
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def read(path: pathlib.Path, expected: str) -> Any:
+    """Reads a JSON file, once for telling its kind and reading it; raises InputError as `read_json` does."""
+    content = load(path)
+    return read_json(path, expected) if content is None else content
 
 
 def kind_of(content: Any) -> str:

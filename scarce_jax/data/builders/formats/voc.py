@@ -25,7 +25,8 @@ from scarce_jax.errors import InputError, nearest, plural
 IMAGES, MASKS, NUMPY = "JPEGImages", ("SegmentationClass", "SegmentationClassPNG"), "SegmentationClassNpy"
 LISTS = "ImageSets/Segmentation"
 HOLDS = {
-    "voc": "JPEGImages, SegmentationClass, a file of classes, and ImageSets/Segmentation/train.txt, val.txt, ...",
+    "voc": "JPEGImages, SegmentationClass, a file of classes, and ImageSets/Segmentation/train.txt, val.txt, ... "
+    "(PASCAL VOC itself: prepare voc)",
     "cvat": "labelmap.txt, SegmentationClass, ImageSets/Segmentation/*.txt and JPEGImages",
     "labelme2voc": "class_names.txt, JPEGImages and SegmentationClass, SegmentationClassPNG or SegmentationClassNpy",
 }
