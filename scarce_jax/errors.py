@@ -31,3 +31,9 @@ def some(names: Iterable[str], limit: int = 5) -> str:
 def plural(count: int, what: str) -> str:
     """Returns "1 image" or "2 images"."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def printable(text: object) -> str:
+    """The text with control characters and bytes that are not UTF-8 escaped, for terminals and JSON."""
+    clean = str(text).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in clean)

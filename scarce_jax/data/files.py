@@ -6,63 +6,167 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, printable
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 """Endings of image files, in lower case; files are compared regardless of case."""
+
+LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "readme", "license", "licence", "notice", "changelog"}
+"""Names of files, in lower case, that are never images: systems and archives leave them in folders of images."""
+
+LITTER_FOLDERS = {"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"}
+"""Names of folders, in lower case, that systems and archives make; some hold small copies of the images."""
+
+TEXTS = {
+    ".txt", ".md", ".rst", ".json", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".html",
+    ".htm", ".log", ".py", ".ipynb", ".cache", ".md5", ".sha256", ".xmp", ".aae", ".tfw", ".jgw", ".pgw", ".wld",
+    ".prj",
+}  # fmt: skip
+"""Endings of files that stand beside images and hold none of their own, in lower case."""
+
+_CONVERT = {
+    "convert it to JPEG: magick FILE FILE.jpg": (".heic", ".heif", ".hif"),
+    "convert it to PNG: magick FILE FILE.png": (
+        ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".psd", ".exr", ".hdr", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".pam",
+        ".ico", ".svg", ".pcx", ".eps", ".pdf", ".xcf", ".apng",
+    ),
+    "develop the raw photograph to PNG: darktable-cli FILE FILE.png": (
+        ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".raw", ".pef", ".srw",
+    ),
+    "write each picture as 8-bit PNG: PIL.Image.fromarray(array).save(path)": (
+        ".npy", ".npz", ".mat", ".h5", ".hdf5", ".nii", ".gz", ".dcm", ".czi", ".nd2", ".lif", ".mha",
+    ),
+}  # fmt: skip
+"""What to do with a picture in a format that is not read -> the endings of such files."""
 
 ASIDE = ".aside"
 """Suffix of a file while it is written; a crash may leave one behind."""
 
 
-def list_images(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Returns the image files of a folder by stem, sorted; {} if the folder does not exist.
+class FileError(InputError):
+    """A file cannot be used; the parts of the message are attributes.
 
-    Subfolders are searched too, and their names are part of the stem ("city/x"). Hidden files are skipped.
+    Attributes:
+      kind: of the fault, a key of `doctor.findings.KINDS`.
+      path: the file.
+      found, expected, advice: what is wrong with it, what should be there, and what to do.
+    """
+
+    def __init__(self, kind: str, path: str | os.PathLike, found: str, expected: str, advice: str):
+        self.kind, self.path, self.found, self.expected, self.advice = kind, path, found, expected, advice
+        super().__init__(f"{printable(path)}: {found}, expected {expected}; {advice}")
+
+
+def list_images(folder: pathlib.Path, *, nested: bool = True) -> dict[str, pathlib.Path]:
+    """Returns the image files of a folder by stem, sorted; {} if the folder does not exist. See `scan_images`.
 
     Raises:
-      InputError: two files have the same stem, or a file is not an image.
+      FileError: the first fault that `scan_images` finds.
     """
-    images: dict[str, pathlib.Path] = {}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if any(part.startswith(".") for part in inside.parts) or path.is_dir():
-            continue
-        if path.suffix.lower() not in SUFFIXES:
-            raise InputError(f"{path}: not an image file; expected files ending in {', '.join(SUFFIXES)}")
-        stem = inside.with_suffix("").as_posix()
-        if stem in images:
-            raise InputError(
-                f"{images[stem]} and {path}: equal stems, expected one file per example; rename or remove one of them"
-            )
-        images[stem] = path
+    images, faults = scan_images(folder, nested=nested)
+    if faults:
+        raise faults[0]
     return images
 
 
-def list_folder(folder: pathlib.Path) -> dict[str, str]:
-    """Returns the names of the image files of a folder by stem; {} if the folder does not exist.
+def scan_images(folder: pathlib.Path, *, nested: bool = True) -> tuple[dict[str, pathlib.Path], list[FileError]]:
+    """Lists the image files of a folder, and what is wrong with its files; every command lists by this function.
 
-    Subfolders, hidden files and other files are left out. The folder is read once, and no file is looked at, so that it
-    is fast where a folder has 100,000 images.
+    A stem is the path from the folder without the last suffix ("city/x"), in Unicode's composed form (NFC), because
+    some systems write "ä" as two characters. Links are followed, also to folders; a link to a folder above itself is
+    left out. So are hidden files, what systems leave behind (`LITTER`), and texts beside the images (`TEXTS`). No file
+    is opened, so that it is fast where a folder has 100,000 images.
 
-    Raises:
-      InputError: two files have the same stem.
+    Args:
+      folder: where to look.
+      nested: whether to search subfolders.
+
+    Returns:
+      Stem -> path, sorted, and the faults: a file that is no image and none of the above, a link to nothing, a name of
+      unprintable characters, the stem of another file (which keeps it), a folder that cannot be read.
     """
-    names: dict[str, str] = {}
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
-        stem, suffix = os.path.splitext(name)
-        if name.startswith(".") or suffix.lower() not in SUFFIXES:
+    images: dict[str, pathlib.Path] = {}
+    faults: list[FileError] = []
+    for entry in _walk(folder, nested, (), faults) if folder.is_dir() else ():
+        path = pathlib.Path(entry.path)
+        stem = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+        fault = _fault_of(path, stem, entry)
+        if fault is None and stem in images:
+            found = f"equal stems, beside {images[stem].name}"
+            if images[stem].stem != path.stem:
+                found += " (accents are stored in two ways)"
+            advice = "rename or remove one of them"
+            fault = FileError("duplicate-stem", path, found, "one file per example", advice)
+        if fault is None:
+            images[stem] = path
+        else:
+            faults.append(fault)
+    return images, faults
+
+
+def _walk(
+    folder: pathlib.Path, nested: bool, above: tuple[tuple[int, int], ...], faults: list[FileError]
+) -> Iterator[os.DirEntry[str]]:
+    """Yields the files of a folder that may be images, sorted; `above` identifies the folders that lead to it."""
+    try:
+        state = folder.stat()
+        with os.scandir(folder) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
+    except OSError as error:
+        found = f"cannot be listed ({error.strerror})"
+        faults.append(FileError("unreadable-file", folder, found, "a readable folder", "check its permissions"))
+        return
+    here = (state.st_dev, state.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        is_folder = _is(entry.is_dir)
+        if is_litter(entry.name, is_folder):
             continue
-        if stem in names:
-            raise InputError(
-                f"{folder / names[stem]} and {folder / name}: equal stems, expected one file per example; rename or "
-                "remove one of them"
-            )
-        names[stem] = name
-    return names
+        if not is_folder:
+            yield entry
+        elif nested:
+            yield from _walk(folder / entry.name, nested, (*above, here), faults)
+
+
+def _is(what: Callable[[], bool]) -> bool:
+    """`DirEntry.is_dir` or `is_file`; a link that leads to itself is neither."""
+    try:
+        return what()
+    except OSError:
+        return False
+
+
+def is_litter(name: str, is_folder: bool = False) -> bool:
+    """Whether a file or folder of this name is left out wherever images are listed."""
+    lower = name.lower()
+    if name.startswith("."):
+        return True
+    if is_folder:
+        return lower in LITTER_FOLDERS
+    return lower in LITTER or os.path.splitext(lower)[1] in TEXTS
+
+
+def _fault_of(path: pathlib.Path, stem: str, entry: os.DirEntry[str]) -> FileError | None:
+    """What is wrong with a listed file, as far as its name and kind tell."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        other = "convert it to PNG if it is an image, or move it out of the folder"
+        advice = next((advice for advice, suffixes in _CONVERT.items() if suffix in suffixes), other)
+        expected = f"files ending in {', '.join(SUFFIXES)}"
+        return FileError("not-an-image", path, "not an image file that is read", expected, advice)
+    if printable(stem) != stem:
+        found = "its name has bytes that are no UTF-8 text, or control characters"
+        expected = "a name of printable text, because it becomes an id"
+        return FileError("unreadable-name", path, found, expected, "rename the file and its masks")
+    if not _is(entry.is_file):
+        found = f"a link to {os.readlink(path)}, which is no file" if entry.is_symlink() else "no regular file"
+        return FileError("unreadable-file", path, found, "an image file", "restore the file, or remove this")
+    return None
 
 
 def read_lines(path: pathlib.Path, expected: str) -> list[str]:

@@ -6,133 +6,139 @@ import contextlib
 import io
 import os
 import pathlib
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
-from scarce_jax.data.files import write_atomically
+from scarce_jax.data.decoding import check_file, check_lossless, checked_header, naming_faults, opened
+from scarce_jax.data.deep import deep_values, to_bytes
+from scarce_jax.data.files import FileError, write_atomically
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 
-_ID_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
-_LOSSY = ("JPEG", "MPO", "WEBP")
-
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Reads an image file of any format as uint8 [H, W, 3] RGB.
+    """Reads an image file as uint8 [H, W, 3] RGB; every command reads images by this function.
 
-    The EXIF rotation is applied. Grey, palette and CMYK are converted to RGB. Transparency is ignored. Pixels of 16
-    bits keep their upper 8 bits. The first frame of an animation is read.
+    Formats are those of `decoding.FORMATS`, told by content, whatever the suffix. The EXIF rotation is applied. Grey,
+    palette, CMYK, YCbCr and LAB become RGB; colour profiles and gamma are ignored. What a file has beside grey or
+    colours is left out: transparency of any kind, so that a hidden pixel has its stored colour, often black; a fourth
+    band of a TIFF marked as RGB; the further pictures of a JPEG. More than 8 bits a sample: see `deep.to_bytes`.
 
     Raises:
-      InputError: the file is missing, empty, truncated or not an image, or its pixels have 32 bits.
+      InputError: the file is missing, empty, truncated or not an image.
+      FileError: it is whole, and cannot be used: more than `decoding.MAX_PIXELS` pixels, several pages or frames, bands
+        of unknown meaning, or deep values of which the scale is not known.
     """
-    with _opened(path) as image:
-        return np.array(_to_rgb(image, path))
+    check_file(path)
+    with naming_faults(path):
+        header = checked_header(path)
+        if header is not None and header.deep:
+            pixels = to_bytes(deep_values(path, header), path)
+            return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
+        with opened(path) as image:
+            image.load()
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def read_encoded(path: str | os.PathLike) -> tuple[bytes, tuple[int, int]]:
     """Reads an image file as an encoded, upright 8-bit RGB image (PNG or JPEG), and its (height, width).
 
-    If the file is such an image, its bytes are returned unchanged, so that no JPEG is compressed twice; otherwise the
-    result of `read_image` as PNG. Raises the errors of `read_image`.
+    `decode_image` gives the pixels of `read_image`, bit for bit: if it does so with the bytes of the file, these are
+    returned, so that no JPEG is compressed twice; otherwise the pixels as PNG. Raises the errors of `read_image`.
     """
-    with _opened(path) as image:
-        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        plain = image.format == "JPEG" or (image.format == "PNG" and bit_depth(path) == 8)
-        if upright and plain and image.mode == "RGB" and "transparency" not in image.info:
-            return pathlib.Path(path).read_bytes(), (image.height, image.width)
-        rgb = np.array(_to_rgb(image, path))
-    return encode_png(rgb, compression=3), rgb.shape[:2]
+    pixels = read_image(path)
+    data = pathlib.Path(path).read_bytes()
+    if data.startswith((b"\x89PNG", b"\xff\xd8")):
+        with contextlib.suppress(ValueError):
+            if np.array_equal(decode_image(data), pixels):
+                return data, pixels.shape[:2]
+    return encode_png(pixels, compression=3), pixels.shape[:2]
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Decodes what `read_encoded` returned: uint8 [H, W, 3] RGB.
+
+    Raises:
+      ValueError: the data are damaged, or no 8-bit RGB image.
+    """
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ValueError("no image") from error
+    if decoded is None or decoded.dtype != np.uint8 or decoded.ndim != 3 or decoded.shape[2] != 3:
+        raise ValueError("no 8-bit RGB image")
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
 def read_mask(path: str | os.PathLike, *, two_bytes: bool = False) -> np.ndarray:
-    """Reads the ids of a mask file: uint8 [H, W], or int64 [H, W] if the file has more than 8 bits per pixel.
+    """Reads the ids [H, W] of a mask file; see `read_ids`."""
+    return read_ids(path, two_bytes=two_bytes)[0]
 
-    The ids are the values of a grey file, the palette indices of a palette file, and 0 and 1 in a 1-bit file. The EXIF
-    rotation is applied.
+
+def read_ids(path: str | os.PathLike, *, two_bytes: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+    """Reads the ids of a mask file, and its palette; every command reads masks by this function.
+
+    The ids are the values of a grey file of 1 to 32 bits, whole numbers also as floats; the palette indices of a
+    palette file, whatever its transparency; and the common value of the channels of a lossless WebP, a format without
+    grey. The EXIF rotation is applied.
 
     Args:
       path: the file.
       two_bytes: an RGB file without blue holds ids too, red + 256 * green.
 
+    Returns:
+      The ids, uint8 [H, W], or int64 if one is not in 0..255; and the RGB colours of the indices of a palette file,
+      uint8 [N, 3], or None.
+
     Raises:
-      InputError: the file is missing, empty, truncated or not an image, its pixels are colours, or its compression is
-        lossy.
+      InputError: the file is missing, empty, truncated or not an image.
+      FileError: its pixels are colours or fractions, its compression is lossy, or as in `read_image`.
     """
-    with _opened(path) as image:
-        if image.format in _LOSSY:
-            raise InputError(
-                f"{path}: the mask is a {image.format} file, whose compression changes ids; expected class ids in a PNG"
-            )
-        if two_bytes and image.mode == "RGB":
-            colours = np.array(ImageOps.exif_transpose(image)).astype(np.int64)
-            if not colours[..., 2].any():
-                return colours[..., 0] + 256 * colours[..., 1]
-        if image.mode not in _ID_MODES:
-            raise InputError(
-                f"{path}: the mask is a colour image (mode {image.mode}), expected one class id per pixel (8-bit grey "
-                "or palette); convert its colours to ids first"
-            )
-        ids = np.array(ImageOps.exif_transpose(image)).astype(np.int64 if image.mode.startswith("I") else np.uint8)
-        # Pillow scales grey PNGs of 2 and 4 bits, which PNG optimisers write, to 0..255; this undoes it.
-        depth = bit_depth(path) if image.mode == "L" and image.format == "PNG" else 8
-        return ids // (255 // (2**depth - 1)) if depth < 8 else ids
+    check_file(path)
+    with naming_faults(path):
+        header = checked_header(path)
+        if header is not None and header.deep:
+            if header.bands > 1:
+                raise _colours(path, f"{header.bits} bits, {header.bands} bands", False)
+            return _whole(deep_values(path, header), path), None
+        with opened(path) as image:
+            image.load()
+            check_lossless(image, path)
+            upright = ImageOps.exif_transpose(image)
+            pixels = np.array(upright)
+            if image.mode == "P":
+                return pixels, np.array(upright.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            if image.mode in ("1", "L"):
+                # Pillow scales grey of 2 and 4 bits, which PNG optimisers write, to 0..255; this undoes it.
+                scaled = image.mode == "L" and header is not None and header.bits < 8
+                return (pixels // (255 // (2**header.bits - 1)) if scaled else pixels.astype(np.uint8)), None
+            if two_bytes and image.mode == "RGB" and not pixels[..., 2].any():
+                return pixels[..., 0] + 256 * pixels[..., 1].astype(np.int64), None
+            colours = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1]
+            equal = image.mode in ("LA", "RGB", "RGBA") and (colours == colours[..., :1]).all()
+            if image.format == "WEBP" and equal and (pixels[..., 3:] == 255).all():
+                return colours[..., 0].copy(), None
+            raise _colours(path, f"mode {image.mode}", equal)
 
 
-def bit_depth(path: str | os.PathLike) -> int:
-    """Reads the bits per sample of a PNG file from its header, where it follows 24 bytes of other fields."""
-    with open(path, "rb") as file:
-        return file.read(25)[24]
+def _colours(path: str | os.PathLike, kind: str, equal: bool) -> FileError:
+    advice = "convert its colours to ids first"
+    if equal:
+        advice = "keep one of its equal channels: Image.open(path).getchannel(0).save(path)"
+    expected = "one class id per pixel (8-bit grey or palette)"
+    return FileError("colour-mask", path, f"the mask is a colour image ({kind})", expected, advice)
 
 
-@contextlib.contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """Yields a decoded PIL image. Any error of decoding, also one raised inside the block, becomes an InputError."""
-    path = pathlib.Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if path.is_dir():
-        raise InputError(f"{path}: a folder, expected an image file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: empty (0 bytes), expected an image")
-    try:
-        # Pillow warns of large images and odd metadata, which are no errors.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                image.load()
-                yield image
-    except InputError:
-        raise
-    except Image.UnidentifiedImageError as error:
-        raise InputError(
-            f"{path}: cannot be decoded (not an image, or of an unknown format); replace or remove it"
-        ) from error
-    # Decoders raise almost any exception for damaged files: OSError, SyntaxError, struct.error, IndexError.
-    except Exception as error:
-        raise InputError(
-            f"{path}: cannot be decoded ({type(error).__name__}: {error}); it is damaged or cut off, replace or remove "
-            "it"
-        ) from error
-
-
-def _to_rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise InputError(f"{path}: 32-bit float pixels, expected 8 or 16 bits; convert it to PNG")
-    if image.mode.startswith("I"):
-        deep = np.asarray(image).astype(np.int64)
-        if deep.min() < 0 or deep.max() > 65535:
-            raise InputError(
-                f"{path}: 32-bit pixels from {deep.min()} to {deep.max()}, expected 8 or 16 bits; convert it to PNG"
-            )
-        # Pillow would clip to 255.
-        image = Image.fromarray((deep >> 8).astype(np.uint8))
-    return image.convert("RGB")
+def _whole(values: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+    """Deep values [H, W] as ids."""
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
+        found, expected = "the mask has float pixels that are no whole numbers", "one class id per pixel"
+        raise FileError("not-ids", path, found, expected, "round the values to class ids, and save them as 8-bit PNG")
+    narrow = values.min() >= 0 and values.max() <= 255
+    return values.astype(np.uint8 if narrow else np.int64)
 
 
 def wxh(shape: tuple[int, ...]) -> str:

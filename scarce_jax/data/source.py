@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from scarce_jax.data.builders.prepared import load_prepared, prepare_command
-from scarce_jax.data.images import resize_image, resize_label, wxh
+from scarce_jax.data.images import decode_image, resize_image, resize_label, wxh
 from scarce_jax.data.index import Index, index_path
 from scarce_jax.data.records import Records
 from scarce_jax.data.schema import IGNORE, LABEL_FIELDS
@@ -120,8 +120,11 @@ class Example(Mapping[str, Any]):
         if key not in ENCODED:
             return value
         try:
-            decoded = cv2.imdecode(np.frombuffer(value, np.uint8), cv2.IMREAD_UNCHANGED)
-            array = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if key == "image" else decoded.reshape(decoded.shape[:2])
+            if key == "image":
+                array = decode_image(value)
+            else:
+                decoded = cv2.imdecode(np.frombuffer(value, np.uint8), cv2.IMREAD_UNCHANGED)
+                array = decoded.reshape(decoded.shape[:2])
         except Exception as error:
             raise InputError(
                 f"{self._where}: its {key} cannot be decoded ({type(error).__name__}); {self._again}"

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
-from scarce_jax.data.builders.files import ranges
 from scarce_jax.data.builders.formats import Options
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.doctor.examine import examine_arrays
@@ -21,7 +20,7 @@ from scarce_jax.doctor.facts import Examined, Example, Expected, Facts
 from scarce_jax.doctor.findings import Finding, fault, group
 from scarce_jax.doctor.layouts import pair_folders
 from scarce_jax.doctor.report import Report
-from scarce_jax.doctor.rules import RULES
+from scarce_jax.doctor.rules import NOTES, RULES
 from scarce_jax.doctor.source import examine, expected_classes, expected_of, read_for_check, with_classes
 from scarce_jax.errors import InputError
 
@@ -91,7 +90,7 @@ def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) ->
 
     info = load_info(name, data_dir)
     readers = {split: Reader(name, split, data_dir) for split in info.splits}
-    expected = Expected(names=info.classes, background=info.background)
+    expected = Expected(names=info.classes, background=info.background, plain=False)
     examples = []
     for split, reader in readers.items():
         for example_id, tags in zip(reader.ids, reader.tags, strict=True):
@@ -134,10 +133,9 @@ def _check(
     """Reads all examples in threads, and applies every rule; `faults` are those of file names."""
     start = time.monotonic()
     read = read or (lambda example, deep: examine(example, expected.void, deep))
-    examined = Examined(facts=_examine_all(examples, read), expected=expected, where=where)
+    examined = Examined(facts=_examine_all(examples, read), expected=expected, where=where, faults=tuple(faults))
     per_file = itertools.chain.from_iterable(facts.faults for facts in examined.facts)
     per_rule = itertools.chain.from_iterable(rule(examined) for rule in RULES)
-    unknown = f"ids {ranges(examined.used)} are in the masks; --classes N or a file of names also checks their range"
     return Report(
         name=name,
         images=len(examples),
@@ -145,7 +143,7 @@ def _check(
         coarse=sum(example.coarse is not None for example in examples),
         seconds=time.monotonic() - start,
         findings=group([*faults, *per_file, *per_rule]),
-        notes=(*notes, *((unknown,) if expected.names is None and examined.used else ())),
+        notes=(*notes, *itertools.chain.from_iterable(note(examined) for note in NOTES)),
     )
 
 

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image, ImageOps
 
-from scarce_jax.data.images import read_image, read_mask, wxh
+from scarce_jax.data.decoding import opened, read_orientation
+from scarce_jax.data.files import FileError
+from scarce_jax.data.images import read_ids, read_image, wxh
+from scarce_jax.data.palettes import used_colours
 from scarce_jax.doctor.facts import Example, Facts, MaskFacts
-from scarce_jax.doctor.findings import Finding, fault
-from scarce_jax.doctor.pixels import digest, outline
+from scarce_jax.doctor.findings import Finding, fault, fault_of
+from scarce_jax.doctor.pixels import black_and_white, digest, outline
 from scarce_jax.errors import InputError
 
-LOSSY = ("JPEG", "MPO", "WEBP")
 MAX_COLOURS = 256
 ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
 """First bytes of a file format -> its last bytes."""
+
+# Advice for a mask of two values in a lossy file.
+THRESHOLD = (
+    "it is black and white, so a threshold brings the two classes back: "
+    "Image.fromarray((np.asarray(Image.open(path).convert('L')) > 127).astype('uint8')), saved as PNG, is 1 where the "
+    "mask is white; masks of more classes must be exported again"
+)
 
 # Advice for a mask that has another size than its image.
 EXIF = "the mask was drawn without the EXIF rotation of the image: turn the mask too, or remove the image's tag"
@@ -41,16 +52,19 @@ def examine_files(example: Example, void: frozenset[int], deep: bool) -> Facts:
     image = None
     try:
         image = read_image(example.image)
-    except (InputError, OSError) as error:
+    except InputError as error:
         facts.faults.append(_unreadable(example.image, error))
-    masks = [None if path is None else _read_ids(path, facts) for path in (example.mask, example.coarse)]
+    read = [None if path is None else _read_ids(path, facts) for path in (example.mask, example.coarse)]
     if image is not None:
-        with Image.open(example.image) as header:
-            orientation = header.getexif().get(ExifTags.Base.Orientation, 1)
-        for path, ids in zip((example.mask, example.coarse), masks, strict=True):
-            if ids is not None:
-                facts.faults += _size_faults(path, ids.shape, example.image, image.shape[:2], orientation)
-    return examine_arrays(facts, image, *masks, void, deep)
+        orientation = read_orientation(example.image)
+        for path, mask in zip((example.mask, example.coarse), read, strict=True):
+            if mask is not None and mask.size is not None:
+                facts.faults += _size_faults(path, mask.size, example.image, image.shape[:2], orientation)
+    examine_arrays(facts, image, *(None if mask is None else mask.ids for mask in read), void, deep)
+    for content, mask in zip((facts.fine, facts.coarse), read, strict=True):
+        if content is not None:
+            content.colours.update(used_colours(content.counts, mask.palette))
+    return facts
 
 
 def examine_arrays(
@@ -106,35 +120,43 @@ def _counts(ids: np.ndarray) -> dict[int, int]:
     return dict(zip(values.tolist(), pixels.tolist(), strict=True))
 
 
-def _read_ids(path: pathlib.Path, facts: Facts) -> np.ndarray | None:
-    """The ids [H, W] of a mask file; None, with a fault or colours added to `facts`, if it has no ids."""
-    try:
-        ids = read_mask(path)
-    except (InputError, OSError) as error:
-        _add_why_no_ids(path, error, facts)
-        return None
-    if ids.dtype != np.uint8:
-        facts.faults.append(fault("deep-mask", path, f"16 bits a pixel or more, ids up to {ids.max()}"))
-    return ids
+@dataclasses.dataclass(frozen=True)
+class _Mask:
+    """The ids [H, W] and the palette of a mask file, None without; and its (H, W), None if it is unreadable."""
+
+    ids: np.ndarray | None = None
+    palette: np.ndarray | None = None
+    size: tuple[int, ...] | None = None
 
 
-def _add_why_no_ids(path: pathlib.Path, error: Exception, facts: Facts) -> None:
+def _read_ids(path: pathlib.Path, facts: Facts) -> _Mask:
+    """Reads a mask file; a fault or its colours are added to `facts` if it has no ids."""
     try:
-        with Image.open(path) as image:
-            form, mode, colours = image.format, image.mode, image.convert("RGB").getcolors(MAX_COLOURS)
-    except Exception:  # Pillow's parsers raise nearly anything on damaged files.
-        facts.faults.append(_unreadable(path, error))
-        return
-    if form in LOSSY:
-        facts.faults.append(fault("lossy-mask", path, f"a {form} file"))
-    elif mode == "F":
-        facts.faults.append(fault("not-ids", path, f"pixels of kind {mode}"))
-    else:
+        ids, palette = read_ids(path)
+        return _Mask(ids, palette, ids.shape)
+    except InputError as error:
+        finding = _unreadable(path, error)
+    if finding.kind not in ("colour-mask", "lossy-mask", "not-ids"):
+        facts.faults.append(finding)
+        return _Mask()
+    grey = colours = size = None
+    with contextlib.suppress(Exception), opened(path) as image:  # Pillow does not convert all deep pixels.
+        upright = ImageOps.exif_transpose(image)
+        size = (upright.height, upright.width)
+        grey, colours = np.asarray(upright.convert("L")), upright.convert("RGB").getcolors(MAX_COLOURS)
+    if finding.kind == "colour-mask":
         facts.colours[path] = colours
+        return _Mask(size=size)
+    if finding.kind == "lossy-mask" and grey is not None and black_and_white(grey):
+        finding.advice = THRESHOLD
+    facts.faults.append(finding)
+    return _Mask(size=size)
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> Finding:
     """Why a file cannot be decoded."""
+    if isinstance(error, FileError):
+        return fault_of(error)
     reason = str(error).removeprefix(f"{path}: ").partition(";")[0]
     if isinstance(error, OSError) or not path.is_file() or not os.access(path, os.R_OK):
         return fault("unreadable-file", path, reason)

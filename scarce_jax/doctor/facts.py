@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 from scarce_jax.data.builders.files import ranges
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.doctor.findings import Finding
+
+LISTED = 12
+"""Ids of classes that an advice lists in full."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,11 +41,13 @@ class MaskFacts:
       file: its name in messages.
       counts: id -> number of pixels.
       outlines: for 0 and the highest class id, whether `pixels.outline` holds; empty where it was not measured.
+      colours: id -> colour in the mask's palette; empty without one. See `palettes.used_colours`.
     """
 
     file: object
     counts: dict[int, int]
     outlines: dict[int, bool]
+    colours: dict[int, tuple[int, int, int]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -75,29 +81,46 @@ class Expected:
       names: the class names; None where the number of classes is not known.
       background: index of the background class, or None.
       ignore: ids of void pixels besides 255.
-      settable: whether the user can declare another void id with `--ignore`.
+      plain: whether the ids that the rules see are those of the user's files; if not, they are class indices.
+      settable: whether the masks are loose files, so that the user declares void by `--ignore`, not in classes.json.
     """
 
     names: tuple[str, ...] | None = None
     background: int | None = None
     ignore: tuple[int, ...] = ()
+    plain: bool = True
     settable: bool = False
 
     @property
     def void(self) -> frozenset[int]:
         return frozenset({*self.ignore, IGNORE})
 
+    @functools.cached_property
+    def classes(self) -> frozenset[int] | None:
+        """The ids of classes; None where they are not known."""
+        return None if self.names is None else frozenset(range(len(self.names))) - self.void
+
     @property
     def ids(self) -> str:
-        classes = ranges(list(range(len(self.names)))) if self.names else "of classes"
+        classes = "of classes" if self.classes is None else short_ranges(sorted(self.classes))
         return f"ids {classes}, void {' and '.join(map(str, sorted(self.void)))}"
 
     def declare(self, value: int | str) -> str:
-        """How to declare an id as void without changing the masks."""
+        """How to declare an id as void that is no class, without changing the masks."""
         return f"give --ignore {value}" if self.settable else f'write "ignore": {value} in classes.json'
 
-    def name(self, index: int) -> str:
-        return f"{index} ({self.names[index]})" if self.names and 0 <= index < len(self.names) else str(index)
+    def renumber(self, void: int | None = None) -> str:
+        """How to make ids class indices that count from 1, where `void`, if any, is void."""
+        if self.settable:
+            erased = "" if void is None else f"{void} as 255 and "
+            return f"save {erased}every class one lower, and leave 255 as it is"
+        return id_mapping({k: name for k, name in enumerate(self.names, 1)}, void)
+
+    def name(self, value: int) -> str:
+        """An id for messages, with the name of its class."""
+        if self.classes is None or value not in self.classes:
+            return str(value)
+        return f"{value} ({self.names[value]})" if self.plain else self.names[value]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,11 +129,13 @@ class Examined:
 
     Attributes:
       where: the folder that was checked, for faults of the whole.
+      faults: the faults of file names.
     """
 
     facts: Sequence[Facts]
     expected: Expected
     where: object
+    faults: Sequence[Finding] = ()
 
     @functools.cached_property
     def fine(self) -> list[MaskFacts]:
@@ -125,3 +150,18 @@ class Examined:
     def used(self) -> list[int]:
         """Every id of any mask, in order."""
         return sorted({value for mask in self.masks for value in mask.counts})
+
+
+def short_ranges(values: Sequence[int], shown: int = 8) -> str:
+    """Formats sorted integers as "0..2, 5"; of more than `shown` runs, the first and the last."""
+    text = ranges(list(values))
+    runs = text.split(", ")
+    return text if len(runs) <= shown else f"{', '.join(runs[: shown - 1])}, ..., {runs[-1]} ({len(values):,} ids)"
+
+
+def id_mapping(names: Mapping[int, str], void: int | None = None) -> str:
+    """The lines of a classes.json that give each mask id its class; of many ids, the first and the last."""
+    listed = [f'"{value}": {json.dumps(name, ensure_ascii=False)}' for value, name in names.items()]
+    listed = listed if len(listed) <= LISTED else [*listed[:3], "...", listed[-1]]
+    ignore = "" if void is None else f', "ignore": {void}'
+    return f'write "ids": {{{", ".join(listed)}}}{ignore} in classes.json'

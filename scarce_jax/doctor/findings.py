@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from typing import Any
+
+from scarce_jax.data.files import FileError
+from scarce_jax.errors import printable
 
 READABLE = "a readable image file"
 ID_FILE = "one class id per pixel, in an 8-bit grey or palette PNG"
@@ -32,11 +36,15 @@ KINDS = {
     "truncated-file": Kind(READABLE, "fetch or export it again; a download or copy broke off"),
     "not-an-image": Kind(READABLE, "replace it, or take it out of the folder"),
     "damaged-file": Kind(READABLE, "fetch or export it again"),
-    "unreadable-name": Kind("a name of printable text, because it becomes an id", "rename the file and its masks"),
-    "duplicate-stem": Kind("one file per name without suffix, the id", "remove one, or rename it with its masks"),
-    "mask-without-image": Kind("an image of that name", "restore the image, correct the name, or remove the mask"),
+    "unfit-file": Kind("an image of a kind that is read"),
+    "unreadable-name": Kind("a name of printable text"),
+    "duplicate-stem": Kind("one file per example"),
+    "mask-without-image": Kind("an image of that name"),
     "names-differ": Kind("a mask has the name of its image, up to the suffix"),
     "folder-not-read": Kind("masks in a folder `masks`, coarse masks in a folder `coarse`"),
+    "one-folder": Kind("images and masks in folders of their own", certain=False),
+    "no-labels": Kind("masks, coarse masks or tags to learn from"),
+    "no-fine-masks": Kind("fine masks, which predictions are measured by", certain=False),
     "tags-file": Kind(
         "lines id,class;class",
         "correct it, and check again: the lines after it were not read, and no tag was compared with a mask",
@@ -48,17 +56,24 @@ KINDS = {
         "each image in one split", "remove it from one of the two; a measurement on a trained image is too high"
     ),
     # Mask files.
-    "lossy-mask": Kind(
-        ID_FILE, "export the masks again as PNG from where they were drawn; lossy compression changes ids at borders"
-    ),
+    "lossy-mask": Kind(ID_FILE),
     "deep-mask": Kind(
-        ID_FILE, "recode void to 255 and other ids to 0..254, then Image.fromarray(mask.astype('uint8')).save(path)"
+        "ids of at most 255 classes",
+        "class * 1000 + number is an instance id, and a value that changes from pixel to pixel is a depth or a "
+        "height: export the masks of class ids",
     ),
     "unusable-mask": Kind(
         "ids, colours or shapes of the listed classes", "correct the list of classes, or export the mask again"
     ),
-    "not-ids": Kind(ID_FILE, "round the values to class ids, and save them as 8-bit grey PNG"),
+    "blended-mask": Kind(
+        "a few ids, each with an area of its own",
+        "resizing with blending, antialiasing and JPEG leave ids in between at borders: export the masks again "
+        "without, and resize by nearest neighbour only",
+        False,
+    ),
+    "not-ids": Kind(ID_FILE),
     "colour-mask": Kind(ID_FILE),
+    "palettes-differ": Kind("one palette for all masks"),
     "size-mismatch": Kind("a mask as large as its image"),
     "exif-rotation": Kind(
         "a mask of the image as viewers show it",
@@ -68,19 +83,23 @@ KINDS = {
     "all-ignore": Kind("at least one labelled pixel", "label it, or remove the mask: the image is then unlabelled"),
     # Ids.
     "id-out-of-range": Kind("class ids"),
+    "id-numbering": Kind("class ids from 0, in the order of the names"),
     "void-code": Kind("void is 255"),
     "void-class": Kind(
         "only classes to predict; void is 255", "take it off the list of classes, and save void as 255", False
     ),
-    "one-class": Kind("at least two classes besides void, 255", "if 255 is the object in these masks, write 1 for it"),
-    "empty-class": Kind("pixels of every class"),
+    "one-class": Kind("at least two classes besides void, 255"),
+    "empty-class": Kind("pixels of every class", certain=False),
     # Masks and tags that contradict each other.
     "coarse-contradicts-fine": Kind("at most 25%"),
+    "coarse-never-void": Kind("255 where a coarse mask has no label", certain=False),
     "tags-contradict-mask": Kind("a tag for every class in the mask"),
 }
 
 
-SHOWN = 3
+READING = re.compile(r" (?=\(\d\) )")
+"""Where a numbered reading begins in an advice."""
+SHOWN = 5
 """Files that a finding names; the others are counted."""
 
 
@@ -92,7 +111,7 @@ class Finding:
       kind: a key of `KINDS`.
       expected, advice, certain: see `Kind`.
       examples: (file, what was observed) of the first `SHOWN` faults.
-      count: number of files, classes or pairs of images with this fault.
+      count: number of files or pairs of images with this fault.
     """
 
     kind: str
@@ -108,16 +127,31 @@ class Finding:
         return {**texts, "count": self.count, "files": [file for file, _ in self.examples]}
 
     def __str__(self) -> str:
-        file, observed = self.examples[0]
-        where = f"in {file}" if self.count == 1 else f"in {self.count:,} places, first {file}"
         level = "PROBLEM" if self.certain else "WARNING"
-        return f"{level} {self.kind} {where}: {observed}; expected {self.expected}. To do: {self.advice}."
+        file, observed = self.examples[0]
+        alike = all(text == observed for _, text in self.examples)
+        where = file if len(self.examples) == 1 else f"{self.count:,} files"
+        if len(self.examples) == 1 and self.count > 1:
+            where += f", {self.count:,} files"
+        head = f"{level} {self.kind} in {where}{f': {observed}' if alike else ''}; expected {self.expected}"
+        # Several readings of what was seen have a line each.
+        advice = f"  To do: {READING.sub(chr(10) + '    ', self.advice)}."
+        if len(self.examples) == 1:
+            return f"{head}.\n{advice}"
+        files = [f"  {file}" if alike else f"  {file}: {text}" for file, text in self.examples]
+        more = self.count - len(files)
+        return "\n".join([f"{head}:", *files, *([f"  and {more:,} more"] if more else []), advice])
 
 
 def fault(kind: str, file: object, observed: str, **changes: Any) -> Finding:
     """A fault of one file: what was observed, and the texts of its kind, some of them replaced by `changes`."""
     example = (printable(file), printable(observed))
     return Finding(**{**vars(KINDS[kind]), "kind": kind, "examples": [example], **changes})
+
+
+def fault_of(error: FileError) -> Finding:
+    """The fault that an error of listing or reading a file tells."""
+    return fault(error.kind, error.path, error.found, expected=error.expected, advice=error.advice)
 
 
 def group(faults: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -131,9 +165,3 @@ def group(faults: Iterable[Finding]) -> tuple[Finding, ...]:
         findings[key].count += one.count
         findings[key].examples = [*findings[key].examples, *one.examples][:SHOWN]
     return tuple(findings.values())
-
-
-def printable(text: object) -> str:
-    """The text with control characters and bytes that are not UTF-8 escaped, for terminals and JSON."""
-    clean = str(text).encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in clean)

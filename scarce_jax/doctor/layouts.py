@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import collections
-import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from scarce_jax.data.files import SUFFIXES
+from scarce_jax.data.files import SUFFIXES, FileError, scan_images
 from scarce_jax.doctor.facts import Example
-from scarce_jax.doctor.findings import Finding, fault, printable
-from scarce_jax.errors import InputError
+from scarce_jax.doctor.findings import Finding, fault, fault_of
+from scarce_jax.doctor.names import annotations_in, constant_endings, pairs_in, shared, written_by
+from scarce_jax.errors import InputError, nearest
 
 SPLITS = ("train", "val", "test")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 Files = dict[str, pathlib.Path]
 
 
@@ -22,93 +23,120 @@ def pair_folders(
     """The examples of an image folder, matched by name without suffix; subfolders are searched and part of the name.
 
     Args:
+      masks, coarse: folders, which may lie in the folder of images; `masks` may be that folder.
       split: the split of all examples; if empty, a first subfolder called train, val or test is a split.
       faults: the list to which faults of names are added.
 
     Raises:
-      InputError: a folder is missing, or holds no image file.
+      InputError: a folder is missing, or holds no image file; or one folder has images and masks that names do not tell
+        apart.
     """
-    files = _list_files(images, faults)
-    masks, coarse = ({} if folder is None else _match(files, images, folder, faults) for folder in (masks, coarse))
+    folders = [folder.resolve() for folder in (images, masks, coarse) if folder is not None]
+    if coarse is not None and folders[-1] in folders[:-1]:
+        raise InputError(f"{coarse}: --coarse names the folder of other files; expected a folder of coarse masks")
+    if masks is not None and folders[0] == folders[1]:
+        files, found = _divide(images, folders[2:], faults)
+    else:
+        files = _list_files(images, folders, faults)
+        found = {} if masks is None else _match(files, images, masks, _list_files(masks, folders, faults), faults)
+    rough = {} if coarse is None else _match(files, images, coarse, _list_files(coarse, folders, faults), faults)
     examples = []
     for name, path in files.items():
         first, slash, _ = name.partition("/")
         own = first if slash and first in SPLITS else ""
-        example = Example(split=split or own, name=name, image=path, mask=masks.get(name), coarse=coarse.get(name))
+        example = Example(split=split or own, name=name, image=path, mask=found.get(name), coarse=rough.get(name))
         examples.append(example)
     return examples
 
 
-def _list_files(folder: pathlib.Path, faults: list[Finding]) -> Files:
-    """Name (path from the folder, without suffix) -> image file, sorted; hidden files are left out."""
+def _scan(folder: pathlib.Path, skip: Sequence[pathlib.Path]) -> tuple[Files, list[FileError]]:
+    """Name (path from the folder, without suffix) -> image file, sorted, and the faults of names, as every command
+    lists them; without the files of folders in it that are in `skip`."""
     if not folder.is_dir():
         raise InputError(f"{folder}: {'a file' if folder.exists() else 'missing'}, expected a folder of image files")
-    others: collections.Counter[str] = collections.Counter()
-    files: Files = {}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        name = inside.with_suffix("").as_posix()
-        if path.is_dir() or any(part.startswith(".") for part in inside.parts):
-            continue
-        if path.suffix.lower() not in SUFFIXES:
-            others[path.suffix or "no suffix"] += 1
-            continue
-        if printable(name) != name:
-            faults.append(fault("unreadable-name", path, "bytes that are no UTF-8 text, or control characters"))
-        if name in files:
-            faults.append(fault("duplicate-stem", path, f"beside {files[name].name}"))
-        files.setdefault(name, path)
+    files, errors = scan_images(folder)
     if not files:
+        others = collections.Counter(pathlib.Path(error.path).suffix or "no suffix" for error in errors)
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(3)) or "nothing"
-        raise InputError(f"{folder}: no image file ({kinds} found); expected files ending in {', '.join(SUFFIXES)}")
+        expected = f"expected files ending in {', '.join(SUFFIXES)}{annotations_in(folder)}"
+        raise InputError(f"{folder}: no image file ({kinds} found); {expected}")
+    here = folder.resolve()
+    inner = [other.relative_to(here) for other in skip if here in other.parents]
+    apart = lambda path: not any(pathlib.Path(path).relative_to(folder).is_relative_to(other) for other in inner)
+    return {name: path for name, path in files.items() if apart(path)}, [e for e in errors if apart(e.path)]
+
+
+def _list_files(folder: pathlib.Path, skip: Sequence[pathlib.Path], faults: list[Finding]) -> Files:
+    files, errors = _scan(folder, skip)
+    faults += map(fault_of, errors)
     return files
 
 
-def _match(images: Files, image_folder: pathlib.Path, folder: pathlib.Path, faults: list[Finding]) -> Files:
+def _divide(folder: pathlib.Path, skip: Sequence[pathlib.Path], faults: list[Finding]) -> tuple[Files, Files]:
+    """The images and the masks of one folder, by what is constant in the names of masks, or by their suffixes."""
+    files, errors = _scan(folder, skip)
+    masks = {image: files[mask] for image, mask in pairs_in(files).items()}
+    told = "masks are told from images by their names"
+    if not masks:
+        told = "masks have the names of JPEG images"
+        by_path = {path.with_suffix(""): name for name, path in files.items()}
+        for error in [error for error in errors if error.kind == "duplicate-stem"]:
+            second = pathlib.Path(error.path)
+            name = by_path.get(second.with_suffix(""))
+            pair = sorted([files[name], second], key=lambda path: path.suffix.lower() in MASK_SUFFIXES) if name else []
+            if [path.suffix.lower() in MASK_SUFFIXES for path in pair] == [False, True] and name not in masks:
+                files[name], masks[name] = pair
+                errors.remove(error)
+    if not masks:
+        raise InputError(
+            f"{folder}: --images and --masks name one folder, and no ending such as _mask tells masks from images; "
+            f"expected a folder of images and one of masks{annotations_in(folder)}"
+        )
+    taken = set(masks.values())
+    image, mask = next(iter(masks.items()))
+    advice = f"move the masks to a folder of their own, named as the images, such as {mask.name} to "
+    advice += f"masks/{pathlib.PurePath(image).name}{mask.suffix}{_tool(folder, [path.stem for path in taken])}"
+    observed = f"images and masks in one folder; {told}"
+    faults += map(fault_of, errors)
+    faults.append(fault("one-folder", folder, observed, advice=advice, count=len(taken)))
+    return {name: path for name, path in files.items() if path not in taken}, masks
+
+
+def _match(images: Files, beside: pathlib.Path, folder: pathlib.Path, masks: Files, faults: list[Finding]) -> Files:
     """Image name -> mask. Names that differ by constant parts are a fault, and matched nevertheless."""
-    masks = _list_files(folder, faults)
-    stray = [name for name in masks if name not in images]
-    endings = constant_endings(images, masks) if len(stray) > len(masks) / 2 else []
-    if not endings:
-        for name in stray:
-            faults.append(fault("mask-without-image", masks[name], f"no image {name}.* in {image_folder}"))
-        return {name: path for name, path in masks.items() if name in images}
-    start, end = _shared(images)
-    (before, after), *others = endings
-    renamed = {name: f"{before}{name[len(start) : len(name) - len(end)]}{after}" for name in images}
-    matched = {} if others else {name: masks[mask] for name, mask in renamed.items() if mask in masks}
-    patterns = ", ".join(repr(f"{before}*{after}") for before, after in endings)
-    advice = "copy the one kind of mask that holds class ids to a folder of its own, named as the images"
-    for name, path in list(matched.items())[:1]:
-        advice = f"rename them, e.g. {path.name} to {pathlib.PurePath(name).name}{path.suffix}"
-    observed = f"images are named {f'{start}*{end}'!r}, masks {patterns}"
-    faults.append(fault("names-differ", folder, observed, advice=advice, count=len(stray)))
+    matched = {name: path for name, path in masks.items() if name in images}
+    stray = {name: path for name, path in masks.items() if name not in images}
+    endings = constant_endings(images, stray) if stray else []
+    start, end = shared(images)
+    cores = {name: name[len(start) : len(name) - len(end)] for name in images}
+    image_of = {f"{before}{core}{after}": name for before, after in endings for name, core in cores.items()}
+    image_of = {name: image_of[name] for name in stray if name in image_of}
+    tool = _tool(folder, list(stray))
+    if image_of and not matched:
+        patterns = ", ".join(repr(f"{before}*{after}") for before, after in endings)
+        advice = "copy the one kind of mask that holds class ids to a folder of its own, named as the images"
+        if len(endings) == 1:
+            matched = {image: stray[mask] for mask, image in image_of.items()}
+            image, path = next(iter(matched.items()))
+            advice = f"rename them, e.g. {path.name} to {pathlib.PurePath(image).name}{path.suffix}"
+        observed = f"images are named {f'{start}*{end}'!r}, masks {patterns}"
+        faults.append(fault("names-differ", folder, observed, advice=advice + tool, count=len(image_of)))
+    else:
+        for name, image in image_of.items():
+            observed = f"{image} has a mask {matched[image].name}" if image in matched else f"its image may be {image}"
+            advice = "move them out of the folder if they are masks of another kind, or name them as their images"
+            faults.append(fault("mask-without-image", stray[name], observed, advice=advice + tool))
+    for name, path in stray.items():
+        if name not in image_of:
+            observed = f"no image {name}.* in {beside}{nearest(name, images)}"
+            advice = (
+                tool.removeprefix("; ") or "restore the image, correct the name, or move the mask out of the folder"
+            )
+            faults.append(fault("mask-without-image", path, observed, advice=advice))
     return matched
 
 
-def constant_endings(images: Iterable[str], masks: Iterable[str]) -> list[tuple[str, str]]:
-    """The constant beginnings and ends of mask names, around the part that differs from image to image.
-
-    Returns:
-      (before, after) of every kind of mask that has a file for at least 4 in 5 images, the commonest first.
-    """
-    images, masks = list(images), list(masks)
-    start, end = _shared(images)
-    cores = {name[len(start) : len(name) - len(end)] for name in images}
-    lengths = {len(core) for core in cores}
-    counted = collections.Counter(
-        (mask[:k], mask[k + length :])
-        for mask in masks
-        for length in lengths
-        for k in range(len(mask) - length + 1)
-        if mask[k : k + length] in cores
-    )
-    # One file alone cannot show what is constant.
-    needed = max(2, 0.8 * min(len(images), len(masks)))
-    return [pair for pair, count in counted.most_common() if count >= needed and pair != (start, end)]
-
-
-def _shared(names: Sequence[str]) -> tuple[str, str]:
-    """The longest beginning that all names share, and the longest end of what follows it."""
-    start = os.path.commonprefix(list(names))
-    return start, os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1]
+def _tool(folder: pathlib.Path, names: Sequence[str]) -> str:
+    """The tool that names masks so, as the end of an advice; empty if none is known."""
+    tool = written_by(folder, names)
+    return f"; {tool}" if tool else ""

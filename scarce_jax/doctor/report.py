@@ -18,7 +18,7 @@ class Report:
       images, masks, coarse: number of files, or of prepared examples with that field.
       seconds: duration of the check.
       findings: problems and warnings.
-      notes: what could not be checked, and why.
+      notes: what was seen and is no fault, and what could not be checked.
     """
 
     name: str
@@ -67,8 +67,8 @@ class Report:
         if self.findings:
             verdict = f"{plural(len(self.problems), 'problem')}, {plural(len(self.warnings), 'warning')}"
         head = f"Checked {plural(self.checked, 'file')} of {self.name} ({', '.join(parts)})"
-        lines = [f"{head} in {self.seconds:.1f} s: {verdict}."]
-        if self.unlabelled:
-            lines.append(f"{plural(self.unlabelled, 'image')} without a fine mask (unlabelled, no fault).")
-        lines += [f"Note: {note}" for note in self.notes]
-        return "\n".join([*lines, *map(str, (*self.problems, *self.warnings))])
+        lines = [f"{head} in {self.seconds:.1f} s: {verdict}.", *map(str, (*self.problems, *self.warnings))]
+        notes = self.notes
+        if self.unlabelled and self.masks:
+            notes = (f"{plural(self.unlabelled, 'image')} without a fine mask (unlabelled, no fault)", *notes)
+        return "\n".join([*lines, *(f"Note: {note}." for note in notes)])

@@ -59,7 +59,7 @@ def expected_classes(classes: str | int | os.PathLike[str]) -> Classes:
 def expected_of(classes: Classes) -> Expected:
     """What masks should hold once their ids and colours are class indices, where these differ."""
     ignore = classes.ignore if classes.plain else ()
-    return Expected(names=classes.classes, background=classes.background, ignore=ignore)
+    return Expected(names=classes.classes, background=classes.background, ignore=ignore, plain=classes.plain)
 
 
 def with_classes(examples: list[Example], classes: Classes) -> list[Example]:

@@ -140,8 +140,8 @@ def _two_images_of_one_stem(root):
 
 
 def _no_image_file(root):
-    (root / "train/images/readme.txt").write_text("x")
-    return ["readme.txt", "not an image file"]
+    (root / "train/images/0.heic").write_text("x")
+    return ["0.heic", "not an image file", "magick FILE FILE.jpg"]
 
 
 def _unknown_id(root):

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from scarce_jax.data.builders.base import SIMULATED, SegmentationBuilder
 from scarce_jax.data.builders.files import Example, Files, read_examples
 from scarce_jax.data.datasets import CITYSCAPES
+from scarce_jax.data.files import list_images
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 
@@ -40,7 +41,10 @@ class Cityscapes(SegmentationBuilder):
     FACTS = CITYSCAPES
 
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
-        images = {split: sorted((self.source / "leftImg8bit" / split).glob(f"*/*{IMAGE}.png")) for split in SPLITS}
+        images = {}
+        for split in SPLITS:
+            listed = list_images(self.source / "leftImg8bit" / split)
+            images[split] = [path for stem, path in listed.items() if stem.endswith(IMAGE)]
         images = {split: paths for split, paths in images.items() if paths}
         if not images:
             raise InputError(f"{self.source}: has no leftImg8bit/*/*/*{IMAGE}.png; expected {self.HOLDS}")

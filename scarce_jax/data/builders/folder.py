@@ -13,6 +13,7 @@ from scarce_jax.data.builders.base import SIMULATED, SegmentationBuilder
 from scarce_jax.data.builders.files import Example, check_size, naming
 from scarce_jax.data.builders.formats import FORMATS, Item, Layout, Options, read_source
 from scarce_jax.data.images import read_encoded
+from scarce_jax.data.palettes import Palettes
 from scarce_jax.data.schema import IGNORE, DatasetInfo
 
 
@@ -54,15 +55,19 @@ class Folder(SegmentationBuilder):
         if self.layout.has_tags:
             self.tags_from = "tags.csv, else the fine masks"
         used: set[int] = set()
+        palettes = {"fine": Palettes(), "coarse": Palettes()}
         last = list(self.layout.splits)[-1]
         return {
-            split: self._examples(split, items, used, last=split == last) for split, items in self.layout.splits.items()
+            split: self._examples(split, items, palettes, used, last=split == last)
+            for split, items in self.layout.splits.items()
         }
 
-    def _examples(self, split: str, items: list[Item], used: set[int], *, last: bool) -> Iterator[Example]:
+    def _examples(
+        self, split: str, items: list[Item], palettes: Mapping[str, Palettes], used: set[int], *, last: bool
+    ) -> Iterator[Example]:
         """Reads a split; `used` collects the class indices of all masks, and is looked at after the last split."""
         for item in items:
-            example = read_item(item, f"{split}/{item.name}", simulate=not self.layout.has_coarse)
+            example = read_item(item, f"{split}/{item.name}", palettes, simulate=not self.layout.has_coarse)
             for mask in (example.fine, example.coarse):
                 used.update(() if mask is None else np.unique(mask).tolist())
             yield example
@@ -70,8 +75,11 @@ class Folder(SegmentationBuilder):
             self.layout.classes.confirm(used - {IGNORE})
 
 
-def read_item(item: Item, example_id: str, *, simulate: bool = True) -> Example:
+def read_item(item: Item, example_id: str, palettes: Mapping[str, Palettes], *, simulate: bool = True) -> Example:
     """Reads the image and the masks of an item.
+
+    Args:
+      palettes: "fine" and "coarse" -> the palettes of earlier masks, which must agree.
 
     Raises:
       InputError: a file is damaged or of a wrong kind, or a mask differs in size from the image.
@@ -82,6 +90,6 @@ def read_item(item: Item, example_id: str, *, simulate: bool = True) -> Example:
     for field, mask in (("fine", item.fine), ("coarse", item.coarse)):
         if mask is not None:
             with naming("mask", example_id):
-                masks[field] = mask.read()
+                masks[field] = mask.read(palettes[field])
             check_size(masks[field], mask, size, item.image, example_id)
     return Example(id=example_id, image=image, **masks, tags=item.tags, simulate=simulate)

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.files import Example, check_size, masks_of, naming, read_indices
 from scarce_jax.data.datasets import default_palette
-from scarce_jax.data.files import SUFFIXES, list_images, read_json, read_lines
+from scarce_jax.data.files import SUFFIXES, is_litter, list_images, read_json, read_lines
 from scarce_jax.data.images import read_encoded
 from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.errors import InputError, nearest
@@ -139,7 +139,8 @@ def class_folders(folder: pathlib.Path, *, loose: bool = False) -> tuple[str, ..
       InputError: an image lies beside the folders.
     """
     with os.scandir(folder) as entries:
-        shown = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        named = sorted((entry.name, entry.is_dir()) for entry in entries)
+    shown = [(name, is_folder) for name, is_folder in named if not is_litter(name, is_folder)]
     folders = tuple(name for name, is_folder in shown if is_folder)
     for name, is_folder in shown:
         if not is_folder and name.lower().endswith(SUFFIXES) and (folders or not loose):

@@ -14,7 +14,7 @@ from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.files import Example, read_files
 from scarce_jax.data.builders.lid_tables import COUNT, NAMES, TRAIN_JSON, read_image_sets, read_list, read_names
 from scarce_jax.data.datasets import LID
-from scarce_jax.data.files import list_folder, read_lines
+from scarce_jax.data.files import list_images, read_lines
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 
@@ -96,7 +96,7 @@ class Images:
     # One reading of each folder tells which files exist and how their names end; ILSVRC has half a million files.
     @functools.cached_property
     def _folders(self):
-        return functools.cache(list_folder)
+        return functools.cache(lambda folder: list_images(folder, nested=False))
 
     def check(self) -> None:
         """Raises InputError if an image, or a mask of one, is missing."""
@@ -128,8 +128,7 @@ class Images:
         return None if self.masks is None else self._file(self.masks, name.rpartition("/")[2])
 
     def _file(self, folder: pathlib.Path, stem: str) -> pathlib.Path | None:
-        file = self._folders(folder).get(stem)
-        return None if file is None else folder / file
+        return self._folders(folder).get(stem)
 
 
 def find(source: pathlib.Path, *names: str) -> pathlib.Path | None:
@@ -168,7 +167,7 @@ def find_evaluated(source: pathlib.Path) -> dict[str, Images]:
             raise InputError(f"{source}: has no masks of {root}; expected them in {', '.join(MASKS)}")
         lists = (folder / f"{split}.txt" for folder in (root, root.parent))
         path = next((path for path in lists if path.is_file()), None)
-        names: Iterable[str] = list_folder(root)
+        names: Iterable[str] = list_images(root, nested=False)
         if path is not None:
             names = (line.split()[0] for line in read_lines(path, "a name on each line") if line.strip())
         splits[split] = Images(where=path or root, root=root, labels=dict.fromkeys(names, ()), masks=masks)

@@ -16,7 +16,7 @@ from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.files import Example, check_size, naming, read_indices, to_indices
 from scarce_jax.data.coarse import CoarseSettings
 from scarce_jax.data.datasets import VOC, VOC_ANIMALS
-from scarce_jax.data.files import read_lines
+from scarce_jax.data.files import is_litter, read_lines
 from scarce_jax.data.images import read_encoded
 from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.errors import InputError
@@ -116,7 +116,8 @@ class VocFiles:
                     f"{self.grown} are for training; add one of them"
                 )
             ending = ".mat" if self._is_sbd else ".png"
-            longer = sorted({*(train or ()), *(path.stem for path in self.grown.glob(f"*{ending}"))} - {*val})
+            masked = [path.stem for path in self.grown.glob(f"*{ending}") if not is_litter(path.name)]
+            longer = sorted({*(train or ()), *masked} - {*val})
         splits = {"train": longer if longer is not None else train, "val": val}
         splits = {split: ids for split, ids in splits.items() if ids is not None}
         if not splits:

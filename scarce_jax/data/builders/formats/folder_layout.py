@@ -11,7 +11,7 @@ from scarce_jax.data.builders.formats.pairing import Folders, pair
 from scarce_jax.data.builders.formats.splits import in_order, split_of_folder
 from scarce_jax.data.builders.formats.tags import TAGS, with_tags
 from scarce_jax.data.builders.formats.tree import MASK_FOLDERS, Tree, pictures
-from scarce_jax.data.files import SUFFIXES
+from scarce_jax.data.files import scan_images
 from scarce_jax.errors import InputError, some
 
 CLASSES, IMAGES, MASKS, COARSE = "classes.json", "images", "masks", "coarse"
@@ -109,7 +109,7 @@ def unread(split: pathlib.Path, folders: Folders) -> list[pathlib.Path]:
 
 def count_images(folder: pathlib.Path) -> int:
     """The number of image files in a folder and below it."""
-    return sum(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
+    return len(scan_images(folder)[0])
 
 
 def _refuse_unread(split: pathlib.Path, folders: Folders, items: list[Item]) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from PIL import Image
 
-from scarce_jax.data.builders.files import to_indices
+from scarce_jax.data.builders.files import read_indices
 from scarce_jax.data.builders.formats.classes import Classes
-from scarce_jax.data.images import read_image, read_mask
+from scarce_jax.data.images import read_image
+from scarce_jax.data.palettes import Palettes
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError, plural
 
@@ -30,8 +31,11 @@ class Mask(abc.ABC):
     path: pathlib.Path
 
     @abc.abstractmethod
-    def read(self) -> np.ndarray:
+    def read(self, palettes: Palettes | None = None) -> np.ndarray:
         """Reads or draws it: uint8 [H, W], class index or 255 = void.
+
+        Args:
+          palettes: the palettes of earlier masks of ids, which must agree; None does not compare them.
 
         Raises:
           InputError: a file is damaged, or has an id, a colour or a shape that means no class.
@@ -57,10 +61,10 @@ class FileMask(Mask):
     path: pathlib.Path
     classes: Classes
 
-    def read(self) -> np.ndarray:
+    def read(self, palettes: Palettes | None = None) -> np.ndarray:
         if self._has_colours():
             return self._by_colour()
-        return to_indices(read_mask(self.path), self.path, self.path.stem, self.classes.indices)
+        return read_indices(self.path, self.path.stem, self.classes.indices, palettes=palettes)
 
     def holds_indices(self) -> bool:
         return self.classes.plain and not self._has_colours()
@@ -123,7 +127,7 @@ class DrawnMask(Mask):
     draw: Callable[[], np.ndarray]
     others: tuple[pathlib.Path, ...] = ()
 
-    def read(self) -> np.ndarray:
+    def read(self, palettes: Palettes | None = None) -> np.ndarray:
         try:
             return self.draw()
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from scarce_jax.data.files import SUFFIXES, read_json
+from scarce_jax.data.files import SUFFIXES, is_litter, read_json, scan_images
 from scarce_jax.errors import InputError, plural
 
 DEPTH = 4
@@ -40,7 +40,7 @@ class Tree:
         self.names: dict[str, list[str]] = {}
         for folder, folders, files in os.walk(root, followlinks=True):
             inside = pathlib.Path(folder).relative_to(root)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            folders[:] = sorted(name for name in folders if not is_litter(name, is_folder=True))
             if len(inside.parts) >= DEPTH:
                 folders.clear()
             self.names[inside.as_posix()] = sorted(name for name in files if not name.startswith("."))
@@ -135,25 +135,15 @@ def kind_of(content: Any) -> str:
 
 
 def pictures(folder: pathlib.Path, *, deep: bool = True) -> dict[str, pathlib.Path]:
-    """The image files of a folder by stem, sorted, other files apart; names of subfolders are part of the stem.
+    """The image files of a folder by stem, as `list_images`, where NumPy files may lie beside them.
 
     Raises:
-      InputError: the folder is missing, or two files have the same stem.
+      InputError: the folder is missing, or as in `list_images`.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: {'a file' if folder.exists() else 'missing'}, expected a folder of image files")
-    found: dict[str, pathlib.Path] = {}
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
-        for name in sorted(files):
-            path = pathlib.Path(place, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
-                continue
-            stem = path.relative_to(folder).with_suffix("").as_posix()
-            if stem in found:
-                raise InputError(
-                    f"{found[stem]} and {path}: equal stems, expected one file per example; rename or remove one of "
-                    "them"
-                )
-            found[stem] = path
-    return dict(sorted(found.items()))
+    images, faults = scan_images(folder, nested=deep)
+    wrong = [fault for fault in faults if pathlib.Path(fault.path).suffix.lower() != ".npy"]
+    if wrong:
+        raise wrong[0]
+    return images

@@ -1,0 +1,104 @@
+"""Image files of more than 8 bits a sample: their values, and how they become bytes.
+
+Pillow drops the lower half of 16-bit colours, and does not know floats of 64 bits or in colour. OpenCV decodes them,
+but mixes up what lies in separate planes or in two bands, so that the header is checked first.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import cv2
+import numpy as np
+
+from scarce_jax.data.decoding import Header, read_orientation
+from scarce_jax.data.files import FileError
+
+
+def deep_values(path: str | os.PathLike, header: Header) -> np.ndarray:
+    """Decodes a file of more than 8 bits a sample, upright: values [H, W], or [H, W, 3] RGB, of the file's own dtype.
+
+    Transparency is left out.
+
+    Raises:
+      FileError: its layout is not read.
+    """
+    photometric, planes = header.tags.get(262, 1), header.tags.get(284, 1)
+    separate = planes == 2 and header.bands > 1
+    complex_or_half = header.tags.get(339, (1,))[0] not in (1, 2, 3) or (header.kind == "float" and header.bits < 32)
+    if header.format == "TIFF" and (separate or photometric not in (1, 2) or header.bands == 2 or complex_or_half):
+        raise FileError(
+            "unfit-file",
+            path,
+            f"a TIFF of {header.bits}-bit {header.kind} samples in a layout that is not read (photometric "
+            f"{photometric}, {header.bands} bands, {'separate planes' if separate else 'joined'})",
+            "grey or RGB, with the colours of a pixel side by side",
+            "write it as 8-bit PNG",
+        )
+    if header.bands > 4:
+        raise FileError("unfit-file", path, f"{header.bands} bands", "1, 3 or 4 bands", "write the three bands to use")
+    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise ValueError("its pixels cannot be read")
+    if header.bands <= 2:
+        values = values if values.ndim == 2 else values[..., 0]
+    else:
+        values = values[..., 2::-1]
+    if header.format == "TIFF":  # OpenCV has turned it.
+        return values
+    return turned(values, read_orientation(path))
+
+
+def turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns stored pixels [H, W, ...] upright."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return np.ascontiguousarray(values)
+
+
+def to_bytes(values: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+    """Scales deep values to uint8: 0..65535 keep their upper 8 bits, floats of 0..1 are multiplied by 255.
+
+    The scale is one for all files, so that no file is brightened against another. Files that would come out nearly
+    black, because their values need another scale (12 bits of a camera, 8 bits in a 16-bit file), are refused.
+
+    Args:
+      values: integers or floats of any shape.
+      path: for messages.
+
+    Raises:
+      FileError: a value is outside the range or not finite, or the largest one is under a quarter of it (and not 0).
+    """
+    floats = values.dtype.kind == "f"
+    finite = bool(np.isfinite(values).all())
+    low, high = (values.min(), values.max()) if finite else (np.nan, np.nan)
+    limit = 1 if floats else 65535
+    if low == high == 0 or (low >= 0 and limit / 4 <= high <= limit):
+        return np.rint(values * 255).astype(np.uint8) if floats else (values >> 8).astype(np.uint8)
+    kind = f"{8 * values.dtype.itemsize}-bit {'float ' if floats else ''}pixels"
+    raise FileError(
+        "unfit-file",
+        path,
+        f"{kind} of {low:g} to {high:g}" if finite else f"{kind} with values that are not finite",
+        "floats of 0 to 1 (0.25 or more somewhere)" if floats else "16 bits that are used: 16384 or more somewhere",
+        _rescale(path, float(high)),
+    )
+
+
+def _rescale(path: str | os.PathLike, high: float) -> str:
+    """The command that converts a folder of deep files by one scale."""
+    name = pathlib.Path(path)
+    guess = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits), "MAX") if high > 1 else 1
+    command = (
+        f"import cv2, glob; [cv2.imwrite(p[:-{len(name.suffix)}] + '.png', (cv2.imread(p, -1) * (255 / {guess}))"
+        f".clip(0, 255).astype('uint8')) for p in glob.glob('*{name.suffix}')]"
+    )
+    return (
+        f"convert all files of the data set to 8 bits by one scale; if {guess} is the highest value that any can have, "
+        f'run in their folder: python -c "{command}"'
+    )
