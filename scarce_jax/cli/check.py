@@ -88,7 +88,7 @@ def _usage_fault(options: Options) -> str:
     }[used[0]]
     extra = [name for name, value in wrong.items() if value is not None]
     if extra:
-        only = "--source" if used == ["--images"] else "--images"
+        only = "--source" if extra[0] in of_source else "--images"
         return f"{', '.join(extra)}: for {only} only; leave it out with {used[0]}"
     if used == ["--images"] and options.masks is None:
         return "--images needs --masks DIR, the folder of their masks"

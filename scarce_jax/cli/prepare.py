@@ -62,8 +62,8 @@ def main(argv: Sequence[str]) -> int:
     print(prepare(options.dataset, options.data_dir, options.source, again=options.again, options=reading))
     if options.dataset.startswith("folder/") and "val" not in load_info(options.dataset, options.data_dir).splits:
         print(
-            "\nThere is no split val to measure; --val 0.2 takes a fifth of the labelled images for it, --val FILE those "
-            "listed."
+            "\nThere is no split val to measure; --val 0.2 takes a fifth of the labelled images for it, --val FILE "
+            "those listed."
         )
     if prepared_before:
         again = prepare_command(options.dataset, options.data_dir, again=True)

@@ -449,3 +449,26 @@ def test_an_image_of_another_size_than_its_annotation_is_named(written, tmp_path
     with pytest.raises(InputError, match=r"b.jpg.json .*the mask is 32x24 pixels, its image .*b.jpg is 32x20"):
         prepare("folder/x", tmp_path / "data", root)
     assert [problem.kind for problem in check_source(root).problems] == ["size-mismatch"]
+
+
+def test_one_file_is_one_image(written):
+    root = written("coco")
+    content = json.loads((root / "annotations.json").read_text())
+    content["images"][1]["file_name"] = "x/a.jpg"
+    exports.dump(root / "annotations.json", content)
+    with pytest.raises(InputError, match=r"x/a.jpg and a.jpg are the same file"):
+        read_source(root)
+    content["images"][1]["file_name"] = "../a.jpg"
+    exports.dump(root / "annotations.json", content)
+    with pytest.raises(InputError, match="leads out of the folder"):
+        read_source(root)
+
+
+def test_linked_folders_are_read_and_loops_are_not(written, tmp_path):
+    root = written("labelme")
+    (tmp_path / "more").mkdir()
+    for path in (root / "a.json", root / "a.png"):
+        path.rename(tmp_path / "more" / path.name)
+    (root / "more").symlink_to(tmp_path / "more")
+    (root / "loop").symlink_to(root)
+    assert [item.name for item in read_source(root).splits["train"]] == ["b", "c", "d", "more/a"]

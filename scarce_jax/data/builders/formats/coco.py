@@ -19,8 +19,7 @@ from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_
 from scarce_jax.data.builders.formats.objects import canvas, index_of, object_classes
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import NAMES, canonical, in_order
-from scarce_jax.data.builders.formats.tree import Tree, kind_of
-from scarce_jax.data.builders.formats.tree import read as read_file
+from scarce_jax.data.builders.formats.tree import Tree
 from scarce_jax.errors import InputError, plural, some
 
 HOLDS = "JSON files with images, annotations and categories (one per split), and the images"
@@ -38,11 +37,7 @@ def read(source: pathlib.Path, options: Options) -> Layout:
     Raises:
       InputError: the categories of two files differ, two files are of one split, or an image is missing.
     """
-    contents: dict[pathlib.Path, Mapping[str, Any]] = {}
-    for path in sorted(path for pattern in ("*.json", "*/*.json", "*/*/*.json") for path in source.glob(pattern)):
-        content = read_file(path, HOLDS)
-        if kind_of(content) == "coco":
-            contents[path] = content
+    contents: dict[pathlib.Path, Mapping[str, Any]] = dict(Tree(source).json_of("coco", HOLDS))
     if not contents:
         raise InputError(f"{source}: no JSON file has images, annotations and categories; expected {HOLDS}")
     first = next(iter(contents))
@@ -59,7 +54,8 @@ def read(source: pathlib.Path, options: Options) -> Layout:
         split = _split(path, len(contents) > 1)
         if split in splits:
             raise InputError(
-                f"{origin[split]} and {path}: both are the split {split!r}; put train or val into their names"
+                f"{origin[split]} and {path}: both are the split {split!r}; put train or val "
+                "into their names, or move one out of the folder"
             )
         origin[split] = path
         splits[split] = _items(path, content, split, source, options.path("images"), classes)
@@ -104,12 +100,15 @@ def _items(
                     f"annotation {one.get('id')} has the category {one['category_id']}, which is not listed"
                 )
             index_of(names[one["category_id"]], classes)
-        items, missing = [], []
+        items, missing, taken = [], [], {}
         for record in content["images"]:
             image = _image(str(record["file_name"]), split, path, source, root)
             if image is None:
                 missing.append(str(record["file_name"]))
                 continue
+            if image in taken:
+                raise ValueError(f"{record['file_name']} and {taken[image]} are the same file, {image}")
+            taken[image] = record["file_name"]
             own = regions[record["id"]]
             mask = _mask(path, record, own, names, classes) if own else None
             name = pathlib.PurePosixPath(str(record["file_name"]).replace("\\", "/")).with_suffix("").as_posix()
@@ -133,6 +132,8 @@ def _image(
       InputError: several folders hold it.
     """
     inside = pathlib.PurePosixPath(name.replace("\\", "/"))
+    if ".." in inside.parts:
+        raise ValueError(f"the file_name {name!r} leads out of the folder")
     words = (*NAMES.get(split, (split,)), f"{split}2017", f"{split}2014")
     folders = [root] if root else [
         source, path.parent, source / "images", path.parent / "images",

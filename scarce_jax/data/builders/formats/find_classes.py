@@ -10,13 +10,25 @@ from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.errors import InputError
 
 FILES = ("classes.json", "labelmap.txt", "_classes.csv", "class_names.txt", "classes.txt", "labels.txt", "names.txt")
-"""Files of classes by the names that tools and people give them, the first that exists is read."""
+"""Files of classes by the names that tools and people give them."""
 
 
 def class_file(folder: pathlib.Path, options: Options) -> pathlib.Path | None:
-    """The file of `--classes`, else the first of `FILES` in a folder, else None."""
+    """The file of `--classes`, else classes.json, else another of `FILES` in a folder, else None.
+
+    Raises:
+      InputError: several files list different classes.
+    """
     given = options.path("classes")
-    return given or next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if given is not None:
+        return given
+    files = [folder / name for name in FILES if (folder / name).is_file()]
+    if len(files) > 1 and files[0].name != FILES[0]:
+        first, *others = [(path, read_class_file(path)) for path in files]
+        for path, classes in others:
+            if (classes.classes, classes.indices) != (first[1].classes, first[1].indices):
+                raise InputError(f"{first[0]} and {path}: list different classes; choose one with --classes FILE")
+    return files[0] if files else None
 
 
 def find_classes(folder: pathlib.Path, options: Options, expected: str) -> tuple[Classes, pathlib.Path]:

@@ -87,12 +87,19 @@ def mask_folder(split: pathlib.Path) -> pathlib.Path | None:
     """`masks`, or the one folder of images with another usual name for them; None if there is none.
 
     Raises:
-      InputError: several folders may be the masks.
+      InputError: several folders may be the masks, or one by its name holds other files.
     """
     if (split / MASKS).is_dir():
         return split / MASKS
     folders = sorted(path for path in split.iterdir() if path.is_dir() and path.name.lower() in MASK_FOLDERS)
+    other = [folder for folder in folders if not pictures(folder) and any(folder.iterdir())]
     folders = [folder for folder in folders if pictures(folder)]
+    if other and not folders:
+        suffixes = ", ".join(sorted({path.suffix or "no suffix" for path in other[0].iterdir()})[:3])
+        raise InputError(
+            f"{other[0]}: holds no image ({suffixes} files), and is not read; expected masks, one image file each. "
+            "Export the labels as masks or in another format, or move the folder out of the split"
+        )
     if len(folders) > 1:
         names = " and ".join(folder.name for folder in folders)
         raise InputError(f"{split}: {names} may be the masks; rename the right one to {MASKS}")

@@ -19,8 +19,7 @@ from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_
 from scarce_jax.data.builders.formats.objects import canvas, fill_polygon, index_of, object_classes, upright_size
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import by_first_folder, in_order
-from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, Tree, kind_of, pictures
-from scarce_jax.data.builders.formats.tree import read as read_file
+from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, Tree, pictures
 from scarce_jax.errors import InputError, nearest, plural
 
 HOLDS = "the JSON export of Label Studio, and the images of its tasks (in the folder or in --images DIR)"
@@ -48,20 +47,20 @@ def read(source: pathlib.Path, options: Options) -> Layout:
     Raises:
       InputError: there is no JSON export, the image of a task is missing, or an annotation is of an unknown kind.
     """
-    exports = [path for path in sorted(source.glob("*.json")) + sorted(source.glob("*/*.json"))
-               if kind_of(read_file(path, HOLDS)) == "label-studio"]  # fmt: skip
+    tree = Tree(source)
+    exports = dict(tree.json_of("label-studio", HOLDS))
     if len(exports) != 1:
         listed = ", ".join(map(str, exports)) or "no JSON export"
         raise InputError(
             f"{source}: {listed}; expected one JSON export of Label Studio (Export, JSON), which names the image of "
             "each task: the PNG files do not"
         )
-    (path,) = exports
-    tasks = {int(task["id"]): task for task in read_file(path, HOLDS) if isinstance(task.get("id"), int)}
+    ((path, content),) = exports.items()
+    tasks = {task["id"]: task for task in content if isinstance(task.get("id"), int)}
     regions = {number: _regions(task, number, path) for number, task in tasks.items()}
     labels = {label for found in regions.values() for region in found or () for label in _labels(region)}
     classes, tables = object_classes(source, options, labels, str(path))
-    folders = Tree(source).named(IMAGE_FOLDERS)
+    folders = tree.named(IMAGE_FOLDERS)
     root = options.path("images") or (source / folders[0] if len(folders) == 1 else source)
     images = {name: image for name, image in pictures(root).items() if not _REGION.fullmatch(image.name)}
     items = []

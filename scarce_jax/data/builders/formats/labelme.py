@@ -23,8 +23,8 @@ from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_
 from scarce_jax.data.builders.formats.objects import canvas, index_of, object_classes, paste, upright_size
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import by_first_folder, in_order
-from scarce_jax.data.builders.formats.tree import Tree, kind_of, pictures
-from scarce_jax.data.files import SUFFIXES, read_json
+from scarce_jax.data.builders.formats.tree import Tree, pictures
+from scarce_jax.data.files import SUFFIXES
 from scarce_jax.errors import InputError, plural
 
 HOLDS = "a JSON file of labelme beside each labelled image, and labels.txt if the order of the classes matters"
@@ -46,14 +46,14 @@ def read(source: pathlib.Path, options: Options) -> Layout:
     """
     contents, images = {}, {}
     embedded, root = _Embedded(), options.path("images")
-    for path in sorted(source.rglob("*.json")):
-        if any(part.startswith(".") for part in path.relative_to(source).parts):
-            continue
-        content = read_json(path, "JSON of labelme")
-        if kind_of(content) == "labelme":
-            images[path] = _image(path, content, root, embedded)
-            # Images inside the files would fill the memory.
-            contents[path] = {key: value for key, value in content.items() if key != "imageData"}
+    for path, content in Tree(source).json_of("labelme", "JSON of labelme"):
+        images[path] = _image(path, content, root, embedded)
+        # Images inside the files would fill the memory.
+        contents[path] = {key: value for key, value in content.items() if key != "imageData"}
+    twice = {image: path for path, image in images.items()}
+    for path, image in images.items():
+        if twice[image] != path:
+            raise InputError(f"{path} and {twice[image]}: both are of the image {image}; remove one of them")
     labels = {shape.get("label") for content in contents.values() for shape in content["shapes"]}
     classes, tables = object_classes(source, options, map(str, labels), str(source))
     names = {path: path.relative_to(source).with_suffix("").as_posix() for path in contents}

@@ -13,9 +13,6 @@ from typing import Any
 from scarce_jax.data.files import SUFFIXES, is_litter, read_json, scan_images
 from scarce_jax.errors import InputError, plural
 
-DEPTH = 4
-"""Levels of folders that are looked at; images may lie deeper."""
-
 SAMPLE = 3
 """JSON files of a folder that are opened to see what they are."""
 
@@ -28,7 +25,7 @@ MASK_FOLDERS = (
 
 
 class Tree:
-    """The folders of a source down to `DEPTH`, without hidden ones; links to folders are followed.
+    """The folders of a source, without hidden ones; links to folders are followed.
 
     Attributes:
       root: the source folder.
@@ -38,12 +35,18 @@ class Tree:
     def __init__(self, root: pathlib.Path):
         self.root = root
         self.names: dict[str, list[str]] = {}
+        above: dict[str, tuple[tuple[int, int], ...]] = {}
         for folder, folders, files in os.walk(root, followlinks=True):
-            inside = pathlib.Path(folder).relative_to(root)
-            folders[:] = sorted(name for name in folders if not is_litter(name, is_folder=True))
-            if len(inside.parts) >= DEPTH:
+            state = os.stat(folder)
+            here = state.st_dev, state.st_ino
+            before = above.pop(folder, ())
+            if here in before:  # a link to a folder above itself
                 folders.clear()
-            self.names[inside.as_posix()] = sorted(name for name in files if not name.startswith("."))
+                continue
+            folders[:] = sorted(name for name in folders if not is_litter(name, is_folder=True))
+            above |= {os.path.join(folder, name): (*before, here) for name in folders}
+            inside = pathlib.Path(folder).relative_to(root).as_posix()
+            self.names[inside] = sorted(name for name in files if not name.startswith("."))
 
     def has(self, *files: str) -> bool:
         """Whether all these files or folders exist, relative to the root."""
@@ -81,9 +84,15 @@ class Tree:
                     kinds[kind].append(path)
         return dict(kinds)
 
-    def json_files(self) -> Iterator[pathlib.Path]:
-        for folder, names in self.names.items():
-            yield from (self.root / folder / name for name in names if name.lower().endswith(".json"))
+    def json_of(self, kind: str, expected: str) -> Iterator[tuple[pathlib.Path, Any]]:
+        """All JSON files of a kind with their contents; raises InputError if one is not readable JSON."""
+        for folder, names in sorted(self.names.items()):
+            for name in names:
+                path = self.root / folder / name
+                if name.lower().endswith(".json"):
+                    content = read(path, expected)
+                    if kind_of(content) == kind:
+                        yield path, content
 
     def content(self) -> str:
         """The folders with the numbers of their files by suffix, for messages."""

@@ -120,7 +120,7 @@ def _lists(
     place: dict[str, pathlib.Path] = {}
     for name, path in files.items():
         # CVAT calls the only list "default".
-        split = "train" if name == "default" else canonical(name) or split_of_folder(name, path)
+        split = "train" if name in ("default", "trainval") else canonical(name) or split_of_folder(name, path)
         for number, line in enumerate(read_lines(path, "names of images without suffix, one per line"), 1):
             stem = line.strip().strip('"')
             if not stem:
@@ -130,7 +130,8 @@ def _lists(
                                  "add it, or take the line out")  # fmt: skip
             if stem in place:
                 raise InputError(
-                    f"{path}, line {number}: {stem!r} is in {place[stem]} too; expected one split per image"
+                    f"{path}, line {number}: {stem!r} is in {place[stem]} too; expected one split per image: take one "
+                    "list out"
                 )
             place[stem] = path
             lists.setdefault(split, []).append(stem)
