@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Switch, parse, print_json, shown
+from scarce_jax.cli.common import Folder, Name, Switch, parse, print_json, shown
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -19,11 +19,13 @@ class Options:
     Attributes:
       dataset: a prepared dataset.
       data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      source: a folder for `prepare folder/NAME`: classes.json, and SPLIT/images, SPLIT/masks, SPLIT/coarse.
-      images: a folder of images.
+      source: a folder for `prepare folder/NAME`; says its format, and what prepare would make of it.
+      format: the format of --source, such as cvat or coco; default auto.
+      images: a folder of images; with --source, where they do not lie there.
       masks: a folder of their masks, with the names of the images.
       coarse: a folder of their coarse masks, with the names of the images.
-      classes: the number of classes, or a file with their names (classes.json, or one name per line).
+      classes: the number of classes, or a file that lists them (classes.json, labelmap.txt, _classes.csv, names).
+      val: with --source, the share of images or the list that --val of prepare would take.
       ignore: a further id of void pixels in the masks; 255 always is one.
       json: end standard output with one JSON object.
     """
@@ -31,10 +33,12 @@ class Options:
     dataset: Annotated[str | None, tyro.conf.Positional, shown("DATASET")] = None
     data_dir: Folder = None
     source: Folder = None
+    format: Name = None
     images: Folder = None
     masks: Folder = None
     coarse: Folder = None
     classes: Annotated[str | None, shown("N|FILE")] = None
+    val: Annotated[str | None, shown("SHARE|FILE")] = None
     ignore: Annotated[int, tyro.conf.arg(metavar="ID")] = 255
     json: Switch = False
 
@@ -51,7 +55,10 @@ def main(argv: Sequence[str]) -> int:
     if options.dataset is not None:
         report = doctor.check_prepared(options.dataset, options.data_dir)
     elif options.source is not None:
-        report = doctor.check_source(options.source)
+        from scarce_jax.data.builders.formats import Options as SourceOptions
+
+        fields = {"images": options.images, "classes": options.classes, "val": options.val}
+        report = doctor.check_source(options.source, SourceOptions(format=options.format or "auto", **fields))
     else:
         report = doctor.check_folders(
             options.images, options.masks, options.coarse, classes=options.classes, ignore=options.ignore
@@ -66,16 +73,25 @@ def _usage_fault(options: Options) -> str:
     """What is wrong with the combination of flags, or an empty text."""
     ways = {"DATASET": options.dataset, "--source": options.source, "--images": options.images}
     used = [name for name, value in ways.items() if value is not None]
+    if used == ["--source", "--images"]:
+        used = ["--source"]
     if len(used) != 1:
         names = " and ".join(used) or "none"
         return f"expected one of DATASET, --source DIR, or --images DIR --masks DIR; got {names}"
-    loose = {"--masks": options.masks, "--coarse": options.coarse, "--classes": options.classes}
-    loose["--ignore"] = options.ignore if options.ignore != 255 else None
-    extra = [name for name, value in loose.items() if value is not None]
-    if used == ["--images"]:
-        return "" if options.masks is not None else "--images needs --masks DIR, the folder of their masks"
+    folders = {"--masks": options.masks, "--coarse": options.coarse}
+    folders["--ignore"] = options.ignore if options.ignore != 255 else None
+    of_source = {"--format": options.format, "--val": options.val}
+    wrong = {
+        "DATASET": {**folders, **of_source, "--classes": options.classes},
+        "--source": folders,
+        "--images": of_source,
+    }[used[0]]
+    extra = [name for name, value in wrong.items() if value is not None]
     if extra:
-        return f"{', '.join(extra)}: for --images only; leave it out, {used[0]} has its own masks and classes"
+        only = "--source" if extra[0] in of_source else "--images"
+        return f"{', '.join(extra)}: for {only} only; leave it out with {used[0]}"
+    if used == ["--images"] and options.masks is None:
+        return "--images needs --masks DIR, the folder of their masks"
     return (
         f"--data-dir is for DATASET only; leave it out with {used[0]}"
         if used == ["--source"] and options.data_dir

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Switch, parse, shown
+from scarce_jax.cli.common import Folder, Name, Switch, parse, shown
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -20,12 +21,27 @@ class Options:
         images of your own (NAME is your choice), imagenet/NAME for a folder of images for each class, or MODULE:CLASS
         for a builder of your own.
       source: folder with the files of the dataset; a program draws scenes and scenes/coloured, which need none.
+      format: of a source of your own: folder, pairs, voc, cvat, labelme, labelme2voc, label-studio, roboflow,
+        supervisely or coco; default auto, which finds out.
+      images: a folder of images, where they do not lie in the source.
+      masks: a folder of masks; with --images, and without --source.
+      coarse: a folder of coarse masks, beside --masks.
+      classes: a file that lists the classes, in place of the source's (classes.json, labelmap.txt, _classes.csv, or
+        one name per line).
+      val: for a source without a split val: the share of labelled images that become it, such as 0.2, or a file that
+        lists them.
       data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       again: build it again if it exists; the old one is replaced when the new one is complete.
     """
 
     dataset: Annotated[str, tyro.conf.Positional, shown("DATASET")]
     source: Folder = None
+    format: Name = None
+    images: Folder = None
+    masks: Folder = None
+    coarse: Folder = None
+    classes: Annotated[pathlib.Path | None, shown("FILE")] = None
+    val: Annotated[str | None, shown("SHARE|FILE")] = None
     data_dir: Folder = None
     again: Switch = False
 
@@ -36,9 +52,21 @@ def main(argv: Sequence[str]) -> int:
     from scarce_jax.data.builders import is_prepared, prepare, prepare_command
     from scarce_jax.data.builders.findings import findings
 
+    given = {key: getattr(options, key) for key in ("format", "images", "masks", "coarse", "classes", "val")}
+    given = {key: value for key, value in given.items() if value is not None}
+    reading = None
+    if given:
+        from scarce_jax.data.builders.formats import Options as SourceOptions
+
+        reading = SourceOptions(**given)
     prepared_before = not options.again and is_prepared(options.dataset, options.data_dir)
-    prepared = prepare(options.dataset, options.data_dir, options.source, again=options.again)
+    prepared = prepare(options.dataset, options.data_dir, options.source, again=options.again, options=reading)
     print("\n".join([str(prepared), *(f"WARNING {finding}" for finding in findings(prepared))]))
+    if options.dataset.startswith("folder/") and "val" not in prepared.info.splits:
+        print(
+            "\nThere is no split val to measure; --val 0.2 takes a fifth of the labelled images for it, --val FILE "
+            "those listed."
+        )
     if prepared_before:
         again = prepare_command(options.dataset, options.data_dir, again=True, source=options.source)
         same = "" if options.source is None else f" from the files of {options.source}"

@@ -187,7 +187,7 @@ def read_lines(path: pathlib.Path, expected: str) -> list[str]:
 def read_json(path: pathlib.Path, expected: str = "JSON that scarce-jax wrote") -> Any:
     """Reads a JSON file; raises InputError, whose message has `expected`, if it is missing or not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected {expected}") from error
     except (OSError, ValueError) as error:

@@ -13,14 +13,15 @@ from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
+from scarce_jax.data.builders.formats import Options
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.doctor.examine import examine_arrays, examine_files
+from scarce_jax.doctor.examine import examine_arrays
 from scarce_jax.doctor.facts import Examined, Example, Expected, Facts
 from scarce_jax.doctor.findings import Finding, fault, group
 from scarce_jax.doctor.layouts import pair_folders
 from scarce_jax.doctor.report import Report
 from scarce_jax.doctor.rules import NOTES, RULES
-from scarce_jax.doctor.source import expected_classes, source_examples
+from scarce_jax.doctor.source import examine, expected_classes, expected_of, read_for_check, with_classes
 from scarce_jax.errors import InputError
 
 MEASURED = 100
@@ -54,20 +55,28 @@ def check_folders(
     faults: list[Finding] = []
     folders = [None if folder is None else pathlib.Path(folder).expanduser() for folder in (images, masks, coarse)]
     examples = pair_folders(*folders, "", faults)
-    expected = Expected() if classes is None else expected_classes(classes)
+    expected = Expected()
+    if classes is not None:
+        listed = expected_classes(classes)
+        expected, examples = expected_of(listed), with_classes(examples, listed)
     expected = dataclasses.replace(expected, ignore=(*expected.ignore, ignore), settable=True)
     return _check(str(folders[0]), examples, expected, folders[1], faults)
 
 
-def check_source(source: str | os.PathLike[str]) -> Report:
-    """Checks a folder in the layout of the `folder` builder: classes.json, and images, masks and coarse by split.
+def check_source(source: str | os.PathLike[str], options: Options | None = None) -> Report:
+    """Checks a source folder of `folder/NAME`, in any format that `prepare` reads.
+
+    Args:
+      options: how it is read; None finds out.
 
     Raises:
-      InputError: the folder, its classes.json or its images are missing or unreadable.
+      InputError: the folder is of no known format, or its classes or its images are missing or unreadable.
     """
     folder = pathlib.Path(source).expanduser()
     faults: list[Finding] = []
-    return _check(str(folder), *source_examples(folder, faults), folder, faults)
+    found = read_for_check(folder, options or Options(), faults)
+    report = _check(str(folder), found.examples, found.expected, folder, faults, found.read, found.notes)
+    return dataclasses.replace(report, findings=(*report.findings, *found.ambiguous(folder)))
 
 
 def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> Report:
@@ -97,7 +106,7 @@ def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) ->
             )
             examples.append(example)
 
-    def examine(example: Example, deep: bool) -> Facts:
+    def read(example: Example, deep: bool) -> Facts:
         facts, reader = Facts(example=example), readers[example.split]
         try:
             record = reader.read(reader.index[example.name])
@@ -109,7 +118,7 @@ def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) ->
             return facts
         return examine_arrays(facts, *arrays, expected.void, deep)
 
-    return _check(f"dataset {name}", examples, expected, dataset_dir(name, data_dir), [], examine)
+    return _check(f"dataset {name}", examples, expected, dataset_dir(name, data_dir), [], read)
 
 
 def _check(
@@ -118,12 +127,13 @@ def _check(
     expected: Expected,
     where: pathlib.Path,
     faults: list[Finding],
-    examine: Callable[[Example, bool], Facts] | None = None,
+    read: Callable[[Example, bool], Facts] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Report:
     """Reads all examples in threads, and applies every rule; `faults` are those of file names."""
     start = time.monotonic()
-    examine = examine or (lambda example, deep: examine_files(example, expected.void, deep))
-    examined = Examined(facts=_examine_all(examples, examine), expected=expected, where=where, faults=tuple(faults))
+    read = read or (lambda example, deep: examine(example, expected.void, deep))
+    examined = Examined(facts=_examine_all(examples, read), expected=expected, where=where, faults=tuple(faults))
     per_file = itertools.chain.from_iterable(facts.faults for facts in examined.facts)
     per_rule = itertools.chain.from_iterable(rule(examined) for rule in RULES)
     return Report(
@@ -133,7 +143,7 @@ def _check(
         coarse=sum(example.coarse is not None for example in examples),
         seconds=time.monotonic() - start,
         findings=group([*faults, *per_file, *per_rule]),
-        notes=tuple(itertools.chain.from_iterable(note(examined) for note in NOTES)),
+        notes=(*notes, *itertools.chain.from_iterable(note(examined) for note in NOTES)),
     )
 
 

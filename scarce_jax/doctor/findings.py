@@ -68,6 +68,9 @@ KINDS = {
         "class * 1000 + number is an instance id, and a value that changes from pixel to pixel is a depth or a "
         "height: export the masks of class ids",
     ),
+    "unusable-mask": Kind(
+        "ids, colours or shapes of the listed classes", "correct the list of classes, or export the mask again"
+    ),
     "blended-mask": Kind(
         "a few ids, each with an area of its own",
         "resizing with blending, antialiasing and JPEG leave ids in between at borders: export the masks again "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import collections
-import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
 
+from scarce_jax.data.builders.formats.pairing import constant_endings, shared
 from scarce_jax.errors import plural
 
 IMPORT = "`scarce-jax prepare folder/NAME --source DIR` reads exports as the tool wrote them"
@@ -65,32 +65,3 @@ def pairs_in(names: Iterable[str]) -> dict[str, str]:
             made = {name: f"{before}{name[len(start) : len(name) - len(end)]}{after}" for name in images}
             found = {image: mask for image, mask in made.items() if mask in known}
     return found if 3 * len(found) >= len(names) else {}
-
-
-def constant_endings(images: Iterable[str], masks: Iterable[str]) -> list[tuple[str, str]]:
-    """The constant beginnings and ends of mask names, around the part that differs from image to image.
-
-    Returns:
-      (before, after) of every kind of mask that has a file for at least 4 in 5 images, the commonest first.
-    """
-    images, masks = list(images), list(masks)
-    start, end = shared(images)
-    cores = {name[len(start) : len(name) - len(end)] for name in images}
-    lengths = {len(core) for core in cores}
-    counted = collections.Counter(
-        (mask[:k], mask[k + length :])
-        for mask in masks
-        for length in lengths
-        for k in range(len(mask) - length + 1)
-        if mask[k : k + length] in cores
-    )
-    # One file alone cannot show what is constant.
-    needed = max(2, 0.8 * min(len(images), len(masks)))
-    return [pair for pair, count in counted.most_common() if count >= needed and pair != (start, end)]
-
-
-def shared(names: Iterable[str]) -> tuple[str, str]:
-    """The longest beginning that all names share, and the longest end of what follows it."""
-    names = list(names)
-    start = os.path.commonprefix(names)
-    return start, os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1]

@@ -1,4 +1,4 @@
-"""The classes of the command's flags, and the examples of a source folder of the `folder` builder."""
+"""The classes of the command's flags, and the examples of a source folder of `folder/NAME`."""
 
 from __future__ import annotations
 
@@ -6,88 +6,206 @@ import dataclasses
 import os
 import pathlib
 
-from scarce_jax.data.builders.folder import CLASSES, IMAGES, MASKS, Folder, find_splits, find_tags
-from scarce_jax.data.builders.folder_tables import read_classes
-from scarce_jax.data.files import scan_images
+import numpy as np
+
+from scarce_jax.data.builders.formats import (
+    CLASS_FILES,
+    FORMATS,
+    Classes,
+    FileMask,
+    Layout,
+    Mask,
+    Options,
+    choose,
+    folder_layout,
+    pairs,
+    read_class_file,
+    read_source,
+)
+from scarce_jax.data.builders.formats.classes import make_classes
+from scarce_jax.data.builders.formats.find_classes import find_classes
+from scarce_jax.data.builders.formats.objects import upright_size
+from scarce_jax.data.builders.formats.pairing import Folders
+from scarce_jax.data.builders.formats.tags import find_tags
+from scarce_jax.data.images import wxh
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.doctor.facts import Example, Expected
+from scarce_jax.doctor.examine import examine_arrays, examine_files
+from scarce_jax.doctor.facts import Example, Expected, Facts
 from scarce_jax.doctor.findings import Finding, fault
 from scarce_jax.doctor.layouts import pair_folders
 from scarce_jax.errors import InputError, plural
 
 
-def expected_classes(classes: str | int | os.PathLike[str]) -> Expected:
-    """The classes of `--classes`: their number, a `classes.json`, or a text file with one name per line.
+def expected_classes(classes: str | int | os.PathLike[str]) -> Classes:
+    """The classes of `--classes`: their number, or a file that lists them.
 
     Raises:
-      InputError: `classes` is none of these, or there are not 1 to 255 classes.
+      InputError: `classes` is neither, or there are not 1 to 255 classes.
     """
     text = str(classes)
-    if text.isdecimal():
-        names = [f"class {k}" for k in range(int(text))]
-    else:
+    if not text.isdecimal():
         path = pathlib.Path(classes).expanduser()
-        if path.suffix.lower() == ".json":
-            return _expected(path)
-        try:
-            content = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
+        if not path.is_file():
             raise InputError(
-                f"--classes {classes}: not a number and not a readable file ({error}); expected the number of classes, "
-                "a classes.json, or a text file with one class name per line"
-            ) from error
-        names = [line.strip() for line in content.splitlines() if line.strip()]
+                f"--classes {classes}: neither a number nor a file; expected the number of classes, or {CLASS_FILES}"
+            )
+        return read_class_file(path)
+    names = [f"class {k}" for k in range(int(text))]
     if not 1 <= len(names) <= IGNORE:
         raise InputError(f"--classes {classes}: {len(names)} classes, expected 1 to 255")
-    return Expected(names=tuple(names))
+    return make_classes(names, f"--classes {classes}")
 
 
-def source_examples(source: pathlib.Path, faults: list[Finding]) -> tuple[list[Example], Expected]:
-    """The examples of all splits with their tags, and what their masks should hold.
+def expected_of(classes: Classes) -> Expected:
+    """What masks should hold once their ids and colours are class indices, where these differ."""
+    ignore = classes.ignore if classes.plain else ()
+    return Expected(names=classes.classes, background=classes.background, ignore=ignore, plain=classes.plain)
+
+
+def with_classes(examples: list[Example], classes: Classes) -> list[Example]:
+    """Examples whose masks read ids and colours as these classes, where the ids in the files are no class indices."""
+    read = lambda file: None if file is None else _file(FileMask(file, classes))
+    return [dataclasses.replace(one, mask=read(one.mask), coarse=read(one.coarse)) for one in examples]
+
+
+def examine(example: Example, void: frozenset[int], deep: bool) -> Facts:
+    """Reads the files of an example whose masks are files or objects of `Mask`; arguments as for `examine_files`."""
+    masks = [mask if isinstance(mask, Mask) else None for mask in (example.mask, example.coarse)]
+    if not any(masks):
+        return examine_files(example, void, deep)
+    files = [None if mask else file for mask, file in zip(masks, (example.mask, example.coarse), strict=True)]
+    facts = examine_files(dataclasses.replace(example, mask=files[0], coarse=files[1]), void, deep)
+    facts.example = example
+    arrays = [None if mask is None else _read(mask, example, facts) for mask in masks]
+    return examine_arrays(facts, None, *arrays, void, deep)
+
+
+def _read(mask: Mask, example: Example, facts: Facts) -> np.ndarray | None:
+    try:
+        indices = mask.read()
+    except (InputError, OSError) as error:
+        facts.faults.append(fault("unusable-mask", mask, str(error).removeprefix(str(mask)).lstrip(": ")))
+        return None
+    readable = facts.digest is not None
+    if readable and indices.shape != (size := upright_size(example.image)):
+        advice = "export the annotations again for these images, or find the right images"
+        observed = f"{wxh(indices.shape)}, its image {example.image} is {wxh(size)}"
+        facts.faults.append(fault("size-mismatch", mask, observed, advice=advice))
+    return indices
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a check of a source folder reads.
+
+    Attributes:
+      examples: their masks are files, or objects of `Mask` where ids or colours must become classes first.
+      notes: the format, and what `prepare` would make of the folder.
+      used: the ids in the masks that `read` has read.
+    """
+
+    examples: list[Example]
+    classes: Classes
+    notes: tuple[str, ...] = ()
+    used: set[int] = dataclasses.field(default_factory=set)
+
+    @property
+    def expected(self) -> Expected:
+        return expected_of(self.classes)
+
+    def read(self, example: Example, deep: bool) -> Facts:
+        facts = examine(example, self.expected.void, deep)
+        for mask in (facts.fine, facts.coarse):
+            self.used.update(() if mask is None else mask.counts)
+        return facts
+
+    def ambiguous(self, where: pathlib.Path) -> list[Finding]:
+        """What all masks together leave open: which id the first class has; see `Classes.confirm`."""
+        try:
+            self.classes.confirm(self.used - {IGNORE})
+        except InputError as error:
+            observed, _, advice = str(error).removeprefix(f"{self.classes.source}: ").rpartition("; ")
+            return [fault("void-code", where, observed, advice=advice)]
+        return []
+
+
+def read_for_check(source: pathlib.Path, options: Options, faults: list[Finding]) -> Source:
+    """Reads a source folder so that every fault can be named, not the first one alone.
 
     Args:
       faults: the list to which faults of file names, folder names and tags.csv are added.
 
     Raises:
-      InputError: classes.json is missing or wrong, there is no split, or a split has no image.
+      InputError: the folder is of no known format, or cannot be read, for a reason that is no fault of one file.
     """
-    if not source.is_dir():
-        state = "a file" if source.exists() else "missing"
-        raise InputError(f"--source {source}: {state}, expected a folder that holds {Folder.HOLDS}")
-    expected = _expected(source / CLASSES)
-    examples: list[Example] = []
-    images: dict[str, dict[str, pathlib.Path]] = {}
-    for split in find_splits(source):
-        masks, coarse = (
-            folder if folder.is_dir() else None for folder in map((source / split).joinpath, MASKS.values())
-        )
-        here = pair_folders(source / split / IMAGES, masks, coarse, split, faults)
-        images[split] = {example.name: example.image for example in here}
-        examples += here
-        _find_unread(source / split, faults)
+    name = choose(source, options)
+    if name not in ("folder", "pairs"):
+        layout = read_source(source, options)
+        return Source(examples=_examples(layout), classes=layout.classes, notes=layout.describe())
+    folders = folder_layout.folders_of(source) if name == "folder" else pairs.folders_of(source, options)
+    classes, _ = find_classes(source, options, FORMATS[name].holds)
     try:
-        tags = find_tags(source, read_classes(source / CLASSES), images)
+        layout, error = read_source(source, options), None
+    except InputError as wrong:
+        layout, error = None, wrong
+    examples = _paired(source, folders, classes, faults)
+    if layout is None:
+        if not faults:
+            raise error
+        return Source(examples=examples, classes=classes)
+    # What a reader can match by name is no fault.
+    faults[:] = [finding for finding in faults if finding.kind != "names-differ"]
+    return Source(examples=_examples(layout), classes=classes, notes=layout.describe())
+
+
+def _examples(layout: Layout) -> list[Example]:
+    return [
+        Example(
+            split=split,
+            name=item.name,
+            image=item.image,
+            mask=_file(item.fine),
+            coarse=_file(item.coarse),
+            tags=None if item.tags is None else frozenset(item.tags.nonzero()[0].tolist()),
+        )
+        for split, items in layout.splits.items()
+        for item in items
+    ]
+
+
+def _file(mask: Mask | None) -> Mask | pathlib.Path | None:
+    """The file itself where its ids are class indices: the rules about ids then see the ids that the user wrote."""
+    return mask.path if mask is not None and mask.holds_indices() else mask
+
+
+def _paired(source: pathlib.Path, every: list[Folders], classes: Classes, faults: list[Finding]) -> list[Example]:
+    """The examples of folders of images and masks, with the faults of their names."""
+    examples: list[Example] = []
+    for folders in every:
+        examples += pair_folders(folders.images, folders.masks, folders.coarse, folders.split, faults)
+        if folders.split:
+            _find_unread(folders, faults)
+    names: dict[str, list[str]] = {}
+    for example in examples:
+        names.setdefault(example.split, []).append(example.name)
+    tags = {}
+    try:
+        if all(folders.split for folders in every):
+            tags = find_tags(source, classes, names, {folders.split: folders.images.parent for folders in every})
     except InputError as error:
         file, _, observed = str(error).partition(", ")
         faults.append(fault("tags-file", file, observed or str(error)))
-        return examples, expected
     indices = {name: frozenset(row.nonzero()[0].tolist()) for name, row in tags.items()}
-    return [dataclasses.replace(x, tags=indices.get(f"{x.split}/{x.name}")) for x in examples], expected
+    examples = [dataclasses.replace(one, tags=indices.get(f"{one.split}/{one.name}")) for one in examples]
+    return with_classes(examples, classes)
 
 
-def _find_unread(split: pathlib.Path, faults: list[Finding]) -> None:
-    """Adds folders of images that no command reads: masks in `labels` would leave every image unlabelled."""
-    for folder in sorted(path for path in split.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if folder.name in (IMAGES, *MASKS.values()):
-            continue
-        count = len(scan_images(folder)[0])
+def _find_unread(folders: Folders, faults: list[Finding]) -> None:
+    """Adds folders of images that no command reads."""
+    for folder in folder_layout.unread(folders.images.parent, folders):
+        count = folder_layout.count_images(folder)
         if count:
             observed = f"{plural(count, 'image file')} in a folder that is not read"
-            advice = f"rename it to {MASKS['fine']} if these are masks, or move it out of the split"
-            certain = not (split / MASKS["fine"]).is_dir()
-            faults.append(fault("folder-not-read", folder, observed, advice=advice, certain=certain))
-
-
-def _expected(path: pathlib.Path) -> Expected:
-    classes = read_classes(path)
-    return Expected(names=classes.classes, background=classes.background, ignore=classes.ignore)
+            advice = f"rename it to {folder_layout.MASKS} if these are masks, or move it out of the split"
+            fine = folders.masks is not None
+            faults.append(fault("folder-not-read", folder, observed, advice=advice, certain=not fine))

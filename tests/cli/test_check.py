@@ -56,6 +56,9 @@ def test_a_prepared_dataset_is_checked(command, tiny_data):
         (["--images", "x"], "--images needs --masks"),
         (["scenes", "--classes", "3"], "--classes: for --images only"),
         (["--source", "x", "--data-dir", "y"], "--data-dir is for DATASET only"),
+        (["--source", "x", "--masks", "y"], "--masks: for --images only"),
+        (["--images", "x", "--masks", "y", "--format", "coco"], "--format: for --source only"),
+        (["scenes", "--val", "0.2"], "--val: for --source only"),
     ],
 )
 def test_flags_that_do_not_go_together_are_usage_errors(flags, holds, command):
@@ -68,3 +71,13 @@ def test_wrong_input_is_one_message(loose, refused, tiny_data, tmp_path):
     refused("check", "scnes", "--data-dir", tiny_data, holds=["did you mean scenes?"])
     refused("check", "camvid", "--data-dir", tiny_data, holds=["scarce-jax prepare camvid"])
     refused("check", *loose, "--classes", tmp_path / "none.txt", holds=["--classes", "number of classes"])
+
+
+@pytest.mark.parametrize(
+    "text", ["# label:color_rgb:parts:actions\na:0,0,0::\nb:9,9,9::\n", "Pixel Value, Class\n0, a\n1, b\n"]
+)
+def test_a_heading_of_a_list_of_classes_is_no_class(loose, command, tmp_path, text):
+    listing = tmp_path / "listing.txt"
+    listing.write_text(text)
+    finished = command("check", *loose, "--classes", listing)
+    assert finished.status == 0 and "nothing wrong" in finished.out

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.formats import exports
+
 
 @pytest.fixture
 def camvid(tmp_path):
@@ -96,3 +98,27 @@ def test_a_missing_source_folder_is_refused(refused, tmp_path):
 def test_a_data_folder_that_cannot_be_written_is_refused(refused, camvid, tmp_path):
     (tmp_path / "data").mkdir(mode=0o500)
     refused("prepare", "camvid", "--source", camvid, "--data-dir", tmp_path / "data", holds=["cannot be written"])
+
+
+def test_an_export_is_prepared_and_checked_by_the_same_flags(command, refused, tmp_path):
+    source, data = tmp_path / "source", tmp_path / "data"
+    exports.cvat(source)
+    (source / "JPEGImages").rename(tmp_path / "photos")
+    flags = ["--source", source, "--format", "cvat", "--images", tmp_path / "photos", "--val", "0.34"]
+    checked = command("check", *flags)
+    assert checked.status == 0
+    assert "format cvat; prepare makes train 3 images, 2 masks; val 1 image, 1 mask" in checked.out
+    assert "1 cat (1, (250,50,83))" in checked.out
+    made = command("prepare", "folder/pets", *flags, "--data-dir", data)
+    assert made.status == 0 and "train 3, val 1" in made.out and "no split val" not in made.out
+    alone = command("prepare", "folder/alone", *flags[:-2], "--data-dir", data)
+    assert alone.status == 0 and "train 4" in alone.out and "no split val" in alone.out
+    refused("prepare", "camvid", *flags, "--data-dir", data, holds=["camvid has one layout", "folder/NAME alone"])
+    refused("check", "--source", source, holds=["Save images", "--images DIR"])
+
+
+def test_two_folders_are_prepared(command, tmp_path):
+    exports.pairs(tmp_path)
+    folders = ["--images", tmp_path / "images", "--masks", tmp_path / "masks", "--classes", tmp_path / "classes.txt"]
+    made = command("prepare", "folder/pets", *folders, "--val", "0.4", "--data-dir", tmp_path / "data")
+    assert made.status == 0 and "train 3, val 1" in made.out

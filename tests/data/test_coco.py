@@ -7,7 +7,7 @@ import pytest
 
 from scarce_jax.data.budget import Budget, draw_manifest
 from scarce_jax.data.builders import prepare
-from scarce_jax.data.builders.coco_masks import Instance, decode_runs, draw, fill, fill_polygon
+from scarce_jax.data.builders.coco_masks import Instance, decode_runs, draw, fill
 from scarce_jax.data.datasets import COCO, COCO_WITH_VOC, VOC
 from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
@@ -187,36 +187,35 @@ def test_a_wrong_source_is_named(tmp_path, damage):
 # Masks of annotations.
 
 
-def slow_polygon(polygon, size) -> np.ndarray:
-    """By the definition: the parity of the crossings left of each centre."""
-    points = np.reshape(polygon, (-1, 2))
-    found = np.zeros(size, bool)
-    for i in range(size[0]):
-        for j in range(size[1]):
-            x, y = j + 0.5, i + 0.5
-            for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, 0), strict=True):
-                if (y0 <= y) != (y1 <= y):
-                    found[i, j] ^= x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x
-    return found
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_a_polygon_takes_the_pixels_whose_centres_lie_inside(seed):
-    # Self-crossing, partly outside of the image, and with corners on centres.
-    polygon = np.random.default_rng(seed).integers(-10, 60, 12) / 2
-    np.testing.assert_array_equal(fill_polygon(polygon.tolist(), (15, 22)), slow_polygon(polygon, (15, 22)))
-
-
-def test_small_polygons():
-    assert fill_polygon((2, 1, 5, 1, 5, 3, 2, 3), (8, 9)).sum() == 6
-    outside = (20, 20, 30, 20, 30, 30), (-9, -9, -5, -9, -5, -5)
-    for nothing in ((), (1, 1), (1, 1, 7, 7), *outside):
-        assert not fill_polygon(nothing, (8, 9)).any()
+def test_polygons_of_whole_pixels_are_exact():
+    box = (2, 1, 5, 1, 5, 3, 2, 3)
+    found = fill([box], (8, 9))
+    assert found[1:3, 2:5].all() and found.sum() == 6
     # Several polygons together, also where they overlap.
     assert fill([(0, 0, 2, 0, 2, 2, 0, 2), (1, 1, 3, 1, 3, 3, 1, 3)], (8, 9)).sum() == 7
-    for wrong in ("text", 3, [[1, float("nan")]], [[[1, 2]]]):
-        with pytest.raises(ValueError):
-            fill(wrong, (8, 9))
+    for nothing in ((), (1, 1), (1, 1, 7, 7), (20, 20, 30, 20, 30, 30), (-9, -9, -5, -9, -5, -5)):
+        assert not fill([nothing], (8, 9)).any()
+    assert not fill([], (8, 9)).any()
+
+
+def test_a_polygon_takes_nearly_the_pixels_whose_centres_lie_inside():
+    """Pixels of the outline are not added: drawing with them enlarges every object."""
+    corners = np.random.default_rng(0).uniform(2, 38, (40, 3, 2))
+    inside = total = taken = 0
+    y, x = np.mgrid[:40, :40] + 0.5
+    for points in corners:
+        edges = [(p, q) for p, q in zip(points, np.roll(points, -1, 0), strict=True)]
+        sides = [(q[0] - p[0]) * (y - p[1]) - (q[1] - p[1]) * (x - p[0]) > 0 for p, q in edges]
+        centres = np.all(sides, 0) | ~np.any(sides, 0)
+        found = fill([points.ravel().tolist()], (40, 40))
+        inside, total, taken = inside + (centres & found).sum(), total + (centres | found).sum(), taken + found.sum()
+    assert inside / total > 0.95 and abs(taken / inside - 1) < 0.05
+
+
+@pytest.mark.parametrize("wrong", ["text", 3, [[1, float("nan")]], [[[1, 2]]], [[0, 0, 1e9, 0, 1e9, 5]]])
+def test_what_is_no_polygon_is_refused(wrong):
+    with pytest.raises(ValueError):
+        fill(wrong, (8, 9))
 
 
 def compressed(lengths: list[int]) -> str:

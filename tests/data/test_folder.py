@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 import unicodedata
 
 import numpy as np
@@ -14,8 +15,8 @@ from PIL import Image
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import dataset_dir, is_prepared, load_info, load_prepared, prepare
-from scarce_jax.data.builders.folder import read_classes
-from scarce_jax.data.builders.folder_tables import default_palette
+from scarce_jax.data.builders.formats import read_classes
+from scarce_jax.data.datasets import default_palette
 from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
 from scarce_jax.methods import detailer
@@ -138,6 +139,22 @@ def test_palette_masks_and_other_splits_are_read(source, tmp_path):
     np.testing.assert_array_equal(fine, np.where(folders.mask(0) == 9, 255, folders.mask(0)))
 
 
+def test_what_spreadsheets_and_editors_write_is_read(source, tmp_path):
+    """Excel separates by semicolons where the comma is the decimal sign, and editors put a byte-order mark first."""
+    classes = source / "classes.json"
+    classes.write_text("\ufeff" + classes.read_text(), encoding="utf-8")
+    (source / "train/tags.csv").write_text("\ufeffid;classes\n0.png;dog;cat\n3.JPG;dog\n", encoding="utf-8")
+    reader = reading(source, tmp_path)
+    assert reader.tags[0].tolist() == [0, 1, 1] and reader.tags[3].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["labels", "annotations", "GT", "SegmentationClass"])
+def test_masks_in_a_folder_with_a_usual_name_are_read(source, tmp_path, name):
+    for split in ("train", "val"):
+        (source / split / "masks").rename(source / split / name)
+    assert prepared(source, tmp_path).info.having("train", "fine") == 2
+
+
 # What is wrong, and what the message must name.
 
 
@@ -180,7 +197,7 @@ def _no_splits(root):
         (root / f"{split}.d" / "images").rename(root / f"{split}.d" / "photos")
         for kind in ("masks", "coarse"):
             (root / f"{split}.d" / kind).rename(root / f"{split}.d" / f"x{kind}")
-    return [str(root), "no folder in it holds a folder images"]
+    return [str(root), "of no known format", "train.d/photos (6 .png)", "folder: classes.json and SPLIT/images"]
 
 
 def _masks_alone(root):
@@ -196,6 +213,24 @@ def _split_with_a_dash(root):
 def _no_classes(root):
     (root / "classes.json").unlink()
     return [str(root), "has no classes.json"]
+
+
+def _masks_of_an_unknown_name(root):
+    (root / "train/masks").rename(root / "train/drawn")
+    return [str(root / "train/drawn"), "2 files are named as images (0, 2)", "rename the folder to masks"]
+
+
+def _two_folders_of_masks(root):
+    (root / "train/masks").rename(root / "train/labels")
+    shutil.copytree(root / "train/labels", root / "train/gt")
+    return [str(root / "train"), "gt and labels may be the masks"]
+
+
+def _polygons_in_text_files(root):
+    shutil.rmtree(root / "train/masks")
+    (root / "train/labels").mkdir()
+    (root / "train/labels/0.txt").write_text("0 0.1 0.2 0.3 0.4 0.5 0.6")
+    return [str(root / "train/labels"), "holds no image (.txt files)", "in another format"]
 
 
 def _tags_of_no_image(root):
@@ -228,8 +263,8 @@ def _tags_of_two_splits(root):
     "damage",
     [
         _stray_mask, _two_images_of_one_stem, _no_image_file, _unknown_id, _palettes_that_differ,
-        _coarse_of_another_size, _no_splits,
-        _masks_alone, _split_with_a_dash, _no_classes, _tags_of_no_image, _tags_of_no_class, _tags_twice,
+        _coarse_of_another_size, _no_splits, _masks_alone, _masks_of_an_unknown_name, _two_folders_of_masks,
+        _polygons_in_text_files, _split_with_a_dash, _no_classes, _tags_of_no_image, _tags_of_no_class, _tags_twice,
         _tags_in_both_lists, _tags_of_two_splits,
     ],
 )  # fmt: skip
@@ -258,6 +293,13 @@ def test_a_wrong_source_is_named_and_nothing_is_left(source, tmp_path, damage):
         ('{"classes": ["a"], "background": true}', "background is True"),
         ('{"classes": ["a", "b"], "ignore": [9, 1]}', "ignore has 1, which is the id of class 'b'"),
         ('{"classes": ["a"], "ignore": "void"}', "ignore is 'void'"),
+        ('{"classes": ["background", "a"], "ignore": 0}', "ignore has 0, which is the id of class 'background'"),
+        ('{"classes": ["a", "b"], "ignore": [0, 2]}', "ignore has 2, which is the id of class 'b'"),
+        ('{"ids": {"x": "a"}}', "ids has the key 'x'"),
+        ('{"ids": ["a"]}', "ids is ['a']"),
+        ('{"classes": ["a"], "ids": {"1": "b"}}', "ids says 1 is 'b', which is no class"),
+        ('{"classes": ["a", "b"], "ids": {"1": "b"}}', "ids has no id for 'a'"),
+        ('{"ids": {"1": "b"}, "ignore": 1}', "ignore has 1, which is the id of class 'b' by ids"),
     ],
 )
 def test_a_wrong_list_of_classes_is_named(tmp_path, content, part):

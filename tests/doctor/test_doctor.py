@@ -262,7 +262,11 @@ def test_wrong_folders_and_class_lists_are_refused(folder, tmp_path):
     (tmp_path / "text/a.npy").write_bytes(b"x")
     with pytest.raises(InputError, match=r"no image file \(1 .npy found\)"):
         check_folders(folder / "images", tmp_path / "text")
-    for classes, holds in (("0", "0 class"), ("300", "300 class"), (tmp_path / "none.txt", "not a readable file")):
+    for classes, holds in (
+        ("0", "0 class"),
+        ("300", "300 class"),
+        (tmp_path / "none.txt", "neither a number nor a file"),
+    ):
         with pytest.raises(InputError, match=holds):
             expected_classes(classes)
     (tmp_path / "bad.json").write_text("{")

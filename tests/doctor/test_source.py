@@ -80,12 +80,21 @@ def test_a_source_says_255_for_void_alone(source):
     assert 'write "ignore": 4 in classes.json' in finding.advice and "--ignore" not in finding.advice
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_masks_in_a_folder_of_another_name_are_pointed_out(source, alone):
-    masks = source / "train/masks"
-    masks.rename(source / "train/labels") if alone else shutil.copytree(masks, source / "train/labels")
+def test_masks_in_a_folder_with_another_usual_name_are_read(source):
+    (source / "train/masks").rename(source / "train/labels")
     report = check_source(source)
-    findings = [f for f in (report.problems if alone else report.warnings) if f.kind == "folder-not-read"]
-    finding = only(findings, "folder-not-read")
+    assert report.clean and not report.warnings, str(report)
+    assert (report.masks, report.unlabelled) == (7, 0)
+
+
+def test_a_folder_beside_the_masks_is_pointed_out(source):
+    shutil.copytree(source / "train/masks", source / "train/labels")
+    finding = only(check_source(source).warnings, "folder-not-read")
     assert finding.examples == [(str(source / "train/labels"), "4 image files in a folder that is not read")]
     assert "rename it to masks" in finding.advice
+
+
+def test_masks_in_a_folder_of_an_unknown_name_are_pointed_out(source):
+    (source / "train/masks").rename(source / "train/drawn")
+    finding = only(check_source(source).problems, "folder-not-read")
+    assert finding.examples == [(str(source / "train/drawn"), "4 image files in a folder that is not read")]

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 
 from scarce_jax.data.builders.base import SegmentationBuilder
+from scarce_jax.data.builders.folder import Folder
+from scarce_jax.data.builders.formats import Options
 from scarce_jax.data.builders.listing import changes
 from scarce_jax.data.builders.prepared import (
     METADATA,
@@ -33,6 +35,7 @@ def prepare(
     source: str | os.PathLike[str] | None = None,
     *,
     again: bool = False,
+    options: Options | None = None,
 ) -> Prepared:
     """Builds a dataset, unless it is prepared already. A failed build leaves nothing behind.
 
@@ -44,12 +47,18 @@ def prepare(
       data_dir: where datasets are prepared; None is `default_data_dir()`.
       source: folder of the dataset's published files; needed unless the dataset is prepared already or generated.
       again: build it even if it is prepared already; the old one is replaced once the new one is complete.
+      options: how the source of `folder/NAME` is read; None finds out.
 
     Raises:
       InputError: the name is unknown, the source is missing or not needed, one of its files is wrong, the dataset is
         prepared already from other files, or it cannot be written.
     """
     builder, config = builder_class(name)
+    settings = {} if options is None else {"options": options}
+    if settings and not issubclass(builder, Folder):
+        raise InputError(f"dataset {name} has one layout; the flags of formats and folders are for folder/NAME alone")
+    if source is None and options is not None and options.masks is not None:
+        source = options.images
     target, root = dataset_dir(name, data_dir), data_root(data_dir)
     if is_prepared(name, data_dir) and not again:
         _compare(name, builder, target, data_dir, source)
@@ -62,7 +71,7 @@ def prepare(
                 folder = _checked_source(name, builder, source)
                 # In the same root, because it is renamed to `target`.
                 with tempfile.TemporaryDirectory(prefix=aside, dir=root) as new, _new_folders_undone(target.parent):
-                    instance = builder(data_dir=new, source=folder, config=config)
+                    instance = builder(data_dir=new, source=folder, config=config, **settings)
                     instance.download_and_prepare(download_dir=pathlib.Path(new, "downloads"))
                     _replace(target, pathlib.Path(new) / target.relative_to(root))
             else:  # Another process has prepared it meanwhile.

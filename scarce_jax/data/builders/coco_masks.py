@@ -1,9 +1,7 @@
 """Drawing COCO's annotations, polygons and run lengths, as one mask of class ids.
 
-A pixel belongs to a polygon if its centre lies inside, which is nearly the rule of pycocotools: 0.3% of the pixels of
-300 random polygons differ. OpenCV and Pillow include every pixel that the outline touches, which enlarges objects
-(OpenCV by 3% in area for these polygons). pycocotools is not a dependency, because it is a compiled extension that only
-this optional dataset would need.
+Polygons are filled by pycocotools, whose rule others measure by. Run lengths are decoded here: pycocotools (2.0.11)
+accepts text that was cut off, and then returns memory that nobody has written as part of the mask.
 """
 
 from __future__ import annotations
@@ -13,12 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from scarce_jax.data.schema import IGNORE
 
 Region = Sequence[Sequence[float]] | Mapping[str, Any]
 """Polygons, each a flat list x0, y0, x1, y1, ... in pixels from the upper left corner of the image; or run lengths
 {"size": [H, W], "counts": list or str}."""
+
+
+FARTHEST = 1e5
+"""Coordinates beyond this are an error; pycocotools needs memory for every pixel of an outline."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,44 +61,21 @@ def fill(region: Region, size: tuple[int, int]) -> np.ndarray:
         return decode_runs(region, size)
     if not isinstance(region, Sequence) or isinstance(region, str):
         raise ValueError(f"a region is {type(region).__name__}, expected polygons or run lengths")
-    filled = np.zeros(size, bool)
-    for polygon in region:
-        filled |= fill_polygon(polygon, size)
-    return filled
+    # Fewer than three points enclose nothing; pycocotools takes two for the corners of a box.
+    polygons = [points for points in map(_checked_polygon, region) if len(points) >= 6]
+    if not polygons:
+        return np.zeros(size, bool)
+    height, width = (int(side) for side in size)
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))).astype(bool)
 
 
-def fill_polygon(polygon: Sequence[float], size: tuple[int, int]) -> np.ndarray:
-    """Fills a polygon by the even-odd rule: bool [H, W], the pixels whose centres are inside.
-
-    Args:
-      polygon: x0, y0, x1, y1, ...; fewer than three points enclose nothing.
-      size: (H, W).
-
-    Raises:
-      ValueError: `polygon` is not a flat list of finite coordinates.
-    """
+def _checked_polygon(polygon: Sequence[float]) -> list[float]:
     points = np.asarray(polygon, np.float64)
     if points.ndim != 1 or len(points) % 2 or not np.isfinite(points).all():
         raise ValueError(f"a polygon has {points.size} numbers {str(polygon)[:40]}, expected x and y of every point")
-    x0, y0 = points[0::2], points[1::2]
-    x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
-    filled = np.zeros(size, bool)
-    if not len(points):
-        return filled
-    rows, columns = (
-        slice(*np.clip([v.min(), v.max() + 1], 0, n).astype(int)) for v, n in zip((y0, x0), size, strict=True)
-    )
-    box = filled[rows, columns]
-    centres = np.arange(rows.start, rows.stop) + 0.5
-    # [h, N]: whether the centre line of a row crosses an edge. A shared end belongs to one of its two edges.
-    row, edge = np.nonzero((y0 <= centres[:, None]) != (y1 <= centres[:, None]))
-    at = x0[edge] + (centres[row] - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
-    # Inside and outside swap at each crossing, from left to right.
-    height, width = box.shape
-    first = np.clip(np.ceil(at - 0.5) - columns.start, 0, width).astype(np.int64)
-    changes = np.bincount(row * (width + 1) + first, minlength=height * (width + 1)).reshape(height, width + 1)
-    box[:] = np.cumsum(changes, axis=1)[:, :width] % 2 == 1
-    return filled
+    if (np.abs(points) > FARTHEST).any():
+        raise ValueError(f"a polygon has the coordinate {np.abs(points).max():g}, expected pixels of the image")
+    return points.tolist()
 
 
 def decode_runs(runs: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:

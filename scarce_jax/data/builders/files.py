@@ -125,9 +125,7 @@ def naming(kind: str, example_id: str) -> Iterator[None]:
         raise InputError(f"{kind} of example {example_id}: {error}") from error
 
 
-def check_size(
-    mask: np.ndarray, path: pathlib.Path, size: tuple[int, int], image: pathlib.Path, example_id: str
-) -> None:
+def check_size(mask: np.ndarray, path: object, size: tuple[int, int], image: pathlib.Path, example_id: str) -> None:
     """Raises InputError unless a mask [H, W] has the size (H, W) of its image."""
     if mask.shape != size:
         raise InputError(

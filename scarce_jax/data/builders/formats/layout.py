@@ -1,0 +1,219 @@
+"""What the reader of a format finds in a source folder, in the same form for every format."""
+
+from __future__ import annotations
+
+import abc
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from PIL import Image
+
+from scarce_jax.data.builders.files import read_indices
+from scarce_jax.data.builders.formats.classes import Classes
+from scarce_jax.data.images import read_image
+from scarce_jax.data.palettes import Palettes
+from scarce_jax.data.schema import IGNORE
+from scarce_jax.errors import InputError, plural
+
+_LOSSY = ("JPEG", "MPO", "WEBP")
+
+
+class Mask(abc.ABC):
+    """A mask of one image: a file, or what is drawn from an annotation.
+
+    Attributes:
+      path: the file that holds it.
+    """
+
+    path: pathlib.Path
+
+    @abc.abstractmethod
+    def read(self, palettes: Palettes | None = None) -> np.ndarray:
+        """Reads or draws it: uint8 [H, W], class index or 255 = void.
+
+        Args:
+          palettes: the palettes of earlier masks of ids, which must agree; None does not compare them.
+
+        Raises:
+          InputError: a file is damaged, or has an id, a colour or a shape that means no class.
+        """
+
+    def holds_indices(self) -> bool:
+        """Whether `path` is an image file whose ids are class indices as they stand."""
+        return False
+
+    @property
+    def files(self) -> tuple[pathlib.Path, ...]:
+        """The files that decide what it shows."""
+        return (self.path,)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclasses.dataclass(frozen=True)
+class FileMask(Mask):
+    """An image file of ids, or of colours where the classes have colours."""
+
+    path: pathlib.Path
+    classes: Classes
+
+    def read(self, palettes: Palettes | None = None) -> np.ndarray:
+        if self._has_colours():
+            return self._by_colour()
+        return read_indices(self.path, self.path.stem, self.classes.indices, palettes=palettes)
+
+    def holds_indices(self) -> bool:
+        return self.classes.plain and not self._has_colours()
+
+    def _has_colours(self) -> bool:
+        """Whether colours, not ids, say the class: in an RGB file, and in a palette file all of whose used colours,
+        void apart, are those of classes."""
+        if not self.classes.colours:
+            return False
+        try:
+            with Image.open(self.path) as image:
+                if image.format in _LOSSY or image.mode not in ("RGB", "RGBA", "P"):
+                    return False
+                if image.mode != "P":
+                    return True
+                palette = np.reshape(image.getpalette("RGB"), (-1, 3))
+                used = np.unique(np.asarray(image))
+        except Exception:  # Pillow's parsers raise nearly anything on damaged files; `read_mask` says what is wrong.
+            return False
+        used = used[used != IGNORE]
+        colours = {tuple(map(int, palette[k])) for k in used if k < len(palette)}
+        return len(colours) > 0 and colours <= self.classes.colours.keys()
+
+    def _by_colour(self) -> np.ndarray:
+        rgb = read_image(self.path).astype(np.int64)
+        codes = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
+        values, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
+        table = {(r << 16) | (g << 8) | b: index for (r, g, b), index in self.classes.colours.items()}
+        with Image.open(self.path) as image:
+            if image.mode == "P":
+                # The colour of void in palette files differs from tool to tool; its index does not.
+                void = np.asarray(image) == IGNORE
+                table = {**dict.fromkeys(map(int, np.unique(codes[void])), IGNORE), **table}
+        unknown = [(int(n), int(v)) for v, n in zip(values, counts, strict=True) if int(v) not in table]
+        if unknown:
+            pixels, code = max(unknown)
+            known = ", ".join("({},{},{})".format(*colour) for colour in list(self.classes.colours)[:24])
+            more = f" and {len(unknown) - 1} other colours" if len(unknown) > 1 else ""
+            raise InputError(
+                f"{self.path}: the colour ({code >> 16},{code >> 8 & 255},{code & 255}){more} is in the mask "
+                f"({pixels} pixels of it), expected {known}; add it to {self.classes.source}, or export the mask again "
+                "without blending"
+            )
+        return np.array([table[int(v)] for v in values], np.uint8)[inverse.reshape(codes.shape)]
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnMask(Mask):
+    """What is drawn from an annotation.
+
+    Attributes:
+      path: the file of the annotation.
+      of: which of its annotations, for messages.
+      draw: returns uint8 [H, W], class index or 255.
+      others: further files that decide what it shows.
+    """
+
+    path: pathlib.Path
+    of: str
+    draw: Callable[[], np.ndarray]
+    others: tuple[pathlib.Path, ...] = ()
+
+    def read(self, palettes: Palettes | None = None) -> np.ndarray:
+        try:
+            return self.draw()
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise InputError(f"{self}: cannot be drawn ({type(error).__name__}: {error}); export it again") from error
+
+    @property
+    def files(self) -> tuple[pathlib.Path, ...]:
+        return (self.path, *self.others)
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.of})"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Item:
+    """One image and what belongs to it.
+
+    Attributes:
+      name: unique in its split; the id of the example is SPLIT/NAME.
+      image: the image file.
+      tags: uint8 [K], multi-hot; None where the source has none.
+      inside: the file that holds the image, where `image` was extracted from it.
+    """
+
+    name: str
+    image: pathlib.Path
+    fine: Mask | None = None
+    coarse: Mask | None = None
+    tags: np.ndarray | None = None
+    inside: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The content of a source folder.
+
+    Attributes:
+      format: name of its format.
+      classes: the classes, and the ids or colours that mean them.
+      splits: split -> its images.
+      tables: files beside images and masks that were read, such as lists of classes and of splits.
+      has_coarse: whether coarse masks come from the source.
+      has_tags: whether tags come from the source.
+      notes: what was left out, or decided, in words.
+    """
+
+    format: str
+    classes: Classes
+    splits: Mapping[str, list[Item]]
+    tables: tuple[pathlib.Path, ...] = ()
+    has_coarse: bool = False
+    has_tags: bool = False
+    notes: tuple[str, ...] = ()
+
+    def items(self) -> Iterator[Item]:
+        for items in self.splits.values():
+            yield from items
+
+    def files(self) -> list[pathlib.Path]:
+        """Every file that decides the dataset's content, sorted, each once."""
+        found = {*self.tables}
+        for item in self.items():
+            found.add(item.inside or item.image)
+            for mask in (item.fine, item.coarse):
+                found.update(() if mask is None else mask.files)
+        return sorted(found)
+
+    def describe(self) -> tuple[str, ...]:
+        """What `prepare` would make of it, in sentences."""
+        counts = []
+        for split, items in self.splits.items():
+            parts = [plural(len(items), "image"), plural(sum(item.fine is not None for item in items), "mask")]
+            coarse = sum(item.coarse is not None for item in items)
+            parts += [plural(coarse, "coarse mask")] if coarse else []
+            counts.append(f"{split} {', '.join(parts)}")
+        return (
+            f"format {self.format}; prepare makes {'; '.join(counts)}",
+            self.classes.describe(),
+            *self.notes,
+        )
+
+
+def by_name(items: list[Item], where: pathlib.Path) -> list[Item]:
+    """Returns the items sorted by name; raises InputError if a name is there twice."""
+    repeated = [name for name, count in collections.Counter(item.name for item in items).items() if count > 1]
+    if repeated:
+        files = ", ".join(str(item.image) for item in items if item.name == repeated[0])
+        raise InputError(f"{where}: several images have the name {repeated[0]!r} ({files}); rename one of them")
+    return sorted(items, key=lambda item: item.name)

@@ -1,0 +1,33 @@
+"""How the user says a source folder is to be read."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the content of a source folder does not say by itself; the flags of `prepare`.
+
+    Attributes:
+      format: a name of `FORMATS`, or "auto".
+      images: a folder of images, where they do not lie in the source.
+      masks: a folder of masks; with `images`, and without a format, the two are the source.
+      coarse: a folder of coarse masks, beside `masks`.
+      classes: a file of classes, in place of the source's own.
+      val: share of the images with masks that become the split val, such as "0.2", or a file that lists them.
+    """
+
+    format: str = "auto"
+    images: str | os.PathLike[str] | None = None
+    masks: str | os.PathLike[str] | None = None
+    coarse: str | os.PathLike[str] | None = None
+    classes: str | os.PathLike[str] | None = None
+    val: str | None = None
+
+    def path(self, field: str) -> pathlib.Path | None:
+        """The path of a field, with the home folder in place of "~"; None where it is not set."""
+        value = getattr(self, field)
+        return None if value is None else pathlib.Path(value).expanduser()

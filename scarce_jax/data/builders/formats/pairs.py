@@ -1,0 +1,61 @@
+"""Format `pairs`: a folder of images and one of masks, perhaps with a folder for each split in both.
+
+Flat `images` and `masks`, mmsegmentation's `img_dir` and `ann_dir`, ADE20K's `images/training` and
+`annotations/training`, and any two folders of the flags `--images` and `--masks`.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from scarce_jax.data.builders.formats.find_classes import find_classes
+from scarce_jax.data.builders.formats.layout import Layout
+from scarce_jax.data.builders.formats.options import Options
+from scarce_jax.data.builders.formats.pairing import Folders, pair
+from scarce_jax.data.builders.formats.splits import in_order
+from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, MASK_FOLDERS, Tree
+from scarce_jax.errors import InputError
+
+HOLDS = "images and masks (or img_dir and ann_dir, ...), perhaps with train and val in both, and a file of classes"
+
+
+def find(tree: Tree) -> str:
+    """Tells that a source has this format, or returns ""."""
+    images, masks = tree.named(IMAGE_FOLDERS), tree.named(MASK_FOLDERS)
+    # JPEGImages and SegmentationClass are the format `voc`.
+    if not images or not masks or "jpegimages" in {folder.lower() for folder in images}:
+        return ""
+    return f"{' and '.join(images)} beside {' and '.join(masks)}"
+
+
+def folders_of(source: pathlib.Path, options: Options) -> list[Folders]:
+    """The folders of images and masks: those of the flags, else those of the source.
+
+    Raises:
+      InputError: the source has no such folders, or several.
+    """
+    if options.masks is not None:
+        images = options.path("images") or source
+        return [Folders(split="", images=images, masks=options.path("masks"), coarse=options.path("coarse"))]
+    tree = Tree(source)
+    found = []
+    for names, what, flag in ((IMAGE_FOLDERS, "images", "--images"), (MASK_FOLDERS, "masks", "--masks")):
+        folders = tree.named(names)
+        if len(folders) != 1:
+            listed = " and ".join(folders) or "no folder"
+            raise InputError(f"{source}: {listed} may be the {what}, expected one; give {flag} DIR")
+        found.append(source / folders[0])
+    coarse = options.path("coarse") or (source / "coarse" if tree.images("coarse") else None)
+    return [Folders(split="", images=options.path("images") or found[0], masks=found[1], coarse=coarse)]
+
+
+def read(source: pathlib.Path, options: Options) -> Layout:
+    """Reads two folders, or three with coarse masks, matched by name.
+
+    Raises:
+      InputError: there are no classes, or as in `folders_of` and `pair`.
+    """
+    (folders,) = folders_of(source, options)
+    classes, path = find_classes(source, options, HOLDS)
+    splits = in_order(pair(folders, classes))
+    return Layout(format="pairs", classes=classes, splits=splits, tables=(path,), has_coarse=folders.coarse is not None)
