@@ -13,10 +13,8 @@ from PIL import Image
 from scarce_jax.data.decoding import read_orientation
 from scarce_jax.data.files import FileError
 from scarce_jax.data.images import (
-    colourise,
     decode_image,
     encode_png,
-    overlay,
     read_encoded,
     read_ids,
     read_image,
@@ -26,6 +24,7 @@ from scarce_jax.data.images import (
     write_png,
 )
 from scarce_jax.data.palettes import Palettes, used_colours
+from scarce_jax.data.pictures import colourise, overlay
 from scarce_jax.errors import InputError
 from tests.data.image_kinds import IMAGES, MASKS, TURNS, encoded, palette_image
 

@@ -44,7 +44,8 @@ class Folder(SegmentationBuilder):
             palette=classes.palette,
             background=classes.background,
             splits={},
-            void_ids=self.classes.ignore,
+            native_ids=classes.native_ids,
+            void_ids=classes.ignore,
         )
 
     def source_files(self) -> list[pathlib.Path]:

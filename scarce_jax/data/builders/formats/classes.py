@@ -62,6 +62,15 @@ class Classes:
         """Whether the id of a class in the masks is its index."""
         return all(value == index for value, index in self.indices.items() if index != IGNORE)
 
+    @property
+    def native_ids(self) -> tuple[int, ...] | None:
+        """An id in the masks for each class, the smallest of several; None if it is the class index."""
+        if self.plain:
+            return None
+        return tuple(
+            min(value for value, k in self.indices.items() if k == index) for index in range(len(self.classes))
+        )
+
     def confirm(self, used: set[int]) -> None:
         """Refuses void ids before the classes unless the masks show that the classes' ids come after them.
 
