@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -72,11 +73,26 @@ def from_json(method: str, values: dict[str, Any]) -> Any:
     try:
         config = pydantic.TypeAdapter(methods.by_name(method).Config).validate_python(values)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"config field {field}: {first['msg']}, found {first['input']!r}") from error
+        first, *others = error.errors()
+        field = _field_of(first, values)
+        # A union has an error for each of its members.
+        expected = [first["msg"], *(other["msg"] for other in others if _field_of(other, values) == field)]
+        raise InputError(f"config field {field}: {' or '.join(expected)}, found {first['input']!r}") from error
     check(config)
     return config
+
+
+def _field_of(error: Mapping[str, Any], values: Any) -> str:
+    """The dotted path of the field that an error of pydantic is about, without the members of unions in it."""
+    path = []
+    for part in error["loc"]:
+        keys = values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
+        if part in keys:
+            values = values[part]
+            path.append(str(part))
+        elif error["type"] == "missing" and part == error["loc"][-1]:
+            path.append(str(part))
+    return ".".join(path)
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:

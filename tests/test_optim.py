@@ -131,6 +131,17 @@ def test_uncovered_parameters_are_listed():
         optim.build(Optimizer(lr=0.1, groups=(Group(pattern="backbone"),)), PARAMS, 10)
 
 
+def test_patterns_that_match_nothing_are_named_with_what_there_is():
+    groups = (Group(pattern="layer9"), Group())
+    with pytest.raises(InputError, match=r"optim.groups.0.pattern 'layer9': matches no parameter; .* backbone/bias"):
+        optim.build(Optimizer(lr=0.1, groups=groups), PARAMS, 10)
+
+
+def test_a_rate_out_of_its_range_builds_nothing():
+    with pytest.raises(InputError, match="^--optim.lr nan: expected a number above 0"):
+        optim.build(Optimizer(lr=math.nan), PARAMS, 10)
+
+
 @pytest.mark.parametrize("scale", [0.01, 10.0], ids=["short", "long"])
 @pytest.mark.parametrize("groups", [(Group(),), FROZEN_BIAS], ids=["one group", "groups"])
 def test_clipping_is_by_the_norm_over_all_trained_parameters(scale, groups):

@@ -113,7 +113,8 @@ def load_config(path: pathlib.Path) -> Any:
     """The variable `config` of a Python file.
 
     Raises:
-      InputError: the file is missing or fails, or its `config` is missing or not an instance of a method's Config.
+      InputError: the file is missing or fails, or its `config` is missing, not an instance of a method's Config, or has
+        a value out of its range.
     """
     from scarce_jax import methods
 
@@ -129,6 +130,7 @@ def load_config(path: pathlib.Path) -> Any:
         raise InputError(f"config {path}: defines no `config`; assign an instance of a method's Config to this name")
     try:
         methods.name_of(values["config"])
+        check(values["config"])
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return values["config"]

@@ -166,11 +166,12 @@ class Inputs:
             reader=reader,
             indices=[reader.index[name] for name in self.ids(source, hidden_truth)],
             fields=tuple(self.field(field) for field in source.fields),
-            labels=tuple(self._label(source, label, hidden_truth) for label in source.labels),
+            labels=tuple(self.label(source, label, hidden_truth) for label in source.labels),
             size=source.size,
         )
 
-    def _label(self, source: Source, label: str | Artifact | Read, hidden_truth: bool) -> Field:
+    def label(self, source: Source, label: str | Artifact | Read, hidden_truth: bool = False) -> Field:
+        """Opens one of the labels of a source, of the examples that the budget grants it to; arguments as in `ids`."""
         if isinstance(label, str):
             return ExampleField(label, self._granted(source, label, hidden_truth))
         return self.field(label)
@@ -234,7 +235,7 @@ class TrainInput:
         self._rows, self._mesh, self._threads = rows, mesh, threads
         self.size = source.batch
         self.transform = source.transform
-        weights = draws(source, rows.reader, rows.indices)
+        weights = draws(source, rows.reader, rows.indices) if source.weight else None
         self._order = Order(len(rows), zlib.crc32(f"{seed}/{name}".encode()), weights)
         self.key = named_key(seed, name, "transform")
         wanted = resident if source.resident is None else source.resident

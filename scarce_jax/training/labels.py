@@ -39,24 +39,25 @@ def check_labels(stage: Stage, inputs: Inputs) -> None:
 
 def _check_learnt(stage: str, source: Source, inputs: Inputs) -> None:
     """Raises InputError if neither the masks nor the tags of a source tell classes apart."""
-    rows = inputs.open(source)
-    classes = rows.reader.info.classes
+    reader = inputs.reader(source.dataset, source.split)
+    ids, classes = inputs.ids(source), reader.info.classes
     if source.labels and all(label in LABEL_FIELDS for label in source.labels):
+        fields = [inputs.label(source, label) for label in source.labels]
         seen: set[int] = set()
-        for index in rows.indices:
-            example = rows.reader.read(index)
-            mask = next(value for label in rows.labels if (value := label.get(example)) is not None)
+        for example_id in ids:
+            example = reader.read(reader.index[example_id])
+            mask = next(value for field in fields if (value := field.get(example)) is not None)
             seen |= set(np.unique(mask[mask != IGNORE]).tolist())
             if len(seen) >= min(2, len(classes)):
                 return
         kind = " or ".join(FIELD_WORDS[label] for label in source.labels)
         lack = f"shows another class than {classes[seen.pop()]}" if seen else "has a labelled pixel: all are void (255)"
-    elif "tags" in source.fields and not rows.reader.tags[list(rows.indices)].any():
+    elif "tags" in source.fields and not reader.tags[[reader.index[i] for i in ids]].any():
         kind, lack = FIELD_WORDS["tags"], "names a class"
     else:
         return
     raise InputError(
-        f"{stage}: no {kind} of the {plural(len(rows), 'image')} of {source.dataset}/{source.split} "
+        f"{stage}: no {kind} of the {plural(len(ids), 'image')} of {source.dataset}/{source.split} "
         f"({source.ids_in_words}) {lack}, so there is nothing to learn; look at them with `scarce-jax check "
         f"{source.dataset}`, or choose other images with --budget.fine, --budget.seed or --train-split"
     )
