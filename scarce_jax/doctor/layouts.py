@@ -29,7 +29,11 @@ def pair_folders(
       InputError: a folder is missing, or holds no image file.
     """
     files = _list_files(images, faults)
-    masks, coarse = ({} if folder is None else _match(files, images, folder, faults) for folder in (masks, coarse))
+    # A folder of masks that the user named has some; in a source it may be empty.
+    masks, coarse = (
+        {} if folder is None else _match(files, images, folder, faults, required=not split)
+        for folder in (masks, coarse)
+    )
     examples = []
     for name, path in files.items():
         first, slash, _ = name.partition("/")
@@ -39,12 +43,12 @@ def pair_folders(
     return examples
 
 
-def _list_files(folder: pathlib.Path, faults: list[Finding]) -> Files:
+def _list_files(folder: pathlib.Path, faults: list[Finding], required: bool = True) -> Files:
     """Name (path from the folder, without suffix) -> image file, sorted, as every command lists them."""
     if not folder.is_dir():
         raise InputError(f"{folder}: {'a file' if folder.exists() else 'missing'}, expected a folder of image files")
     files, found = scan_images(folder)
-    if not files:
+    if not files and required:
         others = collections.Counter(pathlib.Path(error.path).suffix or "no suffix" for error in found)
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(3)) or "nothing"
         raise InputError(f"{folder}: no image file ({kinds} found); expected files ending in {', '.join(SUFFIXES)}")
@@ -52,9 +56,11 @@ def _list_files(folder: pathlib.Path, faults: list[Finding]) -> Files:
     return files
 
 
-def _match(images: Files, image_folder: pathlib.Path, folder: pathlib.Path, faults: list[Finding]) -> Files:
+def _match(
+    images: Files, image_folder: pathlib.Path, folder: pathlib.Path, faults: list[Finding], required: bool
+) -> Files:
     """Image name -> mask. Names that differ by constant parts are a fault, and matched nevertheless."""
-    masks = _list_files(folder, faults)
+    masks = _list_files(folder, faults, required)
     stray = [name for name in masks if name not in images]
     endings = constant_endings(images, masks) if len(stray) > len(masks) / 2 else []
     if not endings:
