@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from scarce_jax import memory
 from scarce_jax.data.schema import IGNORE
+from scarce_jax.errors import InputError
 from scarce_jax.evaluation.native import SIZES, native_canvas
 from scarce_jax.recipe import Predict, Views
 
@@ -81,10 +82,17 @@ class Scorer:
         return self._checked[shapes](nets, rows, consts)
 
     def _pixels(self, shapes: Sequence[tuple[int, ...]]) -> int:
-        """Pixels that pass through the net at once."""
+        """Pixels that pass through the net at once; raises InputError for a window that would be nearly empty."""
         window = self.views.window
         if window is None:
             return max(math.prod(shape[:3]) for shape in shapes)
+        # Compiling a net for a needlessly large window takes minutes, before its memory is known.
+        largest = [2 * max(512, *sides) for sides in zip(*(shape[1:3] for shape in shapes), strict=True)]
+        if window[0] > largest[0] or window[1] > largest[1]:
+            raise InputError(
+                f"window {window[0]},{window[1]}: nearly empty on images of {shapes[0][1]} x {shapes[0][2]}; expected "
+                f"at most {largest[0]},{largest[1]}, or leave it out"
+            )
         windows = (len(offsets(height, window[0])) * len(offsets(width, window[1])) for _, height, width, _ in shapes)
         return max(windows) * math.prod(window) * shapes[0][0]
 

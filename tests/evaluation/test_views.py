@@ -198,6 +198,12 @@ def test_a_pass_is_refused_before_it_takes_more_memory_than_there_is(monkeypatch
         merged(views, example, (21, 30))
 
 
+def test_a_window_far_larger_than_the_images_is_refused():
+    message = "window 16,9000: nearly empty on images of 21 x 30; expected at most 1024,1024, or leave it out"
+    with pytest.raises(InputError, match=message):
+        merged(Views(window=(16, 9000)), random_example((21, 30)), (21, 30))
+
+
 def test_a_crf_on_a_photograph_is_refused_without_the_memory(monkeypatch):
     views = Views(crf=PARAMETERS["oaa"])
     assert bands(1, (128, 128), 3, views) == (128, [0])
