@@ -56,10 +56,14 @@ def too_large(tmp_path_factory, tiny_data):
 
 
 @pytest.fixture
-def picture(tmp_path):
-    path = tmp_path / "picture.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)).save(path)
-    return path
+def pictures(tmp_path):
+    """A folder of so many pictures that every device has three."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for k in range(2 * jax.device_count() + 1):
+        drawn = np.random.default_rng(k).integers(0, 256, (40, 56, 3), np.uint8)
+        Image.fromarray(drawn).save(folder / f"{k}.png")
+    return folder
 
 
 def refused(command, capsys):
@@ -71,15 +75,15 @@ def refused(command, capsys):
     return output.err
 
 
-def test_evaluate_and_predict_name_the_flag_and_fit_with_it(too_large, tiny_data, picture, tmp_path, capsys):
+def test_evaluate_and_predict_name_the_flag_and_fit_with_it(too_large, tiny_data, pictures, tmp_path, capsys):
     run, figures = too_large
     evaluate = ["evaluate", run, "--data-dir", tiny_data]
     expected = "measuring segmenter on scenes/val: out of device memory with batch 3 at 32 x 32; lower --batch\n"
     assert expected in refused(evaluate, capsys)
-    predict = ["predict", run, picture, "--out", tmp_path / "out"]
+    predict = ["predict", run, pictures, "--out", tmp_path / "out"]
     expected = "predicting with result segmenter: out of device memory with batch 3 at 32 x 32; lower --batch\n"
     assert expected in refused(predict, capsys)
-    assert not (tmp_path / "out").exists() and list(tmp_path.iterdir()) == [picture]
+    assert not (tmp_path / "out").exists() and list(tmp_path.iterdir()) == [pictures]
     masks = []
     for batch in (1, 2):
         measured = scarce_jax.evaluate(run, batch=batch, data_dir=tiny_data)
@@ -87,7 +91,7 @@ def test_evaluate_and_predict_name_the_flag_and_fit_with_it(too_large, tiny_data
             key: figures[key] for key in ("miou", "per_class")
         }
         assert main([str(word) for word in (*predict, "--batch", batch)]) == 0
-        masks.append(np.asarray(Image.open(tmp_path / "out/picture.png")))
+        masks.append(np.asarray(Image.open(tmp_path / "out/0.png")))
     np.testing.assert_array_equal(*masks)
     assert "batch is 0; expected 1 or more" in refused([*predict, "--batch", 0], capsys)
 

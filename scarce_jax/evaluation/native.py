@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scarce_jax import memory
 from scarce_jax.ops.crf import dense_crf
 from scarce_jax.ops.resize import resize_dynamic
 from scarce_jax.recipe import Views
@@ -87,7 +88,15 @@ def bands(images: int, canvas: tuple[int, int], classes: int, views: Views) -> t
 
     Returns:
       The height of a band, and the first row of each. There is one band if its scores fit in `BAND_BYTES`.
+
+    Raises:
+      InputError: a CRF takes more memory than there is.
     """
+    if views.crf is not None:
+        # `mean_field` states the factors; the images of a batch are refined one after the other.
+        needed = 4 * canvas[0] * canvas[1] * (6 * (classes + 30) + images * classes)
+        what = f"a CRF on {canvas[1]} x {canvas[0]} pixels with {classes} classes"
+        memory.check(needed, what, "make the image smaller, or leave out the CRF", jax.local_devices()[0])
     height, row_bytes = canvas[0], 4 * images * canvas[1] * classes
     while views.crf is None and height * row_bytes > BAND_BYTES and height % 2 == 0:
         height //= 2

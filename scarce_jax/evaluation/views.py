@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,9 +12,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from scarce_jax import memory
 from scarce_jax.data.schema import IGNORE
+from scarce_jax.errors import InputError
 from scarce_jax.evaluation.native import SIZES, native_canvas
 from scarce_jax.recipe import Predict, Views
+
+LARGE = 16_000_000
+"""Pixels that pass through a net at once, from which it is compared with the free memory before it runs."""
 
 STRIDE = 2 / 3
 """Step from one window to the next, as a share of the window; the value of PSPNet's authors."""
@@ -49,6 +55,8 @@ class Scorer:
     The scores are a tuple of float [B, h, w, K], one per scale: class probabilities, or logits if the views are plain
     or average logits. Every device scores its own rows.
 
+    Raises InputError, before the net runs, if it would take more memory than there is.
+
     Args:
       predict: `(nets, batch, consts) -> logits [B, h, w, K]`.
       transform: `(row, key, consts) -> row`, applied to each row first.
@@ -58,13 +66,46 @@ class Scorer:
 
     def __init__(self, predict: Predict, transform: Callable, views: Views, mesh: Mesh):
         self._predict, self._transform, self.views = predict, transform, views
+        self._checked: dict[tuple, Any] = {}
         axis = mesh.axis_names[0]
         specs = (P(), P(axis), P())
         self.compiled = jax.jit(jax.shard_map(self._score, mesh=mesh, in_specs=specs, out_specs=P(axis)))
 
     def __call__(self, nets: Any, rows: Mapping[str, jax.Array], consts: Any) -> tuple[jax.Array, ...]:
         # The other arrays have the shape of the native canvas, and would cause a compilation for each canvas.
-        return self.compiled(nets, {key: value for key, value in rows.items() if "/" in key}, consts)
+        rows = {key: value for key, value in rows.items() if "/" in key}
+        shapes = tuple(rows[f"{k}/image"].shape for k in range(len(self.views.scales)))
+        if self._pixels(shapes) <= LARGE:
+            return self.compiled(nets, rows, consts)
+        if shapes not in self._checked:
+            self._checked[shapes] = self._within_memory(shapes, self.compiled.lower(nets, rows, consts).compile())
+        return self._checked[shapes](nets, rows, consts)
+
+    def _pixels(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        """Pixels that pass through the net at once; raises InputError for a window that would be nearly empty."""
+        window = self.views.window
+        if window is None:
+            return max(math.prod(shape[:3]) for shape in shapes)
+        # Compiling a net for a needlessly large window takes minutes, before its memory is known.
+        largest = [2 * max(512, *sides) for sides in zip(*(shape[1:3] for shape in shapes), strict=True)]
+        if window[0] > largest[0] or window[1] > largest[1]:
+            raise InputError(
+                f"window {window[0]},{window[1]}: nearly empty on images of {shapes[0][1]} x {shapes[0][2]}; expected "
+                f"at most {largest[0]},{largest[1]}, or leave it out"
+            )
+        windows = (len(offsets(height, window[0])) * len(offsets(width, window[1])) for _, height, width, _ in shapes)
+        return max(windows) * math.prod(window) * shapes[0][0]
+
+    def _within_memory(self, shapes: Sequence[tuple[int, ...]], compiled: Any) -> Any:
+        """Returns a compiled program; raises InputError if it takes more memory than there is."""
+        stats = compiled.memory_analysis()
+        if stats is not None:
+            sizes = ", ".join(f"{height} x {width}" for _, height, width, _ in shapes)
+            windows = "" if self.views.window is None else f" in windows of {'x'.join(map(str, self.views.window))}"
+            what = f"predicting {shapes[0][0]} images at {sizes}{windows}"
+            lower = "lower --batch or the scales, give a window or a smaller one, or make the images smaller"
+            memory.check(stats.temp_size_in_bytes + stats.output_size_in_bytes, what, lower, jax.local_devices()[0])
+        return compiled
 
     def _score(self, nets: Any, rows: Mapping[str, jax.Array], consts: Any) -> tuple[jax.Array, ...]:
         key = jax.random.key(0)

@@ -13,6 +13,7 @@ from PIL import Image
 
 import scarce_jax
 from scarce_jax.data.images import read_image, write_png
+from scarce_jax.data.pictures import VOID_COLOUR, overlay
 from scarce_jax.data.source import Reader
 from scarce_jax.ops.crf import PARAMETERS
 from tests import tiny
@@ -136,7 +137,8 @@ def test_predict_needs_the_run_folder_alone_and_reads_any_image_file(
         np.testing.assert_array_equal(masks[same], masks[other])
     predictor = scarce_jax.load(supervised_run)
     np.testing.assert_array_equal(predictor.predict(read_image(pictures / "photo.JPG")), masks["photo"])
-    assert np.asarray(Image.open(out / "plain_overlay.png")).shape == (40, 56, 3)
+    tinted = overlay(read_image(pictures / "plain.png"), masks["plain"], predictor.palette)
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "plain_overlay.png"))[:40, :56], tinted)
     confidence = np.asarray(Image.open(out / "plain_confidence.png"))
     largest = predictor.probabilities(read_image(pictures / "plain.png")).max(-1)
     assert np.abs(confidence - largest * 255).max() <= 0.5 + 1e-3
@@ -197,6 +199,88 @@ def test_native_ids_are_the_datasets_own(supervised_run, pictures, command, tmp_
     assert command(*argv, tmp_path / "ours").status == command(*argv, tmp_path / "native", "--native-ids").status == 0
     ours, native = (np.asarray(Image.open(tmp_path / f"{name}/plain.png")) for name in ("ours", "native"))
     np.testing.assert_array_equal(native, 7 + 3 * ours)
+    # Both are shown in the colours of the classes.
+    palette = np.array(facts["palette"], np.uint8)
+    for name in ("ours", "native"):
+        shown = Image.open(tmp_path / f"{name}/plain.png")
+        np.testing.assert_array_equal(np.asarray(shown.convert("RGB")), palette[ours])
+        assert tuple(shown.getpalette()[3 * 255 : 3 * 256]) == VOID_COLOUR
+
+
+def test_folders_are_predicted_with_their_subfolders_and_keep_their_tree(supervised_run, command, refused, tmp_path):
+    photos, draw = tmp_path / "photos", np.random.default_rng(4)
+    images = {name: draw.integers(0, 256, (20, 30, 3), np.uint8) for name in ("a.png", "cam1/a.png", "cam2/deep/b.png")}
+    for name, image in images.items():
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        write_png(photos / name, image)
+    # What a Mac leaves on a stick.
+    (photos / "cam1/._a.png").write_bytes(b"\0\5\x16\7")
+    out, predictor = photos / "masks", scarce_jax.load(supervised_run)
+    # The second time the folder of images has the masks of the first.
+    for _ in range(2):
+        assert "3 images" in command("predict", supervised_run, photos, "--out", out).out
+        written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+        assert written == sorted(name.replace(".png", f"{kind}.png") for name in images for kind in ("", "_overlay"))
+        for name, image in images.items():
+            np.testing.assert_array_equal(np.asarray(Image.open(out / name)), predictor.predict(image))
+    refused("predict", supervised_run, photos, "--out", photos, holds=["is a folder of images and of masks at once"])
+    argv = ["predict", supervised_run, photos / "cam1", photos / "a.png", "--out", tmp_path / "other"]
+    refused(*argv, holds=["both would write", "give a folder above both"])
+    shutil.copy(photos / "a.png", photos / "cam1/a.JPG")
+    refused("predict", supervised_run, photos, "--out", out, holds=["equal stems", "cam1/a.JPG"])
+
+
+def test_one_may_go_on_past_what_cannot_be_read(supervised_run, pictures, command, refused, tmp_path):
+    (pictures / "cut.jpg").write_bytes((pictures / "photo.JPG").read_bytes()[:700])
+    (pictures / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    argv = ["predict", supervised_run, pictures, tmp_path / "gone.png", "--out", tmp_path / "out"]
+    refused(*argv)
+    assert not (tmp_path / "out").exists()
+    finished = command(*argv, "--keep-going")
+    assert finished.status == 1 and "6 images" in finished.out and "3 files left out" in finished.err
+    for name in ("cut.jpg: cannot be decoded", "phone.heic: not an image file", "gone.png: no such file"):
+        assert name in finished.err
+    assert len(list((tmp_path / "out").iterdir())) == 12
+    written = scarce_jax.predict(supervised_run, pictures / "cut.jpg", tmp_path / "none", keep_going=True)
+    assert written["images"] == 0 and len(written["left_out"]) == 1 and not list((tmp_path / "none").glob("*"))
+
+
+def test_coarse_masks_are_read_as_prepare_reads_them(detailer_run, command, refused, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(detailer_run, run)
+    facts = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**facts, "void_ids": [250]}))
+    draw = np.random.default_rng(5)
+    coarse = np.where(draw.random((20, 30)) < 0.5, draw.integers(0, 12, (20, 30)), 250).astype(np.uint8)
+    for folder in ("images/cam", "coarse/cam"):
+        (tmp_path / folder).mkdir(parents=True)
+    write_png(tmp_path / "images/cam/a.png", draw.integers(0, 256, (20, 30, 3), np.uint8))
+    Image.fromarray(coarse).save(tmp_path / "coarse/cam/a.TIF", format="TIFF")
+    rest = [tmp_path / "images", "--out", tmp_path / "out", "--coarse", tmp_path / "coarse", "--result", "coarse"]
+    assert command("predict", run, *rest).status == 0
+    read = np.where(coarse == 250, 255, coarse)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/cam/a.png")), read)
+    refused("predict", detailer_run, *rest, holds=["id 250 is in the mask", "0..11, 255"])
+    # In a dataset with ids of its own, they are those of the masks if asked for.
+    (run / "config.json").write_text(json.dumps({**facts, "void_ids": [250], "native_ids": [3 * k for k in range(12)]}))
+    refused("predict", run, *rest, holds=["id 250 is in the mask", "Give --native-ids"])
+    Image.fromarray(np.where(coarse == 250, 250, 3 * coarse.astype(int)).astype(np.uint8)).save(
+        tmp_path / "coarse/cam/a.TIF", format="TIFF"
+    )
+    assert command("predict", run, *rest, "--native-ids").status == 0
+    native = np.where(coarse == 250, 255, 3 * coarse.astype(int))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/cam/a.png")), native)
+
+
+def test_names_that_are_too_long_are_refused_first(supervised_run, refused, tmp_path):
+    name = "ä" * 122
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    argv = ["predict", supervised_run, tmp_path / f"{name}.png", "--out", tmp_path / "out"]
+    refused(*argv, holds=["would have a name of 256 bytes", "at most 255"])
+    refused(
+        "predict", supervised_run, tmp_path / f"{name * 3}.png", "--out", tmp_path / "out", holds=["cannot be opened"]
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_predictor(detailer_run):
@@ -231,7 +315,7 @@ def test_a_missing_coarse_mask_names_the_results_that_need_none(detailer_run, pi
     refused(*argv, holds=[str(tmp_path / "coarse/plain.png"), "no such coarse mask", "1 of 1"])
     for mask, holds in (
         (np.zeros((40, 55), np.uint8), ["coarse mask: found uint8 [40, 55]", "[40, 56]"]),
-        (np.full((40, 56), 12, np.uint8), ["id 12 is no class", "0..11", "255"]),
+        (np.full((40, 56), 12, np.uint8), ["id 12 is in the mask", "0..11, 255"]),
         (np.zeros((40, 56, 3), np.uint8), ["RGB", "class id"]),
     ):
         write_png(tmp_path / "coarse/plain.png", mask)

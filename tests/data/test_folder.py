@@ -331,6 +331,16 @@ def test_classes_may_leave_out_all_but_their_names(tmp_path):
     assert len(set(colours)) == 255 and (0, 0, 0) not in colours and max(map(max, colours)) <= 255
 
 
+def test_further_void_ids_are_kept_for_the_coarse_masks_of_predict(source, tmp_path):
+    path = source / "classes.json"
+    version = prepared(source, tmp_path).version
+    path.write_text(json.dumps({**json.loads(path.read_text()), "ignore": [9, 250]}))
+    found = prepared(source, tmp_path, again=True)
+    assert found.info.void_ids == (9, 250) and load_info("folder/pets", tmp_path / "data").indices[250] == 255
+    # What is stored is the same, so runs on it go on.
+    assert found.version == version
+
+
 @pytest.mark.parametrize("name", ["folder", "folder/", "folder/My Pets", "folder/a/b", "folder/..", "camvid/x"])
 def test_names_are_checked(tmp_path, name):
     with pytest.raises(InputError, match=r"folder/NAME"):

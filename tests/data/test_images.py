@@ -24,7 +24,6 @@ from scarce_jax.data.images import (
     write_png,
 )
 from scarce_jax.data.palettes import Palettes, used_colours
-from scarce_jax.data.pictures import colourise, overlay
 from scarce_jax.errors import InputError
 from tests.data.image_kinds import IMAGES, MASKS, TURNS, encoded, palette_image
 
@@ -248,37 +247,6 @@ def test_png_is_written_whole_or_not_at_all(tmp_path):
             write_png(tmp_path / "a.png", wrong)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
-
-
-def test_colourise():
-    mask = np.array([[0, 1], [2, 255]], np.uint8)
-    assert colourise(mask, PALETTE).tolist() == [
-        [list(PALETTE[0]), list(PALETTE[1])],
-        [list(PALETTE[2]), [0] * 3],
-    ]
-    with pytest.raises(InputError, match=r"ids \[3\], expected 0\.\.2 or 255"):
-        colourise(np.array([[3]], np.uint8), PALETTE)
-
-
-def test_overlay_tints_regions_outlines_them_and_leaves_ignore_alone():
-    image = noise(9, 12, 3)
-    mask = np.full((9, 12), 255, np.uint8)
-    mask[:, :4], mask[:, 4:8] = 1, 2
-    shown = overlay(image, mask, PALETTE, alpha=0.25)
-    assert shown.dtype == np.uint8
-    np.testing.assert_array_equal(shown[mask == 255], image[mask == 255])
-    inside = [(1, slice(0, 3)), (2, slice(5, 7))]
-    for k, columns in inside:
-        expected = 0.75 * image[:, columns] + 0.25 * np.array(PALETTE[k])
-        assert np.abs(shown[:, columns] - expected).max() <= 0.5
-    for k, column in [(1, 3), (2, 4), (2, 7)]:
-        np.testing.assert_array_equal(shown[:, column], np.tile(PALETTE[k], (9, 1)))
-    # A bottom and a right neighbour count as much as a left and a top one.
-    np.testing.assert_array_equal(
-        overlay(image.transpose(1, 0, 2), mask.T, PALETTE, alpha=0.25), shown.transpose(1, 0, 2)
-    )
-    with pytest.raises(ValueError, match=r"image \[9, 12, 3\] and mask \[12, 9\]"):
-        overlay(image, mask.T, PALETTE)
 
 
 def test_shrinking_averages_areas():

@@ -10,6 +10,7 @@ import pytest
 
 from scarce_jax.data.figures import summarise
 from scarce_jax.data.source import ExampleField, Rows
+from scarce_jax.evaluation import native
 from scarce_jax.evaluation.evaluate import MaskEvaluation, choose_labels
 from scarce_jax.evaluation.native import native_canvas
 from scarce_jax.mesh import make_mesh
@@ -181,6 +182,15 @@ def test_a_crf_refines_at_native_size():
     # The same masks at the source's size, not the unrefined ones.
     assert at_size.sum() == sum((rows[k]["label"] != 255).sum() for k in range(len(rows)))
     assert (at_size != measurement(rows)(NETS, {})[1]).any()
+
+
+@pytest.mark.parametrize("composite", [False, True])
+def test_counts_do_not_depend_on_the_bands_of_large_images(monkeypatch, composite):
+    rows = fake_rows([(270, 150), (40, 30)])
+    expected = measurement(rows, devices=1, composite=composite)(NETS, {})
+    monkeypatch.setattr(native, "BAND_BYTES", 4 * 2 * 100 * 256 * CLASSES)
+    assert native.bands(2, (384, 256), CLASSES, PLAIN) == (96, [0, 96, 192, 288])
+    np.testing.assert_array_equal(measurement(rows, devices=1, composite=composite)(NETS, {}), expected)
 
 
 def test_counts_do_not_depend_on_devices_or_batch():

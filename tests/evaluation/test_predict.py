@@ -1,5 +1,7 @@
 """A predictor: an image alone and in a mixed batch gives the same bits, and few programs serve many sizes."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
+from scarce_jax.evaluation import native
 from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.mesh import make_mesh
 from scarce_jax.ops.augment import normalise
@@ -173,6 +176,53 @@ def test_a_coarse_mask_alone_predicts_nothing_elsewhere():
     image = np.zeros((1, 3, 3), np.uint8)
     np.testing.assert_array_equal(applied.predict(image, coarse), coarse)
     np.testing.assert_array_equal(applied.probabilities(image, coarse)[0], [[1, 0, 0], [0, 0, 0], [0, 0, 1]])
+
+
+@pytest.mark.parametrize("views", [PLAIN, Views(flip=True, scales=(0.5, 1.0))])
+def test_a_large_image_is_predicted_in_bands_with_the_same_bits(monkeypatch, views):
+    image = np.random.default_rng(7).integers(0, 256, (270, 150, 3), np.uint8)
+    coarse = np.where(image[..., 0] < 100, image[..., 1] % 3, 255).astype(np.uint8)
+
+    def predicted():
+        applied = predictor(views=views, devices=2, batch=1, needs_coarse=True, composite=True)
+        row = applied.row(image, coarse)
+        ((_, _, prediction),) = applied.stream(lambda _: (row, None), 1, 1)
+        number = len(applied.dispatch({key: np.stack([value] * 2) for key, value in row.items()}, (384, 256)))
+        return number, prediction.labels, prediction.confidence, applied.probabilities(image, coarse)
+
+    whole = predicted()
+    monkeypatch.setattr(native, "BAND_BYTES", 4 * 100 * 256 * len(CLASSES))
+    bands = predicted()
+    assert (whole[0], bands[0]) == (1, 4)
+    for one, other in zip(whole[1:], bands[1:], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_stream_passes_over_rows_of_none():
+    applied = predictor(devices=1, batch=2)
+    pictures = images()
+    loaded = [(None, "unreadable") if k == 2 else (applied.row(image, None), k) for k, image in enumerate(pictures)]
+    streamed = {k: (payload, prediction) for k, payload, prediction in applied.stream(loaded.__getitem__, 7, 0, 1)}
+    assert sorted(streamed) == list(range(7)) and streamed[2] == ("unreadable", None)
+    for k in {*range(7)} - {2}:
+        np.testing.assert_array_equal(streamed[k][1].labels, applied.predict(pictures[k]))
+
+
+def test_what_is_no_array_of_pixels_is_refused():
+    applied = predictor(devices=1)
+    for wrong, found in (
+        ("photo.jpg", "found the path 'photo.jpg', .*read the file first"),
+        (pathlib.Path("photo.jpg"), "found the path 'photo.jpg'"),
+        ([[[0, 0, 0]]], "found a list"),
+        (None, "found a NoneType"),
+        (np.zeros((0, 5, 3), np.uint8), r"found uint8 \[0, 5, 3\], which is empty"),
+    ):
+        for call in (applied.predict, applied.probabilities):
+            with pytest.raises(InputError, match=f"^image: {found}"):
+                call(wrong)
+    applied = predictor(devices=1, needs_coarse=True)
+    with pytest.raises(InputError, match="^coarse mask: found a list"):
+        applied.predict(np.zeros((5, 6, 3), np.uint8), [[0]])
 
 
 def test_what_does_not_fit_is_refused():

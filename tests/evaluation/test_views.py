@@ -5,10 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scarce_jax import memory
 from scarce_jax.data.source import Rows
-from scarce_jax.evaluation.native import NATIVE, merge, native_canvas
+from scarce_jax.errors import InputError
+from scarce_jax.evaluation import views as views_module
+from scarce_jax.evaluation.native import NATIVE, bands, merge, native_canvas
 from scarce_jax.evaluation.views import STRIDE, Scorer, mirror, offsets, view_rows
 from scarce_jax.mesh import make_mesh
+from scarce_jax.ops.crf import PARAMETERS
 from scarce_jax.recipe import Views
 from tests.evaluation.test_evaluate import bilinear_slowly
 
@@ -164,3 +168,35 @@ def test_windows_cover_the_image_and_end_with_it():
             for start in starts:
                 covered[start : start + window] += 1
             assert covered.all() and starts == sorted(set(starts)) and starts[-1] == max(length - window, 0)
+
+
+def test_a_pass_is_refused_before_it_takes_more_memory_than_there_is(monkeypatch):
+    example, views = random_example((21, 30)), Views(window=(16, 16))
+    expected = merged(views, example, (21, 30))
+    monkeypatch.setattr(views_module, "LARGE", 0)
+    np.testing.assert_array_equal(merged(views, example, (21, 30)), expected)
+    monkeypatch.setattr(memory, "available", lambda device: 1000)
+    message = r"predicting 1 images at 21 x 30 in windows of 16x16 takes about .* GiB are free; lower --batch"
+    with pytest.raises(InputError, match=message):
+        merged(views, example, (21, 30))
+
+
+def test_a_window_far_larger_than_the_images_is_refused():
+    message = "window 16,9000: nearly empty on images of 21 x 30; expected at most 1024,1024, or leave it out"
+    with pytest.raises(InputError, match=message):
+        merged(Views(window=(16, 9000)), random_example((21, 30)), (21, 30))
+
+
+def test_a_crf_on_a_photograph_is_refused_without_the_memory(monkeypatch):
+    views = Views(crf=PARAMETERS["oaa"])
+    assert bands(1, (128, 128), 3, views) == (128, [0])
+    monkeypatch.setattr(memory, "available", lambda device: 24 * 2**30)
+    message = "a CRF on 8192 x 6144 pixels with 21 classes takes about 61.3 GiB, and 24.0 GiB are free; make the image"
+    with pytest.raises(InputError, match=message):
+        bands(1, (6144, 8192), 21, views)
+    # Without one, no more than a band is computed at a time.
+    assert bands(1, (6144, 8192), 21, Views()) == (96, list(range(0, 6144, 96)))
+
+
+def test_the_free_memory_of_this_machine_is_known():
+    assert 2**20 < memory.available(jax.devices()[0]) < 2**45
