@@ -23,6 +23,7 @@ from scarce_jax.provenance import git_revision, versions
 from scarce_jax.recipe import Views
 from scarce_jax.run_folder import choose_result, open_result, open_run, predictor
 from scarce_jax.runtime import set_xla_flags
+from scarce_jax.training.lock import held
 from scarce_jax.training.run import run
 
 log = logging.getLogger("scarce_jax")
@@ -53,7 +54,7 @@ def train(
       The content of summary.json.
 
     Raises:
-      InputError: an argument is wrong; nothing is lost or half-written.
+      InputError: an argument is wrong, or another command is training in the folder; nothing is lost or half-written.
       scarce_jax.errors.Interrupted: SIGTERM or Ctrl-C, after a checkpoint was saved.
     """
     method = methods.name_of(config)
@@ -78,20 +79,22 @@ def train(
         "command": sys.argv,
     }
     others = [reuse] if isinstance(reuse, str | os.PathLike) else reuse or []
-    return run(
-        recipe,
-        info,
-        run_dir=pathlib.Path(workdir if workdir is not None else default_workdir(config, stem)),
-        data_dir=data_dir,
-        header=header,
-        seed=config.seed,
-        budget=config.budget,
-        train_split=config.train_split,
-        runtime=config.runtime,
-        mesh=mesh,
-        redo=redo,
-        reuse=[pathlib.Path(other) for other in others],
-    )
+    run_dir = pathlib.Path(workdir if workdir is not None else default_workdir(config, stem))
+    with held(run_dir):
+        return run(
+            recipe,
+            info,
+            run_dir=run_dir,
+            data_dir=data_dir,
+            header=header,
+            seed=config.seed,
+            budget=config.budget,
+            train_split=config.train_split,
+            runtime=config.runtime,
+            mesh=mesh,
+            redo=redo,
+            reuse=[pathlib.Path(other) for other in others],
+        )
 
 
 def evaluate(
