@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "measure a result of a run",
     "report": "one HTML file about one or several runs",
     "predict": "write masks and overlays for image files",
+    "replay": "find what began a loss that is not finite",
     "benchmark": "time a config's compiled steps",
 }
 

@@ -22,6 +22,7 @@ from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.recipe import Eval, Recipe, Source, Stage, Train, sources
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import fingerprint as fp
+from scarce_jax.training.finite import FOLDER
 from scarce_jax.training.infer import infer
 from scarce_jax.training.inputs import Inputs
 from scarce_jax.training.lock import clear
@@ -185,7 +186,7 @@ def _run_stage(plan: Plan, stage: Stage, offset: int, stop: StopSignal) -> dict[
 
 def _remove_leftovers(folder: pathlib.Path) -> None:
     """Deletes what only an unfinished stage needs."""
-    for name in ("checkpoints", "best"):
+    for name in ("checkpoints", "best", FOLDER):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

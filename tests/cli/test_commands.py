@@ -55,6 +55,7 @@ def test_every_command_explains_itself(name, command):
         "evaluate": ("--reslt", "--result"),
         "predict": ("--confidenec", "--confidence", "--out", "y"),
         "prepare": ("--sorce", "--source"),
+        "replay": ("--satge", "--stage"),
         "report": ("--imagse", "--images"),
         "sweep": ("--voer", "--over", "--workdir", "y"),
         "train": ("--wrokdir", "--workdir"),
