@@ -81,7 +81,8 @@ class Finite:
         """Raises InputError if a metric of a step is not finite."""
         bad = {name: str(value) for name, value in values.items() if not math.isfinite(value)}
         if bad:
-            self._stop(step, bad, f"{some((f'{k} {v}' for k, v in bad.items()), 3)} at step {step} is not finite")
+            shown = ", ".join(f"{name} {value}" for name, value in bad.items())
+            self._stop(step, bad, f"{shown} at step {step} is not finite")
 
     def check_nets(self, step: int, nets: Mapping[str, NetState]) -> None:
         """Raises InputError if a parameter or statistic after `step` steps is not finite."""

@@ -96,7 +96,14 @@ class _Lock:
         self._stopped = threading.Event()
 
     def acquire(self) -> None:
-        """Takes the lock; raises InputError if another command has it, or the folder cannot be written."""
+        """Takes the lock; raises InputError if another command has it, or the folder cannot be used."""
+        try:
+            str(self._folder.absolute()).encode()
+        except UnicodeEncodeError as error:
+            shown = str(self._folder).encode(errors="backslashreplace").decode()
+            raise InputError(
+                f"{shown}: the name is not UTF-8; choose another --workdir, or rename the folder"
+            ) from error
         try:
             self._new = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
             self._folder.mkdir(parents=True, exist_ok=True)

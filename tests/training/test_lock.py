@@ -210,3 +210,10 @@ def test_the_folder_of_another_user_is_named(tmp_path):
     told = subprocess.run(words, env=tiny.environment(), capture_output=True, text=True, check=True).stdout
     assert told.startswith(f"{tmp_path}: the run folder cannot be written (Permission denied)")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    run = tmp_path / os.fsdecode(b"caf\xe9") / "run"
+    with pytest.raises(InputError, match=r"caf\\udce9/run: the name is not UTF-8; choose another --workdir"), held(run):
+        pass
+    assert list(tmp_path.iterdir()) == []

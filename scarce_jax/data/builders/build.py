@@ -22,6 +22,7 @@ from scarce_jax.data.builders.prepared import (
     load_prepared,
     read_metadata,
 )
+from scarce_jax.data.files import as_os_error
 from scarce_jax.errors import InputError
 
 
@@ -61,8 +62,14 @@ def prepare(
                     instance = builder(data_dir=new, source=folder, config=config)
                     instance.download_and_prepare(download_dir=pathlib.Path(new, "downloads"))
                     _replace(target, pathlib.Path(new) / target.relative_to(root))
-    except OSError as error:
-        raise InputError(f"{target}: dataset {name} cannot be written there ({error})") from error
+    except (OSError, RuntimeError) as error:
+        reason = error if isinstance(error, OSError) else as_os_error(error)
+        if not isinstance(reason, OSError):
+            raise
+        raise InputError(
+            f"{target}: dataset {name} cannot be written there ({reason}); make room or choose another --data-dir, and "
+            f"run the command again"
+        ) from error
     return load_prepared(name, data_dir)
 
 
