@@ -49,9 +49,13 @@ def prepare(
     """
     builder, config = builder_class(name)
     target, root = dataset_dir(name, data_dir), data_root(data_dir)
-    if is_prepared(name, data_dir) and not again:
-        return load_prepared(name, data_dir)
     aside = f".{name.replace('/', '-')}."
+    if is_prepared(name, data_dir) and not again:
+        if any(root.glob(f"{aside}*")):
+            # A killed build of --again left them, or one is at work; in a folder of another user they stay.
+            with contextlib.suppress(OSError), _only_one(root / f"{aside}lock", wait=False):
+                _discard_remains(target, [path for path in root.glob(f"{aside}*") if path.is_dir()])
+        return load_prepared(name, data_dir)
     try:
         with _new_folders_undone(root), _only_one(root / f"{aside}lock"):
             _discard_remains(target, [path for path in root.glob(f"{aside}*") if path.is_dir()])
@@ -136,12 +140,16 @@ def _new_folders_undone(folder: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _only_one(path: pathlib.Path) -> Iterator[None]:
-    """Holds a file lock, which the system releases if this process dies."""
+def _only_one(path: pathlib.Path, wait: bool = True) -> Iterator[None]:
+    """Holds a file lock, which the system releases if this process dies; BlockingIOError if it may not wait for it."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("a")
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.close()
+            raise
         # The last holder has deleted the file. A lock on the deleted file would exclude nobody, so try again.
         if path.exists() and path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
             break
