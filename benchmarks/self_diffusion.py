@@ -25,7 +25,7 @@ from input_pipeline import natural
 
 from scarce_jax.cpu.diffusion import Diffusion, Status
 from scarce_jax.cpu.superpixels import cielab, superpixels
-from scarce_jax.cpu.workers import map_ordered
+from scarce_jax.cpu.workers import Workers
 from scarce_jax.data.images import read_image, resize_image
 from scarce_jax.provenance import environment
 
@@ -60,12 +60,12 @@ def throughput(examples: list[dict], settings: Diffusion, workers: int, seconds:
     """Images/s over all workers with the processor time of one image, and the statuses."""
     finish = functools.partial(timed, settings=settings)
     rows = ((str(k), row) for k, row in enumerate(itertools.cycle(examples)))
-    results = map_ordered(finish, rows, workers, ahead=4 * workers)
     outcomes: list[tuple[int, float]] = []
     # The first images wait for the imports of every worker, and then come from the queue.
     ahead = 8 * workers
-    images = rate(lambda _: outcomes.append(next(results)[1]), seconds, ahead=ahead)
-    results.close()
+    with Workers(workers) as pool:
+        results = pool.map_ordered(finish, rows, ahead=4 * workers)
+        images = rate(lambda _: outcomes.append(next(results)[1]), seconds, ahead=ahead)
     statuses, processor = zip(*outcomes[ahead:], strict=True)
     times = {"images_per_second": round(images, 1), "cpu_ms": round(1e3 * statistics.median(processor), 1)}
     return times, list(statuses)

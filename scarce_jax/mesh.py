@@ -20,6 +20,9 @@ log = logging.getLogger("scarce_jax")
 
 AXIS = "data"
 
+_TEXT = 2000
+"""Bytes of a message between processes."""
+
 
 def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
     """Joins the processes of a multi-host run; does nothing in a run of one process.
@@ -153,10 +156,28 @@ def on_primary(name: str, function: Callable, *args: Any) -> None:
 
     Args:
       name: name of the barrier.
+
+    Raises:
+      InputError: in the other processes, if it raised an exception in process 0.
     """
-    if is_primary():
+    if jax.process_count() == 1:
         function(*args)
+        return
+    failure = None
+    if is_primary():
+        try:
+            function(*args)
+        except Exception as error:
+            failure = error
     barrier(name)
+    # Without this, the others would wait at the next barrier for a process that has ended.
+    message = "" if failure is None else str(failure) or type(failure).__name__
+    encoded = message.encode(errors="replace")[:_TEXT].ljust(_TEXT)
+    told = gather(np.frombuffer(encoded, np.uint8))[0].tobytes().decode(errors="replace").strip()
+    if failure is not None:
+        raise failure
+    if told:
+        raise InputError(f"process 0: {told}")
 
 
 def gather(array: np.ndarray) -> np.ndarray:

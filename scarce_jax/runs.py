@@ -1,4 +1,4 @@
-"""The Python API, which the command line calls: `train`, `evaluate`, `load` and `predict`."""
+"""The Python API, which the command line calls: `train`, `evaluate`, `load`, `predict` and `replay`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from scarce_jax import memory, methods
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.config_files import default_workdir, from_json, resolve, to_json, use_compilation_cache
 from scarce_jax.data.builders import is_generated, is_prepared, load_info, prepare
+from scarce_jax.errors import InputError
 from scarce_jax.evaluation.files import find_images, predict_files
 from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.ops.augment import MEAN, STD
 from scarce_jax.provenance import git_revision, versions
 from scarce_jax.recipe import Views
-from scarce_jax.run_folder import choose_result, open_result, open_run, predictor
+from scarce_jax.run_folder import choose_result, open_result, open_run, predictor, read_facts
 from scarce_jax.runtime import set_xla_flags
+from scarce_jax.training.finite import FOLDER, REPORT
+from scarce_jax.training.lock import held
+from scarce_jax.training.replay import replay as replay_stage
 from scarce_jax.training.run import run
 
 log = logging.getLogger("scarce_jax")
@@ -53,7 +57,7 @@ def train(
       The content of summary.json.
 
     Raises:
-      InputError: an argument is wrong; nothing is lost or half-written.
+      InputError: an argument is wrong, or another command is training in the folder; nothing is lost or half-written.
       scarce_jax.errors.Interrupted: SIGTERM or Ctrl-C, after a checkpoint was saved.
     """
     method = methods.name_of(config)
@@ -78,20 +82,22 @@ def train(
         "command": sys.argv,
     }
     others = [reuse] if isinstance(reuse, str | os.PathLike) else reuse or []
-    return run(
-        recipe,
-        info,
-        run_dir=pathlib.Path(workdir if workdir is not None else default_workdir(config, stem)),
-        data_dir=data_dir,
-        header=header,
-        seed=config.seed,
-        budget=config.budget,
-        train_split=config.train_split,
-        runtime=config.runtime,
-        mesh=mesh,
-        redo=redo,
-        reuse=[pathlib.Path(other) for other in others],
-    )
+    run_dir = pathlib.Path(workdir if workdir is not None else default_workdir(config, stem))
+    with held(run_dir):
+        return run(
+            recipe,
+            info,
+            run_dir=run_dir,
+            data_dir=data_dir,
+            header=header,
+            seed=config.seed,
+            budget=config.budget,
+            train_split=config.train_split,
+            runtime=config.runtime,
+            mesh=mesh,
+            redo=redo,
+            reuse=[pathlib.Path(other) for other in others],
+        )
 
 
 def evaluate(
@@ -231,3 +237,36 @@ def predict(
         "out": str(out),
         "left_out": [str(fault) for fault in (*faults, *unread)],
     }
+
+
+def replay(
+    run_dir: str | os.PathLike,
+    stage: str | None = None,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    mesh: Mesh | None = None,
+) -> dict[str, Any]:
+    """Repeats the steps before a loss that was not finite, and looks for what was the first not to be.
+
+    Args:
+      run_dir: the run folder.
+      stage: the stage that stopped; default the last that left a report.
+      data_dir: where datasets are prepared; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      mesh: devices to run on; default all.
+
+    Returns:
+      See `training.replay.replay`.
+
+    Raises:
+      InputError: there is no such run or dataset, no stage left a report, or its checkpoint is damaged.
+    """
+    run_dir = pathlib.Path(run_dir)
+    read_facts(run_dir)  # Before the folder is searched.
+    reports = sorted(run_dir.glob(f"*/{FOLDER}/{REPORT}"), key=lambda path: path.stat().st_mtime)
+    names = [path.parents[1].name for path in reports]
+    name = stage or (names[-1] if names else None)
+    if name not in names:
+        where = f"stage {name} of {run_dir}" if stage else run_dir
+        raise InputError(f"{where}: has no {FOLDER}/{REPORT}; nothing stopped it that was not finite")
+    session, _, _ = open_run(run_dir, data_dir, mesh)
+    return replay_stage(session, session.recipe.stage(name))

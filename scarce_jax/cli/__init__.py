@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "measure a result of a run",
     "report": "one HTML file about one or several runs",
     "predict": "write masks and overlays for image files",
+    "replay": "find what began a loss that is not finite",
     "benchmark": "time a config's compiled steps",
 }
 
@@ -26,8 +27,9 @@ DONE, WRONG_INPUT, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 STORAGE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
+    errno.EISDIR, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG,
 }  # fmt: skip
-"""Errors of a file system that choosing another folder can solve."""
+"""Errors of a file system that choosing another folder or name can solve."""
 
 ADVICE = "make room or choose another folder, then run the same command again"
 
@@ -57,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in STORAGE:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"scarce-jax: {where}cannot be written ({error.strerror}); {ADVICE}", file=sys.stderr)
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        advice = "choose a shorter name" if error.errno == errno.ENAMETOOLONG else ADVICE
+        print(f"scarce-jax: {where}cannot be read or written ({error.strerror}); {advice}", file=sys.stderr)
         return WRONG_INPUT
 
 
@@ -99,5 +102,11 @@ def _quiet() -> None:
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.ERROR)
+    # Errors of a save are raised too, and told once.
+    absl_logging.get_absl_logger().addFilter(_not_of_orbax)
     # A damaged checkpoint leaves failed tasks in Orbax, which asyncio would report beside our message.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname

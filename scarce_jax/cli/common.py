@@ -37,6 +37,34 @@ Flat = tyro.conf.arg(name="")
 """For a field that is a dataclass: its own fields are flags without a prefix."""
 
 
+_PATHS = tyro.constructors.ConstructorRegistry()
+
+
+@_PATHS.primitive_rule
+def _path(annotation: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """Reads every path among the flags: none is empty, which would be the current folder, and "~" is the home folder,
+    also where the shell leaves it, as in --workdir=~/x.
+    """
+    if annotation.type is not pathlib.Path:
+        return None
+
+    def read(words: list[str]) -> pathlib.Path:
+        if not words[0]:
+            raise ValueError("found an empty path; expected the name of a file or folder")
+        try:
+            return pathlib.Path(words[0]).expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"{words[0]}: {error}") from error
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, pathlib.Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 def parse(options: Any, argv: Sequence[str], command: str, description: str, *, compact: bool = False) -> Any:
     """Parses `argv` into the dataclass `options`; a usage error exits with status 2 and the most similar flag.
 
@@ -53,6 +81,7 @@ def parse(options: Any, argv: Sequence[str], command: str, description: str, *, 
         description=description,
         compact_help=compact,
         config=(tyro.conf.AvoidSubcommands,),
+        registry=_PATHS,
     )
     check(parsed)
     return parsed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -209,14 +210,33 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE}")
+    with naming(path):
+        try:
+            yield aside
+            _sync(aside)
+            aside.replace(path)
+            # The rename changes the folder, which must reach the disk too.
+            _sync(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Gives errors of the file system inside the block the path: those of a write name no file, others may name one
+    aside.
+    """
     try:
-        yield aside
-        _sync(aside)
-        aside.replace(path)
-        # The rename changes the folder, which must reach the disk too.
-        _sync(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
+
+
+def as_os_error(error: RuntimeError) -> Exception:
+    """Returns the error of the file system that another library's error tells in its text; `error` if it tells none."""
+    told = [code for code in errno.errorcode if os.strerror(code) in str(error)]
+    return OSError(told[0], os.strerror(told[0])) if told else error
 
 
 def _sync(path: pathlib.Path) -> None:

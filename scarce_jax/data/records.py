@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from scarce_jax.data.files import ASIDE, write_atomically
+from scarce_jax.data.files import ASIDE, as_os_error, write_atomically
 from scarce_jax.errors import InputError, some
 
 PART = 64
@@ -69,6 +69,9 @@ def write_part(
 
     Args:
       entries: (example id, arrays), at most `PART` of them.
+
+    Raises:
+      OSError: the file cannot be written.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -78,13 +81,16 @@ def write_part(
     ids = [example_id for example_id, _ in entries]
     with write_atomically(path) as aside:
         # group_size 1: one entry is read without decompressing its neighbours.
-        writer = ArrayRecordWriter(str(aside), "group_size:1")
         try:
-            writer.write(_seal(json.dumps(ids).encode()))
-            for _, arrays in entries:
-                writer.write(encode(arrays))
-        finally:
-            writer.close()
+            writer = ArrayRecordWriter(str(aside), "group_size:1")
+            try:
+                writer.write(_seal(json.dumps(ids).encode()))
+                for _, arrays in entries:
+                    writer.write(encode(arrays))
+            finally:
+                writer.close()
+        except RuntimeError as error:
+            raise as_os_error(error) from error
     return path
 
 

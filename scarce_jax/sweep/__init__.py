@@ -22,6 +22,7 @@ from scarce_jax.runtime import set_xla_flags
 from scarce_jax.sweep.axes import Axis, Combination, combine
 from scarce_jax.sweep.plot import draw
 from scarce_jax.sweep.table import make_table
+from scarce_jax.training.lock import held
 
 log = logging.getLogger("scarce_jax")
 
@@ -55,7 +56,8 @@ def sweep(
       The content of table.json, see `sweep.table.make_table`; "failed" maps each failed run to the reason.
 
     Raises:
-      InputError: before anything starts, if an axis or a combination is wrong, or a dataset is not prepared.
+      InputError: before anything starts, if an axis or a combination is wrong, a dataset is not prepared, or another
+        sweep runs in the folder.
       scarce_jax.errors.Interrupted: SIGTERM or Ctrl-C, after the checkpoint was saved.
     """
     workdir = pathlib.Path(workdir)
@@ -67,26 +69,27 @@ def sweep(
     summaries: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}
     table = {}
-    # Finished runs come first, so that the table soon has all of them again.
-    order = sorted(runs, key=lambda run: not (workdir / run.name / "summary.json").exists())
-    for number, run in enumerate(order, start=1):
-        log.info("run %d of %d: %s", number, len(order), run.name)
-        try:
-            others = [p.parent for p in sorted(workdir.glob("*/config.json")) if p.parent.name != run.name]
-            summaries[run.name] = train(run.config, workdir / run.name, data_dir=data_dir, reuse=others, mesh=mesh)
-        except InputError as error:
-            # Perhaps not all processes failed; if some went on, they would wait for each other forever.
-            if jax.process_count() > 1:
-                raise
-            failed[run.name] = str(error)
-            log.error("%s failed: %s", run.name, error)
-        # A Session and its caches form a reference cycle, which keeps the run's arrays and programs until collection.
-        gc.collect()
-        table = make_table(config, axes, runs, summaries, failed)
+    with held(workdir):
+        # Finished runs come first, so that the table soon has all of them again.
+        order = sorted(runs, key=lambda run: not (workdir / run.name / "summary.json").exists())
+        for number, run in enumerate(order, start=1):
+            log.info("run %d of %d: %s", number, len(order), run.name)
+            try:
+                others = [p.parent for p in sorted(workdir.glob("*/config.json")) if p.parent.name != run.name]
+                summaries[run.name] = train(run.config, workdir / run.name, data_dir=data_dir, reuse=others, mesh=mesh)
+            except InputError as error:
+                # Perhaps not all processes failed; if some went on, they would wait for each other forever.
+                if jax.process_count() > 1:
+                    raise
+                failed[run.name] = str(error)
+                log.error("%s failed: %s", run.name, error)
+            # A Session and its caches form a reference cycle, which keeps the run's arrays until collection.
+            gc.collect()
+            table = make_table(config, axes, runs, summaries, failed)
+            if mesh_lib.is_primary():
+                write_json(workdir / "table.json", table)
         if mesh_lib.is_primary():
-            write_json(workdir / "table.json", table)
-    if mesh_lib.is_primary():
-        draw(table, workdir / "curve.png")
+            draw(table, workdir / "curve.png")
     return table
 
 

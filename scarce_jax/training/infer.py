@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from scarce_jax import mesh as mesh_lib
-from scarce_jax.cpu.workers import map_ordered
+from scarce_jax.cpu.workers import Workers
 from scarce_jax.data.records import PART, Records, parts_done, write_mean, write_part
 from scarce_jax.data.source import Row, Rows
 from scarce_jax.errors import InputError, Interrupted
@@ -115,21 +115,22 @@ def _write_records(
     if done and pending:
         log.info("%s: goes on, %d of %d parts are done", stage.name, len(done), len(parts))
     began, inferred = time.perf_counter(), 0
-    for number in pending:
-        _check_interrupt(stage, stop, "its complete parts are kept")
-        entries = [
-            (rows.ids[k], {name: value[j] for name, value in arrays.items()})
-            for members, arrays in predictions(parts[number])
-            for j, k in enumerate(members)
-        ]
-        if stage.finish is not None:
-            entries = list(map_ordered(stage.finish, entries, workers, ahead=4 * max(workers, 1)))
-        entries = _gather(entries)
-        if mesh_lib.is_primary():
-            write_part(folder, number, entries)
-        inferred += len(parts[number])
-        rate = inferred / (time.perf_counter() - began)
-        log.info("%s  %d/%d examples  %.1f images/s", stage.name, parts[number][-1] + 1, len(rows), rate)
+    with Workers(workers if stage.finish is not None else 0) as pool:
+        for number in pending:
+            _check_interrupt(stage, stop, "its complete parts are kept")
+            entries = [
+                (rows.ids[k], {name: value[j] for name, value in arrays.items()})
+                for members, arrays in predictions(parts[number])
+                for j, k in enumerate(members)
+            ]
+            if stage.finish is not None:
+                entries = list(pool.map_ordered(stage.finish, entries, ahead=4 * max(workers, 1)))
+            entries = _gather(entries)
+            if mesh_lib.is_primary():
+                write_part(folder, number, entries)
+            inferred += len(parts[number])
+            rate = inferred / (time.perf_counter() - began)
+            log.info("%s  %d/%d examples  %.1f images/s", stage.name, parts[number][-1] + 1, len(rows), rate)
     mesh_lib.barrier(f"records written {stage.name}")
     records = Records(folder)
     records.check_complete(rows.ids)

@@ -242,6 +242,10 @@ class TrainInput:
         self.resident = fits(rows, mesh) if wanted is None else wanted
         self.arrays = mesh_lib.replicate(mesh, load_all(rows, threads)) if self.resident else {}
 
+    def ids(self, step: int) -> list[str]:
+        """The ids of the examples in the global batch of a step, in the order of its rows."""
+        return [self._rows.ids[k] for k in self._order.batch(step, self.size)]
+
     def batches(
         self, start: int, steps: int, dispatches: Iterable[tuple[int, int]] | None = None
     ) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from scarce_jax import mesh as mesh_lib
-from scarce_jax.data.files import write_atomically
+from scarce_jax.data.files import naming, write_atomically
 
 log = logging.getLogger("scarce_jax")
 
@@ -32,28 +32,45 @@ class MetricsLog:
         self._file = self._events = None
         if not mesh_lib.is_primary():
             return
-        from tensorboardX import SummaryWriter
+        # Not its SummaryWriter, whose thread loses events and never ends if the disk is full.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        path = run_dir / "metrics.jsonl"
-        lines = complete_lines(path)
-        replace_lines(path, [line for line, entry in lines if entry["stage"] != stage or entry["step"] <= start])
-        self._file = path.open("a")
-        self._events = SummaryWriter(str(run_dir), purge_step=offset + start + 1, flush_secs=30)
+        self._path = run_dir / "metrics.jsonl"
+        lines = complete_lines(self._path)
+        replace_lines(self._path, [line for line, entry in lines if entry["stage"] != stage or entry["step"] <= start])
+        with naming(run_dir):
+            self._file = self._path.open("a")
+            self._events = EventsWriter(str(run_dir / "events"), f".{stage}")
+            # TensorBoard hides the events of these steps from before an interruption.
+            first = offset + start + 1
+            self._events.write_event(Event(step=first, file_version="brain.Event:2"))
+            self._events.write_event(Event(step=first, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, step: int, kind: str, values: Mapping[str, float | str]) -> None:
-        """Appends one line, and flushes the file."""
+        """Appends one line and its events, and flushes the files."""
         if self._file is None:
             return
-        self._file.write(json.dumps({"stage": self._stage, "step": step, "kind": kind, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._events.add_scalar(f"{self._stage}/{kind}/{name}", value, self._offset + step)
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        with naming(self._path):
+            self._file.write(json.dumps({"stage": self._stage, "step": step, "kind": kind, **values}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    summary = scalar(f"{self._stage}/{kind}/{name}", value)
+                    event = Event(wall_time=time.time(), step=self._offset + step, summary=summary)
+                    self._events.write_event(event)
+            self._events.flush()
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._events.close()
+        if self._file is None:
+            return
+        # What could not be written was told when it was.
+        for file in (self._file, self._events):
+            with contextlib.suppress(OSError):
+                file.close()
 
 
 def complete_lines(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -25,6 +25,7 @@ from scarce_jax.recipe import Artifact, Eval, NetState, Train
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.checkpoint import Checkpoints, load_net, replicated_like, save_nets
 from scarce_jax.training.dispatch import at_once, dispatches
+from scarce_jax.training.finite import Finite, not_finite
 from scarce_jax.training.inputs import TrainInput
 from scarce_jax.training.log import MetricsLog, Progress
 from scarce_jax.training.packing import packed, unpacked
@@ -60,25 +61,23 @@ def train(
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C; a checkpoint was saved.
-      InputError: a loss is not finite, or the disk is full.
+      InputError: a metric, a parameter or a statistic is not finite, or the disk is full.
     """
     runtime, mesh, folder = session.runtime, session.mesh, session.run_dir / stage.name
     drawn_as, seed = stage.drawn_as, session.seed
-    workers, resident = runtime.workers, runtime.resident
-    inputs = {
-        name: TrainInput(source, rows[name], seed, f"{drawn_as}/{name}", mesh, workers, resident)
-        for name, source in stage.sources.items()
-    }
+    inputs = open_inputs(session, stage, rows)
     outside = session.outside(stage)
     for role, imported in outside.items():
         log.info("%s: %s starts from %s", stage.name, role, imported)
     state = state_lib.init_state(stage.nets, steps, seed, drawn_as, session.nets(stage), mesh, outside)
+    for name in not_finite({role: state.nets[role] for role in outside}):
+        raise InputError(f"stage {stage.name}: {name} is not finite where it starts from; choose another init_from")
     checkpoints = Checkpoints(folder / "checkpoints")
-    trained = sorted(role for role, net in stage.nets.items() if net.optim)
-    start, stored = checkpoints.load_newest(replicated_like(_stored(state, trained), mesh)) or (0, None)
-    if stored is not None:
+    trained = sorted(stage.optimizers)
+    start, content = checkpoints.load_newest(replicated_like(stored(state, trained), mesh)) or (0, None)
+    if content is not None:
         log.info("%s: goes on from step %d", stage.name, start)
-        state = state.replace(step=stored["step"], nets={**state.nets, **stored["nets"]})
+        state = restored(state, content)
     state = packed(state, stage.optimizers, mesh)
 
     every = (runtime.log_every, runtime.checkpoint_every, *(evaluation.every for evaluation in stage.evals))
@@ -90,7 +89,8 @@ def train(
 
     with contextlib.closing(MetricsLog(session.run_dir, stage.name, start, offset)) as metrics_log:
         measure = _Measurements(session, stage, folder / "best", metrics_log)
-        metrics = _LateMetrics(stage.name, steps, runtime.log_every, checkpoints, progress, metrics_log)
+        finite = Finite(folder, stage.name, checkpoints, inputs, seed, drawn_as, start)
+        metrics = _LateMetrics(finite, steps, runtime.log_every, progress, metrics_log)
         number, ended = start, False
         for first, count in itertools.chain(schedule(), [(steps, 0)]):
             number = first
@@ -102,11 +102,12 @@ def train(
                 save = stopping or (number < steps and number % runtime.checkpoint_every == 0)
                 if due or save or number == steps:
                     metrics.fetch(check=True)
+                    finite.check_nets(number, {role: state.nets[role] for role in trained})
                     with progress.paused():
                         measure(due, number, state.nets)
                         ended = number == steps or measure.stalled(number)
                         if save and not ended:
-                            checkpoints.save(number, unpacked(_stored(state, trained), mesh))
+                            checkpoints.save(number, unpacked(stored(state, trained), mesh))
                 if stopping and not ended:
                     checkpoints.wait()
                     raise Interrupted(f"{stage.name}: interrupted at step {number}, which is saved")
@@ -135,6 +136,7 @@ def train(
         for role, net in stage.nets.items()
         if not net.optim and not isinstance(net.init_from, Artifact)
     }
+    finite.check_nets(number, {**averaged, **frozen})
     save_nets(folder / "nets", {**averaged, **frozen})
     return {
         "steps": number,
@@ -179,10 +181,9 @@ class _Step:
 class _LateMetrics:
     """Metrics of the last dispatched step. They are read after the next dispatch, so that the device never waits."""
 
-    stage: str
+    finite: Finite
     steps: int
     log_every: int
-    checkpoints: Checkpoints
     progress: Progress
     log: MetricsLog
     pending: tuple[int, dict] | None = None
@@ -196,15 +197,7 @@ class _LateMetrics:
         if not (due or check):
             return
         values = {key: float(value) for key, value in jax.device_get(on_device).items()}
-        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
-        if bad:
-            self.checkpoints.wait()
-            steps = self.checkpoints.steps()
-            last = f"the checkpoint of step {steps[0]} is kept" if steps else "there is no checkpoint yet"
-            raise InputError(
-                f"stage {self.stage}: {bad} at step {number} is not finite ({last}); lower the learning rate or the "
-                f"momentum, or add a warm-up, in --{self.stage}.optim"
-            )
+        self.finite.check_metrics(number, values)
         if due:
             timing = self.progress.report(number, sum(v for key, v in values.items() if key.endswith("/loss")))
             self.log.write(number, "train", {**values, **timing})
@@ -274,6 +267,20 @@ class _Measurements:
         return any(e.patience is not None and since >= e.patience * e.every for e in self._stage.evals)
 
 
-def _stored(state: state_lib.TrainState, trained: Sequence[str]) -> dict[str, Any]:
+def open_inputs(session: Session, stage: Train, rows: Mapping[str, Rows]) -> dict[str, TrainInput]:
+    """Makes the inputs of a stage from its opened sources."""
+    workers, resident = session.runtime.workers, session.runtime.resident
+    return {
+        name: TrainInput(source, rows[name], session.seed, f"{stage.drawn_as}/{name}", session.mesh, workers, resident)
+        for name, source in stage.sources.items()
+    }
+
+
+def stored(state: state_lib.TrainState, trained: Sequence[str]) -> dict[str, Any]:
     """The content of a checkpoint; frozen nets are loaded from the stage that trained them."""
     return {"step": state.step, "nets": {role: state.nets[role] for role in trained}}
+
+
+def restored(state: state_lib.TrainState, content: Mapping[str, Any]) -> state_lib.TrainState:
+    """The state with the content of a checkpoint."""
+    return state.replace(step=content["step"], nets={**state.nets, **content["nets"]})

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from scarce_jax.data.files import read_json
+from scarce_jax.data.files import ASIDE, read_json
 from scarce_jax.errors import InputError
 from scarce_jax.recipe import Eval, FromRun, Pretrained, Recipe, Stage, Train, reads, sources
 from scarce_jax.training import fingerprint as fp
@@ -152,10 +152,18 @@ def take_over(plan: Plan, others: Sequence[pathlib.Path]) -> None:
         done = other / stage / "DONE"
         if plan.done(stage) or not done.exists() or read_json(done)["fingerprint"] != fingerprint:
             continue
-        aside, target = plan.run_dir / f".reuse-{stage}", plan.run_dir / stage
-        shutil.rmtree(aside, ignore_errors=True)
+        aside, target = plan.run_dir / f".{stage}.reused{ASIDE}", plan.run_dir / stage
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(other / stage, aside, copy_function=_link)
+        try:
+            shutil.copytree(other / stage, aside, copy_function=_link)
+        except (OSError, shutil.Error) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            if done.exists():
+                raise
+            raise InputError(
+                f"--reuse {other}: stage {stage} was deleted while it was copied; another command does it again there, "
+                f"wait until that ends"
+            ) from error
         metrics = plan.run_dir / "metrics.jsonl"
         lines = [line for line, entry in complete_lines(metrics) if entry["stage"] != stage]
         lines += [line for line, entry in complete_lines(other / "metrics.jsonl") if entry["stage"] == stage]

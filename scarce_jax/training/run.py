@@ -22,8 +22,10 @@ from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.recipe import Eval, Recipe, Source, Stage, Train, sources
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import fingerprint as fp
+from scarce_jax.training.finite import FOLDER
 from scarce_jax.training.infer import infer
 from scarce_jax.training.inputs import Inputs
+from scarce_jax.training.lock import clear
 from scarce_jax.training.loop import train
 from scarce_jax.training.plan import Plan, forget, take_over, with_dependents
 from scarce_jax.training.session import Session
@@ -140,6 +142,7 @@ def run(
 def _run_stage(plan: Plan, stage: Stage, offset: int, stop: StopSignal) -> dict[str, Any]:
     """Runs one stage unless it is done; returns the content of its DONE."""
     folder = plan.run_dir / stage.name
+    mesh_lib.on_primary(f"leftovers of {stage.name}", clear, folder)
     done = plan.done(stage.name)
     if done is not None:
         amount = f"{done['steps']} steps" if "steps" in done else f"{done['examples']} examples"
@@ -184,7 +187,7 @@ def _run_stage(plan: Plan, stage: Stage, offset: int, stop: StopSignal) -> dict[
 
 def _remove_leftovers(folder: pathlib.Path) -> None:
     """Deletes what only an unfinished stage needs."""
-    for name in ("checkpoints", "best"):
+    for name in ("checkpoints", "best", FOLDER):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

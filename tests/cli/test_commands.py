@@ -43,6 +43,34 @@ def test_a_missing_argument_is_a_usage_error(argv, missing, command):
     assert (found.status, found.out) == (2, "") and missing in found.err and "Traceback" not in found.err
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["train", CONFIGS / "supervised_scenes.py", "--workdir", ""],
+        ["train", CONFIGS / "supervised_scenes.py", "--data-dir="],
+        ["sweep", CONFIGS / "supervised_scenes.py", "--over", "seed=0,1", "--workdir", ""],
+        ["evaluate", ""],
+        ["report", ""],
+        ["predict", "run", "", "--out", "out"],
+        ["train", CONFIGS / "supervised_scenes.py", "--workdir=~no such user/x"],
+    ],
+)
+def test_an_empty_path_is_a_usage_error(argv, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = command(*argv)
+    assert (found.status, found.out) == (2, "") and "Traceback" not in found.err
+    # Of a list of paths tyro says no more than that a value is wrong.
+    assert any(said in found.err for said in ("found an empty path", "~no such user", "PATH...", "RUN..."))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch, refused):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    refused("evaluate", "~/run", holds=[f"{tmp_path}/home/run: not a run folder"])
+    refused("report", "--out=~/x.html", "~/run", holds=[f"{tmp_path}/home/run"])
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(name, command):
     found = command(name, "--help")
@@ -55,6 +83,7 @@ def test_every_command_explains_itself(name, command):
         "evaluate": ("--reslt", "--result"),
         "predict": ("--confidenec", "--confidence", "--out", "y"),
         "prepare": ("--sorce", "--source"),
+        "replay": ("--satge", "--stage"),
         "report": ("--imagse", "--images"),
         "sweep": ("--voer", "--over", "--workdir", "y"),
         "train": ("--wrokdir", "--workdir"),

@@ -14,7 +14,7 @@ from scarce_jax.cpu.diffusion import (
     find_seeds,
     random_walker,
 )
-from scarce_jax.cpu.workers import map_ordered
+from scarce_jax.cpu.workers import Workers
 from scarce_jax.errors import InputError
 
 DIFFUSION = Diffusion(segments=60)
@@ -284,7 +284,11 @@ def test_worker_processes_give_the_same_bytes():
     fields, _ = scene()
     rng = np.random.default_rng(1)
     examples = [(str(k), {**fields, "image": rng.permuted(fields["image"], axis=k % 2)}) for k in range(4)]
-    here, there = (list(map_ordered(DIFFUSION, examples, workers, 4)) for workers in (0, 2))
+    results = []
+    for workers in (0, 2):
+        with Workers(workers) as pool:
+            results.append(list(pool.map_ordered(DIFFUSION, examples, 4)))
+    here, there = results
     for (name, fields), (other_name, other_fields) in zip(here, there, strict=True):
         assert name == other_name
         assert all(fields[key].tobytes() == other_fields[key].tobytes() for key in ("label", "status"))

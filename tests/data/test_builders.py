@@ -1,3 +1,4 @@
+import fcntl
 import os
 import pathlib
 import shutil
@@ -370,6 +371,20 @@ def test_remains_of_a_killed_build_are_removed(tmp_path, camvid):
     prepare("camvid", tmp_path / "data", camvid)
     assert [p.name for p in folder.iterdir()] == ["1.0.0"]
     assert not list((tmp_path / "data").glob(".*"))
+
+
+def test_what_a_killed_rebuild_left_goes_unless_one_is_at_work(tmp_path, camvid):
+    data = tmp_path / "data"
+    prepare("camvid", data, camvid)
+    (data / ".camvid.abc123").mkdir()
+    (data / ".camvid.abc123" / "train-0").write_bytes(b"x")
+    (data / ".camvid.lock").touch()
+    with (data / ".camvid.lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        prepare("camvid", data)
+        assert (data / ".camvid.abc123" / "train-0").exists()
+    prepare("camvid", data)
+    assert [path.name for path in data.iterdir()] == ["camvid"]
 
 
 @pytest.mark.parametrize("damage", ["shard gone", "shard cut", "metadata cut", "info gone"])

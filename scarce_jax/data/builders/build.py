@@ -26,6 +26,7 @@ from scarce_jax.data.builders.prepared import (
     prepare_command,
     read_metadata,
 )
+from scarce_jax.data.files import as_os_error
 from scarce_jax.errors import InputError
 
 
@@ -60,10 +61,14 @@ def prepare(
     if source is None and options is not None and options.masks is not None:
         source = options.images
     target, root = dataset_dir(name, data_dir), data_root(data_dir)
+    aside = f".{name.replace('/', '-')}."
     if is_prepared(name, data_dir) and not again:
+        if any(root.glob(f"{aside}*")):
+            # A killed build of --again left them, or one is at work; in a folder of another user they stay.
+            with contextlib.suppress(OSError), _only_one(root / f"{aside}lock", wait=False):
+                _discard_remains(target, [path for path in root.glob(f"{aside}*") if path.is_dir()])
         _compare(name, builder, target, data_dir, source)
         return load_prepared(name, data_dir)
-    aside = f".{name.replace('/', '-')}."
     try:
         with _new_folders_undone(root), _only_one(root / f"{aside}lock"):
             _discard_remains(target, [path for path in root.glob(f"{aside}*") if path.is_dir()])
@@ -76,8 +81,14 @@ def prepare(
                     _replace(target, pathlib.Path(new) / target.relative_to(root))
             else:  # Another process has prepared it meanwhile.
                 _compare(name, builder, target, data_dir, source)
-    except OSError as error:
-        raise InputError(f"{target}: dataset {name} cannot be written there ({error})") from error
+    except (OSError, RuntimeError) as error:
+        reason = error if isinstance(error, OSError) else as_os_error(error)
+        if not isinstance(reason, OSError):
+            raise
+        raise InputError(
+            f"{target}: dataset {name} cannot be written there ({reason}); make room or choose another --data-dir, and "
+            f"run the command again"
+        ) from error
     return load_prepared(name, data_dir)
 
 
@@ -161,12 +172,16 @@ def _new_folders_undone(folder: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _only_one(path: pathlib.Path) -> Iterator[None]:
-    """Holds a file lock, which the system releases if this process dies."""
+def _only_one(path: pathlib.Path, wait: bool = True) -> Iterator[None]:
+    """Holds a file lock, which the system releases if this process dies; BlockingIOError if it may not wait for it."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("a")
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.close()
+            raise
         # The last holder has deleted the file. A lock on the deleted file would exclude nobody, so try again.
         if path.exists() and path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
             break

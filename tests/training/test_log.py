@@ -1,0 +1,81 @@
+"""The log of metrics where its files cannot be written."""
+
+import json
+import resource
+
+import pytest
+
+from scarce_jax.data.files import as_os_error, naming, write_atomically, write_json
+from scarce_jax.data.records import write_part
+from scarce_jax.training.log import MetricsLog
+
+
+@pytest.fixture
+def small_files():
+    """No file may have more than 4 KiB, as if the disk were full then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_log_that_cannot_be_written_is_named_and_closes(tmp_path, small_files):
+    log = MetricsLog(tmp_path, "stage", 0, 0)
+    with pytest.raises(OSError) as caught:
+        for step in range(1, 1000):
+            log.write(step, "train", {"loss": 0.5})
+    assert caught.value.filename == str(tmp_path / "metrics.jsonl")
+    log.close()
+    # A later run goes on from the complete lines.
+    log = MetricsLog(tmp_path, "stage", 10, 0)
+    log.write(11, "train", {"loss": 0.5})
+    log.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 12))
+
+
+def test_the_events_of_the_log_are_those_of_its_lines(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    log = MetricsLog(tmp_path, "stage", 5, 100)
+    log.write(6, "train", {"loss": 0.5, "eval": "name"})
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    data, events = path.read_bytes(), []
+    while data:
+        # Length, its checksum, the event, its checksum.
+        size = int.from_bytes(data[:8], "little")
+        events.append(Event.FromString(data[12 : 12 + size]))
+        data = data[16 + size :]
+    log.close()
+    assert [event.step for event in events] == [0, 106, 106, 106]
+    assert events[2].session_log.status == 1
+    assert [(value.tag, value.simple_value) for value in events[3].summary.value] == [("stage/train/loss", 0.5)]
+
+
+def test_records_that_cannot_be_written_are_named_and_leave_nothing(tmp_path, small_files):
+    import numpy as np
+
+    noise = np.random.default_rng(0).integers(0, 255, 100_000, np.uint8)
+    with pytest.raises(OSError, match="File too large") as caught:
+        write_part(tmp_path, 0, [("a", {"x": noise})])
+    assert caught.value.filename == str(tmp_path / "part-00000.arrayrecord") and list(tmp_path.iterdir()) == []
+
+
+def test_errors_name_the_file_that_was_to_be_written(tmp_path, small_files):
+    for path, fault in ((tmp_path / "a.json", "File too large"), (tmp_path / ("x" * 300), "File name too long")):
+        with pytest.raises(OSError, match=fault) as caught:
+            write_json(path, ["x" * 5000])
+        assert caught.value.filename == str(path)
+    with pytest.raises(OSError) as caught, write_atomically(tmp_path / "none" / "a") as aside:
+        aside.write_text("x")
+    assert caught.value.filename == str(tmp_path / "none" / "a")
+    with pytest.raises(KeyError), naming("a"):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_text_of_another_library_becomes_an_error_of_the_file_system():
+    error = as_os_error(RuntimeError("write() failed: No space left on device; writing /a; at byte 16384"))
+    assert isinstance(error, OSError) and error.errno == 28
+    bug = RuntimeError("dictionary changed size during iteration")
+    assert as_os_error(bug) is bug
