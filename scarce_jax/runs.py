@@ -15,13 +15,13 @@ from jax.sharding import Mesh
 from scarce_jax import memory, methods
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.config_files import default_workdir, from_json, resolve, to_json, use_compilation_cache
-from scarce_jax.data.builders import is_generated, is_prepared, load_info, prepare
+from scarce_jax.data.builders import import_builder, is_generated, is_prepared, load_info, prepare
 from scarce_jax.evaluation.files import find_images, predict_files
 from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.ops.augment import MEAN, STD
 from scarce_jax.provenance import git_revision, versions
 from scarce_jax.recipe import Views
-from scarce_jax.run_folder import choose_result, open_result, open_run, predictor
+from scarce_jax.run_folder import choose_result, import_modules, open_result, open_run, predictor
 from scarce_jax.runtime import set_xla_flags
 from scarce_jax.training.run import run
 
@@ -61,6 +61,7 @@ def train(
     use_compilation_cache()
     config = from_json(method, to_json(resolve(config)))
     data_dir = None if data_dir is None else os.fspath(data_dir)
+    import_builder(config.dataset)
     if is_generated(config.dataset) and not is_prepared(config.dataset, data_dir):
         log.info("preparing the dataset %s (once)", config.dataset)
         if mesh_lib.is_primary():
@@ -103,6 +104,7 @@ def evaluate(
     batch: int | None = None,
     data_dir: str | os.PathLike | None = None,
     mesh: Mesh | None = None,
+    allow_import: bool = False,
 ) -> dict[str, Any]:
     """Measures a result of a finished run on the devices at hand.
 
@@ -114,6 +116,8 @@ def evaluate(
       batch: images per device, which changes no figure; default that of the config.
       data_dir: where datasets are prepared; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       mesh: devices to run on; default all.
+      allow_import: import the Python modules that the run folder names, which runs their code; only for folders you
+        trust. A method or dataset of this package, or of a module that is imported already, needs none.
 
     Returns:
       {"run", "result", "dataset", "split", "images", "devices"} and the figures, all 0..1. Of masks, at the truth's
@@ -124,6 +128,8 @@ def evaluate(
     Raises:
       InputError: there is no such run, result, split or dataset, or a checkpoint is damaged.
     """
+    if allow_import:
+        import_modules(run_dir)
     session, name, evaluation = open_result(
         run_dir, result, split=split, views=views, batch=batch, data_dir=data_dir, mesh=mesh
     )
@@ -146,6 +152,7 @@ def load(
     views: Views | None = None,
     batch: int | None = None,
     mesh: Mesh | None = None,
+    allow_import: bool = False,
 ) -> Predictor:
     """Loads a predictor from a run folder; needs no dataset.
 
@@ -155,10 +162,14 @@ def load(
       views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
       batch: images per device of `Predictor.stream`, which changes no mask; default that of the config.
       mesh: devices to run on; default all.
+      allow_import: import the Python modules that the run folder names, which runs their code; only for folders you
+        trust. A method or dataset of this package, or of a module that is imported already, needs none.
 
     Raises:
       InputError: there is no such run or result, the result predicts no masks, or a checkpoint is damaged.
     """
+    if allow_import:
+        import_modules(run_dir)
     session, info, config = open_run(run_dir, mesh=mesh)
     name, evaluation = choose_result(session, result, views, batch)
     return predictor(session, info, config, name, evaluation, session.nets(evaluation))
@@ -176,6 +187,7 @@ def predict(
     views: Views | None = None,
     batch: int | None = None,
     mesh: Mesh | None = None,
+    allow_import: bool = False,
 ) -> dict[str, Any]:
     """Predicts image files: writes <stem>.png (class ids) and <stem>_overlay.png for each.
 
@@ -192,6 +204,8 @@ def predict(
       views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
       batch: images per device, which changes no mask; default that of the config.
       mesh: devices to run on; default all.
+      allow_import: import the Python modules that the run folder names, which runs their code; only for folders you
+        trust. A method or dataset of this package, or of a module that is imported already, needs none.
 
     Returns:
       {"result": name, "images": number of images, "out": the folder}.
@@ -203,7 +217,7 @@ def predict(
     """
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
     files = find_images([pathlib.Path(path) for path in several])
-    predictor = load(run_dir, result, views=views, batch=batch, mesh=mesh)
+    predictor = load(run_dir, result, views=views, batch=batch, mesh=mesh, allow_import=allow_import)
     folder = None if coarse is None else pathlib.Path(coarse)
     what = f"predicting with result {predictor.name}"
     with memory.advice(what=what, batch=predictor.batch, size=predictor.size, lower="--batch", resumes=False):

@@ -22,6 +22,9 @@ COMMANDS = {
     "benchmark": "time a config's compiled steps",
 }
 
+FROM_CONFIG = ("check", "prepare", "train", "sweep", "benchmark")
+"""Commands whose config or dataset the user names, so that it may stand in the current folder."""
+
 DONE, WRONG_INPUT, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 STORAGE = {
@@ -75,8 +78,9 @@ def _run(argv: list[str]) -> int:
         print(f"scarce-jax: no command {argv[0]!r}{nearest(argv[0], COMMANDS)}\n\n{_usage()}", file=sys.stderr)
         return USAGE
     _quiet()
-    # Users' own methods and datasets can be imported, as with `python -m`; last, so that they hide no other module.
-    if not {"", os.getcwd()} & set(sys.path):
+    # Users' own methods and datasets can be imported; last, so that they hide no other module. The other commands open
+    # run folders, and the current folder may be that of a stranger.
+    if (argv[0] in FROM_CONFIG or "--allow-import" in argv) and not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())
     return importlib.import_module(f"{__name__}.{argv[0]}").main(argv[1:]) or DONE
 

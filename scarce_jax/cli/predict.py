@@ -27,6 +27,7 @@ class Options:
       coarse: folder with a coarse mask <stem>.png for each image (class ids, 255 = unlabelled).
       confidence: also write the confidence, 0..255.
       native_ids: write the dataset's own mask values instead of class ids.
+      allow_import: import the Python module that the run folder names; only for folders you trust.
     """
 
     run: RunFolder
@@ -37,6 +38,7 @@ class Options:
     prediction: Annotated[PredictionFlags, Flat] = dataclasses.field(default_factory=PredictionFlags)
     confidence: Switch = False
     native_ids: Switch = False
+    allow_import: Switch = False
 
 
 def main(argv: Sequence[str]) -> int:
@@ -55,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
         coarse=options.coarse,
         confidence=options.confidence,
         native_ids=options.native_ids,
+        allow_import=options.allow_import,
         **options.prediction.arguments(),
     )
     images = plural(written["images"], "image")

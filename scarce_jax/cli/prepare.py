@@ -33,8 +33,9 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Options, argv, "prepare", "Builds a dataset; leaves nothing half-built.")
-    from scarce_jax.data.builders import is_prepared, prepare, prepare_command
+    from scarce_jax.data.builders import import_builder, is_prepared, prepare, prepare_command
 
+    import_builder(options.dataset)
     prepared_before = not options.again and is_prepared(options.dataset, options.data_dir)
     print(prepare(options.dataset, options.data_dir, options.source, again=options.again))
     if prepared_before:

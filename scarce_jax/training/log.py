@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import pathlib
 import sys
 import time
@@ -12,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from scarce_jax import mesh as mesh_lib
-from scarce_jax.data.files import write_atomically
+from scarce_jax.data.files import seal, unseal, write_atomically
+from scarce_jax.errors import some
 
 log = logging.getLogger("scarce_jax")
 
@@ -37,14 +39,14 @@ class MetricsLog:
         path = run_dir / "metrics.jsonl"
         lines = complete_lines(path)
         replace_lines(path, [line for line, entry in lines if entry["stage"] != stage or entry["step"] <= start])
-        self._file = path.open("a")
+        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), "a", encoding="utf-8")
         self._events = SummaryWriter(str(run_dir), purge_step=offset + start + 1, flush_secs=30)
 
     def write(self, step: int, kind: str, values: Mapping[str, float | str]) -> None:
         """Appends one line, and flushes the file."""
         if self._file is None:
             return
-        self._file.write(json.dumps({"stage": self._stage, "step": step, "kind": kind, **values}) + "\n")
+        self._file.write(as_line({"stage": self._stage, "step": step, "kind": kind, **values}))
         self._file.flush()
         for name, value in values.items():
             if isinstance(value, int | float):
@@ -56,21 +58,39 @@ class MetricsLog:
             self._events.close()
 
 
+def as_line(entry: Mapping[str, Any]) -> str:
+    """A line of metrics.jsonl with a checksum."""
+    return json.dumps(seal(entry)) + "\n"
+
+
 def complete_lines(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the lines of a metrics.jsonl with their content; skips a line that a kill cut off."""
-    for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+    """Yields the lines of a metrics.jsonl with their content; leaves out damaged and cut-off lines, with a warning."""
+    left_out = []
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    for number, line in enumerate(lines, start=1):
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if line.endswith("\n"):
-            yield line, entry
+            text = line.decode()
+            entry = _entry(text)
+        except (ValueError, KeyError, RecursionError):
+            left_out.append(str(number))
+        else:
+            yield text, entry
+    if left_out:
+        log.warning("%s: damaged or cut off, and left out: line %s", path, some(left_out))
+
+
+def _entry(line: str) -> dict[str, Any]:
+    """Inverts `as_line`; raises ValueError or KeyError."""
+    entry = unseal(json.loads(line))
+    if not (line.endswith("\n") and isinstance(entry["step"], int) and {"stage", "kind"} <= entry.keys()):
+        raise ValueError("no line of metrics.jsonl")
+    return entry
 
 
 def replace_lines(path: pathlib.Path, lines: Iterable[str]) -> None:
     """Rewrites a metrics.jsonl atomically."""
     with write_atomically(path) as aside:
-        aside.write_text("".join(lines))
+        aside.write_text("".join(lines), encoding="utf-8")
 
 
 class Progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
+import logging
 import os
 import pathlib
 import shutil
@@ -13,16 +13,19 @@ from collections.abc import Iterable, Iterator
 
 from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.prepared import (
-    METADATA,
+    DamagedDataset,
     Prepared,
     builder_class,
     data_root,
     dataset_dir,
+    import_builder,
     is_prepared,
     load_prepared,
     read_metadata,
 )
 from scarce_jax.errors import InputError
+
+log = logging.getLogger("scarce_jax")
 
 
 def prepare(
@@ -46,6 +49,7 @@ def prepare(
       InputError: the name is unknown, the source is missing or not needed, one of its files is wrong, or the dataset
         cannot be written.
     """
+    import_builder(name)
     builder, config = builder_class(name)
     target, root = dataset_dir(name, data_dir), data_root(data_dir)
     if is_prepared(name, data_dir) and not again:
@@ -101,16 +105,13 @@ def _discard_remains(target: pathlib.Path, asides: Iterable[pathlib.Path]) -> No
             shutil.rmtree(old)
         else:
             old.rename(target)
-    if not target.exists() or read_metadata(target) is not None:
+    if not target.exists():
         return
-    if (target / "dataset_info.json").exists():
-        metadata = target / METADATA
-        try:
-            ours = metadata.exists() and "coarse_from" in json.loads(metadata.read_text())
-        except ValueError:
-            ours = True
-        if not ours:
-            raise InputError(f"{target}: holds another tfds dataset of this name; choose another --data-dir")
+    try:
+        if read_metadata(target) is not None:
+            return
+    except DamagedDataset as error:
+        log.info("built anew: %s", error)
     shutil.rmtree(target)
 
 
