@@ -52,8 +52,8 @@ def open_run(
       The session, the facts of the dataset, and the method's config.
 
     Raises:
-      InputError: `run_dir` is not a run folder, has another format or holds a symbolic link; one of its files is damaged,
-        or config.json does not describe its finished stages; or its method is neither of this package nor imported.
+      InputError: `run_dir` is not a run folder, has another format or holds a symbolic link; one of its files is
+        damaged, or config.json does not describe its finished stages; or its method is neither of this package nor imported.
     """
     run_dir = pathlib.Path(run_dir)
     facts = read_facts(run_dir)
@@ -111,7 +111,7 @@ def choose_result(
                 f"{session.run_dir}: stage {stage}, which result {name} needs, is not finished; run the train command "
                 f"again"
             )
-        check_files(session.run_dir, stage, done, contents=False)
+        check_files(session.run_dir, stage, done)
     if views is not None and views != evaluation.views:
         if evaluation.metrics == "tags":
             raise InputError(f"result {name}: predicts image tags; it takes no flip, scales, window or CRF")

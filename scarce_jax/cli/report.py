@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Name, Number, parse, shown
+from scarce_jax.cli.common import Folder, Name, Number, Switch, parse, shown
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -131,7 +131,8 @@ def read_checked_json(path: pathlib.Path, kind: Any, remedy: str) -> dict[str, A
 
     Args:
       path: the file.
-      kind: a dataclass or `dict` type: the object must have its fields, with values of their types, and may have others.
+      kind: a dataclass or `dict` type: the object must have its fields, with values of their types, and may have
+        others.
       remedy: what to do if the file is damaged, for the message.
 
     Raises:

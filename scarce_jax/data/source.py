@@ -69,13 +69,16 @@ class Reader:
                 f"{expected[0]} and {expected[1]}; {self._again}"
             )
         self.ids, self.tags, self.sizes, self.has = index.ids, index.tags, index.sizes, index.has
-        shards = prepared.shards[split]
-        if sum(count for _, count in shards) != expected[0]:
-            raise InputError(f"{where}: the dataset has {expected[0]} examples, its files others; {self._again}")
+        shards = [(prepared.directory / name, count) for name, count in prepared.shards[split]]
+        self._shards = list(itertools.chain.from_iterable(itertools.repeat(*shard) for shard in shards))
+        if len(self._shards) != len(self.ids):
+            raise InputError(
+                f"{where}: the index has {len(self.ids)} examples, its files {len(self._shards)}; {self._again}"
+            )
         # The features are made here and the files opened by name: tfds' own reader would import the classes that
         # features.json names, and a dataset may come from a stranger.
         self._features = record_features(len(self.info.classes))
-        self._records = ArrayRecordDataSource([f"{prepared.directory / name}[0:{count}]" for name, count in shards])
+        self._records = ArrayRecordDataSource([f"{path}[0:{count}]" for path, count in shards])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -96,7 +99,7 @@ class Reader:
         Raises:
           InputError: the record cannot be read, or has another id than the index. Decoding a field raises it too.
         """
-        where = f"dataset {self.dataset}, split {self.split}: example {self.ids[i]}"
+        where = f"dataset {self.dataset}, split {self.split}: example {self.ids[i]} of {self._shards[i]}"
         try:
             record = self._features.deserialize_example_np(self._records[i], decoders=_DECODERS)
         except Exception as error:

@@ -125,7 +125,7 @@ class Plan:
                     f"choose another --workdir, or run the stage again with --redo {stage}"
                 )
             if (done := self.done(stage)) is not None:
-                folder.check_files(self.run_dir, stage, done, contents=True)
+                folder.check_files(self.run_dir, stage, done)
         for stage in self.session.recipe.stages:
             if stage.name in again or self.done(stage.name) is None:
                 self.session.outside(stage)
@@ -237,7 +237,7 @@ def take_over(plan: Plan, others: Sequence[pathlib.Path]) -> None:
             done = folder.read_done(other, stage)
             if done is None or done["fingerprint"] != fingerprint:
                 continue
-            folder.check_files(other, stage, done, contents=True)
+            folder.check_files(other, stage, done)
         except InputError as error:
             log.warning("%s: not reused: %s", stage, error)
             continue

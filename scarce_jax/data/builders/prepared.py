@@ -131,7 +131,7 @@ def _outside(name: str) -> type[SegmentationBuilder]:
     module, _, attribute = name.partition(":")
     if module not in sys.modules:
         raise InputError(
-            f"dataset {name!r}: the module {module} is not imported, and a name in a run folder imports none; import it "
+            f"dataset {name!r}: its module is not imported, and a name in a run folder imports none; import it "
             f"before, or, if you trust who made the folder, allow it with --allow-import (allow_import=True)"
         )
     builder = getattr(sys.modules[module], attribute, None)
@@ -278,7 +278,8 @@ def read_metadata(directory: pathlib.Path) -> dict[str, Any] | None:
     except InputError as error:
         if _is_of_another(path):
             raise InputError(
-                f"{directory}: holds another tfds dataset of this name; choose another --data-dir, or move the folder away"
+                f"{directory}: holds another tfds dataset of this name; choose another --data-dir, or move the "
+                f"folder away"
             ) from error
         raise DamagedDataset(str(error)) from error
     for name, size in {**metadata["files"], "dataset_info.json": None}.items():
