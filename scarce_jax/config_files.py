@@ -61,30 +61,14 @@ def from_json(method: str, values: dict[str, Any]) -> Any:
     """The inverse of `to_json`.
 
     Raises:
-      InputError: a value is not valid for its field, or there is no such field; the message names it.
+      InputError: a value is not valid for its field, which the message names.
     """
     try:
-        config = pydantic.TypeAdapter(methods.by_name(method).Config).validate_python(values)
+        return pydantic.TypeAdapter(methods.by_name(method).Config).validate_python(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise InputError(f"config field {field}: {first['msg']}, found {first['input']!r}") from error
-    if unknown := _unknown(values, to_json(config)):
-        raise InputError(f"config field {unknown[0]}: the method {method} has no such field; correct or remove it")
-    return config
-
-
-def _unknown(values: Any, known: Any, path: str = "") -> list[str]:
-    """The dotted paths of the keys of `values` that `known` does not have."""
-    if isinstance(values, list) and isinstance(known, list):
-        values, known = dict(enumerate(values)), dict(enumerate(known))
-    if not (isinstance(values, dict) and isinstance(known, dict)):
-        return []
-    found = []
-    for key, value in values.items():
-        where = f"{path}.{key}" if path else str(key)
-        found += _unknown(value, known[key], where) if key in known else [where]
-    return found
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:

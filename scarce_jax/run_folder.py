@@ -53,7 +53,8 @@ def open_run(
 
     Raises:
       InputError: `run_dir` is not a run folder, has another format or holds a symbolic link; one of its files is
-        damaged, or config.json does not describe its finished stages; or its method is neither of this package nor imported.
+        damaged, or config.json does not describe its finished stages; or its method is neither of this package nor
+        imported.
     """
     run_dir = pathlib.Path(run_dir)
     facts = read_facts(run_dir)

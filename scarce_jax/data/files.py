@@ -126,7 +126,7 @@ def write_checked_json(path: str | os.PathLike, value: Mapping[str, Any]) -> Non
     write_json(path, seal(value))
 
 
-def read_checked_json(path: pathlib.Path, kind: Any, remedy: str) -> dict[str, Any]:
+def read_checked_json(path: pathlib.Path, kind: Any, remedy: str = "") -> dict[str, Any]:
     """Reads a JSON object that `write_checked_json` wrote.
 
     Args:
@@ -142,19 +142,19 @@ def read_checked_json(path: pathlib.Path, kind: Any, remedy: str) -> dict[str, A
     # Not at the top, because it takes a while and most users of this module read no such file.
     import pydantic
 
+    advice = f"; {remedy}" if remedy else ""
     try:
-        data = path.read_bytes()
-        value = unseal(json.loads(data.decode()))
-        pydantic.TypeAdapter(kind).validate_json(data, strict=True)
+        value = unseal(json.loads(path.read_bytes().decode()))
+        pydantic.TypeAdapter(kind).validate_python(value)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: is missing; {remedy}") from error
+        raise InputError(f"{path}: is missing{advice}") from error
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {where}: {first['msg']}; {remedy}") from error
+        raise InputError(f"{path}: {where}: {first['msg']}{advice}") from error
     # JSON that is nested too deeply ends in a RecursionError.
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: changed or damaged ({error}); {remedy}") from error
+        raise InputError(f"{path}: changed or damaged ({error}){advice}") from error
     return value
 
 

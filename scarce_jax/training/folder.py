@@ -46,7 +46,7 @@ class Facts:
     devices: list[str]
     versions: dict[str, str | None]
     git_revision: str | None
-    command: list[str]
+    command: list[Any]
 
 
 @dataclasses.dataclass
@@ -148,8 +148,8 @@ def write_done(folder: pathlib.Path, done: Mapping[str, Any]) -> None:
 def check_files(run_dir: pathlib.Path, stage: str, done: Mapping[str, Any]) -> None:
     """Checks that a finished stage still has the files that its DONE lists.
 
-    Nets and means are read whole, so that Orbax, whose messages name no file, is handed none that is damaged. Of records
-    only the sizes are compared: each has a checksum, which is compared when it is used.
+    Nets and means are read whole, so that Orbax, whose messages name no file, is handed none that is damaged. Of
+    records only the sizes are compared: each has a checksum, which is compared when it is used.
 
     Raises:
       InputError: a file is missing, has another size, or is damaged.

@@ -274,7 +274,7 @@ def read_metadata(directory: pathlib.Path) -> dict[str, Any] | None:
             )
         return None
     try:
-        metadata = read_checked_json(path, _Metadata, "prepare it again")
+        metadata = read_checked_json(path, _Metadata)
     except InputError as error:
         if _is_of_another(path):
             raise InputError(
