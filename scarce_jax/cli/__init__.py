@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from scarce_jax.errors import InputError, Interrupted, nearest
 
@@ -103,5 +104,12 @@ def _quiet() -> None:
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.ERROR)
-    # A damaged checkpoint leaves failed tasks in Orbax, which asyncio would report beside our message.
+    # A damaged checkpoint leaves failed tasks in Orbax, which asyncio and uvloop would report beside our message.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _without_closed_loops
+
+
+def _without_closed_loops(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)

@@ -19,7 +19,7 @@ log = logging.getLogger("scarce_jax")
 FORMAT = 2
 """Number of the format; it is in config.json."""
 
-CONFIG, STAGE, DONE, SUMMARY = "config.json", "stage.json", "DONE", "summary.json"
+CONFIG, MANIFEST, STAGE, DONE, SUMMARY = "config.json", "manifest.json", "stage.json", "DONE", "summary.json"
 
 _BLOCK = 1 << 20
 
@@ -100,7 +100,13 @@ def read_facts(run_dir: pathlib.Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"{run_dir}: not a run folder (it has no config.json); expected what `scarce-jax train` made")
     _check_format(path)
-    return read_checked_json(path, Facts, "restore it, or run the train command again, which writes it anew")
+    remedy = "restore it, or run the train command again, which writes it anew"
+    facts = read_checked_json(path, Facts, remedy)
+    classes, background = len(facts["classes"]), facts["background"]
+    fit = {len(facts[key]) for key in ("palette", "native_ids") if facts[key] is not None} == {classes}
+    if not (fit and (background is None or 0 <= background < classes)):
+        raise InputError(f"{path}: classes, palette, background and native_ids do not fit together; {remedy}")
+    return facts
 
 
 def read_summary(run_dir: pathlib.Path) -> dict[str, Any] | None:

@@ -140,7 +140,8 @@ class Plan:
         for stage in self.descriptions:
             if self.done(stage) is None or not (lines := self._differences(stage)):
                 continue
-            path = self.run_dir / folder.CONFIG
+            # The manifest has a part in descriptions too.
+            path = self.run_dir / (folder.MANIFEST if lines[0].startswith("roles.") else folder.CONFIG)
             made_by = self._recorded["versions"].get("scarce-jax")
             if made_by != __version__:
                 log.warning(
@@ -149,7 +150,7 @@ class Plan:
                 )  # fmt: skip
                 continue
             raise InputError(
-                f"{path}: is not what stage {stage} was trained with (stage.json -> config.json):\n  {_some(lines)}\n"
+                f"{path}: is not what stage {stage} was trained with (stage.json -> {path.name}):\n  {_some(lines)}\n"
                 f"restore the file, or run the train command again, which writes it anew"
             )
 
@@ -237,6 +238,7 @@ def take_over(plan: Plan, others: Sequence[pathlib.Path]) -> None:
             done = folder.read_done(other, stage)
             if done is None or done["fingerprint"] != fingerprint:
                 continue
+            folder.refuse_links(other / stage)
             folder.check_files(other, stage, done)
         except InputError as error:
             log.warning("%s: not reused: %s", stage, error)

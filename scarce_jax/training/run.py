@@ -227,7 +227,7 @@ def _summarise(
         "seed": plan.session.seed,
         "devices": plan.session.mesh.size,
         "seconds": round(seconds, 1),
-        "stages": [{key: value for key, value in stage.items() if key != "fingerprint"} for stage in stages],
+        "stages": [{k: value for k, value in stage.items() if k not in ("fingerprint", "files")} for stage in stages],
         "results": figures_of,
         "tables": {
             name: table.make({key: load_mean(plan.run_dir, a.stage, a.name) for key, a in table.reads.items()})
