@@ -15,7 +15,7 @@ from scarce_jax import mesh as mesh_lib
 from scarce_jax import methods
 from scarce_jax.config_files import from_json, resolve, to_json, use_compilation_cache
 from scarce_jax.data.budget import Budget
-from scarce_jax.data.builders import is_prepared, load_info
+from scarce_jax.data.builders import import_builder, is_prepared, load_info
 from scarce_jax.data.datasets import KNOWN
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.optim import assign_groups
@@ -87,6 +87,7 @@ def known_recipe(config: Any, data_dir: str | None) -> tuple[DatasetInfo, Recipe
     Raises:
       InputError: the dataset is neither built in nor prepared, or the config does not fit it.
     """
+    import_builder(config.dataset)
     info = KNOWN.get(config.dataset)
     if info is None or is_prepared(config.dataset, data_dir):
         info = load_info(config.dataset, data_dir)

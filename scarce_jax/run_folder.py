@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import methods
 from scarce_jax.config_files import from_json, use_compilation_cache
-from scarce_jax.data.files import read_json
+from scarce_jax.data.builders import import_builder
 from scarce_jax.data.manifest import Manifest
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
@@ -22,29 +22,30 @@ from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.ranges import check
 from scarce_jax.recipe import Eval, NetState, Views, reads
 from scarce_jax.runtime import Runtime
+from scarce_jax.training.folder import CONFIG, check_files, read_done, read_facts, refuse_links
+from scarce_jax.training.plan import Plan
 from scarce_jax.training.session import Session
 
 log = logging.getLogger("scarce_jax")
 
 
-def read_facts(run_dir: pathlib.Path) -> dict[str, Any]:
-    """Reads the config.json of a run.
+def import_modules(run_dir: str | os.PathLike) -> None:
+    """Imports the modules that a run folder names: its method's and its dataset's, if they are not of this package.
+
+    This runs their code. Nothing else imports a name of a run folder.
 
     Raises:
-      InputError: `run_dir` is not a run folder, or has another format.
+      InputError: `run_dir` is not a run folder, or a module cannot be imported.
     """
-    if not (run_dir / "config.json").exists():
-        raise InputError(f"{run_dir}: not a run folder (it has no config.json); expected what `scarce-jax train` made")
-    facts = read_json(run_dir / "config.json")
-    if facts.get("format") != 1:
-        raise InputError(f"{run_dir}/config.json: format {facts.get('format')!r}, expected 1; update scarce-jax")
-    return facts
+    facts = read_facts(pathlib.Path(run_dir))
+    methods.import_method(facts["method"])
+    import_builder(facts["dataset"]["name"])
 
 
 def open_run(
     run_dir: str | os.PathLike, data_dir: str | os.PathLike | None = None, mesh: Mesh | None = None
 ) -> tuple[Session, DatasetInfo, Any]:
-    """Opens a finished run.
+    """Opens a finished run, as data: no module that it names is imported.
 
     Args:
       run_dir: the run folder.
@@ -55,11 +56,14 @@ def open_run(
       The session, the facts of the dataset, and the method's config.
 
     Raises:
-      InputError: `run_dir` is not a run folder, or has another format.
+      InputError: `run_dir` is not a run folder, has another format or holds a symbolic link; one of its files is
+        damaged, or config.json does not describe its finished stages; or its method is neither of this package nor
+        imported.
     """
     run_dir = pathlib.Path(run_dir)
     facts = read_facts(run_dir)
-    config = from_json(facts["method"], facts["config"])
+    refuse_links(run_dir)
+    config = _config(run_dir, facts)
     info = DatasetInfo.of_json(facts, name=facts["dataset"]["name"])
     use_compilation_cache()
     session = Session(
@@ -73,7 +77,16 @@ def open_run(
         seed=config.seed,
         manifest=Manifest.read(run_dir / "manifest.json"),
     )
+    Plan(session, facts).check_recorded()
     return session, info, config
+
+
+def _config(run_dir: pathlib.Path, facts: Mapping[str, Any]) -> Any:
+    """The method's config in the content of config.json."""
+    try:
+        return from_json(facts["method"], facts["config"])
+    except InputError as error:
+        raise InputError(f"{run_dir / CONFIG}: {error}") from error
 
 
 def choose_result(
@@ -88,20 +101,23 @@ def choose_result(
       batch: images per device; default that of the config.
 
     Raises:
-      InputError: there is no such result, a stage that it needs is not finished, it takes no views, or the views or the
-        batch are out of their range.
+      InputError: there is no such result, a stage that it needs is not finished or has lost a file, it takes no views,
+        or the views or the batch are out of their
+        range.
     """
     results = session.recipe.results
     name = name or next(iter(results))
     if name not in results:
         raise InputError(f"result {name!r}: this run has {', '.join(results)}; choose one of them")
     evaluation = results[name]
-    for artifact in reads(evaluation):
-        if not (session.run_dir / artifact.stage / "DONE").exists():
+    for stage in {artifact.stage: None for artifact in reads(evaluation)}:
+        done = read_done(session.run_dir, stage)
+        if done is None:
             raise InputError(
-                f"{session.run_dir}: stage {artifact.stage}, which result {name} needs, is not finished; "
-                f"run the train command again"
+                f"{session.run_dir}: stage {stage}, which result {name} needs, is not finished; run the train command "
+                f"again"
             )
+        check_files(session.run_dir, stage, done)
     if views is not None and views != evaluation.views:
         check(views)
         if evaluation.metrics == "tags":

@@ -15,16 +15,17 @@ from jax.sharding import Mesh
 from scarce_jax import memory, methods
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.config_files import default_workdir, from_json, resolve, to_json, use_compilation_cache
-from scarce_jax.data.builders import is_generated, is_prepared, load_info, prepare
+from scarce_jax.data.builders import import_builder, is_generated, is_prepared, load_info, prepare
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.files import find_images, predict_files
 from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.ops.augment import MEAN, STD
 from scarce_jax.provenance import git_revision, versions
 from scarce_jax.recipe import Views
-from scarce_jax.run_folder import choose_result, open_result, open_run, predictor, read_facts
+from scarce_jax.run_folder import choose_result, import_modules, open_result, open_run, predictor
 from scarce_jax.runtime import set_xla_flags
 from scarce_jax.training.finite import FOLDER, REPORT
+from scarce_jax.training.folder import read_facts
 from scarce_jax.training.lock import held
 from scarce_jax.training.replay import replay as replay_stage
 from scarce_jax.training.run import run
@@ -65,6 +66,7 @@ def train(
     use_compilation_cache()
     config = from_json(method, to_json(resolve(config)))
     data_dir = None if data_dir is None else os.fspath(data_dir)
+    import_builder(config.dataset)
     if is_generated(config.dataset) and not is_prepared(config.dataset, data_dir):
         log.info("preparing the dataset %s (once)", config.dataset)
         if mesh_lib.is_primary():
@@ -109,6 +111,7 @@ def evaluate(
     batch: int | None = None,
     data_dir: str | os.PathLike | None = None,
     mesh: Mesh | None = None,
+    allow_import: bool = False,
 ) -> dict[str, Any]:
     """Measures a result of a finished run on the devices at hand.
 
@@ -120,6 +123,8 @@ def evaluate(
       batch: images per device, which changes no figure; default that of the config.
       data_dir: where datasets are prepared; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       mesh: devices to run on; default all.
+      allow_import: import the Python modules that the run folder names, which runs their code; only for folders you
+        trust. A method or dataset of this package, or of a module that is imported already, needs none.
 
     Returns:
       {"run", "result", "dataset", "split", "images", "devices"} and the figures, all 0..1. Of masks, at the truth's
@@ -130,6 +135,8 @@ def evaluate(
     Raises:
       InputError: there is no such run, result, split or dataset, or a checkpoint is damaged.
     """
+    if allow_import:
+        import_modules(run_dir)
     session, name, evaluation = open_result(
         run_dir, result, split=split, views=views, batch=batch, data_dir=data_dir, mesh=mesh
     )
@@ -152,6 +159,7 @@ def load(
     views: Views | None = None,
     batch: int | None = None,
     mesh: Mesh | None = None,
+    allow_import: bool = False,
 ) -> Predictor:
     """Loads a predictor from a run folder; needs no dataset.
 
@@ -161,10 +169,14 @@ def load(
       views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
       batch: images per device of `Predictor.stream`, which changes no mask; default that of the config.
       mesh: devices to run on; default all.
+      allow_import: import the Python modules that the run folder names, which runs their code; only for folders you
+        trust. A method or dataset of this package, or of a module that is imported already, needs none.
 
     Raises:
       InputError: there is no such run or result, the result predicts no masks, or a checkpoint is damaged.
     """
+    if allow_import:
+        import_modules(run_dir)
     session, info, config = open_run(run_dir, mesh=mesh)
     name, evaluation = choose_result(session, result, views, batch)
     return predictor(session, info, config, name, evaluation, session.nets(evaluation))
@@ -183,6 +195,7 @@ def predict(
     views: Views | None = None,
     batch: int | None = None,
     mesh: Mesh | None = None,
+    allow_import: bool = False,
 ) -> dict[str, Any]:
     """Predicts image files: writes <stem>.png (class ids) and <stem>_overlay.png for each.
 
@@ -204,6 +217,8 @@ def predict(
       views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
       batch: images per device, which changes no mask; default that of the config.
       mesh: devices to run on; default all.
+      allow_import: import the Python modules that the run folder names, which runs their code; only for folders you
+        trust. A method or dataset of this package, or of a module that is imported already, needs none.
 
     Returns:
       {"result": name, "images": number of predicted images, "out": the folder, "left_out": [what is wrong with each
@@ -219,7 +234,7 @@ def predict(
     images, faults = find_images([pathlib.Path(path) for path in several], [out, *([] if folder is None else [folder])])
     if faults and not keep_going:
         raise faults[0]
-    predictor = load(run_dir, result, views=views, batch=batch, mesh=mesh)
+    predictor = load(run_dir, result, views=views, batch=batch, mesh=mesh, allow_import=allow_import)
     what = f"predicting with result {predictor.name}"
     with memory.advice(what=what, batch=predictor.batch, size=predictor.size, lower="--batch", resumes=False):
         unread = predict_files(

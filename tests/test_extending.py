@@ -61,7 +61,7 @@ def test_they_are_short(blocks):
         assert 0 < len(lines) < 45
 
 
-def test_dataset_and_method_run_as_written(folder):
+def test_dataset_and_method_run_as_written(folder, capsys):
     data = ["--data-dir", "data"]
     assert cli.main(["prepare", "leaves:Leaves", "--source", "photos", *data]) == 0
     assert cli.main(["check", "leaves:Leaves", *data]) == 0
@@ -69,8 +69,14 @@ def test_dataset_and_method_run_as_written(folder):
     assert json.loads((folder / "run/config.json").read_text())["config"]["penalty"] == 0.2
     figures = runs.evaluate("run", data_dir="data")
     assert figures["images"] == 3 and set(figures["per_class"]) == {"soil", "leaf"}
-    # A run folder names the method's module, so it opens by itself.
-    assert cli.main(["predict", "run", "photos/val/0.jpg", "--out", "masks"]) == 0
+    # A run folder names the modules. What this process has imported is found, and nothing else without permission.
+    for name in ("leaves", "penalty"):
+        del sys.modules[name]
+    capsys.readouterr()
+    predict = ["predict", "run", "photos/val/0.jpg", "--out", "masks"]
+    assert cli.main(predict) == 1 and not (folder / "masks").exists()
+    assert "method 'penalty': " in (message := capsys.readouterr().err) and "--allow-import" in message
+    assert cli.main([*predict, "--allow-import"]) == 0
     mask = np.asarray(Image.open(folder / "masks" / "0.png"))
     assert mask.shape == (40, 48) and set(np.unique(mask)) <= {0, 1}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from orbax.checkpoint import v1 as ocp
 
 from scarce_jax.cpu.diffusion import Diffusion
 from scarce_jax.data.budget import Budget
+from scarce_jax.data.files import write_checked_json
 from scarce_jax.mesh import make_mesh
 from scarce_jax.methods import adversarial, auxiliary, decoupled, detailer, supervised, three_step, transfer
 from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
@@ -193,6 +195,13 @@ def environment(devices: int = 1) -> dict[str, str]:
     # The last of two values of a flag counts.
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+
+
+def edit(path: pathlib.Path, **changes: Any) -> None:
+    """Changes keys of a JSON file of the library as a stranger would: with the right checksum. None removes a key."""
+    value = {**json.loads(path.read_text()), **changes}
+    removed = {"checksum", *(key for key, part in changes.items() if part is None)}
+    write_checked_json(path, {key: part for key, part in value.items() if key not in removed})
 
 
 def stored(run_dir: pathlib.Path) -> dict[str, np.ndarray]:

@@ -80,8 +80,8 @@ def benchmark(
     set_xla_flags(config.runtime)
     config = from_json(method, to_json(resolve(config)))
     data_dir = None if data_dir is None else os.fspath(data_dir)
-    prepared = is_prepared(config.dataset, data_dir)
     info, recipe = known_recipe(config, data_dir)
+    prepared = is_prepared(config.dataset, data_dir)
     mesh = mesh_lib.make_mesh()
     session = Session(recipe, info.classes, pathlib.Path(), data_dir, mesh, config.runtime, config.seed)
     if mode == "train":

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from scarce_jax.errors import InputError, Interrupted, UsageError, nearest
 
@@ -22,6 +23,9 @@ COMMANDS = {
     "replay": "find what began a loss that is not finite",
     "benchmark": "time a config's compiled steps",
 }
+
+FROM_CONFIG = ("check", "prepare", "train", "sweep", "benchmark")
+"""Commands whose config or dataset the user names, so that it may stand in the current folder."""
 
 DONE, WRONG_INPUT, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -78,8 +82,9 @@ def _run(argv: list[str]) -> int:
         print(f"scarce-jax: no command {argv[0]!r}{nearest(argv[0], COMMANDS)}\n\n{_usage()}", file=sys.stderr)
         return USAGE
     _quiet()
-    # Users' own methods and datasets can be imported, as with `python -m`; last, so that they hide no other module.
-    if not {"", os.getcwd()} & set(sys.path):
+    # Users' own methods and datasets can be imported; last, so that they hide no other module. The other commands open
+    # run folders, and the current folder may be that of a stranger.
+    if (argv[0] in FROM_CONFIG or "--allow-import" in argv) and not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())
     return importlib.import_module(f"{__name__}.{argv[0]}").main(argv[1:]) or DONE
 
@@ -104,8 +109,15 @@ def _quiet() -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)
     # Errors of a save are raised too, and told once.
     absl_logging.get_absl_logger().addFilter(_not_of_orbax)
-    # A damaged checkpoint leaves failed tasks in Orbax, which asyncio would report beside our message.
+    # A damaged checkpoint leaves failed tasks in Orbax, which asyncio and uvloop would report beside our message.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _without_closed_loops
+
+
+def _without_closed_loops(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:

@@ -19,6 +19,7 @@ class Options:
       result: name of the result; default the method's first. An unknown name lists all.
       split: split of the dataset; default the one that the config measures on.
       data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      allow_import: import the Python module that the run folder names; only for folders you trust.
       json: end standard output with one JSON object.
     """
 
@@ -27,6 +28,7 @@ class Options:
     split: Name = None
     prediction: Annotated[PredictionFlags, Flat] = dataclasses.field(default_factory=PredictionFlags)
     data_dir: Folder = None
+    allow_import: Switch = False
     json: Switch = False
 
 
@@ -36,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     from scarce_jax import runs
 
     arguments = {"split": options.split, "data_dir": options.data_dir, **options.prediction.arguments()}
-    figures = runs.evaluate(options.run, options.result, **arguments)
+    figures = runs.evaluate(options.run, options.result, allow_import=options.allow_import, **arguments)
     print(_text(figures))
     if options.json:
         print_json(figures)

@@ -30,6 +30,7 @@ class Options:
       confidence: also write the confidence, 0..255.
       native_ids: masks, coarse ones too, have the dataset's own mask values instead of class ids.
       keep_going: leave out files that cannot be read, list them at the end, and exit with status 1.
+      allow_import: import the Python module that the run folder names; only for folders you trust.
     """
 
     run: RunFolder
@@ -41,6 +42,7 @@ class Options:
     confidence: Switch = False
     native_ids: Switch = False
     keep_going: Switch = False
+    allow_import: Switch = False
 
 
 def main(argv: Sequence[str]) -> int:
@@ -60,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
         confidence=options.confidence,
         native_ids=options.native_ids,
         keep_going=options.keep_going,
+        allow_import=options.allow_import,
         **options.prediction.arguments(),
     )
     images, left_out = plural(written["images"], "image"), written["left_out"]

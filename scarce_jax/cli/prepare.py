@@ -49,9 +49,10 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Options, argv, "prepare", "Builds a dataset; leaves nothing half-built.")
-    from scarce_jax.data.builders import is_prepared, prepare, prepare_command
+    from scarce_jax.data.builders import import_builder, is_prepared, prepare, prepare_command
     from scarce_jax.data.builders.findings import findings
 
+    import_builder(options.dataset)
     given = {key: getattr(options, key) for key in ("format", "images", "masks", "coarse", "classes", "val")}
     given = {key: value for key, value in given.items() if value is not None}
     reading = None

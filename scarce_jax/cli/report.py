@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Name, Number, parse, shown
+from scarce_jax.cli.common import Folder, Name, Number, Switch, parse, shown
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -24,6 +24,7 @@ class Options:
       split: split of the dataset to predict; default the one that the config measures on.
       batch: images per device, for less memory; it changes no result. Default the config's.
       data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      allow_import: import the Python module that the run folder names; only for folders you trust.
     """
 
     runs: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional, shown("RUN...")] = ()
@@ -32,6 +33,7 @@ class Options:
     split: Name = None
     batch: Number = None
     data_dir: Folder = None
+    allow_import: Switch = False
 
 
 def main(argv: Sequence[str]) -> int:

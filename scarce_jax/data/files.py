@@ -1,14 +1,16 @@
-"""Listing the images of a folder, reading text and JSON, and atomic writes."""
+"""Listing the images of a folder, reading text and JSON, checksums in JSON, and atomic writes."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import pathlib
+import secrets
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from scarce_jax.errors import InputError, printable
@@ -191,7 +193,8 @@ def read_json(path: pathlib.Path, expected: str = "JSON that scarce-jax wrote") 
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected {expected}") from error
-    except (OSError, ValueError) as error:
+    # JSON that is nested too deeply ends in a RecursionError.
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable JSON file ({error}); expected {expected}") from error
 
 
@@ -202,21 +205,90 @@ def write_json(path: str | os.PathLike, value: object) -> None:
         aside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
+CHECKSUM = "checksum"
+"""The last key of a JSON object that `seal` made."""
+
+
+def seal(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds a checksum to a JSON object, over all else in it. Tuples become lists."""
+    plain = json.loads(json.dumps(value))
+    return {**plain, CHECKSUM: _checksum(plain)}
+
+
+def unseal(value: Any) -> dict[str, Any]:
+    """Inverts `seal`; raises ValueError if the object has no checksum or another one."""
+    if not isinstance(value, dict):
+        raise ValueError(f"found a {type(value).__name__}, expected an object")
+    plain = dict(value)
+    stored = plain.pop(CHECKSUM, None)
+    if stored is None:
+        raise ValueError("it has no checksum")
+    if stored != _checksum(plain):
+        raise ValueError("its content does not match its checksum")
+    return plain
+
+
+def _checksum(plain: dict[str, Any]) -> str:
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def write_checked_json(path: str | os.PathLike, value: Mapping[str, Any]) -> None:
+    """Writes a JSON object with a checksum, atomically, and creates the file's folder."""
+    write_json(path, seal(value))
+
+
+def read_checked_json(path: pathlib.Path, kind: Any, remedy: str = "") -> dict[str, Any]:
+    """Reads a JSON object that `write_checked_json` wrote.
+
+    Args:
+      path: the file.
+      kind: a dataclass or `dict` type: the object must have its fields, with values of their types, and may have
+        others.
+      remedy: what to do if the file is damaged, for the message.
+
+    Raises:
+      InputError: the file is missing or not JSON, its content does not match its checksum, or a key is missing or has a
+        value of another type.
+    """
+    # Not at the top, because it takes a while and most users of this module read no such file.
+    import pydantic
+
+    advice = f"; {remedy}" if remedy else ""
+    try:
+        value = unseal(json.loads(path.read_bytes().decode()))
+        pydantic.TypeAdapter(kind).validate_python(value)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: is missing{advice}") from error
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: {where}: {first['msg']}{advice}") from error
+    # JSON that is nested too deeply ends in a RecursionError.
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: changed or damaged ({error}){advice}") from error
+    return value
+
+
 @contextlib.contextmanager
 def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a temporary path to write to, which is renamed to `path` when the block ends without an error.
+    """Yields a temporary file to write to, which is renamed to `path` when the block ends without an error.
 
-    Readers see the old file or the whole new one, even after a crash or a power cut.
+    Readers see the old file or the whole new one, even after a crash or a power cut. A link at `path` is replaced, and
+    what it leads to stays as it is.
     """
     path = pathlib.Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE}")
+    # Shortened, because a file system allows 255 bytes.
+    aside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}{ASIDE}")
     with naming(path):
+        # Made here, under a name that nobody knows beforehand, so that a link cannot wait there.
+        os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
         try:
             yield aside
-            _sync(aside)
+            sync(aside)
             aside.replace(path)
             # The rename changes the folder, which must reach the disk too.
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -239,9 +311,26 @@ def as_os_error(error: RuntimeError) -> Exception:
     return OSError(told[0], os.strerror(told[0])) if told else error
 
 
-def _sync(path: pathlib.Path) -> None:
+def sync(path: pathlib.Path) -> None:
+    """Waits until a file or folder is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def find_link(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns a symbolic link in a folder or below it, or None; `folder` itself may be one."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                return pathlib.Path(entry.path)
+            if entry.is_dir() and (found := find_link(pathlib.Path(entry.path))):
+                return found
+    return None
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name stands for a file or folder directly in a folder, and leads nowhere else."""
+    return name not in ("", ".", "..") and not {"/", "\\", "\0"} & set(name)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import zipfile
 from collections.abc import Mapping
 
 import numpy as np
 
+from scarce_jax.data.arrays import read_arrays, write_arrays
 from scarce_jax.data.schema import OPTIONAL
 
 
@@ -51,9 +51,9 @@ class Index:
         return {field: int(np.sum(~has)) for field, has in self.has.items() if not has.all()}
 
     def write(self, path: pathlib.Path) -> None:
-        """Writes the index as a compressed npz archive."""
+        """Writes the index as a file of arrays."""
         has = {f"has_{field}": self.has[field] for field in OPTIONAL}
-        np.savez_compressed(path, ids=np.array(self.ids, np.str_), tags=self.tags, sizes=self.sizes, **has)
+        write_arrays(path, {"ids": np.array(self.ids, np.str_), "tags": self.tags, "sizes": self.sizes, **has})
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> Index:
@@ -63,16 +63,16 @@ class Index:
           ValueError: the file is damaged, or not an index.
           OSError: the file is missing or cannot be read.
         """
+        arrays = read_arrays(path)
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                return cls(
-                    ids=tuple(archive["ids"].tolist()),
-                    tags=archive["tags"],
-                    sizes=archive["sizes"],
-                    has={field: archive[f"has_{field}"] for field in OPTIONAL},
-                )
-        except (KeyError, zipfile.BadZipFile, EOFError) as error:
-            raise ValueError(str(error)) from error
+            return cls(
+                ids=tuple(arrays["ids"].tolist()),
+                tags=arrays["tags"],
+                sizes=arrays["sizes"],
+                has={field: arrays[f"has_{field}"] for field in OPTIONAL},
+            )
+        except KeyError as error:
+            raise ValueError(f"it has no {error}") from error
 
 
 def index_path(directory: pathlib.Path, split: str) -> pathlib.Path:

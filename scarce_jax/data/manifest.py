@@ -10,10 +10,21 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from scarce_jax.data.files import write_json
-from scarce_jax.errors import InputError
+from scarce_jax.data.files import read_checked_json, write_checked_json
+
+REMEDY = "restore it, or start again in another --workdir"
 
 ROLES = ("fine", "coarse", "tags", "unlabelled")
+
+
+@dataclasses.dataclass
+class _Content:
+    dataset: str
+    version: str
+    split: str
+    roles: dict[str, list[str]]
+    strong_categories: list[str]
+    fine_per_class: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,40 +62,24 @@ class Manifest:
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes the manifest as JSON, atomically."""
-        write_json(path, {**self._content(), "fine_per_class": self.fine_per_class, "hash": self.hash})
+        write_checked_json(path, {**self._content(), "fine_per_class": self.fine_per_class, "hash": self.hash})
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> Manifest:
         """Reads a manifest that `write` wrote.
 
         Raises:
-          InputError: the file is missing or damaged, or its content does not match its hash.
+          InputError: the file is missing, changed or damaged.
         """
-        try:
-            content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-            stored = content["hash"]
-            manifest = cls(
-                dataset=content["dataset"],
-                version=content["version"],
-                split=content["split"],
-                roles={role: tuple(ids) for role, ids in content["roles"].items()},
-                strong_categories=tuple(content["strong_categories"]),
-                fine_per_class=dict(content["fine_per_class"]),
-            )
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot be read ({error.strerror}); restore it, or start again in another --workdir"
-            ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path}: damaged ({type(error).__name__}: {error}); restore it, or start again in another --workdir"
-            ) from error
-        if manifest.hash != stored:
-            raise InputError(
-                f"{path}: its content has the hash {manifest.hash[:12]}, expected {str(stored)[:12]}; the file was "
-                "changed or damaged: restore it, or start again in another --workdir"
-            )
-        return manifest
+        content = read_checked_json(pathlib.Path(path), _Content, REMEDY)
+        return cls(
+            dataset=content["dataset"],
+            version=content["version"],
+            split=content["split"],
+            roles={role: tuple(ids) for role, ids in content["roles"].items()},
+            strong_categories=tuple(content["strong_categories"]),
+            fine_per_class=content["fine_per_class"],
+        )
 
 
 def _hash(value: object) -> str:

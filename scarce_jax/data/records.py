@@ -11,13 +11,13 @@ import json
 import os
 import pathlib
 import re
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from scarce_jax.data.arrays import read_arrays
 from scarce_jax.data.files import ASIDE, as_os_error, write_atomically
 from scarce_jax.errors import InputError, some
 
@@ -123,27 +123,31 @@ def _read_record(path: pathlib.Path, position: int) -> bytes:
         reader.close()
 
 
-def write_mean(path: pathlib.Path, means: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays by name as an npz archive, atomically; creates the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # An open file, because NumPy adds a suffix to a path.
-    with write_atomically(path) as aside, aside.open("wb") as file:
-        np.savez(file, **means)
+MEAN = "mean.npz"
+"""Name of the file in a stage's folder."""
 
 
-def load_mean(run_dir: pathlib.Path, stage: str, name: str) -> np.ndarray:
-    """Reads field `name` of the mean that a stage stored.
+def load_means(run_dir: pathlib.Path, stage: str, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Reads fields of the mean that a stage stored.
 
     Raises:
       InputError: the file is missing or damaged, or has no such field.
     """
-    path = run_dir / stage / "mean.npz"
+    path = run_dir / stage / MEAN
     try:
-        # The zip format has checksums of its own.
-        with np.load(path, allow_pickle=False) as archive:
-            return archive[name]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: {name!r} cannot be read ({error}); run again with --redo {stage}") from error
+        means = read_arrays(path)
+        return {name: means[name] for name in names}
+    except KeyError as error:
+        raise InputError(
+            f"{path}: has {some(sorted(means))}, expected {error}; run again with --redo {stage}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run again with --redo {stage}") from error
+
+
+def load_mean(run_dir: pathlib.Path, stage: str, name: str) -> np.ndarray:
+    """Reads one field as `load_means` does."""
+    return load_means(run_dir, stage, [name])[name]
 
 
 class Records:

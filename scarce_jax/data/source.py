@@ -11,7 +11,10 @@ from typing import Any
 import cv2
 import grain
 import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from scarce_jax.data.builders.base import record_features
 from scarce_jax.data.builders.prepared import load_prepared, prepare_command
 from scarce_jax.data.images import decode_image, resize_image, resize_label, wxh
 from scarce_jax.data.index import Index, index_path
@@ -22,6 +25,8 @@ from scarce_jax.errors import InputError
 Row = dict[str, np.ndarray]
 
 ENCODED = ("image", *LABEL_FIELDS)
+
+_DECODERS = {key: tfds.decode.SkipDecoding() for key in ENCODED}
 
 
 class Reader:
@@ -42,8 +47,6 @@ class Reader:
     """
 
     def __init__(self, dataset: str, split: str, data_dir: str | None):
-        import tensorflow_datasets as tfds
-
         self.dataset, self.split = dataset, split
         prepared = load_prepared(dataset, data_dir)
         self.info, self.version = prepared.info, prepared.version
@@ -68,8 +71,16 @@ class Reader:
                 f"{expected[0]} and {expected[1]}; {self._again}"
             )
         self.ids, self.tags, self.sizes, self.has = index.ids, index.tags, index.sizes, index.has
-        decoders = {key: tfds.decode.SkipDecoding() for key in ENCODED}
-        self._records = tfds.builder_from_directory(prepared.directory).as_data_source(split, decoders=decoders)
+        shards = [(prepared.directory / name, count) for name, count in prepared.shards[split]]
+        self._shards = list(itertools.chain.from_iterable(itertools.repeat(*shard) for shard in shards))
+        if len(self._shards) != len(self.ids):
+            raise InputError(
+                f"{where}: the index has {len(self.ids)} examples, its files {len(self._shards)}; {self._again}"
+            )
+        # The features are made here and the files opened by name: tfds' own reader would import the classes that
+        # features.json names, and a dataset may come from a stranger.
+        self._features = record_features(len(self.info.classes))
+        self._records = ArrayRecordDataSource([f"{path}[0:{count}]" for path, count in shards])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -90,9 +101,9 @@ class Reader:
         Raises:
           InputError: the record cannot be read, or has another id than the index. Decoding a field raises it too.
         """
-        where = f"dataset {self.dataset}, split {self.split}: example {self.ids[i]}"
+        where = f"dataset {self.dataset}, split {self.split}: example {self.ids[i]} of {self._shards[i]}"
         try:
-            record = self._records[i]
+            record = self._features.deserialize_example_np(self._records[i], decoders=_DECODERS)
         except Exception as error:
             raise InputError(f"{where} cannot be read ({type(error).__name__}: {error}); {self._again}") from error
         if record["id"].decode() != self.ids[i]:

@@ -85,9 +85,10 @@ def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) ->
     Raises:
       InputError: the dataset is unknown or not prepared; the message has the command that prepares it.
     """
-    from scarce_jax.data.builders import dataset_dir, load_info
+    from scarce_jax.data.builders import dataset_dir, import_builder, load_info
     from scarce_jax.data.source import Reader
 
+    import_builder(name)
     info = load_info(name, data_dir)
     readers = {split: Reader(name, split, data_dir) for split in info.splits}
     expected = Expected(names=info.classes, background=info.background, plain=False)

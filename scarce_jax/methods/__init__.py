@@ -5,7 +5,9 @@ A method may also be a module outside this package. Its name is then the full na
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -18,14 +20,42 @@ NAMES = ("supervised", "detailer", "auxiliary", "adversarial", "transfer", "deco
 
 
 def by_name(name: str) -> ModuleType:
-    """The module of a method. Raises InputError if there is no such method."""
-    try:
-        return importlib.import_module(f"{__name__}.{name}" if name in NAMES else name)
-    except ImportError as error:
+    """The module of a method: one of this package, or one that this process has imported.
+
+    Nothing else is imported, because a name may come from the run folder of a stranger.
+
+    Raises:
+      InputError: there is no such method, or its module is not imported.
+    """
+    if name in NAMES:
+        return importlib.import_module(f"{__name__}.{name}")
+    module = sys.modules.get(name)
+    if module is None:
         raise InputError(
-            f"method {name!r}: expected one of {', '.join(NAMES)}, or a module, but no module of that name can be "
-            f"imported ({error}); update scarce-jax, or work in the folder that holds the module"
+            f"method {name!r}: expected one of {', '.join(NAMES)}; the module of any other method must be imported "
+            f"before (`import {name}`), or, if you trust who made the folder, allow it with --allow-import "
+            f"(allow_import=True)"
+        )
+    if not _is_method(module):
+        raise InputError(f"method {name!r}: this module has no dataclass Config and function recipe")
+    return module
+
+
+def import_method(name: str) -> None:
+    """Imports the module of a method, which runs its code; raises InputError if it cannot be imported."""
+    if name in NAMES:
+        return
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # A module may raise anything.
+        raise InputError(
+            f"method {name!r}: cannot be imported ({type(error).__name__}: {error}); work in the folder that holds the "
+            f"module, or install it"
         ) from error
+
+
+def _is_method(module: ModuleType | None) -> bool:
+    return dataclasses.is_dataclass(getattr(module, "Config", None)) and callable(getattr(module, "recipe", None))
 
 
 def name_of(config: Any) -> str:
@@ -33,11 +63,8 @@ def name_of(config: Any) -> str:
     module = type(config).__module__
     if module.startswith(f"{__name__}.") and (name := module.removeprefix(f"{__name__}.").split(".")[0]) in NAMES:
         return name
-    try:
-        outside = importlib.import_module(module)
-    except ImportError:
-        outside = None
-    if getattr(outside, "Config", None) is type(config) and callable(getattr(outside, "recipe", None)):
+    outside = sys.modules.get(module)
+    if _is_method(outside) and outside.Config is type(config):
         return outside.__name__
     expected = ", ".join(f"{name}.Config" for name in NAMES)
     raise InputError(

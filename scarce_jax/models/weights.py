@@ -33,6 +33,9 @@ HUB = "hf:"
 SUFFIXES = (".safetensors", ".pth", ".pt")
 """Endings of files of weights."""
 
+SAFE_TORCH = (2, 6)
+"""The first version of PyTorch whose `weights_only` runs no code of the file (CVE-2025-32434)."""
+
 _LEAVES = {
     "weight": ("params", "scale"),
     "bias": ("params", "bias"),
@@ -96,7 +99,8 @@ def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
-    except SafetensorError as error:
+    # The library checks sizes and offsets; NumPy has not all of its types.
+    except (SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged, or not a .safetensors file ({error}); fetch it again") from error
 
 
@@ -108,6 +112,11 @@ def _read_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path}: reading {path.suffix} files needs PyTorch; install torch, or convert the file where torch is "
             f"installed: safetensors.torch.save_file(torch.load(PATH, weights_only=True), 'weights.safetensors')"
         ) from error
+    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < SAFE_TORCH:
+        raise InputError(
+            f"{path}: PyTorch {torch.__version__} may run code that is hidden in such a file, even with "
+            f"weights_only=True (CVE-2025-32434); update torch to 2.6 or later, or use a .safetensors file"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)

@@ -12,6 +12,7 @@ from scarce_jax.report.compare import compare
 from scarce_jax.report.files import read_run
 from scarce_jax.report.measure import Gallery, measure, show_inferred
 from scarce_jax.report.page import write_page
+from scarce_jax.run_folder import import_modules
 
 __all__ = ["report"]
 
@@ -24,6 +25,7 @@ def report(
     data_dir: str | os.PathLike | None = None,
     split: str | None = None,
     batch: int | None = None,
+    allow_import: bool = False,
 ) -> dict[str, Any]:
     """Writes one HTML file about runs, finished or not; it needs no network.
 
@@ -38,6 +40,7 @@ def report(
       data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       split: default the split that each run's config measures on.
       batch: images per device, which changes no result; default each config's.
+      allow_import: import the Python modules that the run folders name, as in `runs.evaluate`.
 
     Returns:
       {"report": path, "bytes": size of the file, "images": number shown, "left_out": [what is left out, and why]}.
@@ -48,6 +51,9 @@ def report(
     """
     folders = [pathlib.Path(run) for run in runs]
     _check(folders, images)
+    if allow_import:
+        for folder in folders:
+            import_modules(folder)
     described = [read_run(folder) for folder in folders]
     default = (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
     path = default if out is None else pathlib.Path(out)

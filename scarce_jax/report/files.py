@@ -10,8 +10,7 @@ from typing import Any
 
 from scarce_jax.config_files import leaves
 from scarce_jax.data.budget import Manifest
-from scarce_jax.data.files import read_json
-from scarce_jax.run_folder import read_facts
+from scarce_jax.training.folder import read_done, read_facts, read_summary
 from scarce_jax.training.log import complete_lines
 
 POINTS = 600
@@ -30,12 +29,13 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
       InputError: the folder is no run folder, or a file in it is damaged.
     """
     facts = read_facts(folder)
-    finished = folder / "summary.json"
-    summary = read_json(finished) if finished.exists() else {"results": {}, "tables": {}}
+    summary = read_summary(folder)
+    finished = summary is not None
     manifest = folder / "manifest.json"
     roles = Manifest.read(manifest).roles if manifest.exists() else {}
     lines = [entry for _, entry in complete_lines(folder / "metrics.jsonl")]
-    written = (finished if finished.exists() else folder / "config.json").stat().st_mtime
+    written = (folder / ("summary.json" if finished else "config.json")).stat().st_mtime
+    summary = summary or {"results": {}, "tables": {}}
     config = facts["config"]
     return {
         **{key: facts[key] for key in COPIED},
@@ -47,7 +47,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "versions": {**facts["versions"], "dataset": facts["dataset"]["versions"].get(facts["dataset"]["name"])},
         "written": datetime.datetime.fromtimestamp(written, datetime.UTC).isoformat(" ", "minutes"),
         "settings": leaves(config),
-        "finished": finished.exists(),
+        "finished": finished,
         "seconds": summary.get("seconds"),
         "stages": _stages(folder, facts, summary, lines),
         "curves": _curves(lines),
@@ -72,8 +72,7 @@ def _stages(
     names = list(dict.fromkeys([*known, *(path.parent.name for path in begun), *facts["steps"]]))
     stages = []
     for name in names:
-        path = folder / name / "DONE"
-        done = read_json(path) if path.exists() else {}
+        done = read_done(folder, name) or {}
         logged = [line for line in lines if line["stage"] == name and line["kind"] == "train"]
         # The first interval includes the compilation, so its rate is not representative.
         rates, waits = ([line[key] for line in logged[1:] if line.get(key) is not None] for key in TIMING)

@@ -105,7 +105,11 @@ def save_async(path: pathlib.Path, tree: Any) -> Saving:
 def saved_checksums(path: pathlib.Path) -> dict[str, list]:
     """Reads [CRC-32, shape, dtype] of every saved array, by path; raises DamagedCheckpoint."""
     try:
-        return ocp.metadata(path.absolute()).custom_metadata["scarce_jax"]["checksums"]
+        with _silent():
+            checksums = ocp.metadata(path.absolute()).custom_metadata["scarce_jax"]["checksums"]
+        return {
+            name: [int(crc), [int(n) for n in shape], str(dtype)] for name, (crc, shape, dtype) in checksums.items()
+        }
     except Exception as error:
         raise DamagedCheckpoint(f"{path}: its metadata cannot be read ({_first_line(error)})") from error
 
@@ -129,7 +133,8 @@ def load(path: pathlib.Path, like: Any) -> Any:
         if list(leaf.shape) != saved[name][1]:
             raise DamagedCheckpoint(f"{path}: {name} has shape {saved[name][1]}, expected {list(leaf.shape)}")
     try:
-        tree = ocp.load(path.absolute(), serialization.to_state_dict(like))
+        with _silent():
+            tree = ocp.load(path.absolute(), serialization.to_state_dict(like))
         loaded = serialization.from_state_dict(like, tree)
         checksums = _checksums(loaded)
     except Exception as error:
@@ -138,6 +143,20 @@ def load(path: pathlib.Path, like: Any) -> Any:
         if checksums[name] != checksum:
             raise DamagedCheckpoint(f"{path}: {name} is not what was saved (its checksum differs)")
     return loaded
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps Orbax from logging the failure that is about to be raised."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from flax import serialization, traverse_util
 
 from scarce_jax import mesh as mesh_lib
-from scarce_jax.data.files import write_json
+from scarce_jax.data.files import write_checked_json
 from scarce_jax.errors import InputError, some
 from scarce_jax.recipe import NetState
 from scarce_jax.training.checkpoint import Checkpoints
@@ -109,7 +109,7 @@ class Finite:
                 for number in range(first, step)
             },
         }
-        mesh_lib.on_primary(f"not finite {self.stage}", write_json, self.folder / FOLDER / REPORT, report)
+        mesh_lib.on_primary(f"not finite {self.stage}", write_checked_json, self.folder / FOLDER / REPORT, report)
         last = f"the checkpoint of step {steps[0]} is kept" if steps else "there is no checkpoint yet"
         raise InputError(
             f"stage {self.stage}: {what} ({last}); lower the learning rate or the momentum, or add a warm-up, in "

@@ -18,7 +18,8 @@ from jax.sharding import PartitionSpec as P
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.cpu.workers import Workers
-from scarce_jax.data.records import PART, Records, parts_done, write_mean, write_part
+from scarce_jax.data.arrays import write_arrays
+from scarce_jax.data.records import MEAN, PART, Records, parts_done, write_part
 from scarce_jax.data.source import Row, Rows
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.evaluation import batching
@@ -175,5 +176,5 @@ def _write_mean(
     bad = [name for name, value in means.items() if not np.isfinite(value).all()]
     if bad:
         raise InputError(f"stage {stage.name}: the mean of {bad} is not finite; check the settings of the stage")
-    mesh_lib.on_primary(f"mean {stage.name}", write_mean, session.run_dir / stage.name / "mean.npz", means)
+    mesh_lib.on_primary(f"mean {stage.name}", write_arrays, session.run_dir / stage.name / MEAN, means)
     return {"examples": len(rows), "inferred": len(rows)}

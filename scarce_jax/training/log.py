@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import pathlib
 import sys
 import time
@@ -12,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from scarce_jax import mesh as mesh_lib
-from scarce_jax.data.files import naming, write_atomically
+from scarce_jax.data.files import naming, seal, unseal, write_atomically
+from scarce_jax.errors import some
 
 log = logging.getLogger("scarce_jax")
 
@@ -40,7 +42,8 @@ class MetricsLog:
         lines = complete_lines(self._path)
         replace_lines(self._path, [line for line, entry in lines if entry["stage"] != stage or entry["step"] <= start])
         with naming(run_dir):
-            self._file = self._path.open("a")
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
+            self._file = os.fdopen(os.open(self._path, flags), "a", encoding="utf-8")
             self._events = EventsWriter(str(run_dir / "events"), f".{stage}")
             # TensorBoard hides the events of these steps from before an interruption.
             first = offset + start + 1
@@ -55,7 +58,7 @@ class MetricsLog:
         from tensorboardX.summary import scalar
 
         with naming(self._path):
-            self._file.write(json.dumps({"stage": self._stage, "step": step, "kind": kind, **values}) + "\n")
+            self._file.write(as_line({"stage": self._stage, "step": step, "kind": kind, **values}))
             self._file.flush()
             for name, value in values.items():
                 if isinstance(value, int | float):
@@ -73,21 +76,39 @@ class MetricsLog:
                 file.close()
 
 
+def as_line(entry: Mapping[str, Any]) -> str:
+    """A line of metrics.jsonl with a checksum."""
+    return json.dumps(seal(entry)) + "\n"
+
+
 def complete_lines(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the lines of a metrics.jsonl with their content; skips a line that a kill cut off."""
-    for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+    """Yields the lines of a metrics.jsonl with their content; leaves out damaged and cut-off lines, with a warning."""
+    left_out = []
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    for number, line in enumerate(lines, start=1):
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if line.endswith("\n"):
-            yield line, entry
+            text = line.decode()
+            entry = _entry(text)
+        except (ValueError, KeyError, RecursionError):
+            left_out.append(str(number))
+        else:
+            yield text, entry
+    if left_out:
+        log.warning("%s: damaged or cut off, and left out: line %s", path, some(left_out))
+
+
+def _entry(line: str) -> dict[str, Any]:
+    """Inverts `as_line`; raises ValueError or KeyError."""
+    entry = unseal(json.loads(line))
+    if not (line.endswith("\n") and isinstance(entry["step"], int) and {"stage", "kind"} <= entry.keys()):
+        raise ValueError("no line of metrics.jsonl")
+    return entry
 
 
 def replace_lines(path: pathlib.Path, lines: Iterable[str]) -> None:
     """Rewrites a metrics.jsonl atomically."""
     with write_atomically(path) as aside:
-        aside.write_text("".join(lines))
+        aside.write_text("".join(lines), encoding="utf-8")
 
 
 class Progress:

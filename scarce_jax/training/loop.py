@@ -18,12 +18,12 @@ import jax
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.figures import share_of_classes
-from scarce_jax.data.files import read_json, write_json
+from scarce_jax.data.files import read_checked_json, write_checked_json
 from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.recipe import Artifact, Eval, NetState, Train
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.checkpoint import Checkpoints, load_net, replicated_like, save_nets
+from scarce_jax.training.checkpoint import Checkpoints, DamagedCheckpoint, load_net, replicated_like, save_nets
 from scarce_jax.training.dispatch import at_once, dispatches
 from scarce_jax.training.finite import Finite, not_finite
 from scarce_jax.training.inputs import TrainInput
@@ -129,7 +129,10 @@ def train(
         averaged = unpacked(state_lib.averaged({role: state.nets[role] for role in trained}), mesh)
     else:
         shapes = {role: state_lib.abstract_net(stage.nets[role]) for role in trained}
-        averaged = {role: load_net(measure.best.folder / str(best) / role, net, mesh) for role, net in shapes.items()}
+        try:
+            averaged = {r: load_net(measure.best.folder / str(best) / r, net, mesh) for r, net in shapes.items()}
+        except DamagedCheckpoint as error:
+            raise InputError(f"{error}; train it again with --redo {stage.name}") from error
     # Frozen nets that no earlier stage stored are stored too, because the run folder must be self-contained.
     frozen = {
         role: state.nets[role]
@@ -215,7 +218,8 @@ class Best:
     def load(cls, folder: pathlib.Path) -> Best:
         """Restores the best measurement of an interrupted run, if there is one."""
         path = folder / "best.json"
-        return cls(folder, **read_json(path)) if path.exists() else cls(folder)
+        remedy = "run the stage again with --redo"
+        return cls(folder, **read_checked_json(path, dict[str, Any], remedy)) if path.exists() else cls(folder)
 
     def consider(self, metric: float | None, step: int, nets: Mapping[str, NetState]) -> None:
         """Stores the nets if their metric is the best so far; None, a metric without a value, never is."""
@@ -224,7 +228,7 @@ class Best:
         save_nets(self.folder / str(step), nets)
         before, self.metric, self.step = self.step, metric, step
         if mesh_lib.is_primary():
-            write_json(self.folder / "best.json", {"metric": metric, "step": step})
+            write_checked_json(self.folder / "best.json", {"metric": metric, "step": step})
             if before not in (None, step):
                 shutil.rmtree(self.folder / str(before), ignore_errors=True)
 

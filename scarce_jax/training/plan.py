@@ -7,15 +7,19 @@ import json
 import logging
 import os
 import pathlib
+import secrets
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from scarce_jax.data.files import ASIDE, read_json
+from scarce_jax import __version__
+from scarce_jax.data.files import ASIDE, sync
 from scarce_jax.errors import InputError
 from scarce_jax.recipe import Eval, FromRun, Pretrained, Recipe, Stage, Train, reads, sources
 from scarce_jax.training import fingerprint as fp
+from scarce_jax.training import folder
 from scarce_jax.training.labels import check_labels, without_truth
+from scarce_jax.training.lock import clear
 from scarce_jax.training.log import complete_lines, replace_lines
 from scarce_jax.training.origins import content
 from scarce_jax.training.session import Session
@@ -25,15 +29,38 @@ log = logging.getLogger("scarce_jax")
 
 
 class Plan:
-    """The descriptions and fingerprints of a recipe's stages, and the state of each stage in the run folder."""
+    """The descriptions and fingerprints of a recipe's stages, and the state of each stage in the run folder.
 
-    def __init__(self, session: Session):
-        self.session, self.run_dir = session, session.run_dir
+    Args:
+      session: the recipe in its run folder.
+      recorded: content of config.json. What else decides a stage's result (versions of the datasets, number of steps,
+        content of origins) is then what the run folder records, and nothing outside it is read.
+
+    Raises:
+      InputError: a dataset is not prepared, an origin is gone, or config.json lacks the version of a dataset.
+    """
+
+    def __init__(self, session: Session, recorded: Mapping[str, Any] | None = None):
+        self.session, self.run_dir, self._recorded = session, session.run_dir, recorded
         recipe = session.recipe
         parts = (*recipe.stages, *recipe.results.values())
         used = {s.dataset: s.split for x in parts for s in sources(x).values() if s.split is not None}
-        self.versions = {name: session.inputs.reader(name, split).version for name, split in used.items()}
-        self.steps = {stage.name: session.planned_steps(stage) for stage in recipe.stages}
+        if recorded is None:
+            self.versions = {name: session.inputs.reader(name, split).version for name, split in used.items()}
+            self.steps = {stage.name: session.planned_steps(stage) for stage in recipe.stages}
+        else:
+            self.versions = recorded["dataset"]["versions"]
+            if missing := sorted(used.keys() - self.versions.keys()):
+                raise InputError(
+                    f"{self.run_dir / folder.CONFIG}: has no version of dataset {missing[0]!r}, which it reads; "
+                    f"restore the file"
+                )
+            # Steps that depend on what an earlier stage leaves are recorded as null.
+            self.steps = {
+                stage.name: stage.steps if (known := recorded["steps"].get(stage.name)) is None else known
+                for stage in recipe.stages
+                if isinstance(stage, Train)
+            }
         self.descriptions: dict[str, dict] = {}
         self.fingerprints: dict[str, str] = {}
         for stage in recipe.stages:
@@ -55,20 +82,25 @@ class Plan:
             },
         )
 
-    def _origin(self, stage: str, role: str, origin: FromRun | Pretrained) -> dict[str, Any]:
+    def _origin(self, stage: str, role: str, origin: FromRun | Pretrained) -> dict[str, Any] | None:
         """The content of an origin. If it is gone, the content that the finished stage recorded for the same origin."""
+        if self._recorded is not None:
+            return self._recorded_origin(stage, role, origin)
         try:
             return content(origin)
         except InputError:
-            recorded = (self.done(stage) or {}).get("init_from", {}).get(role)
-            if recorded is None or recorded["source"] != str(origin):
+            recorded = self._recorded_origin(stage, role, origin)
+            if recorded is None:
                 raise
-            return recorded["content"]
+            return recorded
+
+    def _recorded_origin(self, stage: str, role: str, origin: FromRun | Pretrained) -> dict[str, Any] | None:
+        recorded = (self.done(stage) or {}).get("init_from", {}).get(role, {})
+        return recorded.get("content") if recorded.get("source") == str(origin) else None
 
     def done(self, stage: str) -> dict[str, Any] | None:
-        """Content of the stage's DONE; None if the stage is not finished."""
-        path = self.run_dir / stage / "DONE"
-        return read_json(path) if path.exists() else None
+        """Content of the stage's DONE; None if the stage is not finished. Raises InputError if it is damaged."""
+        return folder.read_done(self.run_dir, stage)
 
     def check(self, again: Collection[str]) -> None:
         """Checks that every stage can run in this folder.
@@ -77,27 +109,57 @@ class Plan:
           again: names of the stages that `--redo` runs again.
 
         Raises:
-          InputError: a stage that is not in `again` was begun with other settings, a net has other parameters than what
-            it starts from or than the groups of its optimizer, a source has no image
-            or no label that says anything, or its images cannot be weighted.
+          InputError: a stage that is not in `again` was begun with other settings, or what it left is damaged; a net
+            has other parameters than what it starts from or than the groups of its optimizer, a source has no image or
+            no label that says anything, or its images cannot be weighted.
         """
         check_origins(self.session.recipe)
         check_groups(self.session.recipe)
         self._check_sources(again)
-        for stage, description in self.descriptions.items():
-            path = self.run_dir / stage / "stage.json"
-            if stage in again or not path.exists():
+        for stage in self.descriptions:
+            if stage in again or not folder.begun(self.run_dir, stage):
                 continue
-            lines = fp.difference(read_json(path), json.loads(json.dumps(description)))
+            lines = self._differences(stage)
             if lines:
-                shown = "\n  ".join(lines[:12])
                 raise InputError(
-                    f"{self.run_dir}: stage {stage} was begun with other settings (before -> now):\n  {shown}\n"
+                    f"{self.run_dir}: stage {stage} was begun with other settings (before -> now):\n  {_some(lines)}\n"
                     f"choose another --workdir, or run the stage again with --redo {stage}"
                 )
+            if (done := self.done(stage)) is not None:
+                folder.check_files(self.run_dir, stage, done)
         for stage in self.session.recipe.stages:
             if stage.name in again or self.done(stage.name) is None:
                 self.session.outside(stage)
+
+    def check_recorded(self) -> None:
+        """Checks that config.json describes the stages that are finished.
+
+        Raises:
+          InputError: it does not, although this version of the library wrote it; or the DONE or stage.json of a stage
+            is missing or damaged.
+        """
+        for stage in self.descriptions:
+            if self.done(stage) is None or not (lines := self._differences(stage)):
+                continue
+            # The manifest has a part in descriptions too.
+            path = self.run_dir / (folder.MANIFEST if lines[0].startswith("roles.") else folder.CONFIG)
+            made_by = self._recorded["versions"].get("scarce-jax")
+            if made_by != __version__:
+                log.warning(
+                    "%s: stage %s was trained with scarce-jax %s, and is another one in this version (%s): %s",
+                    path, stage, made_by, __version__, "; ".join(lines[:3]),
+                )  # fmt: skip
+                continue
+            raise InputError(
+                f"{path}: is not what stage {stage} was trained with (stage.json -> {path.name}):\n  {_some(lines)}\n"
+                f"restore the file, or run the train command again, which writes it anew"
+            )
+
+    def _differences(self, stage: str) -> list[str]:
+        """The differences of a stage's stage.json and the recipe, as lines."""
+        return fp.difference(
+            folder.read_description(self.run_dir, stage), json.loads(json.dumps(self.descriptions[stage]))
+        )
 
     def _check_sources(self, again: Collection[str]) -> None:
         """Raises InputError if a source has no image, its labels say nothing, or its images cannot be weighted."""
@@ -139,31 +201,56 @@ def with_dependents(recipe: Recipe, stage: str) -> set[str]:
     return gone
 
 
+def _some(lines: Sequence[str]) -> str:
+    return "\n  ".join(lines[:12])
+
+
 def forget(plan: Plan, stages: Collection[str]) -> None:
-    """Deletes stages, and the summary of the run."""
+    """Deletes stages, and the summary of the run. A kill leaves each stage either whole or gone."""
+    (plan.run_dir / folder.SUMMARY).unlink(missing_ok=True)
     for name in stages:
-        shutil.rmtree(plan.run_dir / name, ignore_errors=True)
-    (plan.run_dir / "summary.json").unlink(missing_ok=True)
+        if (plan.run_dir / name).exists():
+            (plan.run_dir / name).rename(_aside(plan, name))
+    if plan.run_dir.is_dir():
+        sync(plan.run_dir)
+    clear(plan.run_dir)
+
+
+def _aside(plan: Plan, stage: str) -> pathlib.Path:
+    """A new name for a folder that is being deleted or made; `clear` deletes what a kill leaves."""
+    return plan.run_dir / f".{stage}.{secrets.token_hex(4)}{ASIDE}"
 
 
 def take_over(plan: Plan, others: Sequence[pathlib.Path]) -> None:
-    """Hard-links finished stages of other runs that have equal fingerprints, and copies their lines of metrics."""
+    """Hard-links finished stages of other runs that have equal fingerprints, and copies their lines of metrics.
+
+    A stage that is damaged in the other run is left there, with a warning.
+    """
     for other, (stage, fingerprint) in itertools.product(others, plan.fingerprints.items()):
-        done = other / stage / "DONE"
-        if plan.done(stage) or not done.exists() or read_json(done)["fingerprint"] != fingerprint:
+        if plan.done(stage):
             continue
-        aside, target = plan.run_dir / f".{stage}.reused{ASIDE}", plan.run_dir / stage
-        shutil.rmtree(target, ignore_errors=True)
+        try:
+            done = folder.read_done(other, stage)
+            if done is None or done["fingerprint"] != fingerprint:
+                continue
+            folder.refuse_links(other / stage)
+            folder.check_files(other, stage, done)
+        except InputError as error:
+            log.warning("%s: not reused: %s", stage, error)
+            continue
+        aside, target = _aside(plan, stage), plan.run_dir / stage
         try:
             shutil.copytree(other / stage, aside, copy_function=_link)
         except (OSError, shutil.Error) as error:
             shutil.rmtree(aside, ignore_errors=True)
-            if done.exists():
+            if folder.read_done(other, stage) is not None:
                 raise
             raise InputError(
                 f"--reuse {other}: stage {stage} was deleted while it was copied; another command does it again there, "
                 f"wait until that ends"
             ) from error
+        if target.exists():
+            forget(plan, [stage])
         metrics = plan.run_dir / "metrics.jsonl"
         lines = [line for line, entry in complete_lines(metrics) if entry["stage"] != stage]
         lines += [line for line, entry in complete_lines(other / "metrics.jsonl") if entry["stage"] == stage]

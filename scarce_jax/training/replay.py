@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scarce_jax.data.files import read_json
+from scarce_jax.data.files import read_checked_json
 from scarce_jax.errors import InputError
 from scarce_jax.models.tracing import Tracing, tracing
 from scarce_jax.recipe import NetState, Train
@@ -24,6 +24,13 @@ from scarce_jax.training.loop import open_inputs, restored, stored
 from scarce_jax.training.packing import packed, unpacked
 from scarce_jax.training.session import Session
 from scarce_jax.training.step import make_step, step_keys
+
+
+class Report(TypedDict):
+    """What is read of the report of `Finite`: the steps of the state to start from, and of the fault."""
+
+    starts_from: int
+    step: int
 
 
 def replay(session: Session, stage: Train) -> dict[str, Any]:
@@ -42,11 +49,8 @@ def replay(session: Session, stage: Train) -> dict[str, Any]:
       InputError: the stage has no report, or the checkpoint is gone or damaged.
     """
     folder = session.run_dir / stage.name
-    report = read_json(folder / FOLDER / REPORT, "what a stage leaves whose loss was not finite")
-    try:
-        start, last = int(report["starts_from"]), int(report["step"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder / FOLDER / REPORT}: has no {error}; run the train command again") from error
+    report = read_checked_json(folder / FOLDER / REPORT, Report, "run the train command again")
+    start, last = report["starts_from"], report["step"]
     steps, mesh = session.steps(stage), session.mesh
     inputs = open_inputs(session, stage, {name: session.inputs.open(x) for name, x in stage.sources.items()})
     state = state_lib.init_state(

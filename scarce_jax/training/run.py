@@ -15,13 +15,14 @@ from jax.sharding import Mesh
 from scarce_jax import memory
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Budget, Manifest, draw_manifest
-from scarce_jax.data.files import read_json, write_json
+from scarce_jax.data.files import write_checked_json
 from scarce_jax.data.records import load_mean
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.recipe import Eval, Recipe, Source, Stage, Train, sources
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import fingerprint as fp
+from scarce_jax.training import folder
 from scarce_jax.training.finite import FOLDER
 from scarce_jax.training.infer import infer
 from scarce_jax.training.inputs import Inputs
@@ -97,6 +98,7 @@ def run(
     for stage in trained:
         for source in stage.sources.values():
             mesh_lib.check_batch(mesh, {stage.name: source.batch}, stage.accumulate)
+    folder.check_before_training(run_dir)
     session = Session(recipe, info.classes, run_dir, data_dir, mesh, runtime, seed, config=header.get("config", {}))
     measured = [result.source for result in recipe.results.values()]
     manifest = draw(budget, info.name, train_split, measured, session.inputs)
@@ -113,7 +115,7 @@ def run(
         mesh_lib.on_primary("redo", forget, plan, again)
     mesh_lib.on_primary("reuse", take_over, plan, reuse)
     facts = {
-        "format": 1,
+        "format": folder.FORMAT,
         **header,
         "dataset": {"name": info.name, "versions": plan.versions},
         "classes": info.classes,
@@ -124,7 +126,7 @@ def run(
         "steps": {s.name: n if isinstance(n := plan.steps[s.name], int) else None for s in trained},
         "devices": [d.device_kind for d in mesh.devices.flat],
     }
-    mesh_lib.on_primary("config", write_json, run_dir / "config.json", facts)
+    mesh_lib.on_primary("config", write_checked_json, run_dir / "config.json", facts)
     mesh_lib.on_primary("manifest", manifest.write, run_dir / "manifest.json")
     stages, offset = [], 0
     with StopSignal() as stop:
@@ -135,24 +137,24 @@ def run(
             if stop.agreed():
                 raise Interrupted(f"{stage.name}: done; interrupted after it")
     summary = _summarise(plan, header, stages, began, results)
-    mesh_lib.on_primary("summary", write_json, run_dir / "summary.json", summary)
+    mesh_lib.on_primary("summary", write_checked_json, run_dir / "summary.json", summary)
     return summary
 
 
 def _run_stage(plan: Plan, stage: Stage, offset: int, stop: StopSignal) -> dict[str, Any]:
     """Runs one stage unless it is done; returns the content of its DONE."""
-    folder = plan.run_dir / stage.name
-    mesh_lib.on_primary(f"leftovers of {stage.name}", clear, folder)
+    where = plan.run_dir / stage.name
+    mesh_lib.on_primary(f"leftovers of {stage.name}", clear, where)
     done = plan.done(stage.name)
     if done is not None:
         amount = f"{done['steps']} steps" if "steps" in done else f"{done['examples']} examples"
         log.info("%s: done before (%s)", stage.name, amount)
         if mesh_lib.is_primary():
-            _remove_leftovers(folder)  # The run may have been killed right after it wrote DONE.
+            _remove_leftovers(where)  # The run may have been killed right after it wrote DONE.
         return done
     began = time.perf_counter()
     session = plan.session
-    mesh_lib.on_primary(f"begin {stage.name}", write_json, folder / "stage.json", plan.descriptions[stage.name])
+    mesh_lib.on_primary(f"begin {stage.name}", write_checked_json, where / folder.STAGE, plan.descriptions[stage.name])
     opened = {name: session.inputs.open(source) for name, source in sources(stage).items()}
     read = {name: _log_source(stage, name, source, len(opened[name])) for name, source in sources(stage).items()}
     first, *others = sources(stage).values()
@@ -179,16 +181,16 @@ def _run_stage(plan: Plan, stage: Stage, offset: int, stop: StopSignal) -> dict[
     }
     mesh_lib.barrier(f"end {stage.name}")
     if mesh_lib.is_primary():
-        write_json(folder / "DONE", done)
-        _remove_leftovers(folder)
+        folder.write_done(where, done)
+        _remove_leftovers(where)
     mesh_lib.barrier(f"done {stage.name}")
     return done
 
 
-def _remove_leftovers(folder: pathlib.Path) -> None:
+def _remove_leftovers(where: pathlib.Path) -> None:
     """Deletes what only an unfinished stage needs."""
     for name in ("checkpoints", "best", FOLDER):
-        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.rmtree(where / name, ignore_errors=True)
 
 
 def _log_source(stage: Stage, name: str, source: Source, count: int) -> dict[str, Any]:
@@ -204,8 +206,12 @@ def _summarise(
     plan: Plan, header: Mapping[str, Any], stages: list[dict], began: float, results: Mapping[str, Eval]
 ) -> dict[str, Any]:
     """Measures the results, except those that summary.json already has for equal stages."""
-    path = plan.run_dir / "summary.json"
-    before = read_json(path) if path.exists() else {"results": {}, "seconds": 0.0}
+    try:
+        before = folder.read_summary(plan.run_dir)
+    except InputError as error:
+        log.warning("measured again: %s", error)
+        before = None
+    before = before or {"results": {}, "seconds": 0.0}
     figures_of = {}
     for name, evaluation in results.items():
         fingerprint = fp.fingerprint(plan.describe(evaluation))
@@ -224,7 +230,7 @@ def _summarise(
         "seed": plan.session.seed,
         "devices": plan.session.mesh.size,
         "seconds": round(seconds, 1),
-        "stages": [{key: value for key, value in stage.items() if key != "fingerprint"} for stage in stages],
+        "stages": [{k: value for k, value in stage.items() if k not in ("fingerprint", "files")} for stage in stages],
         "results": figures_of,
         "tables": {
             name: table.make({key: load_mean(plan.run_dir, a.stage, a.name) for key, a in table.reads.items()})

@@ -18,7 +18,7 @@ from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.figures import group_means, summarise
 from scarce_jax.data.order import Order
-from scarce_jax.data.records import load_mean
+from scarce_jax.data.records import load_mean, load_means
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.evaluate import MaskEvaluation
 from scarce_jax.evaluation.tags import TagEvaluation, summarise_tags
@@ -69,10 +69,8 @@ class Session:
         if isinstance(stage, Infer):
             # A `Mean` with `into`: the net that the stage read, with the mean as its batch_stats.
             net = self.load(stage.nets[stage.write.into].init_from)
-            flat = {
-                k: load_mean(self.run_dir, stage.name, k) for k in traverse_util.flatten_dict(net.batch_stats, sep="/")
-            }
-            stats = traverse_util.unflatten_dict(flat, sep="/")
+            names = traverse_util.flatten_dict(net.batch_stats, sep="/")
+            stats = traverse_util.unflatten_dict(load_means(self.run_dir, stage.name, names), sep="/")
             return net.replace(batch_stats=mesh_lib.replicate(self.mesh, stats))
         path = self.run_dir / artifact.stage / "nets" / artifact.name
         try:

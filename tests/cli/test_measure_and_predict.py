@@ -192,15 +192,13 @@ def test_the_composite_keeps_every_coarse_label(detailer_run, command, tmp_path)
 def test_native_ids_are_the_datasets_own(supervised_run, pictures, command, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(supervised_run, run)
-    facts = json.loads((run / "config.json").read_text())
-    facts["native_ids"] = [7 + 3 * k for k in range(12)]
-    (run / "config.json").write_text(json.dumps(facts))
+    tiny.edit(run / "config.json", native_ids=[7 + 3 * k for k in range(12)])
     argv = ["predict", run, pictures / "plain.png", "--out"]
     assert command(*argv, tmp_path / "ours").status == command(*argv, tmp_path / "native", "--native-ids").status == 0
     ours, native = (np.asarray(Image.open(tmp_path / f"{name}/plain.png")) for name in ("ours", "native"))
     np.testing.assert_array_equal(native, 7 + 3 * ours)
     # Both are shown in the colours of the classes.
-    palette = np.array(facts["palette"], np.uint8)
+    palette = np.array(json.loads((run / "config.json").read_text())["palette"], np.uint8)
     for name in ("ours", "native"):
         shown = Image.open(tmp_path / f"{name}/plain.png")
         np.testing.assert_array_equal(np.asarray(shown.convert("RGB")), palette[ours])
@@ -363,8 +361,9 @@ def test_a_stage_that_is_not_finished_is_named(detailer_run, refused, tmp_path):
     shutil.copytree(detailer_run, run)
     (run / "classifier/DONE").unlink()
     refused("evaluate", run, "--result", "classifier", holds=["stage classifier", "is not finished"])
-    (run / "config.json").write_text(json.dumps({**json.loads((run / "config.json").read_text()), "format": 2}))
-    refused("evaluate", run, holds=["format 2, expected 1"])
+    for number, advice in ((1, "an older scarce-jax made it"), (3, "a newer scarce-jax made it")):
+        tiny.edit(run / "config.json", format=number)
+        refused("evaluate", run, holds=[f"{run}/config.json: format {number}, expected 2; {advice}"])
     (run / "config.json").write_text("{")
     refused("evaluate", run, holds=[str(run / "config.json")])
     (run / "manifest.json").unlink()

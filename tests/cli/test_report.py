@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from scarce_jax.data.datasets import SCENES
+from scarce_jax.data.files import unseal
 from scarce_jax.data.source import Reader
+from scarce_jax.training.fingerprint import fingerprint
 from tests import tiny
 
 
@@ -32,11 +34,22 @@ def copied(detailer_run, tmp_path):
     return shutil.copytree(detailer_run, tmp_path / "copied")
 
 
+def reseed(run, seed):
+    """Writes another seed in all files of a run."""
+    facts = json.loads((run / "config.json").read_text())
+    tiny.edit(run / "config.json", config={**facts["config"], "seed": seed})
+    fingerprints = {}
+    for stage in [stage["name"] for stage in json.loads((run / "summary.json").read_text())["stages"]]:
+        path = run / stage / "stage.json"
+        reads = {name: fingerprints[name] for name in json.loads(path.read_text())["reads"]}
+        tiny.edit(path, seed=seed, reads=reads)
+        fingerprints[stage] = fingerprint(unseal(json.loads(path.read_text())))
+        tiny.edit(run / stage / "DONE", fingerprint=fingerprints[stage])
+
+
 def test_the_figures_are_measured_and_the_pictures_are_the_images(copied, detailer_run, tiny_data, command, tmp_path):
     # Two runs, one of them with another seed by its name alone: they share pictures and are averaged.
-    facts = json.loads((copied / "config.json").read_text())
-    facts["config"]["seed"] = 5
-    (copied / "config.json").write_text(json.dumps(facts))
+    reseed(copied, 5)
     out = tmp_path / "both.html"
     found = command("report", detailer_run, copied, "--data-dir", tiny_data, "--images", 3, "--out", out)
     assert found.status == 0, found.err

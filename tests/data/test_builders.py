@@ -388,7 +388,7 @@ def test_what_a_killed_rebuild_left_goes_unless_one_is_at_work(tmp_path, camvid)
 
 
 @pytest.mark.parametrize("damage", ["shard gone", "shard cut", "metadata cut", "info gone"])
-def test_a_damaged_dataset_counts_as_missing_and_is_built_anew(tmp_path, camvid, damage):
+def test_a_damaged_dataset_is_named_and_built_anew(tmp_path, camvid, damage):
     directory = prepare("camvid", tmp_path / "data", camvid).directory
     shard, metadata = next(directory.glob("camvid-train*")), directory / "metadata.json"
     if damage == "shard gone":
@@ -400,7 +400,8 @@ def test_a_damaged_dataset_counts_as_missing_and_is_built_anew(tmp_path, camvid,
     else:
         (directory / "dataset_info.json").unlink()
     assert not is_prepared("camvid", tmp_path / "data")
-    with pytest.raises(InputError, match="not prepared"):
+    named = {"metadata cut": metadata, "info gone": directory / "dataset_info.json"}.get(damage, shard)
+    with pytest.raises(InputError, match=f"{named}: .*run: scarce-jax prepare camvid --source DIR --again"):
         load_info("camvid", tmp_path / "data")
     prepare("camvid", tmp_path / "data", camvid)
     assert len(_read(directory, "train")) == 3
@@ -410,8 +411,14 @@ def test_a_dataset_of_another_maker_is_not_deleted(tmp_path, camvid):
     folder = tmp_path / "data" / "camvid" / "1.0.0"
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").write_text("{}")
-    with pytest.raises(InputError, match="another tfds dataset"):
-        prepare("camvid", tmp_path / "data", camvid)
+    for metadata in (None, '{"url": "https://example.org"}'):
+        if metadata is not None:
+            (folder / "metadata.json").write_text(metadata)
+        for call in (prepare, is_prepared, load_info):
+            with pytest.raises(InputError, match="another tfds dataset of this name.*choose another --data-dir"):
+                call("camvid", tmp_path / "data")
+        with pytest.raises(InputError, match="another tfds dataset of this name"):
+            prepare("camvid", tmp_path / "data", camvid, again=True)
     assert (folder / "dataset_info.json").exists()
 
 

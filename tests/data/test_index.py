@@ -10,6 +10,7 @@ from scarce_jax.data.builders import prepare
 from scarce_jax.data.index import Index, index_path
 from scarce_jax.data.source import Reader, Rows
 from scarce_jax.errors import InputError
+from tests import tiny
 from tests.data import folders
 
 
@@ -67,9 +68,8 @@ def test_opening_reads_no_record(tmp_path, prepared):
 def change_index(directory: pathlib.Path, change) -> None:
     """Changes the index of train, and enters its new size in metadata.json."""
     change(index_path(directory, "train"))
-    metadata = json.loads((directory / "metadata.json").read_text())
-    metadata["files"] = {name: (directory / name).stat().st_size for name in metadata["files"]}
-    (directory / "metadata.json").write_text(json.dumps(metadata))
+    files = json.loads((directory / "metadata.json").read_text())["files"]
+    tiny.edit(directory / "metadata.json", files={name: (directory / name).stat().st_size for name in files})
 
 
 @pytest.mark.parametrize("change", [lambda path: path.write_bytes(b"PK"), lambda path: np.savez(path, ids=["a"])])
@@ -80,27 +80,14 @@ def test_a_damaged_index_says_how_to_prepare_again(tmp_path, prepared, change):
 
 
 def test_a_dataset_without_an_index_says_how_to_prepare_again(tmp_path, prepared):
-    path = prepared.directory / "metadata.json"
-    metadata = json.loads(path.read_text())
-    metadata["files"] = {name: size for name, size in metadata["files"].items() if not name.endswith(".npz")}
-    path.write_text(json.dumps(metadata))
-    for index in prepared.directory.glob("index-*"):
-        index.unlink()
-    with pytest.raises(
-        InputError,
-        match=r"index-train.npz: the index of the examples cannot be read.*prepare folder/pets --source DIR --again",
-    ):
+    index_path(prepared.directory, "train").unlink()
+    with pytest.raises(InputError, match=r"index-train.npz: is missing.*prepare folder/pets --source DIR --again"):
         reader(tmp_path)
 
 
 def test_metadata_without_a_field_says_how_to_prepare_again(tmp_path, prepared):
-    path = prepared.directory / "metadata.json"
-    metadata = json.loads(path.read_text())
-    del metadata["lacking"]
-    path.write_text(json.dumps(metadata))
-    with pytest.raises(
-        InputError, match=r"metadata.json: has no 'lacking'; run: .*prepare folder/pets --source DIR --a"
-    ):
+    tiny.edit(prepared.directory / "metadata.json", lacking=None)
+    with pytest.raises(InputError, match=r"metadata.json: lacking: .*prepare folder/pets --source DIR --again"):
         reader(tmp_path)
 
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import re
 import sys
 import types
 
@@ -332,7 +333,7 @@ def test_pth_is_read_with_weights_only(tmp_path, monkeypatch):
         arguments.update(options, path=source)
         return wrapped
 
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load, __version__="2.10.0+cpu"))
     imported = weights.import_weights(path, shapes(NETS["basic"]))
     assert arguments == {"path": path, "map_location": "cpu", "weights_only": True}
     np.testing.assert_array_equal(imported.values["params/backbone/bn1/bias"], recipe.weight("bn1.bias", (16,)))
@@ -361,3 +362,43 @@ def test_hub_names_are_downloaded(tmp_path, monkeypatch):
         weights.locate("hf:timm/x")
     with pytest.raises(InputError, match="weights nowhere.pth: no such file"):
         weights.locate("nowhere.pth")
+
+
+def _header(text: bytes, data: bytes = bytes(64)) -> bytes:
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def _tensor(**changes) -> bytes:
+    return _header(json.dumps({"a": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64], **changes}}).encode())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        _header(b"[]"),
+        _header(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
+        (1 << 62).to_bytes(8, "little") + b"{}",
+        _tensor(data_offsets=[-64, 0]),
+        _tensor(data_offsets=[64, 0]),
+        _tensor(data_offsets=[0, 128], shape=[32]),
+        _tensor(shape=[-16]),
+        _tensor(shape=[2**62, 16]),
+        _tensor(dtype="F8_E4M3", shape=[64]),
+        _tensor(dtype="no type"),
+    ],
+)
+def test_a_hostile_safetensors_file_is_one_message(tmp_path, content):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{path}: damaged, or not a .safetensors file"):
+        weights.read_tensors(path)
+
+
+@pytest.mark.parametrize("version", ["2.5.1", "1.13.1+cu117", "2.0.0a0+git1"])
+def test_a_pytorch_that_may_run_code_of_a_file_is_refused(tmp_path, monkeypatch, version):
+    torch = types.ModuleType("torch")
+    torch.__version__ = version
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    with pytest.raises(InputError, match=f"PyTorch {re.escape(version)} may run code.*update torch to 2.6"):
+        weights.read_tensors(tmp_path / "w.pth")

@@ -1,21 +1,19 @@
 """A run folder written by hand, with names that a careless page would take for markup."""
 
 import base64
-import json
 
 import numpy as np
 import pytest
 
 from scarce_jax.data.budget import Manifest
+from scarce_jax.data.files import write_checked_json
 from scarce_jax.data.images import encode_png
 from scarce_jax.report.compare import compare
 from scarce_jax.report.files import read_run
+from scarce_jax.training.fingerprint import fingerprint
+from scarce_jax.training.folder import FORMAT, write_done
+from scarce_jax.training.log import as_line
 from tests.report.names import CLASSES, EVIL, PALETTE
-
-
-def write(path, value):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
 
 
 @pytest.fixture
@@ -30,12 +28,12 @@ def run_folder(tmp_path):
             **settings,
         }  # fmt: skip
         facts = {
-            "format": 1, "method": "detailer", "config": config, "versions": {"jax": "0.10"}, "git_revision": None,
+            "format": FORMAT, "method": "detailer", "config": config, "versions": {"jax": "0.10"}, "git_revision": None,
             "command": ["scarce-jax", "train", "configs/some_config.py", "--note", EVIL], "classes": CLASSES,
             "dataset": {"name": "scenes", "versions": {"scenes": "1.0.0"}}, "palette": PALETTE, "background": 0,
             "native_ids": None, "steps": {"first": 60, "second": 60}, "devices": ["cpu", "cpu"],
         }  # fmt: skip
-        write(folder / "config.json", facts)
+        write_checked_json(folder / "config.json", facts)
         roles = {"fine": ("a",), "coarse": ("a", "b"), "tags": ("a", "b"), "unlabelled": ("b",)}
         Manifest(dataset="scenes", version="1.0.0", split="train", roles=roles).write(folder / "manifest.json")
         lines = []
@@ -45,23 +43,23 @@ def run_folder(tmp_path):
                 values = {"net/loss": 100.0 / step, "net/grad_norm": float("nan"), **rate}
                 lines.append({"stage": stage, "step": step, "kind": "train", **values})
             lines.append({"stage": stage, "step": last, "kind": "eval", "eval": "val", "miou": 0.4})
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"stage": "fir')
+        (folder / "metrics.jsonl").write_text("".join(map(as_line, lines)) + '{"stage": "fir')
         stages = []
         for stage in ("first",) if unfinished else ("first", "second"):
             read = {"labelled": {"dataset": "scenes", "split": "train", "ids": "fine", "images": 1, "labels": ["fine"]}}
             stages.append(
                 {"name": stage, "kind": "train", "seconds": 75.0, "steps": 60, "compile_seconds": 1.5, "read": read}
             )
-            write(folder / stage / "DONE", {**stages[-1], "fingerprint": "0"})
+            write_done(folder / stage, {**stages[-1], "fingerprint": fingerprint({})})
         for stage in ("first", "second"):
-            write(folder / stage / "stage.json", {})
+            write_checked_json(folder / stage / "stage.json", {})
         per_class = dict(zip(CLASSES, [0.9, miou, None], strict=True))
         figures = {"images": 2, "miou": miou, "mean_accuracy": 0.6, "pixel_accuracy": 0.9, "split": "val"}
         results = {"main": {**figures, "per_class": per_class, "miou_strong": 0.3}}
         tables = {EVIL: {"columns": ["threshold", "share"], "rows": [[0.5, 0.25], [0.9, None]]}}
         if not unfinished:
             summary = {"seconds": 200.0, "stages": stages, "results": results, "tables": tables}
-            write(folder / "summary.json", summary)
+            write_checked_json(folder / "summary.json", summary)
         return folder
 
     return make

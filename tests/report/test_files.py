@@ -1,7 +1,5 @@
 """What a report reads from run folders, and how it groups runs."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -10,6 +8,7 @@ from scarce_jax.report import report
 from scarce_jax.report.compare import compare
 from scarce_jax.report.files import POINTS, read_run
 from scarce_jax.report.measure import choose, score
+from scarce_jax.training.log import as_line
 
 
 def test_a_finished_run_is_read_whole(run_folder):
@@ -34,7 +33,7 @@ def test_an_unfinished_run_says_how_far_it_came(run_folder):
 def test_a_long_curve_is_thinned_and_keeps_its_end(run_folder):
     folder = run_folder()
     lines = [{"stage": "first", "step": k, "kind": "train", "net/loss": float(k)} for k in range(1, 4 * POINTS + 2)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "metrics.jsonl").write_text("".join(map(as_line, lines)))
     steps, values = read_run(folder)["curves"]["first"]["net/loss"]
     assert len(steps) <= POINTS and steps[-1] == 4 * POINTS + 1 == values[-1]
     assert {b - a for a, b in zip(steps, steps[1:], strict=False)} == {5}

@@ -242,7 +242,7 @@ def test_a_mean_is_that_of_every_example_once(finished, data):
     np.testing.assert_allclose(means["bn/mean"], conv.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(means["bn/var"], conv.var((1, 2)).mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(means["frequency"], [(labels == k).mean() for k in range(12)], rtol=1e-5, atol=1e-7)
-    with pytest.raises(InputError, match="'other' cannot be read .*--redo statistics"):
+    with pytest.raises(InputError, match="mean.npz: has bn/mean.*, expected 'other'; run again with --redo statistics"):
         load_mean(finished, "statistics", "other")
 
 

@@ -28,6 +28,7 @@ from scarce_jax.data.builders.files import Example, encode_mask
 from scarce_jax.data.builders.listing import list_source, write_listing
 from scarce_jax.data.builders.tally import Tally
 from scarce_jax.data.coarse import CoarseSettings, example_rng, simulate_coarse
+from scarce_jax.data.files import seal
 from scarce_jax.data.index import index_path
 from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.errors import InputError
@@ -35,9 +36,28 @@ from scarce_jax.errors import InputError
 SIMULATED = "simulated from the fine masks (eroded, simplified, jittered polygons)"
 
 
+def record_features(classes: int) -> tfds.features.FeaturesDict:
+    """The features of a record, for a number of classes: what tfds writes to features.json, which is not read."""
+    mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "fine": mask,
+            "coarse": mask,
+            "tags": tfds.features.Tensor(shape=(classes,), dtype=np.uint8),
+            "id": tfds.features.Text(),
+        }
+    )
+
+
 class _Info(tfds.core.DatasetInfo):
     def initialize_from_bucket(self) -> None:
         """Does nothing. tfds would search its own store for the dataset, and leave a temporary folder behind."""
+
+
+def _shards(info: SplitInfo) -> dict[str, int]:
+    """The files of a split, in order, with their numbers of records."""
+    return dict(zip(sorted(info.filenames), info.shard_lengths, strict=True))
 
 
 class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -99,17 +119,9 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
-        mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
-        features = {
-            "image": tfds.features.Image(shape=(None, None, 3)),
-            "fine": mask,
-            "coarse": mask,
-            "tags": tfds.features.Tensor(shape=(len(self.facts.classes),), dtype=np.uint8),
-            "id": tfds.features.Text(),
-        }
         return _Info(
             builder=self,
-            features=tfds.features.FeaturesDict(features),
+            features=record_features(len(self.facts.classes)),
             metadata=tfds.core.MetadataDict(),
             disable_shuffling=True,
         )
@@ -138,7 +150,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         content = hashlib.sha256(repr(self.facts).encode())
         for name, (_, tally) in written.items():
             content.update(name.encode() + tally.content)
-        self.info.metadata.update(
+        metadata = dict(
             name=self.facts.name,
             version=f"{self.version}+{content.hexdigest()[:8]}" if self.NAMED or self.VARIES else str(self.version),
             classes=self.facts.classes,
@@ -155,8 +167,10 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
                 for name, (_, tally) in written.items()
             },
             lacking={name: index.lacking() for name, index in indices.items()},
+            shards={info.name: _shards(info) for info in infos},
             files={path.name: path.stat().st_size for path in sorted(pathlib.Path(self.data_dir).iterdir())},
         )
+        self.info.metadata.update(seal(metadata))
         return infos
 
     def _write_split(self, split: str, examples: Iterable[Example]) -> tuple[SplitInfo, Tally]:

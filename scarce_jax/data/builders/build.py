@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
+import logging
 import os
 import pathlib
 import shutil
@@ -16,11 +16,12 @@ from scarce_jax.data.builders.folder import Folder
 from scarce_jax.data.builders.formats import Options
 from scarce_jax.data.builders.listing import changes
 from scarce_jax.data.builders.prepared import (
-    METADATA,
+    DamagedDataset,
     Prepared,
     builder_class,
     data_root,
     dataset_dir,
+    import_builder,
     is_prepared,
     load_prepared,
     prepare_command,
@@ -28,6 +29,8 @@ from scarce_jax.data.builders.prepared import (
 )
 from scarce_jax.data.files import as_os_error
 from scarce_jax.errors import InputError
+
+log = logging.getLogger("scarce_jax")
 
 
 def prepare(
@@ -54,6 +57,7 @@ def prepare(
       InputError: the name is unknown, the source is missing or not needed, one of its files is wrong, the dataset is
         prepared already from other files, or it cannot be written.
     """
+    import_builder(name)
     builder, config = builder_class(name)
     settings = {} if options is None else {"options": options}
     if settings and not issubclass(builder, Folder):
@@ -144,16 +148,13 @@ def _discard_remains(target: pathlib.Path, asides: Iterable[pathlib.Path]) -> No
             shutil.rmtree(old)
         else:
             old.rename(target)
-    if not target.exists() or read_metadata(target) is not None:
+    if not target.exists():
         return
-    if (target / "dataset_info.json").exists():
-        metadata = target / METADATA
-        try:
-            ours = metadata.exists() and "coarse_from" in json.loads(metadata.read_text())
-        except ValueError:
-            ours = True
-        if not ours:
-            raise InputError(f"{target}: holds another tfds dataset of this name; choose another --data-dir")
+    try:
+        if read_metadata(target) is not None:
+            return
+    except DamagedDataset as error:
+        log.info("built anew: %s", error)
     shutil.rmtree(target)
 
 

@@ -9,10 +9,12 @@ import os
 import pathlib
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from scarce_jax.data.coarse import CoarseQuality
+from scarce_jax.data.files import CHECKSUM, is_plain_name, read_checked_json
 from scarce_jax.data.schema import OPTIONAL, DatasetInfo
 from scarce_jax.errors import InputError, nearest
 
@@ -35,6 +37,7 @@ class Prepared:
       tags_from: the origin of the image tags, in words.
       coarse_from: the origin of the coarse masks, in words.
       coarse: split -> quality of the coarse masks.
+      shards: split -> (name, number of records) of its ArrayRecord files, in order.
       occurs: split -> (images, pixels), with one number per class: how many images show it by their fine mask or tags,
         and its pixels in fine masks.
     """
@@ -47,6 +50,7 @@ class Prepared:
     coarse_from: str
     coarse: Mapping[str, CoarseQuality]
     occurs: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    shards: Mapping[str, tuple[tuple[str, int], ...]]
 
     def __str__(self) -> str:
         info, classes = self.info, self.info.classes
@@ -97,15 +101,15 @@ def builder_class(name: str) -> tuple[type[SegmentationBuilder], str | None]:
     """Returns the builder of a dataset, and the part of its name after the slash ("voc/animals"), or None.
 
     Args:
-      name: a key of `BUILDERS`, or "MODULE:CLASS" of the user's own builder.
+      name: a key of `BUILDERS`, or "MODULE:CLASS" of the user's own builder, whose module is imported already.
 
     Raises:
-      InputError: there is no such dataset.
+      InputError: there is no such dataset, or its module is not imported.
     """
     from scarce_jax.data.builders import BUILDERS  # not at the top: the builders import this module
 
     if ":" in name:
-        return _imported(name), None
+        return _outside(name), None
     head, _, rest = name.partition("/")
     if name in BUILDERS and not BUILDERS[name].NAMED:
         return BUILDERS[name], rest or None
@@ -120,20 +124,40 @@ def builder_class(name: str) -> tuple[type[SegmentationBuilder], str | None]:
     raise InputError(f"no dataset is called {name!r}{nearest(name, BUILDERS)}; expected one of: {known}")
 
 
-def _imported(name: str) -> type[SegmentationBuilder]:
+def _outside(name: str) -> type[SegmentationBuilder]:
+    """The user's own builder, from a module that this process has imported."""
     from scarce_jax.data.builders import SegmentationBuilder
 
     module, _, attribute = name.partition(":")
+    if module not in sys.modules:
+        raise InputError(
+            f"dataset {name!r}: its module is not imported, and a name in a run folder imports none; import it "
+            f"before, or, if you trust who made the folder, allow it with --allow-import (allow_import=True)"
+        )
+    builder = getattr(sys.modules[module], attribute, None)
+    if builder is None:
+        raise InputError(f"dataset {name!r}: module {module!r} has no attribute {attribute!r}; expected MODULE:CLASS")
+    if not (isinstance(builder, type) and issubclass(builder, SegmentationBuilder)):
+        raise InputError(f"dataset {name!r}: {attribute} is no subclass of scarce_jax's SegmentationBuilder")
+    return builder
+
+
+def import_builder(name: str) -> None:
+    """Imports the module of a dataset "MODULE:CLASS", which runs its code; for a name that the user gave.
+
+    Raises:
+      InputError: the module cannot be imported.
+    """
+    module, colon, _ = name.partition(":")
+    if not colon:
+        return
     try:
-        builder = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        importlib.import_module(module)
+    except Exception as error:  # A module may raise anything.
         raise InputError(
             f"dataset {name!r}: cannot be imported ({error}); expected MODULE:CLASS, the module installed or in the "
             f"current folder"
         ) from error
-    if not (isinstance(builder, type) and issubclass(builder, SegmentationBuilder)):
-        raise InputError(f"dataset {name!r}: {attribute} is no subclass of scarce_jax's SegmentationBuilder")
-    return builder
 
 
 def is_generated(name: str) -> bool:
@@ -150,38 +174,44 @@ def dataset_dir(name: str, data_dir: str | os.PathLike[str] | None = None) -> pa
 
 
 def is_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> bool:
-    """Whether a dataset is prepared, with all its files; raises InputError for an unknown name."""
-    return read_metadata(dataset_dir(name, data_dir)) is not None
+    """Whether a dataset is prepared, with all its files.
+
+    Raises:
+      InputError: the name is unknown, or its folder holds another dataset.
+    """
+    try:
+        return read_metadata(dataset_dir(name, data_dir)) is not None
+    except DamagedDataset:
+        return False
 
 
 def load_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> Prepared:
     """Reads the facts of a prepared dataset.
 
     Raises:
-      InputError: the name is unknown, or the dataset is not prepared.
+      InputError: the name is unknown, or the dataset is not prepared or damaged.
     """
     directory = dataset_dir(name, data_dir)
-    metadata = read_metadata(directory)
+    try:
+        metadata = read_metadata(directory)
+    except DamagedDataset as error:
+        raise InputError(f"dataset {name}: {error}; run: {prepare_command(name, data_dir, again=True)}") from error
     if metadata is None:
         raise InputError(
             f"dataset {name} is not prepared in {data_root(data_dir)}; run: {prepare_command(name, data_dir)}"
         )
-    try:
-        lacking = {split: counts for split, counts in metadata["lacking"].items() if counts}
-        return Prepared(
-            info=DatasetInfo.of_json(metadata, name, splits=metadata["splits"], lacking=lacking),
-            version=metadata["version"],
-            directory=directory,
-            bytes=sum(path.stat().st_size for path in directory.iterdir()),
-            tags_from=metadata["tags_from"],
-            coarse_from=metadata["coarse_from"],
-            coarse={split: CoarseQuality(**quality) for split, quality in metadata["coarse"].items()},
-            occurs={split: (counts["images"], counts["pixels"]) for split, counts in metadata["counted"].items()},
-        )
-    except KeyError as error:
-        raise InputError(
-            f"{directory / METADATA}: has no {error}; run: {prepare_command(name, data_dir, again=True)}"
-        ) from error
+    lacking = {split: counts for split, counts in metadata["lacking"].items() if counts}
+    return Prepared(
+        info=DatasetInfo.of_json(metadata, name, splits=metadata["splits"], lacking=lacking),
+        version=metadata["version"],
+        directory=directory,
+        bytes=sum(path.stat().st_size for path in directory.iterdir()),
+        tags_from=metadata["tags_from"],
+        coarse_from=metadata["coarse_from"],
+        coarse={split: CoarseQuality(**quality) for split, quality in metadata["coarse"].items()},
+        occurs={split: (counts["images"], counts["pixels"]) for split, counts in metadata["counted"].items()},
+        shards={split: tuple(shards.items()) for split, shards in metadata["shards"].items()},
+    )
 
 
 def load_info(name: str, data_dir: str | os.PathLike[str] | None = None) -> DatasetInfo:
@@ -211,13 +241,71 @@ def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     return default_data_dir() if data_dir is None else pathlib.Path(data_dir).expanduser()
 
 
+class DamagedDataset(InputError):
+    """A file of a prepared dataset is missing, changed or damaged."""
+
+
+@dataclasses.dataclass
+class _Metadata:
+    """What metadata.json holds at least."""
+
+    name: str
+    version: str
+    classes: list[str]
+    palette: list[tuple[int, int, int]]
+    background: int | None
+    native_ids: list[int] | None
+    splits: dict[str, int]
+    tags_from: str
+    coarse_from: str
+    coarse: dict[str, CoarseQuality]
+    counted: dict[str, dict[str, list[int]]]
+    lacking: dict[str, dict[str, int]]
+    shards: dict[str, dict[str, int]]
+    files: dict[str, int]
+
+
 def read_metadata(directory: pathlib.Path) -> dict[str, Any] | None:
-    """Reads metadata.json from a dataset's folder; None if it is missing, or a file of the dataset has another size."""
-    try:
-        metadata = json.loads((directory / METADATA).read_text())
-        files = metadata["files"]
-        sizes = {file: (directory / file).stat().st_size for file in files}
-    except (OSError, ValueError, KeyError, TypeError):
+    """Reads metadata.json from a dataset's folder; None if there is no dataset.
+
+    Raises:
+      DamagedDataset: metadata.json is changed or damaged, or a file of the dataset is missing or has another size.
+      InputError: the folder holds a dataset of another maker, or one without its metadata.json.
+    """
+    path = directory / METADATA
+    if not path.exists():
+        # tfds writes dataset_info.json last.
+        if (directory / "dataset_info.json").exists():
+            raise InputError(
+                f"{path}: is missing; {directory} holds another tfds dataset of this name, or a damaged one: choose "
+                f"another --data-dir, or move the folder away"
+            )
         return None
-    # tfds writes dataset_info.json last.
-    return metadata if sizes == files and (directory / "dataset_info.json").exists() else None
+    try:
+        metadata = read_checked_json(path, _Metadata)
+    except InputError as error:
+        if _is_of_another(path):
+            raise InputError(
+                f"{directory}: holds another tfds dataset of this name; choose another --data-dir, or move the "
+                f"folder away"
+            ) from error
+        raise DamagedDataset(str(error)) from error
+    for name, size in {**metadata["files"], "dataset_info.json": None}.items():
+        file = directory / name
+        if not is_plain_name(name) or file.is_symlink() or not file.is_file():
+            raise DamagedDataset(f"{file}: is missing, or not a plain file in the folder")
+        if size not in (None, file.stat().st_size):
+            raise DamagedDataset(f"{file}: has {file.stat().st_size} bytes, expected {size}")
+    names = [*metadata["splits"], *(name for shards in metadata["shards"].values() for name in shards)]
+    if not all(map(is_plain_name, names)) or metadata["shards"].keys() != metadata["splits"].keys():
+        raise DamagedDataset(f"{path}: its names of splits and files do not belong together")
+    return metadata
+
+
+def _is_of_another(path: pathlib.Path) -> bool:
+    """Whether a metadata.json is whole, and none of this library's."""
+    try:
+        metadata = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not (isinstance(metadata, dict) and {"coarse_from", "lacking", CHECKSUM} & metadata.keys())

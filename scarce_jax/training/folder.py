@@ -1,0 +1,224 @@
+"""The files of a run folder: their content, their checksums, and what belongs together."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import pathlib
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from scarce_jax.data.files import find_link, is_plain_name, read_checked_json, read_json, write_checked_json
+from scarce_jax.data.records import MEAN
+from scarce_jax.errors import InputError
+from scarce_jax.training import fingerprint as fp
+
+log = logging.getLogger("scarce_jax")
+
+FORMAT = 2
+"""Number of the format; it is in config.json."""
+
+CONFIG, MANIFEST, STAGE, DONE, SUMMARY = "config.json", "manifest.json", "stage.json", "DONE", "summary.json"
+
+_BLOCK = 1 << 20
+
+
+@dataclasses.dataclass
+class _Dataset:
+    name: str
+    versions: dict[str, str]
+
+
+@dataclasses.dataclass
+class Facts:
+    """What config.json holds at least."""
+
+    format: int
+    method: str
+    config: dict[str, Any]
+    dataset: _Dataset
+    classes: list[str]
+    palette: list[tuple[int, int, int]]
+    background: int | None
+    native_ids: list[int] | None
+    steps: dict[str, int | None]
+    devices: list[str]
+    versions: dict[str, str | None]
+    git_revision: str | None
+    command: list[Any]
+
+
+@dataclasses.dataclass
+class Done:
+    """What DONE holds at least. `files` has size and CRC-32 of what the stage left; the CRC-32 of records is None."""
+
+    name: str
+    kind: str
+    fingerprint: str
+    seconds: float
+    read: dict[str, Any]
+    files: dict[str, tuple[int, int | None]]
+    steps: int | None = None
+    examples: int | None = None
+    init_from: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Summary:
+    """What summary.json holds at least."""
+
+    seconds: float
+    stages: list[dict[str, Any]]
+    results: dict[str, dict[str, Any]]
+    tables: dict[str, Any]
+
+
+class OtherFormat(InputError):
+    """A run folder has a format that this version cannot read."""
+
+
+def _check_format(path: pathlib.Path) -> None:
+    facts = read_json(path)
+    found = facts.get("format") if isinstance(facts, dict) else None
+    if found == FORMAT:
+        return
+    if isinstance(found, int) and found < FORMAT:
+        advice = "an older scarce-jax made it: use that version, or train again in another --workdir"
+    else:
+        advice = "a newer scarce-jax made it, or the file is damaged: update scarce-jax, or restore it"
+    raise OtherFormat(f"{path}: format {found!r}, expected {FORMAT}; {advice}")
+
+
+def read_facts(run_dir: pathlib.Path) -> dict[str, Any]:
+    """Reads the config.json of a run, whose content is that of `Facts`.
+
+    Raises:
+      InputError: `run_dir` is not a run folder, has another format, or the file is changed or damaged.
+    """
+    path = run_dir / CONFIG
+    if not path.exists():
+        raise InputError(f"{run_dir}: not a run folder (it has no config.json); expected what `scarce-jax train` made")
+    _check_format(path)
+    remedy = "restore it, or run the train command again, which writes it anew"
+    facts = read_checked_json(path, Facts, remedy)
+    classes, background = len(facts["classes"]), facts["background"]
+    fit = {len(facts[key]) for key in ("palette", "native_ids") if facts[key] is not None} == {classes}
+    if not (fit and (background is None or 0 <= background < classes)):
+        raise InputError(f"{path}: classes, palette, background and native_ids do not fit together; {remedy}")
+    return facts
+
+
+def read_summary(run_dir: pathlib.Path) -> dict[str, Any] | None:
+    """Reads summary.json, whose content is that of `Summary`; None if there is none.
+
+    Raises:
+      InputError: the file is changed or damaged.
+    """
+    path = run_dir / SUMMARY
+    remedy = "run the train command again, which measures the results anew"
+    return read_checked_json(path, Summary, remedy) if path.exists() else None
+
+
+def read_description(run_dir: pathlib.Path, stage: str) -> dict[str, Any]:
+    """Reads the stage.json of a stage; raises InputError if it is missing, changed or damaged."""
+    return read_checked_json(run_dir / stage / STAGE, dict[str, Any], _redo(stage))
+
+
+def read_done(run_dir: pathlib.Path, stage: str) -> dict[str, Any] | None:
+    """Reads the DONE of a stage, whose content is that of `Done`; None if the stage is not finished.
+
+    Raises:
+      InputError: DONE or stage.json is missing, changed or damaged, or they are not of the same stage.
+    """
+    if not is_plain_name(stage):
+        raise InputError(f"{run_dir}: a stage is called {stage!r}, expected the name of a folder in it")
+    path = run_dir / stage / DONE
+    if not path.exists():
+        return None
+    done = read_checked_json(path, Done, _redo(stage))
+    if done["fingerprint"] != fp.fingerprint(read_description(run_dir, stage)):
+        raise InputError(f"{path}: its fingerprint is not that of {path.with_name(STAGE)}; {_redo(stage)}")
+    return done
+
+
+def write_done(folder: pathlib.Path, done: Mapping[str, Any]) -> None:
+    """Writes the DONE of a stage, with a list of the files that the stage left."""
+    files = {
+        path.relative_to(folder).as_posix(): (path.stat().st_size, _crc(path) if summed else None)
+        for path, summed in _left(folder)
+    }
+    write_checked_json(folder / DONE, {**done, "files": files})
+
+
+def check_files(run_dir: pathlib.Path, stage: str, done: Mapping[str, Any]) -> None:
+    """Checks that a finished stage still has the files that its DONE lists.
+
+    Nets and means are read whole, so that Orbax, whose messages name no file, is handed none that is damaged. Of
+    records only the sizes are compared: each has a checksum, which is compared when it is used.
+
+    Raises:
+      InputError: a file is missing, has another size, or is damaged.
+    """
+    for name, (size, crc) in done["files"].items():
+        path = run_dir / stage / name
+        if not all(map(is_plain_name, name.split("/"))) or not path.is_file():
+            raise InputError(f"{path}: is missing, and {stage}/DONE lists it; {_redo(stage)}")
+        if path.stat().st_size != size:
+            raise InputError(f"{path}: has {path.stat().st_size} bytes, expected {size}; {_redo(stage)}")
+        if crc is not None and _crc(path) != crc:
+            raise InputError(f"{path}: damaged (its checksum differs); {_redo(stage)}")
+
+
+def begun(run_dir: pathlib.Path, stage: str) -> bool:
+    """Whether a stage has left anything."""
+    folder = run_dir / stage
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def refuse_links(run_dir: pathlib.Path) -> None:
+    """Raises InputError if there is a symbolic link in a run folder; the folder itself may be one."""
+    if run_dir.is_dir() and (link := find_link(run_dir)):
+        raise InputError(
+            f"{link}: a symbolic link, which a run folder must not hold, because files would be read and written "
+            f"outside it; put what it leads to in its place, or remove it"
+        )
+
+
+def check_before_training(run_dir: pathlib.Path) -> None:
+    """Raises InputError if `train` must not write to a folder: it holds links, or a run of another format.
+
+    A damaged config.json is named in a warning, because it is written anew.
+    """
+    refuse_links(run_dir)
+    if not (run_dir / CONFIG).exists():
+        return
+    try:
+        read_facts(run_dir)
+    except OtherFormat:
+        raise
+    except InputError as error:
+        log.warning("%s", error)
+
+
+def _redo(stage: str) -> str:
+    return f"restore it, or run the train command again with --redo {stage}"
+
+
+def _left(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, bool]]:
+    """The files that a stage left, and whether their content is summed."""
+    for path in sorted(folder.glob("nets/**/*")):
+        if path.is_file():
+            yield path, True
+    if (folder / MEAN).exists():
+        yield folder / MEAN, True
+    for path in sorted(folder.glob("records/*.arrayrecord")):
+        yield path, False
+
+
+def _crc(path: pathlib.Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            crc = zlib.crc32(block, crc)
+    return crc
