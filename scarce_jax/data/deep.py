@@ -85,7 +85,7 @@ def to_bytes(values: np.ndarray, path: str | os.PathLike) -> np.ndarray:
         "unfit-file",
         path,
         f"{kind} of {low + 0:.10g} to {high + 0:.10g}" if finite else f"{kind} with values that are not finite",
-        "floats of 0 to 1 (0.25 or more somewhere)" if floats else "16 bits that are used: 16384 or more somewhere",
+        f"values of 0 to {limit}, {limit / 4:.5g} or more somewhere, because others come out nearly black",
         _rescale(path, float(low), float(high)),
     )
 
@@ -103,6 +103,8 @@ def _rescale(path: str | os.PathLike, low: float, high: float) -> str:
         f"import cv2, glob; [cv2.imwrite(p[:-{len(suffix)}] + '.png', ({scaled}).clip(0, 255).astype('uint8')) "
         f"for p in glob.glob('*{suffix}')]"
     )
+    kept = "" if suffix.lower() == ".png" else ", and move the old files away"
     return (
-        f'convert all files of the data set to 8 bits by one scale; {where}, run in their folder: python -c "{command}"'
+        f"convert all files of the data set to 8 bits by one scale{kept}; {where}, run in their folder: "
+        f'python -c "{command}"'
     )

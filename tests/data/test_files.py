@@ -24,7 +24,7 @@ def test_stems_are_paths_without_the_suffix_in_order(tmp_path):
     assert list(found) == ["IMG.jpg", "a", "b/c/写真", "b/two words", "b", "x.y"]
     assert found["b"] == tmp_path / "b.JPG"
     assert list(list_images(tmp_path, nested=False)) == ["IMG.jpg", "a", "b", "x.y"]
-    assert list_images(tmp_path / "none") == list_images(tmp_path / "a.tiff") == {}
+    assert list_images(tmp_path / "none/at/all") == list_images(tmp_path / "a.tiff") == {}
 
 
 def test_litter_and_texts_are_left_out(tmp_path):

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pathlib
+import unicodedata
 
 import numpy as np
 import pytest
@@ -111,6 +112,17 @@ def test_subfolders_are_part_of_the_name_and_what_is_hidden_is_left_out(source, 
     (source / "notes").mkdir()
     reader = reading(source, tmp_path, "val")
     assert reader.ids[-1] == "val/b/0" and "val/b/0" not in reader.lacking["fine"]
+
+
+def test_names_match_however_their_accents_are_stored(source, tmp_path):
+    composed, split = (unicodedata.normalize(form, "Bäume") for form in ("NFC", "NFD"))
+    (source / "train/images/0.png").rename(source / f"train/images/{composed}.png")
+    (source / "train/masks/0.png").rename(source / f"train/masks/{split}.png")
+    (source / "train/coarse/0.png").unlink()
+    (source / "train/tags.csv").write_text(f"{split},dog\n", encoding="utf-8")
+    reader = reading(source, tmp_path)
+    name = f"train/{composed}"
+    assert name not in reader.lacking["fine"] and reader.read(reader.index[name])["tags"].tolist() == [0, 0, 1]
 
 
 def test_palette_masks_and_other_splits_are_read(source, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import pathlib
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -140,7 +141,7 @@ def read_tags(path: pathlib.Path, classes: Classes, ids: Mapping[str, Iterable[s
     for number, cells in enumerate(lines, 1):
         if not any(cell.strip() for cell in cells) or (number == 1 and cells[0].strip().lower() == "id"):
             continue
-        where, name = f"{path}, line {number}", cells[0].strip()
+        where, name = f"{path}, line {number}", unicodedata.normalize("NFC", cells[0].strip())
         matches = list(ids.get(name, ()))
         if not matches:
             raise InputError(
