@@ -20,6 +20,7 @@ from tests.doctor.examples import (
     mask_of,
     only,
     outlined,
+    picture,
     redraw,
 )
 
