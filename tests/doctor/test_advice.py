@@ -57,8 +57,9 @@ TRUTH = {0: "back", 1: "red", 2: "green", 3: "blue"}
 def test_ids_from_1(tmp_path):
     root = make_source(tmp_path, lambda mask: mask + 1, ["back", *NAMES])
     finding = only(check_source(root).problems, "id-numbering")
-    assert finding.count == 8 and "the ids start at 1" in finding.advice
-    ids, void = advised_ids(finding.advice)
+    (reading,) = re.findall(r"\(1\) the ids start at 1, and 4 is blue: (.*?)\. \(2\)", finding.advice)
+    assert finding.count == 8
+    ids, void = advised_ids(reading)
     for k, mask in enumerate(masks_in(root)):
         assert named(mask, ids, void) == named(labels(k), TRUTH, set())
 
@@ -87,10 +88,18 @@ def test_the_id_after_the_last_class_is_void(tmp_path):
     assert not check_source(root).findings
 
 
+def test_the_id_after_the_last_class_is_void_and_the_first_class_is_absent(tmp_path):
+    root = make_source(tmp_path, lambda mask: np.where(mask == 0, 3, mask), ["back", "red", "green"])
+    advice = only(check_source(root).problems, "id-numbering").advice
+    assert advice.endswith('(2) green is 2, and 3 has no label: write "ignore": 3 in classes.json')
+    write_names(root, ["back", "red", "green"], ignore=3)
+    assert check_source(root).clean
+
+
 def test_a_single_name_and_the_background_forgotten(tmp_path):
     root = make_source(tmp_path, lambda mask: mask > 0, ["thing"])
     advice = only(check_source(root).problems, "id-numbering").advice
-    assert "if it is the background, name it first" in advice
+    assert "if 0 is the background, put its name first" in advice
     write_names(root, ["back", "thing"])
     assert not check_source(root).findings
 

@@ -15,9 +15,7 @@ from scarce_jax.errors import InputError
 from tests.doctor.examples import (
     CLASSES,
     COLOURS,
-    HEIGHT,
     NAMES,
-    WIDTH,
     check,
     image_of,
     mask_of,
@@ -272,14 +270,3 @@ def test_wrong_folders_and_class_lists_are_refused(folder, tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(InputError, match="bad.json"):
         expected_classes(tmp_path / "bad.json")
-
-
-def test_an_image_of_hidden_pixels(folder):
-    hidden = np.full((HEIGHT, WIDTH), 255, np.uint8)
-    hidden[: HEIGHT // 4] = 0
-    Image.fromarray(np.dstack([picture(1), hidden])).save(image_of(folder).with_suffix(".png"))
-    Image.fromarray(np.dstack([picture(2), hidden + 200])).save(image_of(folder, "train/c").with_suffix(".png"))
-    for name in ("train/b", "train/c"):
-        image_of(folder, name).unlink()
-    warning = only(check(folder).warnings, "transparent-image")
-    assert warning.examples == [(str(image_of(folder).with_suffix(".png")), "25% of the pixels are transparent")]
