@@ -243,7 +243,6 @@ def _tags_of_two_splits(root):
     "damage",
     [
         _stray_mask, _two_images_of_one_stem, _no_image_file, _unknown_id, _coarse_of_another_size, _no_splits,
-        
         _masks_alone, _masks_of_an_unknown_name, _two_folders_of_masks, _polygons_in_text_files,
         _split_with_a_dash, _no_classes, _tags_of_no_image, _tags_of_no_class, _tags_twice,
         _tags_in_both_lists, _tags_of_two_splits,

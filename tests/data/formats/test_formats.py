@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 
@@ -11,6 +12,9 @@ from PIL import Image
 
 from scarce_jax.data.builders import prepare
 from scarce_jax.data.builders.formats import FORMATS, Options, choose, read_source
+from scarce_jax.data.builders.formats.label_studio import decode_rle
+from scarce_jax.data.builders.formats.labelme import shape_region
+from scarce_jax.data.builders.formats.supervisely import decode_bitmap
 from scarce_jax.data.source import Reader
 from scarce_jax.doctor import check_source
 from scarce_jax.errors import InputError
@@ -367,7 +371,7 @@ def test_labelme_classes_and_images(written, tmp_path):
     assert layout.classes.classes == ("_background_", "dog", "cat") and root / "labels.txt" in layout.tables
     content = json.loads((root / "a.json").read_text())
     content["shapes"][1]["label"] = "__ignore__"
-    content["imageData"] = __import__("base64").b64encode(exports.png(exports.image("a"))).decode()
+    content["imageData"] = base64.b64encode(exports.png(exports.image("a"))).decode()
     content["imagePath"] = "..\\photos\\a.png"
     exports.dump(root / "a.json", content)
     (root / "a.png").unlink()
@@ -472,3 +476,69 @@ def test_linked_folders_are_read_and_loops_are_not(written, tmp_path):
     (root / "more").symlink_to(tmp_path / "more")
     (root / "loop").symlink_to(root)
     assert [item.name for item in read_source(root).splits["train"]] == ["b", "c", "d", "more/a"]
+
+
+def test_a_known_bitmap():
+    """The example in the documentation of Supervisely's `Bitmap.base64_2_data`."""
+    data = (
+        "eJzrDPBz5+WS4mJgYOD19HAJAtLMIMwIInOeqf8BUmwBPiGuQPr///9Lb86/C2QxlgT5BTM4PLuRBuTwebo4hlTMSa44sKHhISMDuxpTYrr0"
+        "3F6gDIOnq5/LOqeEJgDM5ht6"
+    )
+    assert decode_bitmap(data).astype(int).tolist() == [[1, 1, 1], [1, 0, 1], [1, 1, 1]]
+    plain = base64.b64encode(exports.png(np.eye(3, dtype=bool))).decode()
+    np.testing.assert_array_equal(decode_bitmap(plain), np.eye(3, dtype=bool))
+    with pytest.raises(ValueError, match="no PNG"):
+        decode_bitmap("AAAA")
+
+
+@pytest.mark.parametrize(
+    ("shape", "pixels"),
+    [
+        ({"shape_type": "rectangle", "points": [[9, 6], [3, 2]]}, 7 * 5),
+        ({"shape_type": None, "points": [[3, 2], [9, 2], [9, 6], [3, 6]]}, 7 * 5),
+        ({"shape_type": "circle", "points": [[10, 10], [10, 14]]}, 61),
+        ({"shape_type": "point", "points": [[10, 10]]}, 97),
+        ({"shape_type": "line", "points": [[0, 10], [31, 10]]}, 32 * 10),
+    ],
+)
+def test_shapes_of_labelme(shape, pixels):
+    """The numbers are those of `labelme.utils.shape_to_mask` of labelme 6.3.1."""
+    assert shape_region(shape, exports.SIZE).sum() == pixels
+
+
+@pytest.mark.parametrize(
+    "shape", [{"shape_type": "polygon", "points": [[0, 0], [5, 5]]}, {"shape_type": "cuboid", "points": [[0, 0]] * 8}]
+)
+def test_shapes_that_labelme_cannot_draw(shape):
+    with pytest.raises(ValueError):
+        shape_region(shape, exports.SIZE)
+
+
+@pytest.mark.parametrize("data", [[], [0, 0, 0, 4], [0, 0, 0, 4, 57, 9, 159, 96, 1], [0, 0, 0, 9, 255, 255, 255, 255]])
+def test_damaged_brush_data_are_refused(data):
+    with pytest.raises(ValueError, match="brush data"):
+        decode_rle(data)
+
+
+def test_a_region_without_a_label_is_no_background(written, tmp_path):
+    root = written("label_studio")
+    tasks = json.loads((root / "project-7.json").read_text())
+    tasks[1]["annotations"][0]["result"][0]["value"].pop("brushlabels")
+    exports.dump(root / "project-7.json", tasks)
+    (problem,) = check_source(root).problems
+    assert problem.kind == "unusable-mask" and "task 2, b.png" in problem.examples[0][0]
+    assert "a region with the labels []" in problem.examples[0][1]
+
+
+def test_the_short_json_of_label_studio_is_read(written):
+    root = written("label_studio")
+    short = []
+    for task in json.loads((root / "project-7.json").read_text())[:3]:
+        (annotation,) = task["annotations"]
+        regions = [{**one, **one["value"]} for one in annotation["result"]]
+        short.append({"id": task["id"], **task["data"], "tag": regions, "annotator": 1, "annotation_id": 5})
+    exports.dump(root / "project-7.json", short)
+    layout = read_source(root)
+    for item in layout.splits["train"]:
+        np.testing.assert_array_equal(item.fine.read(), exports.truth(item.name))
+    assert "1 image of no task: left out" in layout.notes

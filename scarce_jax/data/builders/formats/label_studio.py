@@ -110,7 +110,8 @@ def _regions(task: Mapping[str, Any], number: int, path: pathlib.Path) -> list[M
             "the others in Label Studio"
         )
     results = [result for result in done[0].get("result", []) if isinstance(result.get("value"), dict)]
-    return [{**result, **result["value"]} for result in results if _labels(result["value"])]
+    # Others are choices, texts and relations.
+    return [{**result, **result["value"]} for result in results if {"rle", "points", "x"} & result["value"].keys()]
 
 
 def _labels(region: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
 import pathlib
 import zlib
@@ -150,14 +151,19 @@ def _draw(mask: np.ndarray, one: Mapping[str, Any], value: int) -> None:
 
 
 def decode_bitmap(data: str) -> np.ndarray:
-    """Decodes a bitmap, a compressed PNG in base64: bool [h, w], its alpha channel or its values.
+    """Decodes a bitmap, a PNG in base64 that may be compressed once more: bool [h, w].
+
+    Set pixels are those of the alpha channel if there is one, else all that are not 0.
 
     Raises:
       ValueError: it is no such PNG.
     """
     try:
-        with Image.open(io.BytesIO(zlib.decompress(base64.b64decode(data)))) as image:
+        png = base64.b64decode(data)
+        with contextlib.suppress(zlib.error):
+            png = zlib.decompress(png)
+        with Image.open(io.BytesIO(png)) as image:
             alpha = image.mode in ("RGBA", "LA")
             return np.array(image.getchannel("A") if alpha else image.convert("L")) > 0
-    except (binascii.Error, zlib.error, OSError) as error:
+    except (binascii.Error, OSError) as error:
         raise ValueError(f"a bitmap that is no PNG ({error})") from error
