@@ -140,7 +140,7 @@ def _foreign(path: str | os.PathLike) -> str:
     name = next((name for magic, name in _STARTS.items() if start.startswith(magic)), None)
     if start[4:8] == b"ftyp":
         name = "AVIF" if start[8:12] in (b"avif", b"avis") else "HEIC"
-    return f"it is {name}, convert it to PNG or JPEG, or remove it" if name else "replace or remove it"
+    return f"it is {name}; replace it by a PNG or JPEG, or remove it" if name else "replace or remove it"
 
 
 def read_header(path: str | os.PathLike) -> Header | None:

@@ -84,21 +84,27 @@ def to_bytes(values: np.ndarray, path: str | os.PathLike) -> np.ndarray:
     raise FileError(
         "unfit-file",
         path,
-        f"{kind} of {low:g} to {high:g}" if finite else f"{kind} with values that are not finite",
-        "floats of 0 to 1 (0.25 or more somewhere)" if floats else "16 bits that are used: 16384 or more somewhere",
-        _rescale(path, float(high)),
+        f"{kind} of {low + 0:.10g} to {high + 0:.10g}" if finite else f"{kind} with values that are not finite",
+        f"values of 0 to {limit}, {limit / 4:.5g} or more somewhere, because others come out nearly black",
+        _rescale(path, float(low), float(high)),
     )
 
 
-def _rescale(path: str | os.PathLike, high: float) -> str:
+def _rescale(path: str | os.PathLike, low: float, high: float) -> str:
     """The command that converts a folder of deep files by one scale."""
-    name = pathlib.Path(path)
-    guess = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits), "MAX") if high > 1 else 1
+    suffix = pathlib.Path(path).suffix
+    if low >= 0 and 1 < high <= 65535:
+        white = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits)
+        scaled, where = f"cv2.imread(p, -1) * (255 / {white})", f"if {white} is the highest value that any can have"
+    else:
+        scaled = "(cv2.imread(p, -1) * 1.0 - LOW) * (255 / (HIGH - LOW))"
+        where = "with LOW and HIGH the values that are to be black and white in all of them"
     command = (
-        f"import cv2, glob; [cv2.imwrite(p[:-{len(name.suffix)}] + '.png', (cv2.imread(p, -1) * (255 / {guess}))"
-        f".clip(0, 255).astype('uint8')) for p in glob.glob('*{name.suffix}')]"
+        f"import cv2, glob; [cv2.imwrite(p[:-{len(suffix)}] + '.png', ({scaled}).clip(0, 255).astype('uint8')) "
+        f"for p in glob.glob('*{suffix}')]"
     )
+    kept = "" if suffix.lower() == ".png" else ", and move the old files away"
     return (
-        f"convert all files of the data set to 8 bits by one scale; if {guess} is the highest value that any can have, "
-        f'run in their folder: python -c "{command}"'
+        f"convert all files of the data set to 8 bits by one scale{kept}; {where}, run in their folder: "
+        f'python -c "{command}"'
     )

@@ -91,7 +91,10 @@ def scan_images(folder: pathlib.Path, *, nested: bool = True) -> tuple[dict[str,
     """
     images: dict[str, pathlib.Path] = {}
     faults: list[FileError] = []
-    for entry in _walk(folder, nested, (), faults) if folder.is_dir() else ():
+    if not folder.is_dir():
+        return images, faults
+    above = tuple(_identity(parent) for parent in folder.resolve().parents)
+    for entry in _walk(folder, nested, above, faults):
         path = pathlib.Path(entry.path)
         stem = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         fault = _fault_of(path, stem, entry)
@@ -113,14 +116,13 @@ def _walk(
 ) -> Iterator[os.DirEntry[str]]:
     """Yields the files of a folder that may be images, sorted; `above` identifies the folders that lead to it."""
     try:
-        state = folder.stat()
+        here = _identity(folder)
         with os.scandir(folder) as scanned:
             entries = sorted(scanned, key=lambda entry: entry.name)
     except OSError as error:
         found = f"cannot be listed ({error.strerror})"
         faults.append(FileError("unreadable-file", folder, found, "a readable folder", "check its permissions"))
         return
-    here = (state.st_dev, state.st_ino)
     if here in above:
         return
     for entry in entries:
@@ -131,6 +133,11 @@ def _walk(
             yield entry
         elif nested:
             yield from _walk(folder / entry.name, nested, (*above, here), faults)
+
+
+def _identity(folder: pathlib.Path) -> tuple[int, int]:
+    state = folder.stat()
+    return state.st_dev, state.st_ino
 
 
 def _is(what: Callable[[], bool]) -> bool:

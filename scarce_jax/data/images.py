@@ -40,7 +40,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
             return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
         with opened(path) as image:
             image.load()
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            ImageOps.exif_transpose(image, in_place=True)
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_encoded(path: str | os.PathLike) -> tuple[bytes, tuple[int, int]]:
@@ -107,10 +108,10 @@ def read_ids(path: str | os.PathLike, *, two_bytes: bool = False) -> tuple[np.nd
         with opened(path) as image:
             image.load()
             check_lossless(image, path)
-            upright = ImageOps.exif_transpose(image)
-            pixels = np.array(upright)
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = np.array(image)
             if image.mode == "P":
-                return pixels, np.array(upright.getpalette("RGB"), np.uint8).reshape(-1, 3)
+                return pixels, np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
             if image.mode in ("1", "L"):
                 # Pillow scales grey of 2 and 4 bits, which PNG optimisers write, to 0..255; this undoes it.
                 scaled = image.mode == "L" and header is not None and header.bits < 8

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.doctor.facts import Examined, Expected, Facts, short_ranges
+from scarce_jax.doctor.facts import Examined, Expected, Facts, id_mapping, short_ranges
 from scarce_jax.doctor.findings import Finding, fault
 from scarce_jax.errors import plural
 
 FEW = 10
 """Masks per class, on average, up to which a class may be missing by chance."""
+
+VALIDATION = ("val", "valid", "validation", "dev")
+"""Names of splits that are measured during training; those of a test split are often kept back."""
 
 # Advice for a class without a pixel.
 NOT_LEARNED = "nothing can be learned about them: correct the classes or the ids, or add images that show them"
@@ -18,7 +21,7 @@ NOT_MEASURED = "their IoU is left out of the mean there: move images that show t
 
 
 def no_labels(examined: Examined) -> Iterator[Finding]:
-    """No label at all, or a split without a fine mask."""
+    """No label at all, or a validation split without a fine mask."""
     if not examined.facts or any(finding.kind in ("mask-without-image", "names-differ") for finding in examined.faults):
         return
     examples = [f.example for f in examined.facts]
@@ -29,8 +32,8 @@ def no_labels(examined: Examined) -> Iterator[Finding]:
         return
     for split in dict.fromkeys(x.split for x in examples):
         here = [x for x in examples if x.split == split]
-        if split != "train" and not any(x.mask for x in here):
-            observed = f"none of {plural(len(here), 'image')}{f' of {split}' if split else ''} has a fine mask"
+        if split in VALIDATION and not any(x.mask for x in here):
+            observed = f"none of {plural(len(here), 'image')} of {split} has a fine mask"
             advice = "add some: nothing can be measured there, in training or after it"
             yield fault("no-fine-masks", examined.where, observed, advice=advice)
 
@@ -44,14 +47,14 @@ def one_class(examined: Examined) -> Iterator[Finding]:
     if len(classes) != 1:
         return
     (value,) = classes
-    shown = f"id {expected.name(value)}"
-    if IGNORE in used & expected.void:
+    shown = f"{'id' if expected.plain else 'class'} {expected.name(value)}"
+    if IGNORE in used and expected.plain:
         pixels = sum(sum(mask.counts.values()) for mask in masks)
         share = sum(mask.counts.get(IGNORE, 0) for mask in masks) / pixels
         observed = f"only {shown} and 255 are in the masks; 255, which is void, is {share:.0%} of the pixels"
         advice = f"if 255 is an object in these masks, {_white(expected, value)}; if it is void, nothing can be learned"
     else:
-        observed = f"only {shown} is in the masks"
+        observed = f"only {shown} is in the masks" + (" besides void" if used & expected.void else "")
         advice = "nothing can be learned from one class: look whether the masks were exported with their objects"
     masks = [mask for mask in masks if IGNORE in mask.counts] or masks
     for mask in masks:
@@ -63,8 +66,10 @@ def _white(expected: Expected, value: int) -> str:
     others = sorted((expected.classes or frozenset()) - {value})
     if expected.names and len(expected.names) == 1:
         return "name both classes in the list, the one that is 0 first, and save the object as 1 in place of 255"
-    if len(others) == 1 and expected.plain:
-        return f"and {value} is {expected.names[value]}, save 255 as {expected.name(others[0])}"
+    if len(others) == 1 and value in expected.classes:
+        ids = {value: expected.names[value], IGNORE: expected.names[others[0]]}
+        written = "" if expected.settable else f", or {id_mapping(ids)}"
+        return f"and {value} is {expected.names[value]}, save 255 as {expected.name(others[0])}{written}"
     return "save it in place of 255 as the index of its class" + (", 1 if 0 is the background" if value == 0 else "")
 
 

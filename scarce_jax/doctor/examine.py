@@ -57,6 +57,7 @@ def examine_files(example: Example, void: frozenset[int], deep: bool) -> Facts:
     read = [None if path is None else _read_ids(path, facts) for path in (example.mask, example.coarse)]
     if image is not None:
         orientation = read_orientation(example.image)
+        facts.faults += _hidden_pixels(example.image)
         for path, mask in zip((example.mask, example.coarse), read, strict=True):
             if mask is not None and mask.size is not None:
                 facts.faults += _size_faults(path, mask.size, example.image, image.shape[:2], orientation)
@@ -99,6 +100,17 @@ def examine_arrays(
         facts.labelled = int(labelled.sum())
         facts.wrong = _counts(coarse[labelled & (fine != coarse)])
     return facts
+
+
+def _hidden_pixels(path: pathlib.Path) -> Iterator[Finding]:
+    """Transparent pixels of an image, which are read with their stored colours."""
+    try:
+        with opened(path) as image:
+            alpha = np.asarray(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
+    except Exception:  # A TIFF that Pillow does not read.
+        return
+    if alpha is not None and not alpha.all():
+        yield fault("transparent-image", path, f"{(alpha == 0).mean():.0%} of the pixels are transparent")
 
 
 def _mask_facts(file: object, ids: np.ndarray, void: frozenset[int], deep: bool) -> MaskFacts:

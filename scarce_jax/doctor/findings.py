@@ -51,6 +51,12 @@ KINDS = {
     ),
     # Images.
     "constant-image": Kind("a picture", "look at the file; remove it if it is a placeholder or a failed export", False),
+    "transparent-image": Kind(
+        "opaque images, because transparency is left out",
+        "if hidden pixels should have another colour, give it to all images: magick FILE -background white -flatten "
+        "FILE.png",
+        False,
+    ),
     "duplicate-image": Kind("each image once in a split", "remove one, unless it is meant to count twice", False),
     "image-in-two-splits": Kind(
         "each image in one split", "remove it from one of the two; a measurement on a trained image is too high"

@@ -34,12 +34,14 @@ def pair_folders(
     folders = [folder.resolve() for folder in (images, masks, coarse) if folder is not None]
     if coarse is not None and folders[-1] in folders[:-1]:
         raise InputError(f"{coarse}: --coarse names the folder of other files; expected a folder of coarse masks")
+    # A folder of masks that the user named has some; in a source it may be empty.
+    listed = lambda folder: _list_files(folder, folders, faults, required=not split)
     if masks is not None and folders[0] == folders[1]:
         files, found = _divide(images, folders[2:], faults)
     else:
         files = _list_files(images, folders, faults)
-        found = {} if masks is None else _match(files, images, masks, _list_files(masks, folders, faults), faults)
-    rough = {} if coarse is None else _match(files, images, coarse, _list_files(coarse, folders, faults), faults)
+        found = {} if masks is None else _match(files, images, masks, listed(masks), faults)
+    rough = {} if coarse is None else _match(files, images, coarse, listed(coarse), faults)
     examples = []
     for name, path in files.items():
         first, slash, _ = name.partition("/")
@@ -49,13 +51,13 @@ def pair_folders(
     return examples
 
 
-def _scan(folder: pathlib.Path, skip: Sequence[pathlib.Path]) -> tuple[Files, list[FileError]]:
+def _scan(folder: pathlib.Path, skip: Sequence[pathlib.Path], required: bool = True) -> tuple[Files, list[FileError]]:
     """Name (path from the folder, without suffix) -> image file, sorted, and the faults of names, as every command
     lists them; without the files of folders in it that are in `skip`."""
     if not folder.is_dir():
         raise InputError(f"{folder}: {'a file' if folder.exists() else 'missing'}, expected a folder of image files")
     files, errors = scan_images(folder)
-    if not files:
+    if not files and required:
         others = collections.Counter(pathlib.Path(error.path).suffix or "no suffix" for error in errors)
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(3)) or "nothing"
         expected = f"expected files ending in {', '.join(SUFFIXES)}{annotations_in(folder)}"
@@ -66,8 +68,10 @@ def _scan(folder: pathlib.Path, skip: Sequence[pathlib.Path]) -> tuple[Files, li
     return {name: path for name, path in files.items() if apart(path)}, [e for e in errors if apart(e.path)]
 
 
-def _list_files(folder: pathlib.Path, skip: Sequence[pathlib.Path], faults: list[Finding]) -> Files:
-    files, errors = _scan(folder, skip)
+def _list_files(
+    folder: pathlib.Path, skip: Sequence[pathlib.Path], faults: list[Finding], required: bool = True
+) -> Files:
+    files, errors = _scan(folder, skip, required)
     faults += map(fault_of, errors)
     return files
 

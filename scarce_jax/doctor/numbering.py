@@ -57,20 +57,25 @@ def _one_too_many(examined: Examined) -> tuple[str, str]:
     """Kind of fault, and what to do about ids that end one after the last class."""
     expected = examined.expected
     beyond = len(expected.names)
-    if 0 not in examined.used:
-        return "id-numbering", f"the ids start at 1, and 0 is in no mask: {expected.renumber()}"
+    first = f"put its name first{' (--classes N counts it too)' if expected.settable else ''}"
+    if beyond == 1 and 0 in examined.used:
+        alone = "0 has no name, and one class alone cannot be learned"
+        return "id-numbering", f"{alone}: if 0 is the background, {first}"
     void = expected.declare(beyond)
     if outlined(examined.fine, beyond):
         drawn = f"{beyond} runs along the borders of the others, as void does"
         return "void-code", f"{drawn}: if it is void, {void}; if it is a class, name it"
-    last = expected.names[-1] if not expected.settable else "the last class"
-    return "id-numbering", (
-        f"the masks have the ids 0..{beyond}, one more than there are names. Look which of these holds. "
-        f"(1) 0 has no label, and {beyond} is {last}: {expected.renumber(0)}. "
-        f"(2) 0 is a class without a name, such as the background: put its name first"
-        f"{' (--classes N counts it too)' if expected.settable else ''}. "
-        f"(3) {last} is {beyond - 1}, and {beyond} has no label: {void}"
-    )
+    last = "the last class" if expected.settable else expected.names[-1]
+    if 0 in examined.used:
+        seen = f"the masks have the ids 0..{beyond}, one more than there are names"
+        readings = [f"0 has no label, and {beyond} is {last}: {expected.renumber(0)}"]
+        readings += [f"0 is a class without a name, such as the background: {first}"]
+    else:
+        seen = f"the masks have ids from {examined.used[0]} to {beyond}, and 0 is in none"
+        readings = [f"the ids start at 1, and {beyond} is {last}: {expected.renumber()}"]
+    readings += [f"{last} is {beyond - 1}, and {beyond} has no label: {void}"]
+    listed = ". ".join(f"({number}) {reading}" for number, reading in enumerate(readings, 1))
+    return "id-numbering", f"{seen}. Look which of these holds. {listed}"
 
 
 def _other_numbers(examined: Examined) -> str:
@@ -127,13 +132,9 @@ def first_id(examined: Examined) -> Iterator[Finding]:
         advice = f"if 1 is {names[0]}, {expected.renumber()}; if no image shows {names[0]}, all is well"
     elif used[0] > 0 and not names:
         observed = f"ids {short_ranges(used)} are in the masks, and 0 is in none"
-        lower = (
-            "if 1 is the first class, save every class one lower, and leave 255 as it is; or" if used[0] == 1 else ""
-        )
-        advice = (
-            f'{lower} write "ids": {{"{used[0]}": NAME, ...}} in classes.json, with the class of each id; if no image '
-            "shows class 0, all is well"
-        ).strip()
+        lower = "save every class one lower, and leave 255 as it is, or " if used[0] == 1 else ""
+        named = f'write "ids": {{"{used[0]}": NAME, ...}} in classes.json, with the class of each id'
+        advice = f"if {used[0]} is the first class, {lower}{named}; if no image shows class 0, all is well"
     else:
         return
     yield fault("id-numbering", examined.where, observed, advice=advice, certain=False)

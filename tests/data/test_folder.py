@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -114,6 +115,17 @@ def test_subfolders_are_part_of_the_name_and_what_is_hidden_is_left_out(source, 
     assert reader.ids[-1] == "val/b/0" and "val/b/0" not in reader.lacking["fine"]
 
 
+def test_names_match_however_their_accents_are_stored(source, tmp_path):
+    composed, split = (unicodedata.normalize(form, "Bäume") for form in ("NFC", "NFD"))
+    (source / "train/images/0.png").rename(source / f"train/images/{composed}.png")
+    (source / "train/masks/0.png").rename(source / f"train/masks/{split}.png")
+    (source / "train/coarse/0.png").unlink()
+    (source / "train/tags.csv").write_text(f"{split},dog\n", encoding="utf-8")
+    reader = reading(source, tmp_path)
+    name = f"train/{composed}"
+    assert name not in reader.lacking["fine"] and reader.read(reader.index[name])["tags"].tolist() == [0, 0, 1]
+
+
 def test_palette_masks_and_other_splits_are_read(source, tmp_path):
     picture = Image.open(source / "train/masks/0.png")
     picture.load()
@@ -164,6 +176,14 @@ def _no_image_file(root):
 def _unknown_id(root):
     Image.fromarray(np.full(folders.SIZE, 7, np.uint8)).save(root / "val/masks/2.png")
     return ["val/masks/2.png", "val/2", "id 7", "0..2, 9, 255"]
+
+
+def _palettes_that_differ(root):
+    for number in (0, 2):
+        picture = Image.fromarray(folders.mask(number)).convert("P")
+        picture.putpalette([0, 0, 0, *[50 * number] * 30])
+        picture.save(root / f"train/masks/{number}.png")
+    return ["train/masks/2.png", "id 1 is the colour (100, 100, 100)", "train/masks/0.png it is (0, 0, 0)"]
 
 
 def _coarse_of_another_size(root):
@@ -242,7 +262,8 @@ def _tags_of_two_splits(root):
 @pytest.mark.parametrize(
     "damage",
     [
-        _stray_mask, _two_images_of_one_stem, _no_image_file, _unknown_id, _coarse_of_another_size, _no_splits,
+        _stray_mask, _two_images_of_one_stem, _no_image_file, _unknown_id, _palettes_that_differ,
+        _coarse_of_another_size, _no_splits,
         _masks_alone, _masks_of_an_unknown_name, _two_folders_of_masks, _polygons_in_text_files,
         _split_with_a_dash, _no_classes, _tags_of_no_image, _tags_of_no_class, _tags_twice,
         _tags_in_both_lists, _tags_of_two_splits,

@@ -1,6 +1,8 @@
 import io
+import re
 import struct
 import subprocess
+import sys
 import zlib
 
 import cv2
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scarce_jax.data.decoding import read_orientation
 from scarce_jax.data.files import FileError
 from scarce_jax.data.images import (
     colourise,
@@ -15,13 +18,16 @@ from scarce_jax.data.images import (
     encode_png,
     overlay,
     read_encoded,
+    read_ids,
     read_image,
     read_mask,
     resize_image,
     resize_label,
     write_png,
 )
+from scarce_jax.data.palettes import Palettes, used_colours
 from scarce_jax.errors import InputError
+from tests.data.image_kinds import IMAGES, MASKS, TURNS, encoded, palette_image
 
 PALETTE = ((10, 20, 30), (200, 0, 0), (0, 200, 0))
 
@@ -116,9 +122,9 @@ def test_floats_of_zero_to_one_are_scaled(tmp_path, dtype, shape):
         (np.arange(20, dtype=np.uint16) * 12, r"16-bit pixels of 0 to 228.*if 255 is the highest.*\(255 / 255\)"),
         (np.arange(20, dtype=np.uint16) * 200, r"16-bit pixels of 0 to 3800.*if 4095 is the highest.*\(255 / 4095\)"),
         (np.arange(20, dtype=np.int32), "32-bit pixels of 0 to 19"),
-        (np.arange(20, dtype=np.int32) * 70000, "32-bit pixels of 0 to 1330000"),
+        (np.arange(20, dtype=np.int32) * 70000, r"32-bit pixels of 0 to 1330000.*LOW and HIGH"),
         (np.arange(20, dtype=np.float32), "32-bit float pixels of 0 to 19"),
-        (np.arange(20, dtype=np.float32) / 100, "32-bit float pixels of 0 to 0.19"),
+        (np.arange(20, dtype=np.float32) / 100, "32-bit float pixels of 0 to 0.1899"),
         (-np.arange(20, dtype=np.float64), "64-bit float pixels of -19 to 0"),
         (np.full(20, np.nan, np.float32), "32-bit float pixels with values that are not finite"),
     ],
@@ -138,7 +144,8 @@ def test_the_command_for_deep_files_converts_a_folder(tmp_path):
         cv2.imwrite(str(tmp_path / name), deep)
     with pytest.raises(FileError) as caught:
         read_image(tmp_path / "a.tif")
-    subprocess.run(caught.value.advice.partition("run in their folder: ")[2], shell=True, check=True, cwd=tmp_path)
+    command = caught.value.advice.partition("run in their folder: ")[2]
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True, cwd=tmp_path)
     for name in ("a.png", "b c.png"):
         assert read_image(tmp_path / name)[..., 0].tolist() == (deep * (255 / 4095)).astype(np.uint8).tolist()
 
@@ -315,3 +322,122 @@ def test_labels_take_the_nearest_pixel_centre():
             assert np.abs(found - centre).max() <= 0.5 + 1e-9
     mask = np.array([[0, 255, 7]], np.uint8)
     np.testing.assert_array_equal(resize_label(mask, (2, 6)), [[0, 0, 255, 255, 7, 7]] * 2)
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_every_kind_of_image_has_the_same_pixels_when_it_is_stored(tmp_path, kind):
+    path, expected = IMAGES[kind](tmp_path / "a", noise(12, 12, 3), np.random.default_rng(0))
+    if expected is None:
+        for read in (read_image, read_encoded):
+            with pytest.raises(InputError, match=re.escape(str(path))):
+                read(path)
+        return
+    found = read_image(path)
+    if expected is not ...:
+        np.testing.assert_array_equal(found, expected)
+    data, size = read_encoded(path)
+    np.testing.assert_array_equal(decode_image(data), found)
+    assert found.dtype == np.uint8 and size == found.shape[:2]
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_every_kind_of_mask_has_its_ids(tmp_path, kind):
+    ids = np.random.default_rng(0).integers(0, 3, (9, 9), np.uint8)
+    path, expected = MASKS[kind](tmp_path / "a", ids, np.random.default_rng(3))
+    if expected is None:
+        with pytest.raises(InputError, match=re.escape(str(path))):
+            read_mask(path)
+        return
+    found = read_mask(path)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_deep_tiffs_are_turned_too(tmp_path, orientation):
+    values = np.random.default_rng(0).integers(0, 65536, (3, 5), np.uint16)
+    picture = Image.fromarray(values)
+    picture.save(tmp_path / "a.tif", tiffinfo={274: orientation})
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), TURNS[orientation](values))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], TURNS[orientation](values) >> 8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), TURNS[orientation](values))
+    assert read_orientation(tmp_path / "a.tif") == read_orientation(tmp_path / "a.png") == orientation
+
+
+def test_a_jpeg_is_stored_as_it_is(tmp_path):
+    for kind in ("jpg", "jpg-progressive", "png"):
+        path, _ = IMAGES[kind](tmp_path / kind, noise(12, 12, 3), np.random.default_rng(0))
+        assert read_encoded(path)[0] == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("size", "found"),
+    [((13_000, 13_000), "13000 x 13000 pixels, 169 megapixels"), ((20_000, 10_000), r"20000 x 10000 pixels")],
+)
+def test_too_large_an_image_is_named_and_not_decoded(tmp_path, size, found):
+    # The headers say so; nothing else is looked at.
+    data = bytearray(encode_png(noise(4, 4)))
+    data[16:24] = struct.pack(">II", *size)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (tmp_path / "a.png").write_bytes(data)
+    for read in (read_image, read_mask):
+        with pytest.raises(FileError, match=rf"a\.png: {found}.*expected at most 160 megapixels; cut it into tiles"):
+            read(tmp_path / "a.png")
+    data = bytearray(encoded(Image.fromarray(noise(4, 4)), "BMP"))
+    data[18:26] = struct.pack("<II", *size)
+    (tmp_path / "a.bmp").write_bytes(data)
+    with pytest.raises(FileError, match="megapixels, expected at most 160 megapixels; cut it into tiles"):
+        read_image(tmp_path / "a.bmp")
+
+
+def test_smaller_copies_in_a_tiff_are_no_pages(tmp_path):
+    # Written by hand: Pillow does not mark them (NewSubfileType, tag 254).
+    full, small = noise(8, 8, 3), noise(4, 4, 3)
+    Image.fromarray(full).save(
+        tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(small)], tiffinfo={254: 0}
+    )
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    entries = [k for k in range(len(data)) if data[k : k + 8] == struct.pack("<HHI", 254, 4, 1)]
+    data[entries[-1] + 8] = 1
+    (tmp_path / "a.tif").write_bytes(data)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), full)
+
+
+def test_formats_that_are_not_read_are_told_by_their_content(tmp_path):
+    Image.fromarray(noise(4, 4, 3)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: cannot be decoded.*it is a PostScript file"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_name_over_the_limit_is_one_message(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be opened \(File name too long\)"):
+        read_image(tmp_path / ("x" * 300 + ".png"))
+
+
+def test_the_palette_of_a_mask_is_read_with_its_ids(tmp_path):
+    ids = np.array([[0, 1], [2, 255]], np.uint8)
+    palette_image(ids, np.array([*PALETTE, *[(7, 7, 7)] * 253], np.uint8)).save(tmp_path / "a.png")
+    found, palette = read_ids(tmp_path / "a.png")
+    assert found.tolist() == ids.tolist() and palette[:3].tolist() == [list(colour) for colour in PALETTE]
+    assert used_colours([0, 2, 255], palette) == {0: PALETTE[0], 2: PALETTE[2]}
+    write_png(tmp_path / "grey.png", ids)
+    assert read_ids(tmp_path / "grey.png")[1] is None
+    # The palette that Pillow gives to a grey image says nothing.
+    Image.fromarray(ids).convert("P").save(tmp_path / "plain.png")
+    assert used_colours([0, 1, 2], read_ids(tmp_path / "plain.png")[1]) == {}
+
+
+def test_palettes_must_agree_in_the_ids_that_are_used():
+    palettes = Palettes()
+    palettes.add("a.png", {0: (0, 0, 0), 1: (9, 9, 200)})
+    palettes.add("b.png", {0: (0, 0, 0), 2: (5, 5, 5)})
+    palettes.add("c.png", {})
+    with pytest.raises(
+        FileError, match=r"d\.png: .*id 2 is the colour \(6, 6, 6\), in b\.png it is \(5, 5, 5\)"
+    ) as caught:
+        palettes.add("d.png", {2: (6, 6, 6)})
+    assert caught.value.kind == "palettes-differ"

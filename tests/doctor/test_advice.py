@@ -57,8 +57,9 @@ TRUTH = {0: "back", 1: "red", 2: "green", 3: "blue"}
 def test_ids_from_1(tmp_path):
     root = make_source(tmp_path, lambda mask: mask + 1, ["back", *NAMES])
     finding = only(check_source(root).problems, "id-numbering")
-    assert finding.count == 8 and "the ids start at 1" in finding.advice
-    ids, void = advised_ids(finding.advice)
+    (reading,) = re.findall(r"\(1\) the ids start at 1, and 4 is blue: (.*?)\. \(2\)", finding.advice)
+    assert finding.count == 8
+    ids, void = advised_ids(reading)
     for k, mask in enumerate(masks_in(root)):
         assert named(mask, ids, void) == named(labels(k), TRUTH, set())
 
@@ -87,11 +88,18 @@ def test_the_id_after_the_last_class_is_void(tmp_path):
     assert not check_source(root).findings
 
 
+def test_the_id_after_the_last_class_is_void_and_the_first_class_is_absent(tmp_path):
+    root = make_source(tmp_path, lambda mask: np.where(mask == 0, 3, mask), ["back", "red", "green"])
+    advice = only(check_source(root).problems, "id-numbering").advice
+    assert advice.endswith('(2) green is 2, and 3 has no label: write "ignore": 3 in classes.json')
+    write_names(root, ["back", "red", "green"], ignore=3)
+    assert check_source(root).clean
+
+
 def test_a_single_name_and_the_background_forgotten(tmp_path):
     root = make_source(tmp_path, lambda mask: mask > 0, ["thing"])
     advice = only(check_source(root).problems, "id-numbering").advice
-    ids, void = advised_ids(advice)
-    assert (ids, void) == ({1: "thing"}, {0, 255}) and "put its name first" in advice
+    assert "if 0 is the background, put its name first" in advice
     write_names(root, ["back", "thing"])
     assert not check_source(root).findings
 
@@ -184,6 +192,8 @@ def test_black_and_white_masks_of_a_source(tmp_path, names, advice, object_id):
     root = make_source(tmp_path, lambda mask: (mask > 0) * 255, names)
     finding = only(check_source(root).problems, "one-class")
     assert finding.count == 8 and finding.advice.startswith("if 255 is an object") and advice in finding.advice
+    if len(names) == 2:
+        assert advised_ids(finding.advice)[0] == {0: "back", 255: "thing"}
     redraw(root, lambda mask: (mask // 255 * object_id).astype(np.uint8), ".")
     write_names(root, ["back", "thing"] if len(names) == 1 else names)
     assert not check_source(root).findings

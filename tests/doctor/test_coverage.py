@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 
 from scarce_jax.doctor import check_folders, check_source
-from scarce_jax.doctor.coverage import absent_classes, absent_notes
+from scarce_jax.doctor.coverage import absent_classes, absent_notes, one_class
 from scarce_jax.doctor.facts import Examined, Example, Expected, Facts, MaskFacts
 from tests.doctor.examples import check, only, redraw, rewrite
 
@@ -66,6 +67,16 @@ def test_one_id_in_all_masks(folder):
         assert finding.count == 7 and finding.examples[0][1].startswith("only id 0")
 
 
+def test_one_class_among_ids_that_the_user_does_not_see():
+    """Where files have other ids than class indices, 255 may be any void id of the files, and no object."""
+    one = examined("train", 2, 2, 1)
+    one.facts[0].fine.counts[255] = 9
+    plain, mapped = one.expected, dataclasses.replace(one.expected, plain=False)
+    for expected, advice in ((plain, "if 255 is an object"), (mapped, "nothing can be learned from one class")):
+        findings = list(one_class(dataclasses.replace(one, expected=expected)))
+        assert findings and all(finding.advice.startswith(advice) for finding in findings)
+
+
 def test_no_label_at_all(source):
     for split in ("train", "val"):
         for kind in ("masks", "coarse"):
@@ -74,6 +85,9 @@ def test_no_label_at_all(source):
     assert report.clean  # tags alone are labels
     warning = only(report.warnings, "no-fine-masks")
     assert warning.examples[0][1] == "none of 3 images of val has a fine mask"
+    (source / "val").rename(source / "test")  # whose labels are often kept back
+    assert not check_source(source).findings
+    (source / "test").rename(source / "val")
     (source / "tags.csv").unlink()
     finding = only(check_source(source).problems, "no-labels")
     assert finding.examples[0] == (str(source), "none of 7 images has a label")
@@ -100,4 +114,4 @@ def test_classes_json_with_a_class_too_many(source):
     listing["palette"].append([9, 9, 9])
     (source / "classes.json").write_text(json.dumps(listing))
     report = check_source(source)
-    assert not report.findings and "not 4 (bird)" in report.notes[-1]
+    assert not report.findings and any("not 4 (bird)" in note for note in report.notes)

@@ -20,6 +20,7 @@ from tests.doctor.examples import (
     mask_of,
     only,
     outlined,
+    picture,
     redraw,
 )
 
@@ -74,6 +75,17 @@ def test_an_image_twice_in_one_split(folder):
 def test_a_constant_image(folder):
     image_of(folder).write_bytes(encode_image(np.full((HEIGHT, WIDTH, 3), 30, np.uint8)))
     assert "(30, 30, 30)" in only(check(folder).warnings, "constant-image").examples[0][1]
+
+
+def test_an_image_of_hidden_pixels(folder):
+    hidden = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    hidden[: HEIGHT // 4] = 0
+    Image.fromarray(np.dstack([picture(1), hidden])).save(image_of(folder).with_suffix(".png"))
+    Image.fromarray(np.dstack([picture(2), hidden + 200])).save(image_of(folder, "train/c").with_suffix(".png"))
+    for name in ("train/b", "train/c"):
+        image_of(folder, name).unlink()
+    warning = only(check(folder).warnings, "transparent-image")
+    assert warning.examples == [(str(image_of(folder).with_suffix(".png")), "25% of the pixels are transparent")]
 
 
 def test_an_image_turned_half_round(folder):
