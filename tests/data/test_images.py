@@ -342,7 +342,7 @@ def test_every_kind_of_image_has_the_same_pixels_when_it_is_stored(tmp_path, kin
 
 @pytest.mark.parametrize("kind", MASKS)
 def test_every_kind_of_mask_has_its_ids(tmp_path, kind):
-    ids = np.random.default_rng(0).integers(0, 3, (9, 9), np.uint8)
+    ids = np.random.default_rng(0).integers(0, 3, (10, 10), np.uint8)
     path, expected = MASKS[kind](tmp_path / "a", ids, np.random.default_rng(3))
     if expected is None:
         with pytest.raises(InputError, match=re.escape(str(path))):
