@@ -230,3 +230,16 @@ def test_the_short_json_of_label_studio_is_read(written):
     for item in layout.splits["train"]:
         np.testing.assert_array_equal(item.fine.read(), exports.truth(item.name))
     assert "1 image of no task: left out" in layout.notes
+
+
+@pytest.mark.parametrize("name", ["voc", "coco", "supervisely"])
+def test_accents_that_are_stored_in_two_ways_are_the_same(written, name):
+    root = written(name)
+    texts = [path for path in root.rglob("*") if path.suffix in (".txt", ".json")]
+    for path in texts:
+        path.write_text(path.read_text().replace('"a.jpg"', '"\u00e4.jpg"').replace("a\nb", "\u00e4\nb"))
+    for path in [path for path in root.rglob("*") if path.name.partition(".")[0] == "a"]:
+        stem = "\u00e4" if path.suffix == ".json" else "a\u0308"
+        path.rename(path.with_name(path.name.replace("a", stem, 1)))
+    items = {item.name[-1]: item for item in read_source(root).splits["train"]}
+    np.testing.assert_array_equal(items["\u00e4"].fine.read(), exports.truth("a"))

@@ -7,6 +7,7 @@ is background. Groups (`iscrowd`) have their class like all others, because anno
 from __future__ import annotations
 
 import pathlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_
 from scarce_jax.data.builders.formats.objects import canvas, index_of, object_classes
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import NAMES, canonical, in_order
-from scarce_jax.data.builders.formats.tree import Tree
+from scarce_jax.data.builders.formats.tree import Tree, composed
 from scarce_jax.errors import InputError, plural, some
 
 HOLDS = "JSON files with images, annotations and categories (one per split), and the images"
@@ -143,9 +144,10 @@ def _image(
     parts = [inside] if len(inside.parts) == 1 else [inside, pathlib.PurePosixPath(inside.name)]
     for part in parts:
         relative = part.as_posix().lstrip("/")
-        found = {
-            (folder / relative).resolve(): folder / relative for folder in folders if (folder / relative).is_file()
-        }
+        # Accents may be stored in two ways.
+        names = dict.fromkeys((relative, composed(relative), unicodedata.normalize("NFD", relative)))
+        files = [folder / name for name in names for folder in folders if (folder / name).is_file()]
+        found = {file.resolve(): file for file in files}
         if len(found) > 1:
             raise InputError(f"{path}: {name} may be {' or '.join(map(str, found.values()))}; give --images DIR")
         if found:

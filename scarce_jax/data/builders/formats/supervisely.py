@@ -21,7 +21,7 @@ from scarce_jax.data.builders.formats.layout import DrawnMask, FileMask, Item, L
 from scarce_jax.data.builders.formats.objects import canvas, fill_polygon, index_of, object_classes, paste
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import canonical, in_order
-from scarce_jax.data.builders.formats.tree import Tree, kind_of, pictures
+from scarce_jax.data.builders.formats.tree import Tree, composed, kind_of, pictures
 from scarce_jax.data.files import read_json
 from scarce_jax.errors import InputError
 
@@ -103,11 +103,11 @@ def _machine_masks(dataset: pathlib.Path, images: Mapping[str, pathlib.Path], cl
 
 def _annotations(dataset: pathlib.Path, images: Mapping[str, pathlib.Path], classes: Classes) -> dict[str, Mask]:
     """Annotation files, which are named after the image, with or without its suffix."""
-    by_file = {path.relative_to(dataset / IMAGES).as_posix(): stem for stem, path in images.items()}
+    by_file = {composed(path.relative_to(dataset / IMAGES).as_posix()): stem for stem, path in images.items()}
     masks: dict[str, Mask] = {}
     folder = dataset / ANNOTATIONS
     for path in sorted(folder.rglob("*.json")):
-        name = path.relative_to(folder).as_posix().removesuffix(".json")
+        name = composed(path.relative_to(folder).as_posix().removesuffix(".json"))
         stem = by_file.get(name, name)
         if stem not in images:
             raise InputError(f"{path}: no image {name} in {dataset / IMAGES}; add the image, or remove the file")
