@@ -113,7 +113,7 @@ def _items(
             own = regions[record["id"]]
             mask = _mask(path, record, own, names, classes) if own else None
             name = pathlib.PurePosixPath(str(record["file_name"]).replace("\\", "/")).with_suffix("").as_posix()
-            items.append(Item(name=name.strip("/"), image=image, fine=mask))
+            items.append(Item(name=composed(name.strip("/")), image=image, fine=mask))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: {type(error).__name__}: {error}; expected COCO's fields; export it again") from error
     if missing:
@@ -135,7 +135,8 @@ def _image(
     inside = pathlib.PurePosixPath(name.replace("\\", "/"))
     if ".." in inside.parts:
         raise ValueError(f"the file_name {name!r} leads out of the folder")
-    words = (*NAMES.get(split, (split,)), f"{split}2017", f"{split}2014")
+    own = path.stem.rpartition("_")[2]
+    words = dict.fromkeys((*NAMES.get(split, (split,)), f"{split}2017", f"{split}2014", own))
     folders = [root] if root else [
         source, path.parent, source / "images", path.parent / "images",
         *(source / word for word in words), *(source / "images" / word for word in words),
