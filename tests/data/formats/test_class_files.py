@@ -34,8 +34,9 @@ def test_comments_and_headings_are_no_classes(tmp_path, name):
     found = read_class_file(tmp_path / name)
     assert found.classes == NAMES and found.background == 0
     assert found.plain and found.indices == {0: 0, 1: 1, 2: 2}
-    colours = dict(zip(exports.COLOURS, range(3), strict=True))
-    assert found.colours == (colours if name == "labelmap.txt" else None)
+    voc = {(0, 0, 0): 0, (128, 0, 0): 1, (0, 128, 0): 2}
+    colours = {"labelmap.txt": dict(zip(exports.COLOURS, range(3), strict=True)), "empty_colours.txt": voc}
+    assert found.colours == colours.get(name)
 
 
 @pytest.mark.parametrize(

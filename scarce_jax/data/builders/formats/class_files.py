@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from scarce_jax.data.builders.formats.classes import CLASSES_JSON, Classes, Colour, classes_of_json, make_classes
+from scarce_jax.data.datasets import default_palette
 from scarce_jax.data.files import read_json, read_lines
 from scarce_jax.errors import InputError
 
@@ -55,11 +56,11 @@ def read_class_file(path: pathlib.Path) -> Classes:
 
 
 def _of_labelmap(path: pathlib.Path, rows: list[re.Match]) -> Classes:
-    """CVAT's labelmap: the class of a mask's colour."""
+    """CVAT's labelmap: the class of a mask's colour; where it states none, the colours are those of PASCAL VOC."""
     names = [row["name"].strip() for row in rows]
     colours = [row["colour"] and tuple(int(x) for x in row["colour"].split(",")) for row in rows]
     if not any(colours):
-        return make_classes(names, str(path))
+        colours = [(0, 0, 0), *default_palette(len(names))][: len(names)]
     return with_colours(path, names, colours)
 
 

@@ -7,6 +7,7 @@ is background. Groups (`iscrowd`) have their class like all others, because anno
 from __future__ import annotations
 
 import pathlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_
 from scarce_jax.data.builders.formats.objects import canvas, index_of, object_classes
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import NAMES, canonical, in_order
-from scarce_jax.data.builders.formats.tree import Tree
+from scarce_jax.data.builders.formats.tree import Tree, composed
 from scarce_jax.errors import InputError, plural, some
 
 HOLDS = "JSON files with images, annotations and categories (one per split), and the images"
@@ -112,7 +113,7 @@ def _items(
             own = regions[record["id"]]
             mask = _mask(path, record, own, names, classes) if own else None
             name = pathlib.PurePosixPath(str(record["file_name"]).replace("\\", "/")).with_suffix("").as_posix()
-            items.append(Item(name=name.strip("/"), image=image, fine=mask))
+            items.append(Item(name=composed(name.strip("/")), image=image, fine=mask))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: {type(error).__name__}: {error}; expected COCO's fields; export it again") from error
     if missing:
@@ -134,7 +135,8 @@ def _image(
     inside = pathlib.PurePosixPath(name.replace("\\", "/"))
     if ".." in inside.parts:
         raise ValueError(f"the file_name {name!r} leads out of the folder")
-    words = (*NAMES.get(split, (split,)), f"{split}2017", f"{split}2014")
+    own = path.stem.rpartition("_")[2]
+    words = dict.fromkeys((*NAMES.get(split, (split,)), f"{split}2017", f"{split}2014", own))
     folders = [root] if root else [
         source, path.parent, source / "images", path.parent / "images",
         *(source / word for word in words), *(source / "images" / word for word in words),
@@ -143,9 +145,10 @@ def _image(
     parts = [inside] if len(inside.parts) == 1 else [inside, pathlib.PurePosixPath(inside.name)]
     for part in parts:
         relative = part.as_posix().lstrip("/")
-        found = {
-            (folder / relative).resolve(): folder / relative for folder in folders if (folder / relative).is_file()
-        }
+        # Accents may be stored in two ways.
+        names = dict.fromkeys((relative, composed(relative), unicodedata.normalize("NFD", relative)))
+        files = [folder / name for name in names for folder in folders if (folder / name).is_file()]
+        found = {file.resolve(): file for file in files}
         if len(found) > 1:
             raise InputError(f"{path}: {name} may be {' or '.join(map(str, found.values()))}; give --images DIR")
         if found:

@@ -19,7 +19,7 @@ from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_
 from scarce_jax.data.builders.formats.objects import canvas, fill_polygon, index_of, object_classes, upright_size
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import by_first_folder, in_order
-from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, Tree, pictures
+from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, Tree, composed, pictures
 from scarce_jax.errors import InputError, nearest, plural
 
 HOLDS = "the JSON export of Label Studio, and the images of its tasks (in the folder or in --images DIR)"
@@ -110,7 +110,8 @@ def _regions(task: Mapping[str, Any], number: int, path: pathlib.Path) -> list[M
             "the others in Label Studio"
         )
     results = [result for result in done[0].get("result", []) if isinstance(result.get("value"), dict)]
-    return [{**result, **result["value"]} for result in results if _labels(result["value"])]
+    # Others are choices, texts and relations.
+    return [{**result, **result["value"]} for result in results if {"rle", "points", "x"} & result["value"].keys()]
 
 
 def _labels(region: Mapping[str, Any]) -> list[str]:
@@ -125,7 +126,7 @@ def _image(
     suffixes = {image.suffix.lower() for image in images.values()}
     texts = [value for value in data.values() if isinstance(value, str)]
     stated = next((text for text in texts if pathlib.PurePosixPath(_plain(text)).suffix.lower() in suffixes), "")
-    stem = pathlib.PurePosixPath(_plain(stated)).with_suffix("").as_posix()
+    stem = composed(pathlib.PurePosixPath(_plain(stated)).with_suffix("").as_posix())
     by_stem: dict[str, list[str]] = {}
     for name in images:
         by_stem.setdefault(pathlib.PurePosixPath(name).name, []).append(name)

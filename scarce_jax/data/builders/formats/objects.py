@@ -66,7 +66,7 @@ def fill_polygon(mask: np.ndarray, points: Iterable[Iterable[float]], value: int
 
 def paste(mask: np.ndarray, region: np.ndarray, corner: tuple[float, float], value: int) -> None:
     """Sets the pixels of a region, bool [h, w], whose upper left corner is at (x, y); what lies outside is cut off."""
-    x, y = (round(float(side)) for side in corner)
+    x, y = (int(side) for side in corner)
     top, left = max(y, 0), max(x, 0)
     inside = region[top - y : mask.shape[0] - y, left - x : mask.shape[1] - x]
     mask[top : top + inside.shape[0], left : left + inside.shape[1]][inside] = value

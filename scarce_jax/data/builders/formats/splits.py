@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from scarce_jax.data.builders.formats.layout import Item, Layout
+from scarce_jax.data.builders.formats.tree import composed
 from scarce_jax.data.files import SUFFIXES, read_lines
 from scarce_jax.errors import InputError, nearest, some
 
@@ -135,7 +136,7 @@ def _listed(path: pathlib.Path, items: Sequence[Item]) -> set[str]:
     for number, line in enumerate(lines, 1):
         if not line or line.startswith("#"):
             continue
-        name = without_suffix(line)
+        name = composed(without_suffix(line))
         found = places.get(name) or places.get(pathlib.PurePosixPath(name).name, [])
         if len(found) != 1:
             fault = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
 import pathlib
 import zlib
@@ -20,7 +21,7 @@ from scarce_jax.data.builders.formats.layout import DrawnMask, FileMask, Item, L
 from scarce_jax.data.builders.formats.objects import canvas, fill_polygon, index_of, object_classes, paste
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import canonical, in_order
-from scarce_jax.data.builders.formats.tree import Tree, kind_of, pictures
+from scarce_jax.data.builders.formats.tree import Tree, composed, kind_of, pictures
 from scarce_jax.data.files import read_json
 from scarce_jax.errors import InputError
 
@@ -102,11 +103,11 @@ def _machine_masks(dataset: pathlib.Path, images: Mapping[str, pathlib.Path], cl
 
 def _annotations(dataset: pathlib.Path, images: Mapping[str, pathlib.Path], classes: Classes) -> dict[str, Mask]:
     """Annotation files, which are named after the image, with or without its suffix."""
-    by_file = {path.relative_to(dataset / IMAGES).as_posix(): stem for stem, path in images.items()}
+    by_file = {composed(path.relative_to(dataset / IMAGES).as_posix()): stem for stem, path in images.items()}
     masks: dict[str, Mask] = {}
     folder = dataset / ANNOTATIONS
     for path in sorted(folder.rglob("*.json")):
-        name = path.relative_to(folder).as_posix().removesuffix(".json")
+        name = composed(path.relative_to(folder).as_posix().removesuffix(".json"))
         stem = by_file.get(name, name)
         if stem not in images:
             raise InputError(f"{path}: no image {name} in {dataset / IMAGES}; add the image, or remove the file")
@@ -150,14 +151,19 @@ def _draw(mask: np.ndarray, one: Mapping[str, Any], value: int) -> None:
 
 
 def decode_bitmap(data: str) -> np.ndarray:
-    """Decodes a bitmap, a compressed PNG in base64: bool [h, w], its alpha channel or its values.
+    """Decodes a bitmap, a PNG in base64 that may be compressed once more: bool [h, w].
+
+    Set pixels are those of the alpha channel if there is one, else all that are not 0.
 
     Raises:
       ValueError: it is no such PNG.
     """
     try:
-        with Image.open(io.BytesIO(zlib.decompress(base64.b64decode(data)))) as image:
+        png = base64.b64decode(data)
+        with contextlib.suppress(zlib.error):
+            png = zlib.decompress(png)
+        with Image.open(io.BytesIO(png)) as image:
             alpha = image.mode in ("RGBA", "LA")
             return np.array(image.getchannel("A") if alpha else image.convert("L")) > 0
-    except (binascii.Error, zlib.error, OSError) as error:
+    except (binascii.Error, OSError) as error:
         raise ValueError(f"a bitmap that is no PNG ({error})") from error

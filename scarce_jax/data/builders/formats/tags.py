@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import pathlib
-import unicodedata
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from scarce_jax.data.builders.formats.classes import Classes
 from scarce_jax.data.builders.formats.layout import Item
 from scarce_jax.data.builders.formats.splits import without_suffix
+from scarce_jax.data.builders.formats.tree import composed
 from scarce_jax.errors import InputError, nearest
 
 TAGS = "tags.csv"
@@ -116,7 +116,7 @@ def read_tags(path: pathlib.Path, classes: Classes, ids: Mapping[str, Iterable[s
     for number, cells in enumerate(lines, 1):
         if not any(cell.strip() for cell in cells) or (number == 1 and cells[0].strip().lower() == "id"):
             continue
-        where, name = f"{path}, line {number}", unicodedata.normalize("NFC", cells[0].strip())
+        where, name = f"{path}, line {number}", composed(cells[0].strip())
         matches = list(ids.get(name, ids.get(without_suffix(name), ())))
         if not matches:
             raise InputError(f"{where}: no image is called {name!r}{nearest(name, ids)}; expected the name of an image")

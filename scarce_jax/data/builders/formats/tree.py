@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pathlib
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -141,6 +142,11 @@ def kind_of(content: Any) -> str:
         if any("annotation_id" in task and "annotator" in task for task in content):
             return "label-studio"
     return ""
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC), as stems of files have it; some tools write accents apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def pictures(folder: pathlib.Path, *, deep: bool = True) -> dict[str, pathlib.Path]:

@@ -17,7 +17,7 @@ from scarce_jax.data.builders.formats.find_classes import find_classes
 from scarce_jax.data.builders.formats.layout import DrawnMask, FileMask, Item, Layout, Mask
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import canonical, in_order, split_of_folder
-from scarce_jax.data.builders.formats.tree import Tree, pictures
+from scarce_jax.data.builders.formats.tree import Tree, composed, pictures
 from scarce_jax.data.files import read_lines
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError, nearest, plural
@@ -122,7 +122,7 @@ def _lists(
         # CVAT calls the only list "default".
         split = "train" if name in ("default", "trainval") else canonical(name) or split_of_folder(name, path)
         for number, line in enumerate(read_lines(path, "names of images without suffix, one per line"), 1):
-            stem = line.strip().strip('"')
+            stem = composed(line.strip().strip('"'))
             if not stem:
                 continue
             if stem not in images:
