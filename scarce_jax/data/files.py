@@ -164,20 +164,28 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
     Readers see the old file or the whole new one, even after a crash or a power cut. A link at `path` is replaced, and
     what it leads to stays as it is.
+
+    Raises:
+      OSError: the file cannot be written; its `filename` is `path`.
     """
     path = pathlib.Path(path)
     # Shortened, because a file system allows 255 bytes.
     aside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}{ASIDE}")
-    # Made here, under a name that nobody knows beforehand, so that a link cannot wait there.
-    os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
     try:
+        # Made here, under a name that nobody knows beforehand, so that a link cannot wait there.
+        os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
         yield aside
         sync(aside)
         aside.replace(path)
         # The rename changes the folder, which must reach the disk too.
         sync(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(aside)):
+            error.filename = str(path)
+        raise
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
 
 
 def sync(path: pathlib.Path) -> None:
