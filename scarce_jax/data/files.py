@@ -283,6 +283,9 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
     Readers see the old file or the whole new one, even after a crash or a power cut. A link at `path` is replaced, and
     what it leads to stays as it is.
+
+    Raises:
+      OSError: the file cannot be written; its `filename` is `path`.
     """
     path = pathlib.Path(path)
     # Shortened, because a file system allows 255 bytes.
@@ -297,7 +300,8 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             # The rename changes the folder, which must reach the disk too.
             sync(path.parent)
         finally:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink()
 
 
 @contextlib.contextmanager

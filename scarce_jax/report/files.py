@@ -42,7 +42,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "path": str(folder),
         "dataset": facts["dataset"]["name"],
         "config_name": _config_name(facts["command"], folder),
-        "seed": config["seed"],
+        "seed": config.get("seed"),
         "budget": {role: len(ids) for role, ids in roles.items()},
         "versions": {**facts["versions"], "dataset": facts["dataset"]["versions"].get(facts["dataset"]["name"])},
         "written": datetime.datetime.fromtimestamp(written, datetime.UTC).isoformat(" ", "minutes"),
@@ -53,7 +53,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "curves": _curves(lines),
         "results": summary["results"],
         "tables": summary["tables"],
-        "paper": config["paper"],
+        "paper": config.get("paper", {}),
     }
 
 

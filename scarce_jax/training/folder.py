@@ -65,11 +65,16 @@ class Done:
 
 
 @dataclasses.dataclass
+class _Named:
+    name: str
+
+
+@dataclasses.dataclass
 class Summary:
     """What summary.json holds at least."""
 
     seconds: float
-    stages: list[dict[str, Any]]
+    stages: list[_Named]
     results: dict[str, dict[str, Any]]
     tables: dict[str, Any]
 

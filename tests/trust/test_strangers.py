@@ -162,6 +162,10 @@ def test_nothing_is_written_through_a_link(tmp_path):
     assert mine.read_text() == "mine" and (tmp_path / "metrics.jsonl").read_text().count("\n") == 1
     with write_atomically(tmp_path / ("n" * 250)) as aside:
         aside.write_text("a long name")
+    for path in (tmp_path / "none" / "x.json", tmp_path / ("n" * 300)):
+        with pytest.raises(OSError) as caught, write_atomically(path):
+            pass
+        assert caught.value.filename == str(path)
     assert sorted(path.name[:3] for path in tmp_path.iterdir() if path.is_file() and not path.is_symlink()) == [
         "eve", "met", "min", "nnn", "x.j"
     ]  # fmt: skip

@@ -246,6 +246,12 @@ class DamagedDataset(InputError):
 
 
 @dataclasses.dataclass
+class _Counts:
+    images: list[int]
+    pixels: list[int]
+
+
+@dataclasses.dataclass
 class _Metadata:
     """What metadata.json holds at least."""
 
@@ -259,7 +265,7 @@ class _Metadata:
     tags_from: str
     coarse_from: str
     coarse: dict[str, CoarseQuality]
-    counted: dict[str, dict[str, list[int]]]
+    counted: dict[str, _Counts]
     lacking: dict[str, dict[str, int]]
     shards: dict[str, dict[str, int]]
     files: dict[str, int]
@@ -296,6 +302,10 @@ def read_metadata(directory: pathlib.Path) -> dict[str, Any] | None:
             raise DamagedDataset(f"{file}: is missing, or not a plain file in the folder")
         if size not in (None, file.stat().st_size):
             raise DamagedDataset(f"{file}: has {file.stat().st_size} bytes, expected {size}")
+    lists = [metadata["palette"], metadata["native_ids"] or metadata["classes"]]
+    lists += [counts[key] for counts in metadata["counted"].values() for key in ("images", "pixels")]
+    if {len(values) for values in lists} != {len(metadata["classes"])}:
+        raise DamagedDataset(f"{path}: its classes, colours and counts do not fit together")
     names = [*metadata["splits"], *(name for shards in metadata["shards"].values() for name in shards)]
     if not all(map(is_plain_name, names)) or metadata["shards"].keys() != metadata["splits"].keys():
         raise DamagedDataset(f"{path}: its names of splits and files do not belong together")
