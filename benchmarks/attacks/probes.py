@@ -27,6 +27,8 @@ from scarce_jax.report.files import read_run
 from scarce_jax.training import fingerprint
 from scarce_jax.training.session import Session
 
+log = logging.getLogger("scarce_jax")
+
 READERS = ("supervised", "transfer")
 """Methods whose runs read a damaged dataset."""
 
@@ -88,7 +90,12 @@ class Probes:
         names = list(json.loads((self._targets[method] / "summary.json").read_text())["results"])
 
         def report() -> Any:
-            return {key: value for key, value in read_run(run).items() if key != "written"}
+            said = read_run(run)
+            for stage in said["stages"]:
+                if not stage["done"]:
+                    # The page says it under "left out".
+                    log.warning("%s: stage %s is not finished", run, stage["name"])
+            return {key: value for key, value in said.items() if key != "written"}
 
         def evaluated(name: str) -> Callable[[], Any]:
             return lambda: runs.evaluate(run, name, data_dir=data)
@@ -161,8 +168,12 @@ def outcome_of(command: Callable[[], Any], whole: Any, path: pathlib.Path, folde
 def names(message: str, path: pathlib.Path, folder: pathlib.Path) -> bool:
     """Whether a message has the file, or one of its folders within the run, or the dataset that it is of."""
     inside = [parent for parent in path.parents if folder in parent.parents]
-    dataset = f"dataset {inside[-1].name}" if folder.name == "data" else None
-    return path.name in message or any(str(parent) in message for parent in inside) or (dataset or path.name) in message
+    others = [str(parent) for parent in inside]
+    if folder.name == "data":
+        others.append(f"dataset {inside[-1].name}")
+    elif path.name == "DONE" and "not finished" in message:
+        others.append(f"stage {path.parent.name}")
+    return any(name in message for name in (path.name, *others))
 
 
 def difference(before: Any, after: Any, path: str = "") -> str:
@@ -180,12 +191,11 @@ def warnings_of() -> Iterator[list[str]]:
     said: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())
-    logger = logging.getLogger("scarce_jax")
-    logger.addHandler(handler)
+    log.addHandler(handler)
     try:
         yield said
     finally:
-        logger.removeHandler(handler)
+        log.removeHandler(handler)
 
 
 def remember_measurements() -> None:

@@ -79,6 +79,7 @@ def test_outcomes_of_a_damage(attacks, tmp_path):
     assert outcome(warns(f"{path}: left out")) == "named"
     assert outcome(fails(InputError(f"{path.parent}: is damaged"))) == "named"
     assert outcome(fails(InputError(f"{tmp_path}/run: is damaged"))) == "unnamed"
+    assert outcome(fails(InputError(f"{tmp_path}/run: stage net is not finished"))) == "named"
     assert outcome(fails(OSError(13, "Permission denied", str(path)))) == "named"
     assert outcome(fails(KeyError("miou"))) == "traceback"
 
