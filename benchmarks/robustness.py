@@ -4,9 +4,8 @@
     python benchmarks/robustness.py --write
 
 The modules of `attacks` say what each attack does. Commands run on tiny nets and few images on the CPU, in the folder
-`--work`, where a later call finds what an earlier one compiled. Two attacks at once need two folders. Expect, on two
-cores: kills 35 minutes, signals 12, flips 50, missing 10, values 12, files 6, formats 1. --write puts the figures of
-the results into docs/robustness.md, and attacks nothing.
+`--work`, where a later call finds what an earlier one compiled. Two attacks at once need two folders. --write puts the
+figures of the results into docs/robustness.md, and attacks nothing.
 """
 
 from __future__ import annotations

@@ -23,6 +23,12 @@ BLOWS_PER_ROUND = 8
 
 INTERRUPTED = 130
 
+DELETIONS = 20
+"""About as many calls as `--redo` makes before it begins to train."""
+
+Chosen = Callable[[random.Random, int, float, bool], Blow]
+"""(random numbers, calls and seconds of the unbroken command, whether the command first deletes) -> the next blow."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -91,14 +97,16 @@ def signals(place: Workplace, count: int, only: Sequence[str] = ()) -> None:
     _break_all(place, "signals", [_training(place, method) for method in METHODS], count, only, _interrupt)
 
 
-def _kill(rng: random.Random, calls: int, seconds: float) -> Blow:
+def _kill(rng: random.Random, calls: int, seconds: float, deletes: bool) -> Blow:
+    if deletes:
+        return Blow(call=rng.randint(1, min(calls, DELETIONS)))
     if rng.random() < 0.5:
         return Blow(seconds=rng.uniform(0, seconds))
-    # Early calls are drawn more often: they delete, rename and begin.
+    # Early calls are drawn more often, because they begin things.
     return Blow(call=rng.randint(1, calls) if rng.random() < 0.5 else int(calls ** rng.random()))
 
 
-def _interrupt(rng: random.Random, calls: int, seconds: float) -> Blow:
+def _interrupt(rng: random.Random, calls: int, seconds: float, deletes: bool) -> Blow:
     # Before the first stage there is nothing to keep, and SIGTERM ends any program.
     number = rng.choice((signal.SIGINT, signal.SIGTERM))
     return Blow(seconds=rng.uniform(0, seconds), signal=number, after=" reads ")
@@ -110,7 +118,7 @@ def _break_all(
     jobs: Sequence[Job],
     count: int,
     only: Sequence[str],
-    blow: Callable[[random.Random, int, float], Blow],
+    blow: Chosen,
 ) -> None:
     jobs = [job for job in jobs if not only or job.name in only]
     weights = sum(job.weight for job in jobs)
@@ -120,9 +128,7 @@ def _break_all(
         place.append({"attack": attack, "job": job.name, **_broken(place, job, wanted, rng, blow).line()})
 
 
-def _broken(
-    place: Workplace, job: Job, wanted: int, rng: random.Random, blow: Callable[[random.Random, int, float], Blow]
-) -> Tally:
+def _broken(place: Workplace, job: Job, wanted: int, rng: random.Random, blow: Chosen) -> Tally:
     """Breaks a job until it had so many blows."""
     folder, tally = place.folder / "broken", Tally()
     # The first one compiles.
@@ -134,7 +140,7 @@ def _broken(
     expected, usual = in_child(job.content, folder), leftovers(folder)
     while tally.blows < wanted and not place.over:
         _begin(job, folder)
-        if _round(place, job, folder, tally, lambda: blow(rng, whole.calls, whole.seconds)):
+        if _round(place, job, folder, tally, lambda deletes: blow(rng, whole.calls, whole.seconds, deletes)):
             tally.rounds += 1
             found = in_child(_content, job, folder)
             different = {key for key in {*found, *expected} if found.get(key) != expected.get(key)}
@@ -157,12 +163,13 @@ def _begin(job: Job, folder: pathlib.Path) -> None:
     job.begin(folder)
 
 
-def _round(place: Workplace, job: Job, folder: pathlib.Path, tally: Tally, blow: Callable[[], Blow]) -> bool:
+def _round(place: Workplace, job: Job, folder: pathlib.Path, tally: Tally, blow: Callable[[bool], Blow]) -> bool:
     """Gives the commands of a job until one ends well; False if one failed."""
     first, *others = job.commands(folder)
     command, begun = first, tally.blows
     while True:
-        chosen = blow() if tally.blows - begun < BLOWS_PER_ROUND else Blow()
+        deletes = bool(others) and command is first
+        chosen = blow(deletes) if tally.blows - begun < BLOWS_PER_ROUND else Blow()
         done = place.attempt(command, folder, chosen)
         tally.processes_left += done.left
         if done.status < 0 or done.status == INTERRUPTED:
@@ -187,8 +194,8 @@ def _training(place: Workplace, method: str, weight: int = 4) -> Job:
 
 def _jobs(place: Workplace) -> list[Job]:
     """The jobs that are killed."""
-    finished = {method: place.finished(method) for method in ("detailer", "transfer", "supervised")}
-    detailer, transfer, supervised = map(place.config, finished)
+    finished = {method: place.finished(method) for method in ("transfer", "supervised")}
+    transfer, supervised = map(place.config, finished)
     run, data = str(finished["supervised"]), ["--data-dir", str(place.data)]
 
     def copied(method: str) -> Callable[[pathlib.Path], None]:
@@ -200,17 +207,17 @@ def _jobs(place: Workplace) -> list[Job]:
     def one(command: Callable[[pathlib.Path], list[str]]) -> Callable[[pathlib.Path], list[list[str]]]:
         return lambda folder: [command(folder)]
 
-    longer = ["--detailer.steps", "8"]
+    longer = ["--segmenter.steps", "8"]
     return [
         *(_training(place, method) for method in METHODS),
         Job(
             "train --redo with other steps",
             lambda folder: [
-                place.train(detailer, folder, *longer, "--redo", "detailer"),
-                place.train(detailer, folder, *longer),
+                place.train(supervised, folder, *longer, "--redo", "segmenter"),
+                place.train(supervised, folder, *longer),
             ],
             run_content,
-            copied("detailer"),
+            copied("supervised"),
             2,
         ),
         Job(

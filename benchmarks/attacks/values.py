@@ -12,6 +12,7 @@ import dataclasses
 import pathlib
 import random
 import re
+import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -60,11 +61,11 @@ COMMANDS = (
     ("prepare", "--source", "IMAGES", "folder/../x"),
     ("train", "CONFIG", "--processes", "2"),
     ("train", "CONFIG", "--process", "1"),
-    ("train", "CONFIG", "--coordinator", "x", "--processes", "2", "--process", "0"),
+    ("train", "CONFIG", "--processes", "2", "--process", "0", "--coordinator", "x"),
     ("train", "CONFIG", "--coordinator", "localhost:1", "--processes", "0", "--process", "0"),
     ("train", "CONFIG", "--coordinator", "localhost:1", "--processes", "2", "--process", "2"),
     ("train", "CONFIG", "--coordinator", "localhost:1", "--processes", "2", "--process", "-1"),
-    ("train", "CONFIG", "--workdir", "", "--dry-run"),
+    ("train", "CONFIG", "--workdir", ""),
     ("train", "CONFIG", "--workdir", "OUT", "--redo", "nosuchstage"),
     ("train", "CONFIG", "--workdir", "OUT", "--reuse", "nosuchrun"),
     ("sweep", "CONFIG", "--workdir", "OUT", "--over", "seed="),
@@ -135,11 +136,12 @@ def _config_fields(place: Workplace, method: str) -> Iterator[tuple[str, list[tu
 
 
 def _fields(config: Any, path: str) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+    annotations = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{path}.{field.name}".lstrip(".")
         if dataclasses.is_dataclass(value):
             yield from _fields(value, name)
-        elif field.name not in NOT_TRIED and (wrong := _wrong(field.name, value, str(field.type))):
+        elif field.name not in NOT_TRIED and (wrong := _wrong(field.name, value, str(annotations[field.name]))):
             yield name, wrong
 
 
@@ -168,6 +170,7 @@ def _outcome(place: Workplace, bad: Bad) -> tuple[str, str]:
         return "traceback", said
     if done.status == 0:
         return "accepted", said[-100:]
-    words = [bad.field.rpartition(".")[2], *(word for word in re.split("[=,]", bad.value) if len(word) > 2)]
+    words = [bad.field.rpartition(".")[2], f"'{bad.value}'"]
+    words += [word for word in re.split("[=,]", bad.value) if len(word) > 2]
     plain = done.text.replace("-", "_")
     return ("named" if any(word.replace("-", "_") in plain for word in words) else "unnamed"), said

@@ -48,7 +48,8 @@ class Workplace:
             seed,
             out.absolute(),
         )
-        self.until = time.monotonic() + 60 * minutes if minutes else float("inf")
+        self._began = time.monotonic()
+        self.until = self._began + 60 * minutes if minutes else float("inf")
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(self.folder / "cache")
         self.folder.mkdir(parents=True, exist_ok=True)
         # A command without --workdir makes a folder here.
@@ -93,8 +94,9 @@ class Workplace:
         return folder
 
     def append(self, line: dict[str, Any]) -> None:
-        """Appends a line of results, with the seed, the versions and the revision."""
-        append(self._out, {**line, "seed": self.seed, **_made_with()})
+        """Appends a line of results, with the seconds since the attack began, the seed, versions and revision."""
+        elapsed = round(time.monotonic() - self._began)
+        append(self._out, {**line, "elapsed": elapsed, "seed": self.seed, **_made_with()})
 
     @property
     def over(self) -> bool:
