@@ -35,12 +35,18 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, "prepare", "Builds a dataset; leaves nothing half-built.")
     from scarce_jax.data.builders import is_prepared, prepare, prepare_command
     from scarce_jax.data.builders.findings import findings
+    from scarce_jax.data.builders.listing import LISTING
 
     prepared_before = not options.again and is_prepared(options.dataset, options.data_dir)
     prepared = prepare(options.dataset, options.data_dir, options.source, again=options.again)
     print("\n".join([str(prepared), *(f"WARNING {finding}" for finding in findings(prepared))]))
     if prepared_before:
         again = prepare_command(options.dataset, options.data_dir, again=True, source=options.source)
-        same = "" if options.source is None else f" from the files of {options.source}"
-        print(f"\nThe dataset was prepared before{same}, so nothing was read; to build it again: {again}")
+        how = ""
+        if options.source is not None:
+            listed = (prepared.directory / LISTING).exists()
+            how = (
+                f" from the files of {options.source}" if listed else " (whether its files changed since is not known)"
+            )
+        print(f"\nThe dataset was prepared before{how}, so nothing was read; to build it again: {again}")
     return 0
