@@ -387,7 +387,7 @@ def test_what_a_killed_rebuild_left_goes_unless_one_is_at_work(tmp_path, camvid)
     assert [path.name for path in data.iterdir()] == ["camvid"]
 
 
-@pytest.mark.parametrize("damage", ["shard gone", "shard cut", "metadata cut", "info gone"])
+@pytest.mark.parametrize("damage", ["shard gone", "shard cut", "metadata cut", "metadata gone", "info gone"])
 def test_a_damaged_dataset_is_named_and_built_anew(tmp_path, camvid, damage):
     directory = prepare("camvid", tmp_path / "data", camvid).directory
     shard, metadata = next(directory.glob("camvid-train*")), directory / "metadata.json"
@@ -397,10 +397,14 @@ def test_a_damaged_dataset_is_named_and_built_anew(tmp_path, camvid, damage):
         shard.write_bytes(shard.read_bytes()[:-1])
     elif damage == "metadata cut":
         metadata.write_text(metadata.read_text()[:30])
+    elif damage == "metadata gone":
+        metadata.unlink()
     else:
         (directory / "dataset_info.json").unlink()
     assert not is_prepared("camvid", tmp_path / "data")
-    named = {"metadata cut": metadata, "info gone": directory / "dataset_info.json"}.get(damage, shard)
+    named = {"metadata cut": metadata, "metadata gone": metadata, "info gone": directory / "dataset_info.json"}.get(
+        damage, shard
+    )
     with pytest.raises(InputError, match=f"{named}: .*run: scarce-jax prepare camvid --source DIR --again"):
         load_info("camvid", tmp_path / "data")
     prepare("camvid", tmp_path / "data", camvid)

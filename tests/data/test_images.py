@@ -2,13 +2,11 @@ import numpy as np
 import pytest
 
 from scarce_jax.data.images import (
-    encode_png,
     read_image,
     resize_image,
     resize_label,
     write_png,
 )
-from scarce_jax.errors import InputError
 
 PALETTE = ((10, 20, 30), (200, 0, 0), (0, 200, 0))
 

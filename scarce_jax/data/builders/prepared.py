@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from scarce_jax.data.coarse import CoarseQuality
 from scarce_jax.data.files import CHECKSUM, is_plain_name, read_checked_json
+from scarce_jax.data.index import index_path
 from scarce_jax.data.schema import OPTIONAL, DatasetInfo
 from scarce_jax.errors import InputError, nearest
 
@@ -280,6 +281,9 @@ def read_metadata(directory: pathlib.Path) -> dict[str, Any] | None:
     """
     path = directory / METADATA
     if not path.exists():
+        # Only this library writes an index.
+        if any(directory.glob(index_path(directory, "*").name)):
+            raise DamagedDataset(f"{path}: is missing")
         # tfds writes dataset_info.json last.
         if (directory / "dataset_info.json").exists():
             raise InputError(
