@@ -120,7 +120,8 @@ class _Lock:
         except OSError as error:
             self.release()
             raise InputError(
-                f"{self._folder}: the run folder cannot be written ({error.strerror}); choose another --workdir"
+                f"{self._folder}: the run folder cannot be written ({error.strerror}); make room or choose another "
+                f"--workdir"
             ) from error
         except BaseException:
             self.release()
