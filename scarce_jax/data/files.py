@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import pathlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,6 +110,14 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             _sync(path.parent)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def discard_asides(path: pathlib.Path, seconds: float) -> None:
+    """Deletes what killed writes of a file left, if it is older; younger ones may be those of another process."""
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.*{ASIDE}"):
+        with contextlib.suppress(OSError):
+            if time.time() - aside.lstat().st_mtime > seconds:
+                aside.unlink()
 
 
 @contextlib.contextmanager

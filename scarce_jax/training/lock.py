@@ -133,12 +133,13 @@ class _Lock:
         self._stopped.set()
         _HERE.discard(self._key)
         handle, self._handle = self._handle, None
-        with contextlib.suppress(OSError):
-            if handle is not None:
+        if handle is not None:
+            with contextlib.suppress(OSError):
                 if _is(self._path, handle):
                     self._path.unlink()
-                os.close(handle)
-            for path in self._new:
+            os.close(handle)
+        for path in self._new:
+            with contextlib.suppress(OSError):
                 path.rmdir()
 
     def _try(self) -> bool:

@@ -1,10 +1,12 @@
 """One command at a time in a run folder; what a killed one leaves goes."""
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -21,12 +23,15 @@ from scarce_jax.training import lock
 from scarce_jax.training.lock import held
 from tests import tiny
 
+# Its child has all its files open.
 HOLDER = """
-import pathlib, sys
+import pathlib, subprocess, sys
 from scarce_jax.training.lock import held
 with held(pathlib.Path(sys.argv[1])):
-    print("held", flush=True)
+    child = subprocess.Popen(["sleep", "60"], close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    print(child.pid, flush=True)
     sys.stdin.read()
+    child.kill()
 """
 
 
@@ -40,10 +45,12 @@ def holder(tmp_path):
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout.readline() == "held\n"
+    child = int(process.stdout.readline())
     yield process
     process.kill()
     process.communicate()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
 
 
 def test_a_second_process_is_told_who_holds_the_folder_and_touches_nothing(tmp_path, holder):
