@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import pathlib
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,12 +19,27 @@ from scarce_jax import methods
 from scarce_jax.errors import InputError
 from scarce_jax.ranges import check
 
+log = logging.getLogger("scarce_jax")
+
 
 def use_compilation_cache() -> None:
-    """Stores compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR is set."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(base / "scarce_jax" / "xla"))
+    """Stores compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR is set.
+
+    If nothing can be written there, one warning says so, and programs are compiled anew in every process.
+    """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    base = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+    folder = base / "scarce_jax" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(4096))
+    except OSError as error:
+        # JAX would warn of every program.
+        log.warning("%s: compiled programs are not stored there (%s)", folder, error.strerror)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def resolve(config: Any, backend: str | None = None) -> Any:

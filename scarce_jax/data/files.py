@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import pathlib
 import secrets
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -301,6 +303,14 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             sync(path.parent)
         finally:
             with contextlib.suppress(OSError):
+                aside.unlink()
+
+
+def discard_asides(path: pathlib.Path, seconds: float) -> None:
+    """Deletes what killed writes of a file left, if it is older; younger ones may be those of another process."""
+    for aside in path.parent.glob(f".{glob.escape(path.name[:40])}.*{ASIDE}"):
+        with contextlib.suppress(OSError):
+            if time.time() - aside.lstat().st_mtime > seconds:
                 aside.unlink()
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from scarce_jax.data.files import write_atomically
+from scarce_jax.data.files import discard_asides, write_atomically
 
 SCRIPTS = ("elements.js", "charts.js", "gallery.js", "report.js")
 """In the order of their dependencies."""
@@ -21,6 +21,8 @@ SCRIPTS = ("elements.js", "charts.js", "gallery.js", "report.js")
 def write_page(path: pathlib.Path, content: Mapping[str, Any]) -> int:
     """Writes the file atomically, and returns its size in bytes."""
     text = page(content)
+    # A report is written in moments, and without the lock of the run folder.
+    discard_asides(path, seconds=3600)
     with write_atomically(path) as aside:
         aside.write_text(text, encoding="utf-8")
     return os.path.getsize(path)

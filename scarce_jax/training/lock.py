@@ -120,7 +120,8 @@ class _Lock:
         except OSError as error:
             self.release()
             raise InputError(
-                f"{self._folder}: the run folder cannot be written ({error.strerror}); choose another --workdir"
+                f"{self._folder}: the run folder cannot be written ({error.strerror}); make room or choose another "
+                f"--workdir"
             ) from error
         except BaseException:
             self.release()
@@ -132,12 +133,13 @@ class _Lock:
         self._stopped.set()
         _HERE.discard(self._key)
         handle, self._handle = self._handle, None
-        with contextlib.suppress(OSError):
-            if handle is not None:
+        if handle is not None:
+            with contextlib.suppress(OSError):
                 if _is(self._path, handle):
                     self._path.unlink()
-                os.close(handle)
-            for path in self._new:
+            os.close(handle)
+        for path in self._new:
+            with contextlib.suppress(OSError):
                 path.rmdir()
 
     def _try(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from typing import Any
@@ -27,6 +28,8 @@ class StopSignal:
     def _receive(self, number: int, frame: object) -> None:
         self.received = True
         self._restore(number)
+        # Not through sys.stderr, which this may have interrupted.
+        os.write(2, b"scarce-jax: stops when what is under way is stored; the same signal again stops at once\n")
 
     def __exit__(self, *error: object) -> None:
         for number in self._before:

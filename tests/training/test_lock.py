@@ -1,10 +1,12 @@
 """One command at a time in a run folder; what a killed one leaves goes."""
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -14,17 +16,22 @@ import time
 
 import pytest
 
+from scarce_jax import mesh, runs
 from scarce_jax.errors import InputError
+from scarce_jax.sweep import sweep
 from scarce_jax.training import lock
 from scarce_jax.training.lock import held
 from tests import tiny
 
+# Its child has all its files open.
 HOLDER = """
-import pathlib, sys
+import pathlib, subprocess, sys
 from scarce_jax.training.lock import held
 with held(pathlib.Path(sys.argv[1])):
-    print("held", flush=True)
+    child = subprocess.Popen(["sleep", "60"], close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    print(child.pid, flush=True)
     sys.stdin.read()
+    child.kill()
 """
 
 
@@ -38,10 +45,12 @@ def holder(tmp_path):
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout.readline() == "held\n"
+    child = int(process.stdout.readline())
     yield process
     process.kill()
     process.communicate()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
 
 
 def test_a_second_process_is_told_who_holds_the_folder_and_touches_nothing(tmp_path, holder):
@@ -86,6 +95,41 @@ def test_a_process_excludes_itself_too(tmp_path):
     with held(tmp_path / "run"):
         pass
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["made"]
+
+
+def test_train_and_sweep_hold_it_before_they_read_the_folder(tmp_path, tiny_data):
+    config = tiny.supervised_config()
+    with held(tmp_path / "run"):
+        # It is no run folder, which is not noticed.
+        (tmp_path / "run" / "config.json").write_text("no JSON")
+        with pytest.raises(InputError, match="another command is training in this folder"):
+            runs.train(config, tmp_path / "run", data_dir=tiny_data, redo="segmenter")
+        with pytest.raises(InputError, match="another command is training in this folder"):
+            sweep(config, {"seed": [0, 1]}, tmp_path / "run", data_dir=tiny_data)
+        assert {path.name for path in (tmp_path / "run").iterdir()} == {lock.NAME, "config.json"}
+
+
+def test_all_processes_of_a_run_are_told_what_failed_in_the_first(monkeypatch):
+    gathered = []
+
+    def gather(array):
+        gathered.append(array)
+        return array[None]
+
+    def fail():
+        raise InputError("held by gr\xfcn")
+
+    monkeypatch.setattr(mesh.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(mesh, "gather", gather)
+    monkeypatch.setattr(mesh, "barrier", lambda name: None)
+    with pytest.raises(InputError, match="^held by gr\xfcn$"):
+        mesh.on_primary("lock", fail)
+    monkeypatch.setattr(mesh, "is_primary", lambda: False)
+    monkeypatch.setattr(mesh, "gather", lambda array: gathered)
+    with pytest.raises(InputError, match="^process 0: held by gr\xfcn$"):
+        mesh.on_primary("lock", fail)
+    monkeypatch.setattr(mesh, "gather", lambda array: array[None])
+    mesh.on_primary("lock", fail)
 
 
 def test_new_folders_without_content_are_removed_again(tmp_path):

@@ -1,11 +1,12 @@
 """The log of metrics where its files cannot be written."""
 
 import json
+import os
 import resource
 
 import pytest
 
-from scarce_jax.data.files import as_os_error, naming, write_atomically, write_json
+from scarce_jax.data.files import as_os_error, discard_asides, naming, write_atomically, write_json
 from scarce_jax.data.records import write_part
 from scarce_jax.training.log import MetricsLog
 
@@ -72,6 +73,16 @@ def test_errors_name_the_file_that_was_to_be_written(tmp_path, small_files):
     with pytest.raises(KeyError), naming("a"):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_write_left_goes_once_it_is_old(tmp_path):
+    old, young, other = (tmp_path / name for name in (".a[1].html.7.aside", ".a[1].html.8.aside", ".b.html.7.aside"))
+    for path in (old, young, other):
+        path.touch()
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    discard_asides(tmp_path / "a[1].html", seconds=3600)
+    assert set(tmp_path.iterdir()) == {young, other}
 
 
 def test_the_text_of_another_library_becomes_an_error_of_the_file_system():

@@ -150,6 +150,18 @@ def test_reuse_takes_over_equal_stages_by_hard_links(copy, tmp_path, tiny_data):
     assert all(p.read_bytes() == content for p, content in contents.items())
 
 
+def test_a_stage_that_is_deleted_while_it_is_reused_is_named(copy, tmp_path, tiny_data, monkeypatch):
+    def copytree(source, target, **options):
+        target.mkdir()
+        (source / "DONE").unlink()
+        raise FileNotFoundError(source)
+
+    monkeypatch.setattr(shutil, "copytree", copytree)
+    with pytest.raises(InputError, match=f"--reuse {copy}: stage detailer was deleted while it was copied"):
+        train(CONFIG, tmp_path / "run", data_dir=tiny_data, reuse=copy)
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_the_comparison_the_main_results_have_the_same_bits(finished, tmp_path, tiny_data):
     run = tmp_path / "alone"
     result = train(dataclasses.replace(CONFIG, compare=False), run, data_dir=tiny_data)
