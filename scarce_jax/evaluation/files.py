@@ -8,7 +8,7 @@ import os
 import pathlib
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -183,7 +183,9 @@ def predict_files(
 
 
 def _stream(
-    predictor: Predictor, load, images: Sequence[ImageFile]
+    predictor: Predictor,
+    load: Callable[[int], tuple[dict | None, np.ndarray | InputError]],
+    images: Sequence[ImageFile],
 ) -> Iterator[tuple[int, np.ndarray | InputError, Prediction | None]]:
     """`Predictor.stream` of all images, with a progress bar on a terminal; large images come last, one at a time."""
     large = [k for k, image in enumerate(images) if _pixels(image.path) > LARGE]

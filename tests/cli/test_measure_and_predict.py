@@ -225,7 +225,7 @@ def test_folders_are_predicted_with_their_subfolders_and_keep_their_tree(supervi
     argv = ["predict", supervised_run, photos / "cam1", photos / "a.png", "--out", tmp_path / "other"]
     refused(*argv, holds=["both would write", "give a folder above both"])
     shutil.copy(photos / "a.png", photos / "cam1/a.JPG")
-    refused("predict", supervised_run, photos, "--out", out, holds=["equal stems", "cam1/a.JPG"])
+    refused("predict", supervised_run, photos, "--out", out, holds=["equal stems", "beside a.JPG"])
 
 
 def test_one_may_go_on_past_what_cannot_be_read(supervised_run, pictures, command, refused, tmp_path):
