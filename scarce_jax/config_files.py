@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import pydantic
 
 from scarce_jax import methods
 from scarce_jax.errors import InputError
+from scarce_jax.ranges import check
 
 
 def use_compilation_cache() -> None:
@@ -53,7 +55,12 @@ def default_workdir(config: Any, stem: str | None = None) -> pathlib.Path:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A config as JSON values."""
+    """A config as JSON values.
+
+    Raises:
+      InputError: a value is not valid for its field, which the message names (see `ranges.check`).
+    """
+    check(config)
     return pydantic.TypeAdapter(type(config)).dump_python(config, mode="json")
 
 
@@ -64,11 +71,28 @@ def from_json(method: str, values: dict[str, Any]) -> Any:
       InputError: a value is not valid for its field, which the message names.
     """
     try:
-        return pydantic.TypeAdapter(methods.by_name(method).Config).validate_python(values)
+        config = pydantic.TypeAdapter(methods.by_name(method).Config).validate_python(values)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"config field {field}: {first['msg']}, found {first['input']!r}") from error
+        first, *others = error.errors()
+        field = _field_of(first, values)
+        # A union has an error for each of its members.
+        expected = [first["msg"], *(other["msg"] for other in others if _field_of(other, values) == field)]
+        raise InputError(f"config field {field}: {' or '.join(expected)}, found {first['input']!r}") from error
+    check(config)
+    return config
+
+
+def _field_of(error: Mapping[str, Any], values: Any) -> str:
+    """The dotted path of the field that an error of pydantic is about, without the members of unions in it."""
+    path = []
+    for part in error["loc"]:
+        keys = values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
+        if part in keys:
+            values = values[part]
+            path.append(str(part))
+        elif error["type"] == "missing" and part == error["loc"][-1]:
+            path.append(str(part))
+    return ".".join(path)
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:

@@ -50,6 +50,7 @@ def dry_run(
     data_dir = None if data_dir is None else os.fspath(data_dir)
     info, recipe = known_recipe(config, data_dir)
     state_lib.check_origins(recipe)
+    state_lib.check_groups(recipe)
     described = {"stages": [_describe_stage(stage, recipe, config, info) for stage in recipe.stages]}
     if not (compile or target):
         return described
@@ -89,7 +90,7 @@ def known_recipe(config: Any, data_dir: str | None) -> tuple[DatasetInfo, Recipe
     info = KNOWN.get(config.dataset)
     if info is None or is_prepared(config.dataset, data_dir):
         info = load_info(config.dataset, data_dir)
-    return info, methods.by_name(methods.name_of(config)).recipe(config, info)
+    return info, methods.recipe_of(config, info)
 
 
 def _memory(

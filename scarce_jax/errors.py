@@ -12,6 +12,10 @@ class InputError(Exception):
     """
 
 
+class UsageError(InputError):
+    """Flags or arguments that do not go together. The command line exits with status 2."""
+
+
 class Interrupted(Exception):
     """The run was stopped by SIGTERM or Ctrl-C, after its state was saved."""
 

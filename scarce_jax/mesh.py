@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +14,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, UsageError
+
+log = logging.getLogger("scarce_jax")
 
 AXIS = "data"
 
@@ -25,11 +29,59 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
         that Slurm or Open MPI started more than one process or that JAX_COORDINATOR_ADDRESS is set.
       processes: number of processes.
       process: index of this process, 0..processes-1.
+
+    Raises:
+      UsageError: the arguments do not go together.
+      InputError: the environment has an impossible number of processes, or the processes do not find each other.
     """
-    counts = [int(os.environ.get(name, "1")) for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")]
-    several = coordinator is not None or max(counts) > 1 or bool(os.environ.get("JAX_COORDINATOR_ADDRESS"))
-    if several and not jax.distributed.is_initialized():
+    started = max(map(_number_in_environment, ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")))
+    _check_processes(coordinator, processes, process, started)
+    several = coordinator is not None or started > 1 or bool(os.environ.get("JAX_COORDINATOR_ADDRESS"))
+    if not several or jax.distributed.is_initialized():
+        return
+    who = "this process" if process is None else f"process {process}"
+    others = "the other processes" if processes is None else f"the other {processes - 1} of {processes} processes"
+    log.info("%s waits for %s%s", who, others, "" if coordinator is None else f" at {coordinator}")
+    try:
         jax.distributed.initialize(coordinator, processes, process)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{who} and {others} do not find each other ({reason}); start all of them alike") from error
+    log.info("all %d processes are here", jax.process_count())
+
+
+def _number_in_environment(name: str) -> int:
+    """The number of processes in an environment variable; 1 where it is not set."""
+    text = os.environ.get(name, "1")
+    if not text.isdecimal():
+        raise InputError(f"{name} is {text!r} in the environment; expected a number of processes, or unset it")
+    return int(text)
+
+
+def _check_processes(coordinator: str | None, processes: int | None, process: int | None, started: int) -> None:
+    """Raises UsageError unless the arguments of `initialize` go together.
+
+    Args:
+      started: number of processes that the environment says were started, which completes the arguments.
+    """
+    if coordinator is None:
+        for flag, value in (("--processes", processes), ("--process", process)):
+            if value is not None:
+                raise UsageError(
+                    f"{flag} {value}: needs --coordinator HOST:PORT, the address of process 0; add it, or leave out "
+                    f"{flag} for a run of one process"
+                )
+        return
+    port = re.fullmatch(r"\S+:(\d{1,5})", coordinator)
+    if not port or not 0 < int(port[1]) < 2**16:
+        raise UsageError(f"--coordinator {coordinator}: expected HOST:PORT, such as 10.0.0.1:1234")
+    for flag, value in (("--processes", processes), ("--process", process)):
+        if value is None and started < 2:
+            raise UsageError(f"--coordinator {coordinator}: needs {flag}, which is missing")
+    if processes is not None and processes < 1:
+        raise UsageError(f"--processes {processes}: expected at least 1")
+    if process is not None and not 0 <= process < (processes or started):
+        raise UsageError(f"--process {process}: expected 0 to {(processes or started) - 1} of {processes or started}")
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:

@@ -5,23 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from annotated_types import MinLen
 
-from scarce_jax.errors import InputError
-
-
-def _check(valid: bool, field: str, value: Any, expected: str) -> None:
-    """Raises InputError unless the value of a field is valid."""
-    if not valid:
-        raise InputError(f"{field}: found {value!r}, expected {expected}")
-
-
-def _at_least_zero(value: float) -> bool:
-    return 0 <= value < math.inf
+from scarce_jax.errors import InputError, some
+from scarce_jax.ranges import BelowOne, Count, CountOrZero, InsideOne, NonNegative, Positive, Share, check
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,18 +29,14 @@ class Group:
     """
 
     pattern: str = ""
-    lr: float = 1.0
-    weight_decay: float = 1.0
+    lr: NonNegative = 1.0
+    weight_decay: NonNegative = 1.0
 
-    def __post_init__(self):
+    def faults(self) -> Iterator[tuple[str, str]]:
         try:
             re.compile(self.pattern)
         except re.error as error:
-            raise InputError(f"groups.pattern: {self.pattern!r} is no regular expression ({error})") from error
-        _check(_at_least_zero(self.lr), "groups.lr", self.lr, "a finite multiplier of at least 0")
-        _check(
-            _at_least_zero(self.weight_decay), "groups.weight_decay", self.weight_decay, "a multiplier of at least 0"
-        )
+            yield "pattern", f"a regular expression, this is none ({error})"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,32 +58,23 @@ class Schedule:
       boundaries: steps of `step`, counted from the start of the stage, increasing and after the warm-up.
       factor: factor of `step`, above 0.
       warmup: number of steps. A warm-up that is longer than the stage never reaches `lr`.
-
-    Raises:
-      InputError: a value is out of its range, or `boundaries` or `final` does not belong to the kind.
     """
 
     kind: Literal["poly", "cosine", "step", "constant"] = "poly"
-    power: float = 0.9
-    final: float = 0.0
-    boundaries: tuple[int, ...] = ()
-    factor: float = 0.1
-    warmup: int = 0
+    power: Positive = 0.9
+    final: Share = 0.0
+    boundaries: tuple[Count, ...] = ()
+    factor: Positive = 0.1
+    warmup: CountOrZero = 0
 
-    def __post_init__(self):
-        _check(0 < self.power < math.inf, "schedule.power", self.power, "a number above 0")
-        _check(0 <= self.final <= 1, "schedule.final", self.final, "a number in 0..1")
-        _check(0 < self.factor < math.inf, "schedule.factor", self.factor, "a number above 0")
-        _check(self.warmup >= 0, "schedule.warmup", self.warmup, "a number of steps of at least 0")
+    def faults(self) -> Iterator[tuple[str, str]]:
         after_each = zip(self.boundaries, (self.warmup, *self.boundaries), strict=False)
-        expected = f"increasing steps after the warm-up of {self.warmup}"
-        _check(all(b > before for b, before in after_each), "schedule.boundaries", self.boundaries, expected)
-        if self.kind != "step":
-            expected = f"none with kind {self.kind!r}; leave them out or set kind 'step'"
-            _check(not self.boundaries, "schedule.boundaries", self.boundaries, expected)
-        if self.kind not in ("poly", "cosine"):
-            expected = f"0 with kind {self.kind!r}; leave it out or set kind 'poly' or 'cosine'"
-            _check(self.final == 0, "schedule.final", self.final, expected)
+        if any(b <= before for b, before in after_each):
+            yield "boundaries", f"increasing steps after the warm-up of {self.warmup}"
+        if self.boundaries and self.kind != "step":
+            yield "boundaries", f"none with kind {self.kind!r}; leave them out or set kind 'step'"
+        if self.final and self.kind not in ("poly", "cosine"):
+            yield "final", f"0 with kind {self.kind!r}; leave it out or set kind 'poly' or 'cosine'"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +85,8 @@ class Optimizer:
       kind: "sgd" adds the weight decay to the gradient, and the learning rate multiplies the momentum, as in PyTorch.
         With "adam", which is AdamW (Loshchilov & Hutter, 2019), the weight decay is decoupled from the gradient, and
         the learning rate multiplies both.
-      lr: peak learning rate for the whole batch. It does not change with the number of devices.
+      lr: peak learning rate for the whole batch. It does not change with the number of devices. A `Group` of lr 0
+        freezes.
       momentum: momentum of SGD, or b1 of Adam.
       b2: b2 of Adam.
       nesterov: Nesterov momentum, for both kinds.
@@ -116,29 +97,18 @@ class Optimizer:
         decay and momentum, as `torch.nn.utils.clip_grad_norm_` does. The norm is over all parameters that are not
         frozen.
       ema: decay d of an exponential moving average of the parameters, such as 0.999 (see `averaged`); None for none.
-
-    Raises:
-      InputError: a value is out of its range.
     """
 
     kind: Literal["sgd", "adam"] = "sgd"
-    lr: float
-    momentum: float = 0.9
-    b2: float = 0.999
+    lr: Positive
+    momentum: BelowOne = 0.9
+    b2: BelowOne = 0.999
     nesterov: bool = False
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     schedule: Schedule = Schedule()
-    groups: tuple[Group, ...] = (Group(),)
-    clip: float | None = None
-    ema: float | None = None
-
-    def __post_init__(self):
-        _check(0 < self.lr < math.inf, "optim.lr", self.lr, "a finite rate above 0 (a Group with lr 0 freezes)")
-        _check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "a number of at least 0 and below 1")
-        _check(0 <= self.b2 < 1, "optim.b2", self.b2, "a number of at least 0 and below 1")
-        _check(_at_least_zero(self.weight_decay), "optim.weight_decay", self.weight_decay, "a number of at least 0")
-        _check(self.clip is None or 0 < self.clip < math.inf, "optim.clip", self.clip, "a norm above 0, or none")
-        _check(self.ema is None or 0 < self.ema < 1, "optim.ema", self.ema, "a decay between 0 and 1, or none")
+    groups: Annotated[tuple[Group, ...], MinLen(1)] = (Group(),)
+    clip: Positive | None = None
+    ema: InsideOne | None = None
 
 
 def learning_rate(optimizer: Optimizer, steps: int) -> optax.Schedule:
@@ -170,10 +140,16 @@ def assign_groups(groups: tuple[Group, ...], params: Any) -> Any:
     """The index of each parameter's group, in a tree like `params`.
 
     Raises:
-      InputError: a parameter matches no group.
+      InputError: a parameter matches no group, or a pattern no parameter.
     """
-    indices, missed = [], []
-    for path in parameter_paths(params):
+    indices, missed, paths = [], [], parameter_paths(params)
+    for position, group in enumerate(groups):
+        if not any(re.search(group.pattern, path) for path in paths):
+            raise InputError(
+                f"optim.groups.{position}.pattern {group.pattern!r}: matches no parameter; expected a part of a path "
+                f"such as {some(paths, 3)}"
+            )
+    for path in paths:
         index = next((i for i, group in enumerate(groups) if re.search(group.pattern, path)), None)
         indices.append(index)
         if index is None:
@@ -191,8 +167,9 @@ def build(optimizer: Optimizer, params: Any, steps: int) -> optax.GradientTransf
       steps: length of the stage.
 
     Raises:
-      InputError: a parameter matches no group.
+      InputError: a setting is out of its range, a parameter matches no group, or a pattern no parameter.
     """
+    check(optimizer, "optim")
     return build_for_groups(optimizer, assign_groups(optimizer.groups, params), steps)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import pathlib
 from collections.abc import Mapping
@@ -18,9 +19,12 @@ from scarce_jax.data.manifest import Manifest
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.predict import Predictor
+from scarce_jax.ranges import check
 from scarce_jax.recipe import Eval, NetState, Views, reads
 from scarce_jax.runtime import Runtime
 from scarce_jax.training.session import Session
+
+log = logging.getLogger("scarce_jax")
 
 
 def read_facts(run_dir: pathlib.Path) -> dict[str, Any]:
@@ -59,7 +63,7 @@ def open_run(
     info = DatasetInfo.of_json(facts, name=facts["dataset"]["name"])
     use_compilation_cache()
     session = Session(
-        recipe=methods.by_name(facts["method"]).recipe(config, info),
+        recipe=methods.recipe_of(config, info),
         classes=info.classes,
         run_dir=run_dir,
         data_dir=None if data_dir is None else os.fspath(data_dir),
@@ -84,8 +88,8 @@ def choose_result(
       batch: images per device; default that of the config.
 
     Raises:
-      InputError: there is no such result, a stage that it needs is not finished, it takes no views, or the batch is
-        below 1.
+      InputError: there is no such result, a stage that it needs is not finished, it takes no views, or the views or the
+        batch are out of their range.
     """
     results = session.recipe.results
     name = name or next(iter(results))
@@ -99,6 +103,7 @@ def choose_result(
                 f"run the train command again"
             )
     if views is not None and views != evaluation.views:
+        check(views)
         if evaluation.metrics == "tags":
             raise InputError(f"result {name}: predicts image tags; it takes no flip, scales, window or CRF")
         if evaluation.predict is None:
@@ -142,13 +147,25 @@ def open_result(
             f"result {name}: is stored masks of {evaluation.source.split}, and cannot be measured on {split}; leave "
             f"out --split"
         )
+    if split is None and evaluation.source.split is None:
+        raise InputError(f"{run_dir}: was trained with --eval-split None, so name the split to measure with --split")
     if split is not None:
         evaluation = dataclasses.replace(evaluation, source=dataclasses.replace(evaluation.source, split=split))
-    prepared = session.inputs.reader(evaluation.source.dataset, evaluation.source.split).info
+    reader = session.inputs.reader(evaluation.source.dataset, evaluation.source.split)
+    prepared = reader.info
     if prepared.classes != info.classes:
         raise InputError(
             f"dataset {info.name}: prepared with {len(prepared.classes)} classes {prepared.classes[:3]}..., but the "
             f"run was trained on {len(info.classes)} {info.classes[:3]}...; prepare the dataset that it was trained on"
+        )
+    before = read_facts(session.run_dir)["dataset"]["versions"].get(reader.dataset)
+    if before not in (None, reader.version):
+        log.warning(
+            "dataset %s was prepared again since the training, with other content (%s then, %s now); what is measured "
+            "is the new one",
+            reader.dataset,
+            before,
+            reader.version,
         )
     return session, name, evaluation
 

@@ -68,7 +68,7 @@ def train(
     # Outside the condition, because a process may have found the dataset prepared by process 0.
     mesh_lib.barrier("prepared")
     info = load_info(config.dataset, data_dir)
-    recipe = methods.by_name(method).recipe(config, info)
+    recipe = methods.recipe_of(config, info)
     header = {
         "method": method,
         "config": to_json(config),

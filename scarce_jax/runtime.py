@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from scarce_jax.errors import InputError
+from scarce_jax.ranges import Count, Workers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,18 +23,12 @@ class Runtime:
         `training.dispatch.at_once`.
     """
 
-    checkpoint_every: int = 500
-    log_every: int = 20
-    workers: int = 2
+    checkpoint_every: Count = 500
+    log_every: Count = 20
+    workers: Workers = 2
     resident: bool | None = None
     deterministic: bool = False
-    steps_per_dispatch: int | None = None
-
-    def __post_init__(self):
-        for name in ("checkpoint_every", "log_every", "steps_per_dispatch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"runtime.{name} is {value}; expected at least 1")
+    steps_per_dispatch: Count | None = None
 
 
 def set_xla_flags(runtime: Runtime) -> None:

@@ -134,7 +134,7 @@ def _predicting_result(recipe: Recipe, stage: str | None) -> tuple[str, Eval]:
 def _native_size(session: Session, result: Eval, prepared: bool) -> tuple[int, int]:
     """(height, width) of the dataset's first image, or of the result's source where the dataset is not prepared."""
     source = result.source
-    if prepared:
+    if prepared and source.split is not None:
         return session.inputs.reader(source.dataset, source.split).read(0)["image"].shape[:2]
     if source.size is None:
         raise InputError("benchmark: the dataset is not prepared, so the native size is not known; give --native H W")

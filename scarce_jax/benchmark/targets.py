@@ -15,6 +15,9 @@ from scarce_jax.errors import InputError, nearest
 
 log = logging.getLogger("scarce_jax")
 
+MOST_GPUS = 4096
+"""The most GPUs that are compiled for; each becomes a device of this process."""
+
 GPUS_PER_HOST = 8
 """GPUs of one host that share a link; more GPUs than that stand in several hosts."""
 
@@ -71,8 +74,22 @@ class Gpu:
 
     @property
     def usable(self) -> int:
-        """Bytes of its memory that JAX takes: 75%, or what XLA_PYTHON_CLIENT_MEM_FRACTION says."""
-        return int(float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75")) * self.memory)
+        """Bytes of its memory that JAX takes: 75%, or what XLA_PYTHON_CLIENT_MEM_FRACTION says.
+
+        Raises:
+          InputError: that variable is not a share.
+        """
+        text = os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75")
+        try:
+            share = float(text)
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 1:
+            raise InputError(
+                f"XLA_PYTHON_CLIENT_MEM_FRACTION is {text!r} in the environment; expected a number above 0 and at most "
+                "1, or unset it"
+            )
+        return int(share * self.memory)
 
     @property
     def bytes_per_second(self) -> float:
@@ -170,7 +187,7 @@ def parse_target(text: str) -> tuple[Gpu, int]:
     Raises:
       InputError: the target is not known, or the GPUs do not fill their hosts.
     """
-    match = re.fullmatch(r"(.+?)(?:x([1-9]\d*))?", text.lower())
+    match = re.fullmatch(r"(.+?)(?:x(\d+))?", text.lower())
     if match is None or match[1] not in BY_NAME:
         name = text if match is None else match[1]
         raise InputError(
@@ -178,6 +195,8 @@ def parse_target(text: str) -> tuple[Gpu, int]:
             f"for N GPUs, such as h100x8"
         )
     count = int(match[2] or 1)
+    if not 1 <= count <= MOST_GPUS:
+        raise InputError(f"--target {text}: {count:,} GPUs; expected 1 to {MOST_GPUS:,}")
     if count > GPUS_PER_HOST and count % GPUS_PER_HOST:
         raise InputError(f"--target {text}: {count} GPUs do not fill hosts of {GPUS_PER_HOST}; choose a multiple of it")
     return BY_NAME[match[1]], count

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from scarce_jax.errors import InputError, Interrupted, nearest
+from scarce_jax.errors import InputError, Interrupted, UsageError, nearest
 
 COMMANDS = {
     "check": "find what is wrong with images and masks",
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.code if isinstance(error.code, int) else DONE if error.code is None else WRONG_INPUT
     except InputError as error:
         print(f"scarce-jax: {error}", file=sys.stderr)
-        return WRONG_INPUT
+        return USAGE if isinstance(error, UsageError) else WRONG_INPUT
     except Interrupted as error:
         print(f"scarce-jax: {error}; the same command goes on from there", file=sys.stderr)
         return INTERRUPTED

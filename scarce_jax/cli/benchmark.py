@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from scarce_jax.cli.common import Folder, Name, Number, Switch, Target, parse_with_config, print_json, shown, table
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, UsageError
+from scarce_jax.ranges import Count, Pixels
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -22,7 +23,7 @@ class Options:
       largest_batch: with --target, search the largest batch that fits.
       batch: examples per step of every source, over all devices; with --mode infer, images per device. Default the
         config's.
-      steps: number of steps to measure, after those that compile and warm up.
+      steps: number of steps to measure, after those that compile and warm up; default 20.
       native: height and width of the images for --mode infer; default those of the dataset, or the config's size.
       data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       json: end standard output with one JSON object.
@@ -33,8 +34,8 @@ class Options:
     target: Target = None
     largest_batch: Switch = False
     batch: Number = None
-    steps: int = 20
-    native: Annotated[tuple[int, int] | None, shown("H W")] = None
+    steps: Annotated[Count | None, shown("N")] = None
+    native: Annotated[tuple[Pixels, Pixels] | None, shown("H W")] = None
     data_dir: Folder = None
     json: Switch = False
 
@@ -50,7 +51,12 @@ def main(argv: Sequence[str]) -> int:
     path, options, config = parse_with_config(Options, argv, "benchmark", ABOUT)
     if options.largest_batch and options.target is None:
         raise InputError("--largest-batch: needs --target, the GPU whose memory is meant; add it")
-    arguments = {**vars(options), "name": path.stem}
+    if options.steps is not None and options.target is not None:
+        raise UsageError(f"--steps {options.steps}: --target times no step; leave out one of the two")
+    if options.native is not None and options.mode == "train" and options.target is None:
+        raise UsageError("--native: the training step has the config's own size; leave it out, or add --mode infer")
+    arguments = {key: value for key, value in vars(options).items() if key != "steps" or value is not None}
+    arguments["name"] = path.stem
     as_json = arguments.pop("json")
     if options.target is None:
         from scarce_jax.benchmark import benchmark
@@ -62,7 +68,6 @@ def main(argv: Sequence[str]) -> int:
         from scarce_jax.benchmark.planned import plan
         from scarce_jax.cli.planned import show
 
-        del arguments["steps"]
         record = plan(config, **arguments)
         print(show(record))
     if as_json:

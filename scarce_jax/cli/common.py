@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import tyro
 
 from scarce_jax.errors import InputError
+from scarce_jax.ranges import Batch, check
 
 
 def shown(metavar: str | None = None, **options: Any) -> Any:
@@ -23,7 +24,7 @@ def shown(metavar: str | None = None, **options: Any) -> Any:
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, shown()]
 Folder = Annotated[pathlib.Path | None, shown("DIR")]
 Name = Annotated[str | None, shown("NAME")]
-Number = Annotated[int | None, shown("N")]
+Number = Annotated[Batch | None, shown("N")]
 RunFolder = Annotated[pathlib.Path, tyro.conf.Positional, shown("RUN", name="run")]
 ConfigFile = Annotated[
     str, tyro.conf.Positional, shown("CONFIG", help="a Python file that defines `config`, such as those in configs/.")
@@ -41,8 +42,11 @@ def parse(options: Any, argv: Sequence[str], command: str, description: str, *, 
 
     Args:
       compact: --help lists only names and defaults, and --help-verbose also descriptions.
+
+    Raises:
+      InputError: a value is out of the range of its flag.
     """
-    return tyro.cli(
+    parsed = tyro.cli(
         options,
         args=list(argv),
         prog=f"scarce-jax {command}",
@@ -50,6 +54,8 @@ def parse(options: Any, argv: Sequence[str], command: str, description: str, *, 
         compact_help=compact,
         config=(tyro.conf.AvoidSubcommands,),
     )
+    check(parsed)
+    return parsed
 
 
 def parse_with_config(options: type, argv: Sequence[str], command: str, about: str) -> tuple[pathlib.Path, Any, Any]:
@@ -107,7 +113,8 @@ def load_config(path: pathlib.Path) -> Any:
     """The variable `config` of a Python file.
 
     Raises:
-      InputError: the file is missing or fails, or its `config` is missing or not an instance of a method's Config.
+      InputError: the file is missing or fails, or its `config` is missing, not an instance of a method's Config, or has
+        a value out of its range.
     """
     from scarce_jax import methods
 
@@ -123,6 +130,7 @@ def load_config(path: pathlib.Path) -> Any:
         raise InputError(f"config {path}: defines no `config`; assign an instance of a method's Config to this name")
     try:
         methods.name_of(values["config"])
+        check(values["config"])
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return values["config"]

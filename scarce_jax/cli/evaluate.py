@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _text(figures: dict[str, Any]) -> str:
-    from scarce_jax.data.figures import is_group_figure
+    from scarce_jax.data.figures import is_group_figure, share_of_classes
 
     rows = [[name, value] for name, value in figures["per_class"].items()]
     data = f"{figures['images']} images of {figures['dataset']}/{figures['split']}"
@@ -52,9 +52,10 @@ def _text(figures: dict[str, Any]) -> str:
     if "map" in figures:
         summary = f"mAP {cell(figures['map'])}  mean F1 {cell(figures['mean_f1'])}"
         return f"{head}\n\n{table(rows, ['class', 'average precision'])}\n\n{summary}"
+    share = share_of_classes(figures["per_class"])
     summary = (
-        f"mIoU {figures['miou']:.4f} (at training size {figures['miou_at_size']:.4f})  "
-        f"mean accuracy {figures['mean_accuracy']:.4f}  pixel accuracy {figures['pixel_accuracy']:.4f}"
+        f"mIoU {cell(figures['miou'])}{share and f' over {share}'} (at training size {cell(figures['miou_at_size'])})  "
+        f"mean accuracy {cell(figures['mean_accuracy'])}  pixel accuracy {cell(figures['pixel_accuracy'])}"
     )
     groups = [f"mIoU {key.removeprefix('miou_')} {cell(figures[key])}" for key in figures if is_group_figure(key)]
     summary = "  ".join([summary, *groups])

@@ -1,4 +1,4 @@
-"""Flags that choose the kind of a net, and with it the type of a field of the config: `--segmenter.net dsnet`."""
+"""Flags that choose the type of a field of the config: the kind of a net, or None: `--segmenter.net dsnet`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from scarce_jax.errors import nearest
 def choose_kinds(config: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
     """Applies the flags of `argv` that choose a kind.
 
-    A field whose type is a union of dataclasses with a field `kind` takes its kind as a flag. The config's own kind
-    keeps the config's values; another kind starts from its defaults. The last of several flags for one field counts.
+    A field whose type is a union of dataclasses with a field `kind` takes its kind as a flag, and one that may hold a
+    dataclass or None takes None. The config's own kind keeps the config's values; another kind starts from its
+    defaults. The last of several flags for one field counts.
 
     Returns:
       The config with the chosen kinds, and `argv` without those flags.
@@ -46,7 +47,10 @@ def kinds_help(config: Any) -> str:
     lines = [f"--{path.replace('_', '-')}: {', '.join(kinds)}" for path, kinds in _choices(config)]
     if not lines:
         return ""
-    about = "Kinds of nets. Another kind starts from its own defaults; --help after its flag lists its fields."
+    about = (
+        "Kinds of nets. Another kind starts from its own defaults; --help after its flag lists its fields. None leaves "
+        "a part out."
+    )
     return "\n".join(["\n", about, *lines])
 
 
@@ -57,7 +61,7 @@ def _choices(config: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, typ
         kinds = _kinds(config, [field.name])
         if kinds:
             yield path, kinds
-        elif dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not hasattr(value, "kind"):
             yield from _choices(value, f"{path}.")
 
 
@@ -71,7 +75,11 @@ def _kinds(config: Any, path: Sequence[str]) -> dict[str, type]:
     annotation = typing.get_type_hints(type(config)).get(name)
     if not isinstance(annotation, types.UnionType) and typing.get_origin(annotation) is not typing.Union:
         return {}
-    return {member.kind: member for member in typing.get_args(annotation) if hasattr(member, "kind")}
+    members = typing.get_args(annotation)
+    kinds = {member.kind: member for member in members if hasattr(member, "kind")}
+    if type(None) in members and any(map(dataclasses.is_dataclass, members)):
+        kinds["None"] = type(None)
+    return kinds
 
 
 def _replaced(config: Any, path: Sequence[str], chosen: type) -> Any:

@@ -49,7 +49,8 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Options, argv, "prepare", "Builds a dataset; leaves nothing half-built.")
-    from scarce_jax.data.builders import is_prepared, load_info, prepare, prepare_command
+    from scarce_jax.data.builders import is_prepared, prepare, prepare_command
+    from scarce_jax.data.builders.findings import findings
 
     given = {key: getattr(options, key) for key in ("format", "images", "masks", "coarse", "classes", "val")}
     given = {key: value for key, value in given.items() if value is not None}
@@ -59,13 +60,16 @@ def main(argv: Sequence[str]) -> int:
 
         reading = SourceOptions(**given)
     prepared_before = not options.again and is_prepared(options.dataset, options.data_dir)
-    print(prepare(options.dataset, options.data_dir, options.source, again=options.again, options=reading))
-    if options.dataset.startswith("folder/") and "val" not in load_info(options.dataset, options.data_dir).splits:
+    prepared = prepare(options.dataset, options.data_dir, options.source, again=options.again, options=reading)
+    print("\n".join([str(prepared), *(f"WARNING {finding}" for finding in findings(prepared))]))
+    if options.dataset.startswith("folder/") and "val" not in prepared.info.splits:
         print(
             "\nThere is no split val to measure; --val 0.2 takes a fifth of the labelled images for it, --val FILE "
             "those listed."
         )
     if prepared_before:
-        again = prepare_command(options.dataset, options.data_dir, again=True)
-        print(f"\nThe dataset was prepared before, so nothing was read; to build it again: {again}")
+        again = prepare_command(options.dataset, options.data_dir, again=True, source=options.source)
+        again = " ".join((again, *(reading.flags if reading else ())))
+        same = "" if options.source is None else f" from the files of {options.source}"
+        print(f"\nThe dataset was prepared before{same}, so nothing was read; to build it again: {again}")
     return 0

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from scarce_jax.cli.common import Folder, Number, Switch, Target, cell, parse_with_config, print_json, shown, table
+from scarce_jax.cli.common import Folder, Switch, Target, cell, parse_with_config, print_json, shown, table
 from scarce_jax.errors import InputError, plural
 
 
@@ -40,8 +40,8 @@ class Options:
     redo: Annotated[str | None, shown("STAGE")] = None
     reuse: Annotated[pathlib.Path | None, shown("RUN")] = None
     coordinator: Annotated[str | None, shown("HOST:PORT")] = None
-    processes: Number = None
-    process: Number = None
+    processes: Annotated[int | None, shown("N")] = None
+    process: Annotated[int | None, shown("N")] = None
 
 
 ABOUT = "Runs a config's recipe, and goes on where an earlier run of the same command stopped."
@@ -85,7 +85,7 @@ WIDE = 120
 
 
 def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
-    from scarce_jax.data.figures import is_group_figure
+    from scarce_jax.data.figures import is_group_figure, share_of_classes
 
     tables = []
     results = summary["results"]
@@ -100,9 +100,13 @@ def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
         ]
         headings = [figures.get(key) or key.replace("miou_", "mIoU ") for key in columns]
         header = ["result", *headings, "images", *([f"paper's {figures[main]}"] if paper else [])]
+        shares = {n: share_of_classes(measured["per_class"]) for n, measured in results.items() if main in measured}
+        if main == "miou" and any(shares.values()):
+            header.append("mIoU is over")
+            rows = [[*row, shares[row[0]] or "all classes"] for row in rows]
         if rows:
             tables.append(f"\n{table(rows, header)}")
-    return "\n".join(tables)
+    return "\n".join(tables) or "\nnothing was measured"
 
 
 def _tables(summary: dict[str, Any]) -> str:

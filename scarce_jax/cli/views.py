@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from scarce_jax.cli.common import Name, Number, Switch, shown
 from scarce_jax.errors import InputError
+from scarce_jax.ranges import check
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -35,7 +36,8 @@ class PredictionFlags:
         """The `Views` of the flags, or None without any.
 
         Raises:
-          InputError: --scales or --window is not numbers with commas between them, or --crf is unknown.
+          InputError: --scales or --window is not numbers with commas between them or out of its range, or --crf is
+        unknown.
         """
         from scarce_jax.ops.crf import PARAMETERS
         from scarce_jax.recipe import Views
@@ -49,7 +51,9 @@ class PredictionFlags:
             if self.crf not in PARAMETERS:
                 raise InputError(f"--crf {self.crf}: expected one of {', '.join(PARAMETERS)}")
             fields["crf"] = PARAMETERS[self.crf]
-        return Views(**fields) if fields else None
+        views = Views(**fields)
+        check(views)
+        return views if fields else None
 
 
 def _numbers(flag: str, text: str, kind: type, expected: str) -> tuple:

@@ -12,15 +12,18 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
 import scipy.sparse.linalg
+from annotated_types import Interval
 
 from scarce_jax.cpu.superpixels import adjacency, at_border, cielab, normalised, region_means, superpixels
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
+from scarce_jax.ranges import Count, Positive, Share
 
 FREE = -1
 """Value of a node in `seeds` that is not a seed."""
@@ -78,27 +81,16 @@ class Diffusion:
         probable class. (Ours; with one class and the default it is the paper's "larger q".)
     """
 
-    background: int | None = 0
-    segments: int = 300
-    compactness: float = 20.0
-    iterations: int = 5
-    sigma2: float = 0.1
-    foreground_seed: float = 0.6
-    seed_objectness: float = 0.0
-    background_map: float = 0.2
-    background_objectness: float = 0.2
-    decision: float = 0.5
-
-    def __post_init__(self):
-        for name in ("segments", "iterations"):
-            if getattr(self, name) < 1:
-                raise InputError(f"diffusion.{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("compactness", "sigma2"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"diffusion.{name} is {getattr(self, name)}; expected a number above 0")
-        for name in ("foreground_seed", "seed_objectness", "background_map", "background_objectness", "decision"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"diffusion.{name} is {getattr(self, name)}; expected 0 to 1")
+    background: Annotated[int, Interval(ge=0, le=254)] | None = 0
+    segments: Annotated[int, Interval(ge=1, le=2**16)] = 300
+    compactness: Positive = 20.0
+    iterations: Count = 5
+    sigma2: Positive = 0.1
+    foreground_seed: Share = 0.6
+    seed_objectness: Share = 0.0
+    background_map: Share = 0.2
+    background_objectness: Share = 0.2
+    decision: Share = 0.5
 
     def __call__(self, example_id: str, fields: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray]:
         """Makes the label map of one image. Equal inputs give equal bytes.

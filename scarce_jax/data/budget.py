@@ -8,14 +8,16 @@ import os
 import pathlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import DocInfo
 
 from scarce_jax.data.categories import SPLIT_SETS, expand, is_strong
 from scarce_jax.data.manifest import Manifest
 from scarce_jax.data.schema import FIELD_WORDS
 from scarce_jax.errors import InputError, nearest, some
+from scarce_jax.ranges import Count, CountOrZero, InsideOne, Seed
 
 _GOLDEN = 0.6180339887498949
 # Published lists of Cityscapes have names of image files; example ids are without this suffix.
@@ -41,27 +43,15 @@ class Budget:
       seed: seed of the draw. It is independent of the seed of the run, so that runs share a subset.
     """
 
-    fine: int | float | str = "all"
-    per_class: int | None = None
+    fine: CountOrZero | InsideOne | Annotated[str, DocInfo("'all', or the path of a list")] = "all"
+    per_class: Count | None = None
     draw: Literal["random", "stride"] = "random"
     strong_categories: tuple[str, ...] = ()
-    seed: int = 0
+    seed: Seed = 0
 
-    def __post_init__(self):
-        if isinstance(self.fine, bool) or (isinstance(self.fine, int) and self.fine < 0):
-            raise InputError(f"budget.fine is {self.fine}, expected at least 0 images, a fraction, 'all' or a file")
-        if isinstance(self.fine, float) and not 0 < self.fine < 1:
-            raise InputError(
-                f"budget.fine is {self.fine}, expected a fraction between 0 and 1, a whole number or 'all'"
-            )
-        if self.per_class is not None and self.per_class < 1:
-            raise InputError(f"budget.per_class is {self.per_class}, expected 1 or more")
+    def faults(self) -> Iterator[tuple[str, str]]:
         if self.per_class is not None and self.fine != "all":
-            raise InputError(
-                f"budget.per_class ({self.per_class}) and budget.fine ({self.fine!r}) both choose images; give one"
-            )
-        if self.draw not in ("random", "stride"):
-            raise InputError(f"budget.draw is {self.draw!r}, expected 'random' or 'stride'")
+            yield "per_class", f"None beside --budget.fine {self.fine!r}, because both choose images; give one of them"
 
 
 def draw_manifest(

@@ -22,7 +22,7 @@ def summarise(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
 
     Returns:
       `miou`, `mean_accuracy` and `pixel_accuracy` in 0..1, or None if nothing was counted; `per_class`: {name: IoU or
-      None}; `confusion`: K lists of K + 1 numbers.
+      None}; `classes_measured`: number of classes that `miou` is a mean over; `confusion`: K lists of K + 1 numbers.
 
     Raises:
       ValueError: the matrix has another shape.
@@ -41,8 +41,15 @@ def summarise(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
         "mean_accuracy": mean(recalls),
         "pixel_accuracy": ratio(hits.sum(), counts.sum()),
         "per_class": dict(zip(classes, ious, strict=True)),
+        "classes_measured": sum(iou is not None for iou in ious),
         "confusion": counts.tolist(),
     }
+
+
+def share_of_classes(per_class: Mapping[str, float | None]) -> str:
+    """Returns "1 of 2 classes" if a mean over classes is not over all of them, else ""."""
+    measured = sum(value is not None for value in per_class.values())
+    return "" if measured == len(per_class) else f"{measured} of {len(per_class)} classes"
 
 
 def group_figure(name: str) -> str:

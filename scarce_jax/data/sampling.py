@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from scarce_jax.errors import InputError
+from scarce_jax.ranges import Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,14 +69,8 @@ class ClassBalance:
         repeats none.
     """
 
-    at_most: int | None = None
-    at_least: int | None = None
-
-    def __post_init__(self):
-        for name in ("at_most", "at_least"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"class balance: {name} is {value}; expected at least 1 example of a class, or none")
+    at_most: Count | None = None
+    at_least: Count | None = None
 
     def __call__(self, tags: np.ndarray) -> np.ndarray:
         shown = np.asarray(tags) > 0  # [N, K]

@@ -50,8 +50,10 @@ class Reader:
         if not self.info.splits.get(split):
             raise InputError(
                 f"dataset {dataset}: no split {split!r}; it was prepared with {', '.join(sorted(self.info.splits))}: "
-                f"choose one of these, or prepare it again from a source that holds {split!r}"
+                f"choose one of these with --train-split or --eval-split (of a finished run: --split), or "
+                f"--eval-split None to train without measuring"
             )
+        self.pixels = prepared.occurs[split][1]
         self._again = f"prepare the dataset again: {prepare_command(dataset, data_dir, again=True)}"
         path = index_path(prepared.directory, split)
         where = f"dataset {dataset}, split {split}: {path}"

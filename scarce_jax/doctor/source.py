@@ -143,7 +143,7 @@ def read_for_check(source: pathlib.Path, options: Options, faults: list[Finding]
         layout = read_source(source, options)
         return Source(examples=_examples(layout), classes=layout.classes, notes=layout.describe())
     folders = folder_layout.folders_of(source) if name == "folder" else pairs.folders_of(source, options)
-    classes, _ = find_classes(source, options, FORMATS[name].holds)
+    classes = find_classes(source, options, FORMATS[name].holds)
     try:
         layout, error = read_source(source, options), None
     except InputError as wrong:

@@ -9,7 +9,9 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
+from scarce_jax.recipe import Recipe, without_measurements
 
 NAMES = ("supervised", "detailer", "auxiliary", "adversarial", "transfer", "decoupled", "three_step")
 """Names of the methods of this package."""
@@ -42,3 +44,12 @@ def name_of(config: Any) -> str:
         f"config: found a {type(config).__name__}, expected one of {expected}, or the Config of a module that can be "
         f"imported and has a function `recipe`"
     )
+
+
+def recipe_of(config: Any, info: DatasetInfo) -> Recipe:
+    """The recipe of a config; without measurements if its `eval_split` is None.
+
+    Raises:
+      InputError: the config does not fit the dataset.
+    """
+    return without_measurements(by_name(name_of(config)).recipe(config, info))

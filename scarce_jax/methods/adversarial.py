@@ -11,7 +11,7 @@ to distinguish both kinds of masks.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -33,6 +33,7 @@ from scarce_jax.methods.segmentation import (
 from scarce_jax.models.discriminator import Discriminator
 from scarce_jax.ops.logits import full_size
 from scarce_jax.optim import Optimizer
+from scarce_jax.ranges import CountOrZero, NonNegative, Share, Width
 from scarce_jax.recipe import Net, NetState, Out, Recipe, Train, Turn
 
 DISCRIMINATOR = "discriminator"
@@ -53,13 +54,13 @@ class AdversarialStage(SegmenterStage):
       semi_start: first step that uses the masked cross-entropy; before it the discriminator is not yet trained.
     """
 
-    discriminator_width: int = 64
+    discriminator_width: Width = 64
     discriminator_optim: Optimizer = Optimizer(kind="adam", lr=1e-4, momentum=0.9, b2=0.99)
-    lambda_adv: float = 0.01
-    lambda_semi_adv: float = 0.001
-    lambda_semi: float = 0.1
-    threshold: float = 0.2
-    semi_start: int = 5_000
+    lambda_adv: NonNegative = 0.01
+    lambda_semi_adv: NonNegative = 0.001
+    lambda_semi: NonNegative = 0.1
+    threshold: Share = 0.2
+    semi_start: CountOrZero = 5_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,10 @@ class Config(common.Experiment):
     """Config of the method `adversarial`, which has one training stage."""
 
     adversarial: AdversarialStage
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        yield from common.without_comparison(self)
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import flax.linen as nn
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import pydantic
 import tyro
+from annotated_types import Interval
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.sampling import RareClassSampling
@@ -20,6 +21,7 @@ from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.models.segmenters import Segmenter
 from scarce_jax.ops.augment import Augment, augment, normalise
 from scarce_jax.optim import Optimizer
+from scarce_jax.ranges import AboveOne, Batch, Count, CountOrZero, NonNegative, Pixels, Positive, Seed
 from scarce_jax.recipe import Artifact, Epochs, Eval, Infer, Mean, Net, NetState, Predict, Source, Train, parse_origin
 from scarce_jax.runtime import Runtime
 
@@ -38,7 +40,7 @@ class Experiment:
       seed: seed of the initial values, the order of the images and the augmentation. The budget has its own seed.
       dataset: tfds name of a prepared dataset.
       train_split: name of the split for training.
-      eval_split: name of the split for evaluation.
+      eval_split: name of the split for evaluation; None trains without measuring, for data without a split to measure.
       budget: which labels of the training split may be used.
       compare: also train and measure the baselines of the method.
       paper: figures that the paper reports for this config, by result.
@@ -48,15 +50,32 @@ class Experiment:
     # An unknown field in a config file or in config.json is an error, at every level.
     __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
 
-    seed: int = 0
+    seed: Seed = 0
     dataset: str
     train_split: str = "train"
-    eval_split: str = "val"
+    eval_split: str | None = "val"
     budget: Budget = Budget()
     compare: bool = False
     paper: Annotated[dict[str, Any], tyro.conf.Suppress] = dataclasses.field(default_factory=dict)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     runtime: Runtime = Runtime()
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.eval_split == self.train_split:
+            yield "eval_split", "another split than that of --train-split, whose images are trained on"
+
+
+def without_comparison(config: Experiment) -> Iterator[tuple[str, str]]:
+    """The fault of a config that asks for the comparison of a method that has none."""
+    if config.compare:
+        yield "compare", "False, because this method has nothing to compare with"
+
+
+def without_fine_masks(config: Experiment) -> Iterator[tuple[str, str]]:
+    """The faults of a config that budgets fine masks for a method that reads none."""
+    for name, default in (("fine", "all"), ("per_class", None)):
+        if getattr(config.budget, name) != default:
+            yield f"budget.{name}", f"{default!r}, because no fine mask is read in this training"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,26 +109,24 @@ class TrainStage:
         downloads such a file, for example hf:timm/resnet50.tv_in1k.
     """
 
-    steps: int | None = None
-    epochs: float | None = None
-    batch: int
-    accumulate: int = 1
-    statistics_groups: int = 1
+    steps: Count | None = None
+    epochs: Positive | None = None
+    batch: Batch
+    accumulate: Batch = 1
+    statistics_groups: Batch = 1
     remat: bool = False
     optim: Optimizer
-    eval_every: int = 0
+    eval_every: CountOrZero = 0
     keep_best: str | None = None
-    patience: int | None = None
-    eval_batch: int = 4
+    patience: Count | None = None
+    eval_batch: Batch = 4
     init_from: str | None = None
 
-    def __post_init__(self):
+    def faults(self) -> Iterator[tuple[str, str]]:
         if self.keep_best is not None and not self.eval_every:
-            raise InputError(f"keep_best is {self.keep_best!r}, but eval_every is 0; set how often to measure")
-        if self.patience is not None and (self.keep_best is None or self.patience < 1):
-            raise InputError(
-                f"patience is {self.patience}; expected at least 1, and keep_best to define which measurement is better"
-            )
+            yield "keep_best", "None while eval_every is 0; set how often to measure"
+        if self.patience is not None and self.keep_best is None:
+            yield "patience", "None without keep_best, which defines which measurement is better"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,7 +137,7 @@ class SizedStage(TrainStage):
       size: (height, width) in pixels to which whole images are resized, in training before crops or windows are cut.
     """
 
-    size: tuple[int, int]
+    size: tuple[Pixels, Pixels]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,15 +166,9 @@ class SegmenterStage(ImageStage):
     """
 
     net: Segmenter = PSPNetConfig()
-    aux_weight: float = 0.4
-    class_weighting: float | None = None
-    rare_class_sampling: float | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        draws(self)
-        if self.class_weighting is not None and self.class_weighting <= 1:
-            raise InputError(f"class_weighting is {self.class_weighting}; expected above 1, or none")
+    aux_weight: NonNegative = 0.4
+    class_weighting: AboveOne | None = None
+    rare_class_sampling: Annotated[float, Interval(ge=0, le=10)] | None = None
 
 
 def draws(stage: SegmenterStage) -> RareClassSampling | None:
@@ -174,13 +185,11 @@ def resolve_length(stage: TrainStage, name: str) -> int | Epochs:
     """Length of a training stage, in steps or epochs.
 
     Raises:
-      InputError: `steps` and `epochs` are both set or both unset, or the length is not positive.
+      InputError: `steps` and `epochs` are both set or both unset.
     """
     lengths = {key: value for key in ("steps", "epochs") if (value := getattr(stage, key)) is not None}
     if len(lengths) != 1:
         raise InputError(f"{name}: found {lengths or 'neither steps nor epochs'}; set exactly one of steps and epochs")
-    if next(iter(lengths.values())) <= 0:
-        raise InputError(f"{name}: {lengths} must be positive")
     return stage.steps if stage.steps is not None else Epochs(count=stage.epochs)
 
 
@@ -307,7 +316,7 @@ def inference_source(config: Experiment, stage: SizedStage, **changes: Any) -> S
 
 
 def evaluation_source(config: Experiment, stage: SizedStage, **changes: Any) -> Source:
-    """All images of the evaluation split at the stage's size, with their fine masks. `changes` as above."""
+    """All images of the evaluation split, or of no split, at the stage's size with fine masks. `changes` as above."""
     return inference_source(config, stage, **({"split": config.eval_split, "labels": ("fine",)} | changes))
 
 

@@ -26,6 +26,7 @@ from scarce_jax.methods.common import SegmenterStage, with_frequencies
 from scarce_jax.methods.segmentation import SegmentationLogits, measured, network, train_segmenter
 from scarce_jax.models.detailer import DetailerConfig
 from scarce_jax.models.segmenters import DetailerNet
+from scarce_jax.ranges import Count
 from scarce_jax.recipe import Artifact, Infer, NetState, Recipe, Train
 
 FIELDS = ("image", "coarse")
@@ -51,7 +52,7 @@ class StudentStage(SegmenterStage):
       images: number of training images (100 in the paper).
     """
 
-    images: int
+    images: Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ that encoder with `init_from` RUN:segmenter/classifier.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Literal
 
 from scarce_jax.data.schema import DatasetInfo
@@ -29,6 +30,12 @@ class Config(common.Experiment):
 
     target: Literal["masks", "tags"] = "masks"
     segmenter: SegmenterStage
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        yield from common.without_comparison(self)
+        if self.target == "tags":
+            yield from common.without_fine_masks(self)
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:

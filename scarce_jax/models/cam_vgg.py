@@ -16,6 +16,7 @@ from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.layers import Convolution
 from scarce_jax.models.tags import AveragedFeatures
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk
+from scarce_jax.ranges import BelowOne, Few, Width
 
 GEOMETRIES = {
     16: {"pools": (Pool(2, 2),) * 4 + (None,)},
@@ -94,10 +95,10 @@ class CamVGGConfig(NetConfig):
     module = CamClassifier
 
     kind: Annotated[Literal["cam_vgg"], KIND] = "cam_vgg"
-    width: int = 64
+    width: Width = 64
     batch_norm: bool = True
-    dropout: float = 0.0
-    convolutions: tuple[int, int, int, int, int] = CONVOLUTIONS
+    dropout: BelowOne = 0.0
+    convolutions: tuple[Few, Few, Few, Few, Few] = CONVOLUTIONS
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
         """The classifier of image tags."""

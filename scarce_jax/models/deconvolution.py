@@ -22,6 +22,7 @@ from scarce_jax.models.layers import Convolution, TransposedConv
 from scarce_jax.models.tracing import block
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk, check_convolutions
 from scarce_jax.ops.pool import unpool
+from scarce_jax.ranges import Channels, Few, Width
 
 POOLS = (Pool(2, 2, 0, switches=True),) * 5
 """Poolings of the encoders. Each halves the image and returns its switches."""
@@ -191,10 +192,10 @@ class DeconvNetConfig(NetConfig):
     module = DeconvNet
 
     kind: Annotated[Literal["deconvnet"], KIND] = "deconvnet"
-    width: int = 64
-    hidden: int | None = None
-    fc6_kernel: int = 7
-    convolutions: tuple[int, int, int, int, int] = CONVOLUTIONS
+    width: Width = 64
+    hidden: Channels | None = None
+    fc6_kernel: Few = 7
+    convolutions: tuple[Few, Few, Few, Few, Few] = CONVOLUTIONS
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
         """A classifier of image tags on the trunk of the net, with dropout 0.5 (Zhou et al., 2016)."""

@@ -19,6 +19,7 @@ from scarce_jax.models.deconvolution import POOLS, Deconvolution, FullyConnected
 from scarce_jax.models.fields import NetConfig
 from scarce_jax.models.layers import Convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, VGG16Trunk
+from scarce_jax.ranges import BelowOne, Channels, Few, Width
 
 HEAD_PATTERN = r"^score/"
 """Matches the layer that VGG-16 does not have, for a higher learning rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
@@ -141,12 +142,12 @@ class DecoupledClassifierConfig(NetConfig):
     kind: ClassVar[str] = "decoupled classifier"
     module = DecoupledClassifier
 
-    width: int = 64
-    hidden: int | None = None
-    fc6_kernel: int = 7
-    convolutions: tuple[int, int, int, int, int] = CONVOLUTIONS
+    width: Width = 64
+    hidden: Channels | None = None
+    fc6_kernel: Few = 7
+    convolutions: tuple[Few, Few, Few, Few, Few] = CONVOLUTIONS
     batch_norm: bool = False
-    dropout: float = 0.5
+    dropout: BelowOne = 0.5
 
 
 def class_saliency(
@@ -211,8 +212,8 @@ class SegmentationNet(nn.Module):
     """
 
     width: int = 64
-    hidden: int | None = None
-    fc6_kernel: int = 7
+    hidden: Channels | None = None
+    fc6_kernel: Few = 7
     convolutions: tuple[int, ...] = CONVOLUTIONS
     dtype: Any = jnp.float32
 

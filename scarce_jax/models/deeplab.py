@@ -19,6 +19,7 @@ from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.logits import Resized
 from scarce_jax.ops.product import dilated_product
+from scarce_jax.ranges import Width
 
 RATES = (6, 12, 18, 24)
 """Dilations of the branches of the ASPP. (The code of Hung et al. returns after the first two.)"""
@@ -95,7 +96,7 @@ class DeepLabV2Config(NetConfig):
 
     kind: Annotated[Literal["deeplabv2"], KIND] = "deeplabv2"
     depth: Literal[18, 34, 50, 101] = 101
-    width: int = 64
+    width: Width = 64
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> TagClassifier:
         """A classifier of image tags on the trunk of the net, with dropout 0.1."""

@@ -13,14 +13,16 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval, MultipleOf
 
-from scarce_jax.models.fields import KIND, NetConfig, check_width
+from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import ConvUnit, he_normal_fan_out
 from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.logits import Resized
 from scarce_jax.ops.resize import resize_bilinear
+from scarce_jax.ranges import BelowOne
 
 GEOMETRIES = {
     8: {"strides": (1, 2, 1, 1), "dilations": (1, 1, 2, 4), "rates": (12, 24, 36)},
@@ -131,13 +133,9 @@ class DeepLabV3PlusConfig(NetConfig):
 
     kind: Annotated[Literal["deeplabv3plus"], KIND] = "deeplabv3plus"
     depth: Literal[18, 34, 50, 101] = 50
-    width: int = 64
+    width: Annotated[int, Interval(ge=4, le=2**12), MultipleOf(4)] = 64
     output_stride: Literal[8, 16] = 8
-    dropout: float = 0.1
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_width(self.kind, self.width, 4)
+    dropout: BelowOne = 0.1
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> TagClassifier:
         """A classifier of image tags on the trunk of the net, with the same dropout."""

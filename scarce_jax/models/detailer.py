@@ -14,6 +14,7 @@ from scarce_jax.models.layers import uniform_fan_in
 from scarce_jax.models.pspnet import Embedding, Parts, PSPNet
 from scarce_jax.ops.logits import Resized
 from scarce_jax.ops.resize import class_fractions
+from scarce_jax.ranges import BelowOne, Channels, Width
 
 
 class CoarseEmbedding(nn.Module):
@@ -110,7 +111,7 @@ class DetailerConfig(NetConfig):
 
     kind: Annotated[Literal["detailer"], KIND] = "detailer"
     depth: Literal[18, 34, 50, 101] = 101
-    width: int = 64
-    dropout: float = 0.1
+    width: Width = 64
+    dropout: BelowOne = 0.1
     inject: Literal["before_pool", "after_pool", "after_final"] = "after_pool"
-    embedding: int = 800
+    embedding: Channels = 800

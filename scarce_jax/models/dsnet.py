@@ -21,9 +21,10 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval, MultipleOf
 from einops import rearrange, repeat
 
-from scarce_jax.models.fields import KIND, NetConfig, check_width
+from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.layers import ConvUnit, Upsampler
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.models.tracing import block
@@ -208,10 +209,7 @@ class DSNetConfig(NetConfig):
     module = DSNet
 
     kind: Annotated[Literal["dsnet"], KIND] = "dsnet"
-    width: int = 32
-
-    def __post_init__(self):
-        check_width(self.kind, self.width, multiple=4)
+    width: Annotated[int, Interval(ge=4, le=2**12), MultipleOf(4)] = 32
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> TagClassifier:
         """A classifier of image tags on the trunk of the net, with dropout 0.1."""

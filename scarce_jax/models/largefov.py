@@ -19,6 +19,7 @@ from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import Convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk
+from scarce_jax.ranges import BelowOne, Few, Width
 
 POOLS = (Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 1, 1), Pool(3, 1, 1))
 """Poolings of the trunk: three halve the image, rounded up, and two keep its size."""
@@ -95,10 +96,10 @@ class LargeFOVConfig(NetConfig):
     full_size = False
 
     kind: Annotated[Literal["largefov"], KIND] = "largefov"
-    width: int = 64
+    width: Width = 64
     batch_norm: bool = False
-    dropout: float = 0.5
-    convolutions: tuple[int, int, int, int, int] = CONVOLUTIONS
+    dropout: BelowOne = 0.5
+    convolutions: tuple[Few, Few, Few, Few, Few] = CONVOLUTIONS
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
         """A classifier of image tags on the trunk of the net."""

@@ -24,6 +24,7 @@ from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.logits import Resized
 from scarce_jax.ops.product import float32_product
 from scarce_jax.ops.pyramid import pool_pyramid, resized_convolution
+from scarce_jax.ranges import BelowOne, Width
 
 
 class Embedding(NamedTuple):
@@ -243,8 +244,8 @@ class PSPNetConfig(NetConfig):
 
     kind: Annotated[Literal["pspnet"], KIND] = "pspnet"
     depth: Literal[18, 34, 50, 101] = 101
-    width: int = 64
-    dropout: float = 0.1
+    width: Width = 64
+    dropout: BelowOne = 0.1
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> TagClassifier:
         """A classifier of image tags on the trunk of the net."""

@@ -13,6 +13,7 @@ from scarce_jax.models.batch_norm import batch_norm
 from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ops.logits import Resized
+from scarce_jax.ranges import BelowOne, Width
 
 
 class TinyNet(nn.Module):
@@ -79,8 +80,8 @@ class TinyConfig(NetConfig):
     module = TinyNet
 
     kind: Annotated[Literal["tiny"], KIND] = "tiny"
-    width: int = 4
-    dropout: float = 0.1
+    width: Width = 4
+    dropout: BelowOne = 0.1
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> TagClassifier:
         """A classifier of image tags on a trunk of the same width."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval
 from einops import rearrange
 
 from scarce_jax.data.schema import IGNORE, LABEL_FIELDS
-from scarce_jax.errors import InputError
+from scarce_jax.ranges import Pixels, Share
 
 MEAN = (0.485, 0.456, 0.406)
 """ImageNet's mean of R, G and B in 0..1, which is subtracted from the input of every net."""
@@ -20,6 +22,9 @@ STD = (0.229, 0.224, 0.225)
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in grey (ITU-R BT.601, as in torchvision)."""
+
+Factor = Annotated[float, Interval(gt=0, le=100)]
+GreyLevels = Annotated[float, Interval(ge=0, le=255)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,41 +49,23 @@ class Augment:
         order. 0.5 is the default of the three-step paper's library.
     """
 
-    crop: tuple[int, int]
-    scale: tuple[float, float] = (0.5, 2.0)
-    rotate: float = 10.0
-    rotate_probability: float = 1.0
-    flip: float = 0.5
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    shift: float = 0.0
-    noise: float = 0.0
+    crop: tuple[Pixels, Pixels]
+    scale: tuple[Factor, Factor] = (0.5, 2.0)
+    rotate: Annotated[float, Interval(ge=0, le=360)] = 10.0
+    rotate_probability: Share = 1.0
+    flip: Share = 0.5
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    shift: Share = 0.0
+    noise: GreyLevels = 0.0
     blur: Literal[0, 3, 5] = 0
-    rgb_shift: float = 0.0
-    distort_probability: float = 0.5
+    rgb_shift: GreyLevels = 0.0
+    distort_probability: Share = 0.5
 
-    def __post_init__(self):
-        if min(self.crop) < 1:
-            raise InputError(f"augment.crop is {self.crop}; expected a height and a width of at least 1 pixel")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise InputError(f"augment.scale is {self.scale}; expected a smallest and a largest factor, both above 0")
-        for name in (
-            "rotate_probability",
-            "flip",
-            "brightness",
-            "contrast",
-            "saturation",
-            "shift",
-            "distort_probability",
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"augment.{name} is {getattr(self, name)}; expected 0 to 1")
-        for name in ("noise", "rgb_shift"):
-            if not 0 <= getattr(self, name) <= 255:
-                raise InputError(f"augment.{name} is {getattr(self, name)}; expected 0 to 255 grey levels")
-        if self.blur not in (0, 3, 5):
-            raise InputError(f"augment.blur is {self.blur}; expected 3 or 5, or 0 for none")
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.scale[0] > self.scale[1]:
+            yield "scale", "the smallest factor before the largest"
 
 
 def normalise(image: jax.Array) -> jax.Array:

@@ -8,19 +8,23 @@ others the background.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Interval
 from einops import rearrange
 
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.errors import InputError
 from scarce_jax.ops.augment import flat_index, normalise, sample_bilinear
+from scarce_jax.ranges import Count, Pixels, Share
 
 MAX_LABELS = 20
 """Number of labels of an image that form subsets. A uniform float32 in [0, 1) has only 2^23 values."""
+
+Enlargement = Annotated[float, Interval(ge=1, le=1000)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,18 +41,14 @@ class Combinatorial:
       flip: probability of a horizontal flip.
     """
 
-    crop: tuple[int, int]
-    windows: int = 200
-    enlarge: tuple[float, float] = (1.0, 3.0)
-    flip: float = 0.5
+    crop: tuple[Pixels, Pixels]
+    windows: Count = 200
+    enlarge: tuple[Enlargement, Enlargement] = (1.0, 3.0)
+    flip: Share = 0.5
 
-    def __post_init__(self):
-        if min(self.crop) < 1 or self.windows < 1:
-            raise InputError(f"crops.crop is {self.crop} and crops.windows is {self.windows}; expected at least 1")
-        if not 1 <= self.enlarge[0] <= self.enlarge[1]:
-            raise InputError(f"crops.enlarge is {self.enlarge}; expected a smallest and a largest factor, at least 1")
-        if not 0 <= self.flip <= 1:
-            raise InputError(f"crops.flip is {self.flip}; expected 0 to 1")
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.enlarge[0] > self.enlarge[1]:
+            yield "enlarge", "the smallest factor before the largest"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from einops import rearrange
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 from scarce_jax.ops.permutohedral import Corners, corners, lattice_filter, neighbours
+from scarce_jax.ranges import CountOrZero, InsideOne, NonNegative, Positive
 
 EPSILON = 1e-20
 
@@ -44,23 +45,13 @@ class CRF:
       clip: smallest probability, between 0 and 1; smaller ones are raised to it before the logarithm.
     """
 
-    position_sigma: float = 3.0
-    position_weight: float = 3.0
-    bilateral_sigma: float
-    colour_sigma: float
-    bilateral_weight: float
-    iterations: int = 10
-    clip: float = 1e-5
-
-    def __post_init__(self):
-        for name in ("position_sigma", "bilateral_sigma", "colour_sigma"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"crf.{name} is {getattr(self, name)}; expected above 0")
-        for name in ("position_weight", "bilateral_weight", "iterations"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"crf.{name} is {getattr(self, name)}; expected at least 0")
-        if not 0 < self.clip < 1:
-            raise InputError(f"crf.clip is {self.clip}; expected above 0 and below 1")
+    position_sigma: Positive = 3.0
+    position_weight: NonNegative = 3.0
+    bilateral_sigma: Positive
+    colour_sigma: Positive
+    bilateral_weight: NonNegative
+    iterations: CountOrZero = 10
+    clip: InsideOne = 1e-5
 
     def scaled(self, factor: float) -> CRF:
         """The parameters for images resized by this factor, such as 1 / 12 for SEC's 41 x 41 maps."""

@@ -21,6 +21,7 @@ from scarce_jax.recipe.stages import (
     reads,
     sources,
 )
+from scarce_jax.recipe.unmeasured import without_measurements
 from scarce_jax.recipe.views import PLAIN, ViewMean, Views
 
 __all__ = [
@@ -53,4 +54,5 @@ __all__ = [
     "parse_origin",
     "reads",
     "sources",
+    "without_measurements",
 ]

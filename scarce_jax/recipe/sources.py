@@ -31,10 +31,12 @@ class Chosen:
     Attributes:
       artifact: the field of the records.
       at_least: smallest value that is chosen.
+      flag: the config's field with that value, for messages.
     """
 
     artifact: Artifact
     at_least: float
+    flag: str = ""
 
     def __str__(self) -> str:
         return f"{self.artifact} of {self.at_least:g} or more"
@@ -130,7 +132,7 @@ class Source:
 
     Attributes:
       dataset: a prepared dataset.
-      split: one of its splits.
+      split: one of its splits. None, for what measures, where the config names no split to measure.
       ids: a role of the label budget ("fine", "coarse", "tags", "unlabelled"); "all" for the whole split; an Artifact,
         for the ids of its records; `Chosen`, for some of these; or a tuple of these, for their union.
       part: use only the ids of this part; None uses all.
@@ -147,7 +149,7 @@ class Source:
     """
 
     dataset: str
-    split: str
+    split: str | None
     ids: str | Artifact | Chosen | tuple[str | Artifact | Chosen, ...] = "all"
     part: Part | None = None
     take: int | None = None

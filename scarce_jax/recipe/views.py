@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval, MinLen
 
-from scarce_jax.errors import InputError
 from scarce_jax.ops.crf import CRF
 from scarce_jax.ops.resize import resize_bilinear
+from scarce_jax.ranges import Pixels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,18 +29,14 @@ class Views:
     """
 
     flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    window: tuple[int, int] | None = None
+    scales: Annotated[tuple[Annotated[float, Interval(gt=0, lt=16)], ...], MinLen(1)] = (1.0,)
+    window: tuple[Pixels, Pixels] | None = None
     crf: CRF | None = None
     average: Literal["probabilities", "logits"] = "probabilities"
 
-    def __post_init__(self):
-        if self.average not in ("probabilities", "logits"):
-            raise InputError(f"average: found {self.average!r}, expected 'probabilities' or 'logits'")
-        if not self.scales or any(not 0 < s < 16 for s in self.scales) or len(set(self.scales)) != len(self.scales):
-            raise InputError(f"scales: found {list(self.scales)}, expected different factors between 0 and 16")
-        if self.window is not None and (len(self.window) != 2 or min(self.window) < 1):
-            raise InputError(f"window: found {list(self.window)}, expected a height and a width of 1 or more")
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if len(set(self.scales)) != len(self.scales):
+            yield "scales", "different factors"
 
     @property
     def plain(self) -> bool:

@@ -19,6 +19,7 @@ from scarce_jax.recipe import Epochs, Eval, Infer, Stage, Train, reads, sources
 
 NO_EFFECT = {
     "Source": ("resident",),
+    "Chosen": ("flag",),
     "Train": ("name", "remat"),
     "Infer": ("name", "status"),
     "Eval": ("name", "every", "keep_best", "patience", "maps", "no_window"),

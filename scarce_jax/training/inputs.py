@@ -7,7 +7,7 @@ import functools
 import logging
 import pathlib
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from scarce_jax.data.order import Order
 from scarce_jax.data.records import Records
 from scarce_jax.data.schema import FIELD_WORDS
 from scarce_jax.data.source import ExampleField, Field, Reader, RecordField, Rows, load_all, stream
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, plural
 from scarce_jax.recipe import Artifact, Chosen, Read, Recipe, Source
 from scarce_jax.training.state import named_key
 
@@ -76,7 +76,8 @@ class Inputs:
             if not ids:
                 raise InputError(
                     f"{where}: none of its {len(candidates)} images ({kind}) has all fields that a stage reads; they "
-                    f"lack: {what}; add some to the source and prepare it with --again, or use another split"
+                    f"lack: {what}; add some to the source and prepare it with --again, or use another split "
+                    f"({self._flag_of(source)})"
                 )
             out = len(candidates) - len(ids)
             self._warn_once(
@@ -95,6 +96,11 @@ class Inputs:
                 )
             raise InputError(f"{where}: no {kind} images, expected at least one; check the budget")
         return ids
+
+    def _flag_of(self, source: Source) -> str:
+        """The flag that chooses the split of a source."""
+        trained = self.manifest is not None and self.manifest.split == source.split
+        return "--train-split" if trained else "--eval-split; of a finished run: --split"
 
     def known(self, source: Source) -> bool:
         """Whether the ids are known before any stage ran: they do not depend on values in records."""
@@ -122,9 +128,10 @@ class Inputs:
         values = self._values[part.artifact]
         chosen = tuple(name for name in ids if values[name] >= part.at_least)
         if not chosen:
+            lower = f"--{part.flag}" if part.flag else "the threshold"
             raise InputError(
                 f"{part.artifact}: {len(ids)} values up to {max(values.values()):.3g}, expected some of "
-                f"{part.at_least:g} or more; lower the threshold, or train longer what gives them"
+                f"{part.at_least:g} or more; lower {lower}, or train longer what gives them"
             )
         return chosen
 
@@ -159,11 +166,12 @@ class Inputs:
             reader=reader,
             indices=[reader.index[name] for name in self.ids(source, hidden_truth)],
             fields=tuple(self.field(field) for field in source.fields),
-            labels=tuple(self._label(source, label, hidden_truth) for label in source.labels),
+            labels=tuple(self.label(source, label, hidden_truth) for label in source.labels),
             size=source.size,
         )
 
-    def _label(self, source: Source, label: str | Artifact | Read, hidden_truth: bool) -> Field:
+    def label(self, source: Source, label: str | Artifact | Read, hidden_truth: bool = False) -> Field:
+        """Opens one of the labels of a source, of the examples that the budget grants it to; arguments as in `ids`."""
         if isinstance(label, str):
             return ExampleField(label, self._granted(source, label, hidden_truth))
         return self.field(label)
@@ -182,6 +190,24 @@ def _artifact(field: Artifact | Read | Chosen) -> Artifact:
 
 def _in_words(field: str | Artifact | Read) -> str:
     return FIELD_WORDS[field] if isinstance(field, str) else str(_artifact(field))
+
+
+def draws(source: Source, reader: Reader, indices: Sequence[int]) -> np.ndarray | None:
+    """How often each of a source's examples is drawn per epoch, float [N]; None draws each once.
+
+    Raises:
+      InputError: none is drawn.
+    """
+    if source.weight is None:
+        return None
+    weights = source.weight(reader.tags[list(indices)])
+    if weights.sum() < 0.5:
+        raise InputError(
+            f"{source.dataset}/{source.split}: none of its {plural(len(indices), 'image')} ({source.ids_in_words}) "
+            f"shows a class by which they are drawn; choose other images with --budget.fine, --budget.seed or "
+            f"--train-split"
+        )
+    return weights
 
 
 class TrainInput:
@@ -209,7 +235,7 @@ class TrainInput:
         self._rows, self._mesh, self._threads = rows, mesh, threads
         self.size = source.batch
         self.transform = source.transform
-        weights = source.weight(rows.reader.tags[list(rows.indices)]) if source.weight else None
+        weights = draws(source, rows.reader, rows.indices) if source.weight else None
         self._order = Order(len(rows), zlib.crc32(f"{seed}/{name}".encode()), weights)
         self.key = named_key(seed, name, "transform")
         wanted = resident if source.resident is None else source.resident

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from scarce_jax import mesh as mesh_lib
+from scarce_jax.data.figures import share_of_classes
 from scarce_jax.data.files import read_json, write_json
 from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError, Interrupted
@@ -258,6 +259,8 @@ class _Measurements:
             self._log.write(number, "eval", {"eval": evaluation.name, **values})
             shown = "  ".join(f"{key} {'-' if value is None else f'{value:.4f}'}" for key, value in values.items())
             split = evaluation.source.split
+            if evaluation.metrics == "masks" and (share := share_of_classes(figures["per_class"])):
+                shown += f"  (over {share})"
             log.info("%s  step %d  %s on %s: %s", self._stage.name, number, evaluation.name, split, shown)
             if evaluation.keep_best:
                 self.best.consider(values[evaluation.keep_best], number, trained)

@@ -15,10 +15,11 @@ from scarce_jax.data.files import read_json
 from scarce_jax.errors import InputError
 from scarce_jax.recipe import Eval, FromRun, Pretrained, Recipe, Stage, Train, reads, sources
 from scarce_jax.training import fingerprint as fp
+from scarce_jax.training.labels import check_labels, without_truth
 from scarce_jax.training.log import complete_lines, replace_lines
 from scarce_jax.training.origins import content
 from scarce_jax.training.session import Session
-from scarce_jax.training.state import check_origins
+from scarce_jax.training.state import check_groups, check_origins
 
 log = logging.getLogger("scarce_jax")
 
@@ -29,7 +30,8 @@ class Plan:
     def __init__(self, session: Session):
         self.session, self.run_dir = session, session.run_dir
         recipe = session.recipe
-        used = {s.dataset: s.split for x in (*recipe.stages, *recipe.results.values()) for s in sources(x).values()}
+        parts = (*recipe.stages, *recipe.results.values())
+        used = {s.dataset: s.split for x in parts for s in sources(x).values() if s.split is not None}
         self.versions = {name: session.inputs.reader(name, split).version for name, split in used.items()}
         self.steps = {stage.name: session.planned_steps(stage) for stage in recipe.stages}
         self.descriptions: dict[str, dict] = {}
@@ -76,10 +78,12 @@ class Plan:
 
         Raises:
           InputError: a stage that is not in `again` was begun with other settings, a net has other parameters than what
-            it starts from, a source has no image, or its images cannot be weighted.
+            it starts from or than the groups of its optimizer, a source has no image
+            or no label that says anything, or its images cannot be weighted.
         """
         check_origins(self.session.recipe)
-        self._check_sources()
+        check_groups(self.session.recipe)
+        self._check_sources(again)
         for stage, description in self.descriptions.items():
             path = self.run_dir / stage / "stage.json"
             if stage in again or not path.exists():
@@ -95,9 +99,11 @@ class Plan:
             if stage.name in again or self.done(stage.name) is None:
                 self.session.outside(stage)
 
-    def _check_sources(self) -> None:
-        """Raises InputError if a source has no image, or its images cannot be weighted."""
+    def _check_sources(self, again: Collection[str]) -> None:
+        """Raises InputError if a source has no image, its labels say nothing, or its images cannot be weighted."""
         for stage in self.session.recipe.stages:
+            if self.done(stage.name) is None or stage.name in again:
+                check_labels(stage, self.session.inputs)
             if not isinstance(stage, Train):
                 continue
             for source in stage.sources.values():
@@ -105,22 +111,19 @@ class Plan:
                 known = all(isinstance(part, str) for part in source.id_parts)
                 if known and (source.part is not None or source.weight is not None):
                     self.session.epoch_length(source)
-            for evaluation in stage.evals:
-                if self.session.inputs.known(evaluation.source):
-                    self.session.inputs.ids(evaluation.source)
 
     def results(self) -> dict[str, Eval]:
-        """The results of the recipe without those that measure masks of a split that has none; warns of these."""
-        results, missing = {}, []
+        """The results of the recipe without those that measure on a split without a labelled pixel; warns of these."""
+        results, missing = {}, {}
         for name, result in self.session.recipe.results.items():
-            reader = self.session.inputs.reader(result.source.dataset, result.source.split)
-            if "fine" in result.source.labels and not reader.has["fine"].any():
-                missing.append(name)
+            if result.source.split is None:
+                log.info("%s: not measured, because --eval-split is None", name)
+            elif lack := without_truth(result.source, self.session.inputs):
+                missing.setdefault((result.source.split, lack), []).append(name)
             else:
                 results[name] = result
-        if missing:
-            split = self.session.recipe.results[missing[0]].source.split
-            log.warning("not measured, because split %s has no fine mask: %s", split, ", ".join(missing))
+        for (split, lack), names in missing.items():
+            log.warning("not measured, because split %s %s: %s", split, lack, ", ".join(names))
         return results
 
 

@@ -35,8 +35,8 @@ log = logging.getLogger("scarce_jax")
 def draw(budget: Budget, dataset: str, split: str, measured: list[Source], inputs: Inputs) -> Manifest:
     """Draws the label budget; raises InputError if it includes images that an evaluation measures."""
     reader = inputs.reader(dataset, split)
-    held_out = {(s.dataset, s.split) for s in measured if (s.dataset, s.split) != (dataset, split)}
-    forbidden = {name for key in sorted(held_out) for name in inputs.reader(*key).ids}
+    splits = {(s.dataset, s.split) for s in measured if s.split is not None}
+    forbidden = {name for key in sorted(splits - {(dataset, split)}) for name in inputs.reader(*key).ids}
     return draw_manifest(
         budget,
         reader.ids,

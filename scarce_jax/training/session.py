@@ -26,7 +26,8 @@ from scarce_jax.recipe import Artifact, Epochs, Eval, FromRun, Infer, NetState, 
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.checkpoint import DamagedCheckpoint, load_net
-from scarce_jax.training.inputs import Inputs
+from scarce_jax.training.inputs import Inputs, draws
+from scarce_jax.training.labels import without_truth
 from scarce_jax.training.origins import ImportedArrays, take
 
 _compiled_from = operator.attrgetter("predict", "source", "metrics", "composite", "inferred", "hidden_truth", "views")
@@ -111,9 +112,14 @@ class Session:
           The figures of `summarise` or `summarise_tags`, "images", and for masks "miou_<group>" and "miou_at_size".
 
         Raises:
-          InputError: it takes more memory than a device has.
+          InputError: there is nothing to measure against, or it takes more memory than a device has.
         """
         source = evaluation.source
+        if lack := without_truth(source, self.inputs):
+            raise InputError(
+                f"{source.dataset}/{source.split} {lack}, so {evaluation.name} cannot be measured on it; choose "
+                f"another split with --split"
+            )
         advice = memory.advice(
             what=f"measuring {evaluation.name} on {source.dataset}/{source.split}",
             batch=source.batch,
@@ -168,5 +174,4 @@ class Session:
         """Draws per epoch of a source in training."""
         ids = self.inputs.ids(source)
         reader = self.inputs.reader(source.dataset, source.split)
-        weights = source.weight(reader.tags[[reader.index[i] for i in ids]]) if source.weight else None
-        return Order(len(ids), 0, weights).epoch_length
+        return Order(len(ids), 0, draws(source, reader, [reader.index[i] for i in ids])).epoch_length

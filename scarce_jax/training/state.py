@@ -69,6 +69,22 @@ def check_origins(recipe: Recipe) -> None:
                 )
 
 
+def check_groups(recipe: Recipe) -> None:
+    """Checks that the groups of every optimizer fit the parameters of its net.
+
+    Raises:
+      InputError: a parameter matches no group, or a pattern no parameter.
+    """
+    for stage in recipe.stages:
+        for role, net in stage.nets.items():
+            # Groups without a pattern match everything, and need no tracing.
+            if net.optim is not None and any(group.pattern for group in net.optim.groups):
+                try:
+                    optim.assign_groups(net.optim.groups, abstract_net(net).params)
+                except InputError as error:
+                    raise InputError(f"stage {stage.name}, net {role}: {error}") from error
+
+
 def _left(recipe: Recipe, artifact: Artifact) -> Net:
     """The net that a stage left."""
     stage = recipe.stage(artifact.stage)

@@ -30,7 +30,8 @@ def test_a_target_has_a_name_and_a_number():
     ("text", "holds"),
     [
         ("h10", ["--target h10", "did you mean h100?", "h100, h200, a100, l4, 4090"]),
-        ("h100x0", ["not known"]),
+        ("h100x0", ["--target h100x0: 0 GPUs; expected 1 to 4,096"]),
+        ("h100x1000000", ["1,000,000 GPUs; expected 1 to 4,096"]),
         ("h100x12", ["12 GPUs", "hosts of 8"]),
     ],
 )
@@ -66,6 +67,10 @@ def test_what_fits_follows_from_the_memory_that_jax_takes(monkeypatch):
     assert not fits(64_000_000_000)["h100"]
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
     assert fits(64_000_000_000)["h100"]
+    for wrong in ("abc", "nan", "2"):
+        monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", wrong)
+        with pytest.raises(InputError, match=f"MEM_FRACTION is '{wrong}' in the environment; expected a number above"):
+            fits(1)
 
 
 def test_a_program_that_fits_all_or_none_says_so():

@@ -108,7 +108,9 @@ def test_a_stage_that_reads_what_only_a_run_has_is_timed_on_random_images_alone(
 WRONG = {
     "stage": (["--stage", "detail"], ["stage 'detail'", "detailer, classifier"]),
     "batch": (["--batch", 12], ["detailer.batch: 12", f"{DEVICES} devices"]),
-    "steps": (["--steps", 0], ["0 steps"]),
+    "steps": (["--steps", 0], ["--steps 0: expected a whole number from 1"]),
+    "images per step": (["--batch", 10**9], ["--batch 1000000000: expected a whole number from 1 to 65,536"]),
+    "native": (["--mode", "infer", "--native", 0, 5], ["--native 0 5: expected 2 values"]),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 import tyro
 
 from scarce_jax.cli.common import parse
-from scarce_jax.cli.kinds import choose_kinds
+from scarce_jax.cli.kinds import choose_kinds, kinds_help
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.dsnet import DSNetConfig
 from scarce_jax.models.pspnet import PSPNetConfig
@@ -60,10 +60,17 @@ def test_a_flag_chooses_the_type_and_others_its_fields(flags, segmenter, student
     assert (config.segmenter.net, config.student_net.net) == (segmenter, student)
 
 
+@pytest.mark.parametrize("flags", [("--student-net", "None"), ("--student-net=None", "--segmenter.steps", "3")])
+def test_none_leaves_a_part_out(flags):
+    assert parsed(*flags) == dataclasses.replace(FILE, student_net=None)
+    assert "--student-net: None" in kinds_help(FILE)
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
         (("--segmenter.net", "pspnt"), "did you mean pspnet?"),
+        (("--student-net", "3"), "--student-net: found '3', expected one of None"),
         (("--segmenter.net", "dsnet", "--segmenter.net.dept", "50"), "--segmenter.net.width"),
         (("--segmenter.net.embedding", "50"), "--segmenter.net.embedding"),
     ],

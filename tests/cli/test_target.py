@@ -36,6 +36,14 @@ def test_flags_that_need_a_target_are_refused(refused):
     refused("benchmark", CONFIGS / "detailer_scenes.py", "--target", "h1000", holds=["h1000", "did you mean"])
 
 
+@pytest.mark.parametrize(
+    ("flags", "holds"),
+    [(["--target", "h100", "--steps", 3], "--steps 3: --target times no step"), (["--native", 9, 9], "--native: the")],
+)
+def test_flags_that_would_do_nothing_are_usage_errors(flags, holds, refused):
+    refused("benchmark", CONFIGS / "detailer_scenes.py", *flags, status=2, holds=[holds])
+
+
 def test_a_target_without_a_name(command):
     done = command("benchmark", CONFIGS / "detailer_scenes.py", "--target")
     assert done.status == 2 and "Missing value for argument '--gpu'" in done.err

@@ -1,6 +1,7 @@
 """`train` through the command line: a shrunk run of the shipped configs, dry runs, overrides, what is refused."""
 
 import json
+import logging
 import re
 import shutil
 import signal
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 import scarce_jax
+from scarce_jax import mesh
 from scarce_jax.data.images import write_png
+from scarce_jax.errors import InputError
 from scarce_jax.training import loop
 from tests import tiny
 from tests.cli.conftest import CONFIGS, shrunk
@@ -156,10 +159,33 @@ WRONG = {
     "batch": (["--segmenter.batch", 12], ["segmenter.batch: 12", f"{jax.device_count()} devices", "8 or 16"]),
     "budget": (["--budget.fine", 13], ["budget.fine asks for 13", "scenes/train has 12"]),
     "both lengths": (["--segmenter.epochs", 1], ["segmenter: found", "exactly one of steps and epochs"]),
-    "a fraction": (["--budget.fine", 1.5], ["budget.fine is 1.5", "fraction"]),
+    "a fraction": (["--budget.fine", 1.5], ["--budget.fine 1.5: expected", "above 0 and below 1"]),
+    "a rate": (["--segmenter.optim.lr", -0.1], ["--segmenter.optim.lr -0.1: expected a number above 0"]),
+    "not a number": (["--segmenter.optim.momentum", "nan"], ["--segmenter.optim.momentum nan: expected"]),
+    "a huge batch": (["--segmenter.batch", 10**9], ["--segmenter.batch 1000000000: expected", "65,536"]),
+    "a size": (["--segmenter.size", 0, 32], ["--segmenter.size 0 32: expected 2 values"]),
+    "a pattern": (["--segmenter.optim.groups.0.pattern", "("], ["--segmenter.optim.groups.0.pattern '(': expected"]),
+    "an unmatched pattern": (
+        ["--segmenter.optim.groups.0.pattern", "layer9"],
+        ["stage segmenter, net segmenter: optim.groups.0.pattern 'layer9': matches no parameter", "such as aux_"],
+    ),
+    "the training split": (["--eval-split", "train"], ["--eval-split 'train': expected another split"]),
+    "no comparison": (["--compare"], ["--compare True: expected False, because this method has nothing"]),
     "redo": (["--redo", "detailer"], ["--redo detailer: no such stage", "segmenter"]),
     "reuse": (["--reuse", "nowhere"], ["--reuse nowhere: not a run folder"]),
-    "split": (["--eval-split", "dev"], ["no split 'dev'", "train", "val"]),
+    "split": (["--eval-split", "dev"], ["no split 'dev'", "train", "val", "--eval-split None"]),
+}
+
+PROCESSES = {
+    "--processes 2 --process 0": "--processes 2: needs --coordinator HOST:PORT",
+    "--process 0": "--process 0: needs --coordinator HOST:PORT",
+    "--coordinator x --processes 2 --process 0": "--coordinator x: expected HOST:PORT",
+    "--coordinator localhost:70000 --processes 2 --process 0": "--coordinator localhost:70000: expected HOST:PORT",
+    "--coordinator localhost:1234": "--coordinator localhost:1234: needs --processes, which is missing",
+    "--coordinator localhost:1234 --processes 2": "--coordinator localhost:1234: needs --process, which is missing",
+    "--coordinator localhost:1234 --processes 0 --process 0": "--processes 0: expected at least 1",
+    "--coordinator localhost:1234 --processes 2 --process 5": "--process 5: expected 0 to 1 of 2",
+    "--coordinator localhost:1234 --processes 2 --process -1": "--process -1: expected 0 to 1 of 2",
 }
 
 
@@ -168,6 +194,26 @@ def test_wrong_values_are_refused_before_anything_is_written(name, tiny_data, re
     flags, holds = WRONG[name]
     refused(*again(tmp_path / "run", tiny_data, *flags), holds=holds)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flags", PROCESSES)
+def test_impossible_numbers_of_processes_are_usage_errors(flags, tiny_data, refused, tmp_path):
+    refused(*again(tmp_path / "run", tiny_data, *flags.split()), status=2, holds=[PROCESSES[flags]])
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_do_not_find_each_other_say_whom_they_wait_for(monkeypatch, caplog):
+    def late(*arguments):
+        raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out.\nlong explanation")
+
+    monkeypatch.setattr(jax.distributed, "initialize", late)
+    with caplog.at_level(logging.INFO, "scarce_jax"), pytest.raises(InputError) as error:
+        mesh.initialize("localhost:1234", 3, 1)
+    assert "process 1 waits for the other 2 of 3 processes at localhost:1234" in caplog.text
+    assert "do not find each other (DEADLINE_EXCEEDED: Barrier timed out.); start all" in str(error.value)
+    monkeypatch.setenv("SLURM_NTASKS", "many")
+    with pytest.raises(InputError, match="SLURM_NTASKS is 'many' in the environment"):
+        mesh.initialize()
 
 
 @pytest.mark.parametrize("config", ["detailer_camvid.py", "detailer_camvid_small.py"])
@@ -206,8 +252,8 @@ BROKEN = {
     "no Python": ("config = (", ["cannot be run", "SyntaxError"]),
     "of no method": ("config = 3", ["found a int", "detailer.Config"]),
     "wrong value": (
-        "from scarce_jax.data.budget import Budget\nconfig = Budget(fine=-1)",
-        ["budget.fine is -1"],
+        "from tests import tiny\nconfig = tiny.supervised_config(batch=-1)",
+        ["mine.py: --segmenter.batch -1: expected a whole number from 1"],
     ),
     "unknown field": (
         "from scarce_jax.data.budget import Budget\nconfig = Budget(fines=1)",

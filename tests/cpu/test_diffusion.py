@@ -298,14 +298,3 @@ def test_bad_input_is_named():
         DIFFUSION("a", {**fields, "cam": np.full((2, 2, 3), np.inf, np.float16)})
     with pytest.raises(ValueError, match=r"a: cam \[11, 10, 4\]; expected \[h, w, 3\] for 4 tags and background 0"):
         DIFFUSION("a", {**fields, "cam": np.zeros((11, 10, 4))})
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("segments", 0), ("iterations", 0), ("sigma2", 0.0), ("compactness", -1.0), ("sigma2", float("nan")),
-     ("foreground_seed", 1.1), ("seed_objectness", 1.5), ("background_map", -0.1), ("background_objectness", 2.0),
-     ("decision", float("nan"))],
-)  # fmt: skip
-def test_settings_out_of_range_are_refused(field, value):
-    with pytest.raises(InputError, match=f"diffusion.{field} is {value}; expected"):
-        Diffusion(**{field: value})

@@ -353,7 +353,7 @@ def test_several_folders_stand_side_by_side_and_a_missing_one_names_its_command(
 def test_again_replaces_the_dataset_when_the_new_one_is_complete(source, tmp_path):
     first = prepared(source, tmp_path)
     Image.fromarray(folders.mask(3)).save(source / "train/masks/3.png")
-    assert prepared(source, tmp_path) == first
+    assert prepared(None, tmp_path) == first
     second = prepared(source, tmp_path, again=True)
     assert second.info.having("train", "fine") == 3 and second.directory == first.directory
     # Another content is another version, so that no stage trained on the old one counts as done.

@@ -76,8 +76,3 @@ def test_both_together_repeat_what_is_kept():
     np.testing.assert_allclose(draws, [6, 2, 2, *[0] * 14])
     order = Order(len(TAGS), 0, draws)
     assert order.epoch_length == 10 and set(order.batch(0, 10)) == {0, 1, 2}
-
-
-def test_balance_of_no_examples_is_an_error():
-    with pytest.raises(InputError, match="at_most is 0; expected at least 1 example of a class"):
-        ClassBalance(at_most=0)

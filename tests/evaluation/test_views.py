@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from scarce_jax.data.source import Rows
-from scarce_jax.errors import InputError
 from scarce_jax.evaluation.native import NATIVE, merge, native_canvas
 from scarce_jax.evaluation.views import STRIDE, Scorer, mirror, offsets, view_rows
 from scarce_jax.mesh import make_mesh
@@ -122,8 +121,6 @@ def test_logits_are_averaged_where_asked():
         expected = expected + bilinear_slowly(both / 2, (40, 52)) / 2
     views = Views(flip=True, scales=(0.5, 1.0), average="logits")
     np.testing.assert_allclose(merged(views, example, size), expected, atol=2e-4)
-    with pytest.raises(InputError, match="average: found 'labels', expected 'probabilities' or 'logits'"):
-        Views(average="labels")
 
 
 def test_all_views_together_equal_the_slow_reference():
@@ -167,18 +164,3 @@ def test_windows_cover_the_image_and_end_with_it():
             for start in starts:
                 covered[start : start + window] += 1
             assert covered.all() and starts == sorted(set(starts)) and starts[-1] == max(length - window, 0)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"scales": ()}, "expected different factors"),
-        ({"scales": (1.0, 1.0)}, "expected different factors"),
-        ({"scales": (-0.5,)}, "between 0 and 16"),
-        ({"window": (0, 4)}, "of 1 or more"),
-        ({"window": (4,)}, "a height and a width"),
-    ],
-)
-def test_views_that_make_no_sense_are_refused(wrong, message):
-    with pytest.raises(InputError, match=message):
-        Views(**wrong)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from scarce_jax.data.order import Order
-from scarce_jax.errors import InputError
 from scarce_jax.ops.augment import normalise
 from scarce_jax.ops.combinatorial import Combinatorial, SubsetDraws, choose_subset, crop_subset
 
@@ -121,21 +120,6 @@ def test_an_epoch_holds_each_subset_n_p_times():
     order = Order(len(tags), 0, weights)
     drawn = collections.Counter(order[p] for p in range(order.epoch_length))
     assert dict(sorted(drawn.items())) == {0: 200, 1: 600, 2: 1400, 3: 3000}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"crop": (0, 8)}, "crop is"),
-        ({"windows": 0}, "windows is 0"),
-        ({"enlarge": (0.5, 2.0)}, "enlarge is"),
-        ({"enlarge": (3.0, 2.0)}, "enlarge is"),
-        ({"flip": 1.5}, "flip is"),
-    ],
-)
-def test_wrong_settings_are_named(changes, message):
-    with pytest.raises(InputError, match=message):
-        Combinatorial(**{"crop": (8, 8), **changes})
 
 
 def test_a_mask_of_another_size_is_refused():

@@ -176,11 +176,3 @@ def test_shapes_and_sizes_that_cannot_be():
         jax.eval_shape(lambda energies, images: mean_field(energies, images, PARAMETERS["deconvnet"]), *large)
     with pytest.raises(InputError, match="certainty is 1.0"):
         label_energies(np.zeros((1, 2, 2), np.uint8), 2, certainty=1.0)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("colour_sigma", 0), ("bilateral_weight", -1), ("iterations", -1), ("clip", 0.0)]
-)
-def test_impossible_parameters_name_the_field(field, value):
-    with pytest.raises(InputError, match=field):
-        dataclasses.replace(PARAMETERS["irn"], **{field: value})

@@ -127,7 +127,7 @@ def test_mistakes_are_refused_before_anything_is_written(tmp_path, tiny_data):
         ({"seed": [1], "seed+budget.seed": [(1, 1)]}, "seed is swept twice"),
         ({"seed+budget.seed": [(1, 2, 3)]}, "seed.budget.seed needs 2 values joined by .*found 3"),
         ({"seed": [1, "x"]}, "seed=x: config field seed: .*found 'x'"),
-        ({"budget.fine": [4, 1.5]}, "budget.fine=1.5: budget.fine is 1.5, expected a fraction"),
+        ({"budget.fine": [4, 1.5]}, "budget.fine=1.5: config field budget.fine: .* less than 1 or .* found 1.5"),
         ({"segmenter.epochs": [1]}, "segmenter.epochs=1: segmenter: found .*exactly one of steps and epochs"),
         ({"dataset": ["scenes", "camvid"]}, "dataset camvid is not prepared"),
         ({"paper.table_1": None}, "no table paper.table_1; it has none"),
@@ -142,8 +142,8 @@ def test_folder_names_are_legible_and_distinct():
         "seed=0,segmenter.optim.lr=0.1", "seed=0,segmenter.optim.lr=1e-05",
         "seed=1,segmenter.optim.lr=0.1", "seed=1,segmenter.optim.lr=1e-05",
     ]  # fmt: skip
-    assert names(SUPERVISED, {"segmenter.size": [(32, 48)], "compare": [True], "budget.per_class": [None]}) == [
-        "segmenter.size=32x48,compare=true,budget.per_class=none"
+    assert names(SUPERVISED, {"segmenter.size": [(32, 48)], "segmenter.remat": [True], "budget.per_class": [None]}) == [
+        "segmenter.size=32x48,segmenter.remat=true,budget.per_class=none"
     ]
     files = names(SUPERVISED, {"budget.fine": ["lists/a,b 1.txt", "lists/a-b 1.txt", "x" * 300]})
     assert len(set(files)) == 3 and all(len(name) < 60 and "/" not in name and "," not in name for name in files)

@@ -2,7 +2,7 @@
 
 A prepared dataset is a self-contained folder `<data_dir>/<name>/<version>`: `metadata.json` holds the facts of
 `schema.DatasetInfo`, the origin of tags and coarse masks, how often each class occurs, and the quality of the coarse
-masks; `index-<split>.npz` is the `Index` of a split.
+masks; `index-<split>.npz` is the `Index` of a split; `source.json.gz` lists the files that it was prepared from.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tensorflow_datasets.core.splits import SplitInfo
 from tqdm import tqdm
 
 from scarce_jax.data.builders.files import Example, encode_mask
+from scarce_jax.data.builders.listing import list_source, write_listing
 from scarce_jax.data.builders.tally import Tally
 from scarce_jax.data.coarse import CoarseSettings, example_rng, simulate_coarse
 from scarce_jax.data.index import index_path
@@ -51,6 +52,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
       facts: facts of the dataset.
       tags_from: the origin of the tags, in words; `split_examples` may set it.
       coarse_from: the origin of the coarse masks, in words; `split_examples` may set it.
+      flags: how the source is read, where the user says so; another reading is another dataset.
+      others: files and folders beside the source that decide the content.
     """
 
     HOLDS: ClassVar[str] = ""
@@ -63,6 +66,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     """Facts of a dataset with fixed classes."""
     tags_from: str = "the fine masks"
     coarse_from: str = SIMULATED
+    flags: tuple[str, ...] = ()
+    others: tuple[pathlib.Path, ...] = ()
     COARSE: ClassVar[CoarseSettings] = CoarseSettings()
     SHARD_BYTES: ClassVar[int] = 256 << 20
 
@@ -124,12 +129,16 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
 
         tfds' own writer shuffles them first, which uses TensorFlow for splits above 1 GiB.
         """
+        # Before the files are read, so that a change from then on is seen as one.
+        listing = None if self.source is None else list_source(self.source, self.flags, self.others)
         splits = self.split_examples()
         written = {name: self._write_split(name, examples) for name, examples in splits.items()}
         infos = [info for info, _ in written.values()]
         indices = {name: tally.index() for name, (_, tally) in written.items()}
         for name, index in indices.items():
             index.write(index_path(pathlib.Path(self.data_dir), name))
+        if listing is not None:
+            write_listing(listing, pathlib.Path(self.data_dir))
         content = hashlib.sha256(repr(self.facts).encode())
         for name, (_, tally) in written.items():
             content.update(name.encode() + tally.content)

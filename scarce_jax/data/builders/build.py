@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.folder import Folder
 from scarce_jax.data.builders.formats import Options
+from scarce_jax.data.builders.listing import changes
 from scarce_jax.data.builders.prepared import (
     METADATA,
     Prepared,
@@ -22,6 +23,7 @@ from scarce_jax.data.builders.prepared import (
     dataset_dir,
     is_prepared,
     load_prepared,
+    prepare_command,
     read_metadata,
 )
 from scarce_jax.errors import InputError
@@ -37,7 +39,8 @@ def prepare(
 ) -> Prepared:
     """Builds a dataset, unless it is prepared already. A failed build leaves nothing behind.
 
-    Processes that prepare the same dataset wait for one another.
+    Processes that prepare the same dataset wait for one another. One that is prepared already is compared with `source`
+    by the names, sizes, times and contents of the files.
 
     Args:
       name: the dataset's name.
@@ -47,8 +50,8 @@ def prepare(
       options: how the source of `folder/NAME` is read; None finds out.
 
     Raises:
-      InputError: the name is unknown, the source is missing or not needed, one of its files is wrong, or the dataset
-        cannot be written.
+      InputError: the name is unknown, the source is missing or not needed, one of its files is wrong, the dataset is
+        prepared already from other files, or it cannot be written.
     """
     builder, config = builder_class(name)
     settings = {} if options is None else {"options": options}
@@ -58,6 +61,7 @@ def prepare(
         source = options.images
     target, root = dataset_dir(name, data_dir), data_root(data_dir)
     if is_prepared(name, data_dir) and not again:
+        _compare(name, builder, target, data_dir, source, options)
         return load_prepared(name, data_dir)
     aside = f".{name.replace('/', '-')}."
     try:
@@ -70,9 +74,31 @@ def prepare(
                     instance = builder(data_dir=new, source=folder, config=config, **settings)
                     instance.download_and_prepare(download_dir=pathlib.Path(new, "downloads"))
                     _replace(target, pathlib.Path(new) / target.relative_to(root))
+            else:  # Another process has prepared it meanwhile.
+                _compare(name, builder, target, data_dir, source, options)
     except OSError as error:
         raise InputError(f"{target}: dataset {name} cannot be written there ({error})") from error
     return load_prepared(name, data_dir)
+
+
+def _compare(
+    name: str,
+    builder: type[SegmentationBuilder],
+    target: pathlib.Path,
+    data_dir: str | os.PathLike[str] | None,
+    source: str | os.PathLike[str] | None,
+    options: Options | None,
+) -> None:
+    """Raises InputError if the files of a given source are others than those that a dataset was prepared from."""
+    folder = None if source is None else _checked_source(name, builder, source)
+    flags, others = (options.flags, options.others) if options is not None else ((), ())
+    if folder is not None and (found := changes(folder, target, flags, others)):
+        anew = " ".join((prepare_command(name, data_dir, again=True, source=source), *flags))
+        how = ", or by other flags" if "--" in found else ""
+        raise InputError(
+            f"dataset {name} was prepared before, from files that differ from those in {folder}{how}: {found}; nothing "
+            f"was changed. To prepare it from these: {anew}"
+        )
 
 
 def _replace(target: pathlib.Path, new: pathlib.Path) -> None:

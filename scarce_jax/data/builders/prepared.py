@@ -126,7 +126,7 @@ def _imported(name: str) -> type[SegmentationBuilder]:
     module, _, attribute = name.partition(":")
     try:
         builder = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
             f"dataset {name!r}: cannot be imported ({error}); expected MODULE:CLASS, the module installed or in the "
             f"current folder"
@@ -189,10 +189,18 @@ def load_info(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
     return load_prepared(name, data_dir).info
 
 
-def prepare_command(name: str, data_dir: str | os.PathLike[str] | None = None, *, again: bool = False) -> str:
+def prepare_command(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    again: bool = False,
+    source: str | os.PathLike[str] | None = None,
+) -> str:
     """Returns the command that prepares a dataset in `data_dir`; `again` replaces a prepared one."""
     builder, _ = builder_class(name)
-    words = ["scarce-jax prepare", name, *(["--source DIR"] if builder.HOLDS else []), *(["--again"] if again else [])]
+    folder = "DIR" if source is None else shlex.quote(str(source))
+    words = ["scarce-jax prepare", name, *([f"--source {folder}"] if builder.HOLDS else [])]
+    words += ["--again"] if again else []
     if data_root(data_dir) != default_data_dir():
         words.append(f"--data-dir {shlex.quote(str(data_root(data_dir)))}")
     return " ".join(words)

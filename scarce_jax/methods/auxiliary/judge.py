@@ -20,6 +20,7 @@ from scarce_jax.methods.common import FREQUENCIES, SEGMENTER, ImageStage, Segmen
 from scarce_jax.methods.segmentation import total_weight
 from scarce_jax.models.auxiliary import AuxiliaryNet
 from scarce_jax.ops.logits import full_size
+from scarce_jax.ranges import AboveOne, Width
 from scarce_jax.recipe import Artifact, Infer, Mean, Net, NetState, Out, Train, Turn
 
 AUXILIARY = "auxiliary"
@@ -38,8 +39,8 @@ class AuxiliaryStage(ImageStage):
         probability that the class is right.
     """
 
-    width: int = 32
-    weighting: float | None = 1.04
+    width: Width = 32
+    weighting: AboveOne | None = 1.04
     scope: Literal["labelled_set", "batch", "none"] = "labelled_set"
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import MinLen
 
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
@@ -26,6 +27,7 @@ from scarce_jax.methods.auxiliary.selection import selection_tables
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, compute_dtype, with_frequencies
 from scarce_jax.methods.segmentation import full_size_network, measured, network, train_segmenter
 from scarce_jax.models.auxiliary import AuxiliaryNet
+from scarce_jax.ranges import Batch, Share
 from scarce_jax.recipe import Artifact, Confident, Infer, Loss, NetState, Read, Recipe, Train
 
 
@@ -42,9 +44,9 @@ class SemiStage(SegmenterStage):
         shuffled union, as in the paper; batches then hold few labelled images if there are few.
     """
 
-    threshold: float = 0.9
+    threshold: Share = 0.9
     start: Literal["initial", "segmenter"] = "initial"
-    labelled_batch: int | None = None
+    labelled_batch: Batch | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class Config(common.Experiment):
     auxiliary: AuxiliaryStage
     semi: SemiStage
     adversarial: AdversarialStage | None = None
-    thresholds: tuple[float, ...] = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+    thresholds: Annotated[tuple[Share, ...], MinLen(1)] = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:

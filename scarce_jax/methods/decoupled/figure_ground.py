@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from scarce_jax.errors import InputError
 from scarce_jax.losses import cross_entropy
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SizedStage
@@ -23,6 +22,7 @@ from scarce_jax.methods.tagging import CLASSIFIER
 from scarce_jax.models.batch_norm import MOMENTUM
 from scarce_jax.models.decoupled import Classified, DecoupledClassifier, SegmentationNet, class_saliency
 from scarce_jax.ops.combinatorial import Combinatorial, SubsetDraws, crop_subset
+from scarce_jax.ranges import Channels, CountOrZero
 from scarce_jax.recipe import Artifact, Infer, Mean, Net, NetState, Out, Train, Turn
 
 FLOOR = 1e-6
@@ -44,13 +44,8 @@ class SegmentationStage(SizedStage):
     """
 
     crops: Combinatorial
-    hidden: int | None = None
-    reestimate: int = 0
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.reestimate < 0:
-            raise InputError(f"decoupled.reestimate is {self.reestimate}; expected a number of windows, or 0 for none")
+    hidden: Channels | None = None
+    reestimate: CountOrZero = 0
 
 
 @dataclasses.dataclass(frozen=True)

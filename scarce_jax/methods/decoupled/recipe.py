@@ -31,6 +31,7 @@ from scarce_jax.methods.segmentation import measured, network, train_segmenter
 from scarce_jax.methods.tagging import CLASSIFIER, tags_measured, train_classifier
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.decoupled import DecoupledClassifierConfig, SegmentationNet
+from scarce_jax.ranges import Count
 from scarce_jax.recipe import Artifact, Eval, Net, NetState, Predict, Recipe, Stage, Train
 
 
@@ -66,7 +67,7 @@ class Config(common.Experiment):
     classifier: ClassifierStage
     decoupled: SegmentationStage
     deconvnet: DeconvNetStage | None = None
-    strong_steps: int | None = None
+    strong_steps: Count | None = None
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import flax.linen as nn
@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.errors import InputError
 from scarce_jax.methods.tagging import CLASSIFIER
 from scarce_jax.ops.crf import CRF, PARAMETERS, refine_labels
 from scarce_jax.ops.resize import resize_bilinear
+from scarce_jax.ranges import Few, Share
 from scarce_jax.recipe import NetState, Views
 
 STATUS = ("all classes", "likeliest classes alone")
@@ -38,27 +38,17 @@ class Cams:
     """
 
     views: Views = Views(flip=True, scales=(1.0, 0.5, 1.5, 2.0))
-    most: int = 8
-    confidence: float = 0.8
-    foreground: float = 0.3
-    background: float = 0.05
+    most: Few = 8
+    confidence: Share = 0.8
+    foreground: Share = 0.3
+    background: Share = 0.05
     crf: CRF = PARAMETERS["irn"]
 
-    def __post_init__(self):
+    def faults(self) -> Iterator[tuple[str, str]]:
         if self.views.window is not None or self.views.crf is not None or self.views.average != Views().average:
-            raise InputError(
-                f"cams.views are {self.views}; expected scales and flip alone, because maps of whole images are added"
-            )
-        if self.most < 1:
-            raise InputError(f"cams.most is {self.most}; expected at least 1 map per image")
-        for name in ("confidence", "foreground", "background"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"cams.{name} is {getattr(self, name)}; expected 0 to 1")
+            yield "views", "scales and flip alone, because maps of whole images are added"
         if self.background > self.foreground:
-            raise InputError(
-                f"cams.background is {self.background} and cams.foreground {self.foreground}; expected the first to be "
-                f"at most the second"
-            )
+            yield "background", f"at most cams.foreground, {self.foreground}"
 
 
 @dataclasses.dataclass(frozen=True)

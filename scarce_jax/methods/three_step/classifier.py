@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from scarce_jax.data.sampling import ClassBalance
-from scarce_jax.errors import InputError
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.models.cam_vgg import CamVGGConfig
 from scarce_jax.models.segmenters import TagNet
 from scarce_jax.ops.augment import Augment
+from scarce_jax.ranges import BelowOne
 from scarce_jax.recipe import Part, Train
 
 HELD_OUT = "held_out"
@@ -37,18 +37,17 @@ class ClassifierStage(SegmenterStage):
 
     net: TagNet = CamVGGConfig()
     balance: ClassBalance | None = None
-    held_out: float = 0.0
+    held_out: BelowOne = 0.0
 
-    def __post_init__(self):
-        super().__post_init__()
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
         if self.balance is not None and self.rare_class_sampling is not None:
-            raise InputError("balance and rare_class_sampling are both set; expected at most one")
-        if not 0 <= self.held_out < 1:
-            raise InputError(f"held_out is {self.held_out}; expected a share of the training images, 0 to below 1")
+            yield "rare_class_sampling", "None beside balance, because both choose how often images are drawn"
         if self.held_out and self.keep_best is None:
-            raise InputError(
-                f"held_out is {self.held_out}, but keep_best is none, so the held-out images would decide nothing; set "
-                f'keep_best, to "mean_f1" for example, and eval_every'
+            yield (
+                "held_out",
+                "0 without keep_best, because the held-out images would decide nothing; set keep_best, to mean_f1 for "
+                "example, and eval_every",
             )
 
 

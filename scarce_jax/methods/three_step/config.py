@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
-from scarce_jax.errors import InputError
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.three_step.cams import Cams
 from scarce_jax.methods.three_step.classifier import ClassifierStage
 from scarce_jax.methods.three_step.irnet import IRNetStage, Walk
+from scarce_jax.ranges import Share
 from scarce_jax.recipe import Views
 
 
@@ -43,18 +44,19 @@ class Config(common.Experiment):
     tta: Views = Views(flip=True, scales=(0.5, 1.0, 2.0), average="logits")
     left_out: str | None = None
     binary: ClassifierStage | None = None
-    add_threshold: float = 0.3
+    add_threshold: Share = 0.3
     add_to_labels: bool = False
 
-    def __post_init__(self):
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        yield from common.without_comparison(self)
+        yield from common.without_fine_masks(self)
         if self.binary is not None and self.left_out is None:
-            raise InputError("binary is set, but left_out is none; name the class that it is to recognise")
+            yield "binary", "None while left_out is None; name the class that it is to recognise with --left-out"
         if self.add_to_labels and self.binary is None:
-            raise InputError("add_to_labels is True, but binary is none; set binary, whose maps are added")
+            yield "add_to_labels", "False while binary is None; set binary, whose maps are added"
         if self.segmenter.class_weighting is not None:
-            raise InputError(
-                f"segmenter.class_weighting is {self.segmenter.class_weighting}; expected none, because it is computed "
-                f"from fine masks, which this method does not read"
+            yield (
+                "segmenter.class_weighting",
+                "None, because it is computed from fine masks, which this method does not read",
             )
-        if not 0 <= self.add_threshold <= 1:
-            raise InputError(f"add_threshold is {self.add_threshold}; expected 0 to 1")

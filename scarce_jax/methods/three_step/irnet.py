@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval, MultipleOf
 from einops import reduce
 
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.errors import InputError
 from scarce_jax.methods.common import ImageStage
 from scarce_jax.methods.three_step.cams import as_scores, to_class_ids
 from scarce_jax.models.irnet import TAPS
 from scarce_jax.ops.affinity import affinities, sources, targets, vectors
 from scarce_jax.ops.random_walk import random_walk
 from scarce_jax.ops.resize import resize_bilinear
+from scarce_jax.ranges import CountOrZero, Positive, Share
 from scarce_jax.recipe import NetState, Out
 
 ENCODER, IRNET = "encoder", "irnet"
 """The roles of the frozen ResNet, and of the branches on it."""
 
 EPSILON = 1e-5
+
+Radius = Annotated[int, Interval(ge=2, le=100)]
 
 START = {"maps": "maps", "labels": "refined"}
 """`Walk.start` -> field of the rows from which the walk starts."""
@@ -43,22 +46,15 @@ class IRNetStage(ImageStage):
     """
 
     depth: Literal[18, 34, 50, 101] = 50
-    width: int = 64
-    radius: int = 10
+    width: Annotated[int, Interval(ge=16, le=2**12), MultipleOf(16)] = 64
+    radius: Radius = 10
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.width < 16 or self.width % 16:
-            raise InputError(f"irnet.width is {self.width}; expected a positive multiple of 16")
-        if self.radius < 2:
-            raise InputError(f"irnet.radius is {self.radius}; expected at least 2")
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
         reach = self.radius - 1
         grid = tuple(-(-side // 4) for side in self.augment.crop)
         if grid[0] <= reach or grid[1] <= 2 * reach:
-            raise InputError(
-                f"irnet.radius is {self.radius} and irnet.augment.crop {self.augment.crop}; expected a crop of more "
-                f"than {4 * reach} x {8 * reach} pixels, or a smaller radius"
-            )
+            yield "augment.crop", f"more than {4 * reach} x {8 * reach} pixels, or a radius below {self.radius}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,21 +73,11 @@ class Walk:
     """
 
     start: Literal["maps", "labels"] = "maps"
-    radius: int = 5
-    beta: float = 10.0
-    steps: int = 256
+    radius: Radius = 5
+    beta: Positive = 10.0
+    steps: CountOrZero = 256
     per_class: bool = False
-    threshold: float = 0.3
-
-    def __post_init__(self):
-        for name, valid, expected in (
-            ("radius", self.radius >= 2, "at least 2"),
-            ("beta", self.beta > 0, "above 0"),
-            ("steps", self.steps >= 0, "at least 0"),
-            ("threshold", 0 <= self.threshold <= 1, "0 to 1"),
-        ):
-            if not valid:
-                raise InputError(f"walk.{name} is {getattr(self, name)}; expected {expected}")
+    threshold: Share = 0.3
 
 
 def branches(module: nn.Module, encoder: nn.Module, nets: Mapping[str, NetState], params: Any, images: jax.Array):

@@ -147,7 +147,7 @@ def _infer_labels(name: str, config: Config, info: DatasetInfo, cams: str, confi
     confidence, outputs = Artifact(stage=cams, name="confidence"), ("refined",)
     ids = confidence
     if confident:
-        ids = Chosen(artifact=confidence, at_least=config.cams.confidence)
+        ids = Chosen(artifact=confidence, at_least=config.cams.confidence, flag="cams.confidence")
         outputs = ("sure", "refined") if config.walk.start == "labels" else ("sure",)
     # As stored, because the CRF reads colours.
     source = _with_maps(config, cams, ids=ids, transform=common.as_stored)

@@ -9,15 +9,15 @@ background gives none.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval
 
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.errors import InputError
 from scarce_jax.losses import binary_cross_entropy, class_counts
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage, TrainStage, net_inputs
@@ -26,6 +26,7 @@ from scarce_jax.models.pnet import PNet
 from scarce_jax.ops.logits import Logits, full_size
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
 from scarce_jax.optim import Optimizer
+from scarce_jax.ranges import Few, NonNegative, Width
 from scarce_jax.recipe import Artifact, Net, NetState, Out, Source, Train, Turn
 
 PNET = "pnet"
@@ -47,17 +48,9 @@ class PNetStage(TrainStage):
       categories: largest number of samples per image. The categories with most pixels are taken.
     """
 
-    width: int = 16
-    side: int | None = None
-    categories: int = 3
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.categories < 1 or (self.side is not None and self.side < 8):
-            raise InputError(
-                f"pnet.categories is {self.categories} and pnet.side is {self.side}; expected at least 1 category, and "
-                f"a side of at least 8 or none"
-            )
+    width: Width = 16
+    side: Annotated[int, Interval(ge=8, le=2**14)] | None = None
+    categories: Few = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,16 +65,13 @@ class AdversarialStage(TrainStage):
       pnet_optim: optimizer of the P-Net; `optim` is that of the segmenter.
     """
 
-    lambda_adv: float = 0.01
+    lambda_adv: NonNegative = 0.01
     pnet_optim: Optimizer
 
-    def __post_init__(self):
-        super().__post_init__()
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
         if self.init_from is not None:
-            raise InputError(
-                f"adversarial.init_from is {self.init_from!r}; expected none, because it starts from the nets of the "
-                f"stages segmenter and pnet"
-            )
+            yield "init_from", "None, because it starts from the nets of the stages segmenter and pnet"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,11 +45,6 @@ class Mask(abc.ABC):
         """Whether `path` is an image file whose ids are class indices as they stand."""
         return False
 
-    @property
-    def files(self) -> tuple[pathlib.Path, ...]:
-        """The files that decide what it shows."""
-        return (self.path,)
-
     def __str__(self) -> str:
         return str(self.path)
 
@@ -119,23 +114,17 @@ class DrawnMask(Mask):
       path: the file of the annotation.
       of: which of its annotations, for messages.
       draw: returns uint8 [H, W], class index or 255.
-      others: further files that decide what it shows.
     """
 
     path: pathlib.Path
     of: str
     draw: Callable[[], np.ndarray]
-    others: tuple[pathlib.Path, ...] = ()
 
     def read(self, palettes: Palettes | None = None) -> np.ndarray:
         try:
             return self.draw()
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise InputError(f"{self}: cannot be drawn ({type(error).__name__}: {error}); export it again") from error
-
-    @property
-    def files(self) -> tuple[pathlib.Path, ...]:
-        return (self.path, *self.others)
 
     def __str__(self) -> str:
         return f"{self.path} ({self.of})"
@@ -149,7 +138,6 @@ class Item:
       name: unique in its split; the id of the example is SPLIT/NAME.
       image: the image file.
       tags: uint8 [K], multi-hot; None where the source has none.
-      inside: the file that holds the image, where `image` was extracted from it.
     """
 
     name: str
@@ -157,7 +145,6 @@ class Item:
     fine: Mask | None = None
     coarse: Mask | None = None
     tags: np.ndarray | None = None
-    inside: pathlib.Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,7 +155,6 @@ class Layout:
       format: name of its format.
       classes: the classes, and the ids or colours that mean them.
       splits: split -> its images.
-      tables: files beside images and masks that were read, such as lists of classes and of splits.
       has_coarse: whether coarse masks come from the source.
       has_tags: whether tags come from the source.
       notes: what was left out, or decided, in words.
@@ -177,7 +163,6 @@ class Layout:
     format: str
     classes: Classes
     splits: Mapping[str, list[Item]]
-    tables: tuple[pathlib.Path, ...] = ()
     has_coarse: bool = False
     has_tags: bool = False
     notes: tuple[str, ...] = ()
@@ -185,15 +170,6 @@ class Layout:
     def items(self) -> Iterator[Item]:
         for items in self.splits.values():
             yield from items
-
-    def files(self) -> list[pathlib.Path]:
-        """Every file that decides the dataset's content, sorted, each once."""
-        found = {*self.tables}
-        for item in self.items():
-            found.add(item.inside or item.image)
-            for mask in (item.fine, item.coarse):
-                found.update(() if mask is None else mask.files)
-        return sorted(found)
 
     def describe(self) -> tuple[str, ...]:
         """What `prepare` would make of it, in sentences."""
