@@ -71,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
         )
     if prepared_before:
         again = prepare_command(options.dataset, options.data_dir, again=True, source=options.source)
+        again = " ".join((again, *(reading.flags if reading else ())))
         how = ""
         if options.source is not None:
             listed = (prepared.directory / LISTING).exists()

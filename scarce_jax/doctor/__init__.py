@@ -21,7 +21,14 @@ from scarce_jax.doctor.findings import Finding, fault, group
 from scarce_jax.doctor.layouts import pair_folders
 from scarce_jax.doctor.report import Report
 from scarce_jax.doctor.rules import NOTES, RULES
-from scarce_jax.doctor.source import examine, expected_classes, expected_of, read_for_check, with_classes
+from scarce_jax.doctor.source import (
+    examine,
+    expected_classes,
+    expected_of,
+    new_palettes,
+    read_for_check,
+    with_classes,
+)
 from scarce_jax.errors import InputError
 
 MEASURED = 100
@@ -133,7 +140,8 @@ def _check(
 ) -> Report:
     """Reads all examples in threads, and applies every rule; `faults` are those of file names."""
     start = time.monotonic()
-    read = read or (lambda example, deep: examine(example, expected.void, deep))
+    palettes = new_palettes()
+    read = read or (lambda example, deep: examine(example, expected.void, deep, palettes))
     examined = Examined(facts=_examine_all(examples, read), expected=expected, where=where, faults=tuple(faults))
     per_file = itertools.chain.from_iterable(facts.faults for facts in examined.facts)
     per_rule = itertools.chain.from_iterable(rule(examined) for rule in RULES)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import re
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -27,11 +29,13 @@ from scarce_jax.data.builders.formats.find_classes import find_classes
 from scarce_jax.data.builders.formats.objects import upright_size
 from scarce_jax.data.builders.formats.pairing import Folders
 from scarce_jax.data.builders.formats.tags import find_tags
+from scarce_jax.data.files import FileError
 from scarce_jax.data.images import wxh
+from scarce_jax.data.palettes import Palettes
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.doctor.examine import examine_arrays, examine_files
 from scarce_jax.doctor.facts import Example, Expected, Facts
-from scarce_jax.doctor.findings import Finding, fault
+from scarce_jax.doctor.findings import Finding, fault, fault_of
 from scarce_jax.doctor.layouts import pair_folders
 from scarce_jax.errors import InputError, plural
 
@@ -63,33 +67,58 @@ def expected_of(classes: Classes) -> Expected:
 
 
 def with_classes(examples: list[Example], classes: Classes) -> list[Example]:
-    """Examples whose masks read ids and colours as these classes, where the ids in the files are no class indices."""
+    """Examples whose masks are read by these classes, where the ids in the files may be no class indices."""
     read = lambda file: None if file is None else _file(FileMask(file, classes))
     return [dataclasses.replace(one, mask=read(one.mask), coarse=read(one.coarse)) for one in examples]
 
 
-def examine(example: Example, void: frozenset[int], deep: bool) -> Facts:
-    """Reads the files of an example whose masks are files or objects of `Mask`; arguments as for `examine_files`."""
-    masks = [mask if isinstance(mask, Mask) else None for mask in (example.mask, example.coarse)]
-    if not any(masks):
-        return examine_files(example, void, deep)
-    files = [None if mask else file for mask, file in zip(masks, (example.mask, example.coarse), strict=True)]
-    facts = examine_files(dataclasses.replace(example, mask=files[0], coarse=files[1]), void, deep)
+def _file(mask: Mask | None) -> Mask | pathlib.Path | None:
+    """The file itself where all its ids are class indices."""
+    if isinstance(mask, FileMask) and mask.classes.plain and not mask.classes.colours:
+        return mask.path
+    return mask
+
+
+def new_palettes() -> dict[str, Palettes]:
+    """The palettes of the masks that `examine` reads itself, which must agree."""
+    return {"mask": Palettes(), "coarse": Palettes()}
+
+
+def examine(example: Example, void: frozenset[int], deep: bool, palettes: Mapping[str, Palettes]) -> Facts:
+    """Reads the files of an example whose masks are files or objects of `Mask`.
+
+    Args:
+      example, void, deep: as for `examine_files`, which sees the ids that the user wrote where they are class indices.
+      palettes: of `new_palettes`, the same for all examples.
+    """
+    read, files = {}, {}
+    for field, mask in (("mask", example.mask), ("coarse", example.coarse)):
+        drawn = isinstance(mask, Mask) and not mask.holds_indices()
+        read[field] = mask if drawn else None
+        files[field] = None if drawn else mask.path if isinstance(mask, Mask) else mask
+    facts = examine_files(dataclasses.replace(example, **files), void, deep)
+    if not any(read.values()):
+        return facts
     facts.example = example
-    arrays = [None if mask is None else _read(mask, example, facts) for mask in masks]
+    arrays = [None if mask is None else _read(mask, palettes[field], facts) for field, mask in read.items()]
     return examine_arrays(facts, None, *arrays, void, deep)
 
 
-def _read(mask: Mask, example: Example, facts: Facts) -> np.ndarray | None:
+def _read(mask: Mask, palettes: Palettes, facts: Facts) -> np.ndarray | None:
     try:
-        indices = mask.read()
+        indices = mask.read(palettes)
+    except FileError as error:
+        facts.faults.append(fault_of(error))
+        return None
     except (InputError, OSError) as error:
-        facts.faults.append(fault("unusable-mask", mask, str(error).removeprefix(str(mask)).lstrip(": ")))
+        observed = re.sub(r"^ \(example .*?\)(?=: )", "", str(error).removeprefix(str(mask))).removeprefix(": ")
+        facts.faults.append(fault("unusable-mask", mask, observed))
         return None
     readable = facts.digest is not None
-    if readable and indices.shape != (size := upright_size(example.image)):
+    image = facts.example.image
+    if readable and indices.shape != (size := upright_size(image)):
         advice = "export the annotations again for these images, or find the right images"
-        observed = f"{wxh(indices.shape)}, its image {example.image} is {wxh(size)}"
+        observed = f"{wxh(indices.shape)}, its image {image} is {wxh(size)}"
         facts.faults.append(fault("size-mismatch", mask, observed, advice=advice))
     return indices
 
@@ -102,19 +131,21 @@ class Source:
       examples: their masks are files, or objects of `Mask` where ids or colours must become classes first.
       notes: the format, and what `prepare` would make of the folder.
       used: the ids in the masks that `read` has read.
+      palettes: as for `examine`.
     """
 
     examples: list[Example]
     classes: Classes
     notes: tuple[str, ...] = ()
     used: set[int] = dataclasses.field(default_factory=set)
+    palettes: Mapping[str, Palettes] = dataclasses.field(default_factory=new_palettes)
 
     @property
     def expected(self) -> Expected:
         return expected_of(self.classes)
 
     def read(self, example: Example, deep: bool) -> Facts:
-        facts = examine(example, self.expected.void, deep)
+        facts = examine(example, self.expected.void, deep, self.palettes)
         for mask in (facts.fine, facts.coarse):
             self.used.update(() if mask is None else mask.counts)
         return facts
@@ -143,14 +174,14 @@ def read_for_check(source: pathlib.Path, options: Options, faults: list[Finding]
         layout = read_source(source, options)
         return Source(examples=_examples(layout), classes=layout.classes, notes=layout.describe())
     folders = folder_layout.folders_of(source) if name == "folder" else pairs.folders_of(source, options)
-    classes, _ = find_classes(source, options, FORMATS[name].holds)
+    classes = find_classes(source, options, FORMATS[name].holds)
     try:
         layout, error = read_source(source, options), None
     except InputError as wrong:
         layout, error = None, wrong
     examples = _paired(source, folders, classes, faults)
     if layout is None:
-        if not faults:
+        if not any(finding.certain for finding in faults):
             raise error
         return Source(examples=examples, classes=classes)
     # What a reader can match by name is no fault.
@@ -171,11 +202,6 @@ def _examples(layout: Layout) -> list[Example]:
         for split, items in layout.splits.items()
         for item in items
     ]
-
-
-def _file(mask: Mask | None) -> Mask | pathlib.Path | None:
-    """The file itself where its ids are class indices: the rules about ids then see the ids that the user wrote."""
-    return mask.path if mask is not None and mask.holds_indices() else mask
 
 
 def _paired(source: pathlib.Path, every: list[Folders], classes: Classes, faults: list[Finding]) -> list[Example]:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from scarce_jax.data.builders import findings, listing, load_prepared, prepare
+from scarce_jax.data.builders.formats import Options
 from scarce_jax.data.builders.listing import LISTING, changes, list_source, write_listing
 from scarce_jax.errors import InputError
 from tests.data import folders
@@ -124,3 +125,17 @@ def test_prepare_says_what_the_counts_tell(source, tmp_path, values, expected):
     found = findings.findings(prepare(NAME, tmp_path / "data", source))
     assert len(found) == len(expected)
     assert all(line.startswith(part) for line, part in zip(found, expected, strict=True))
+
+
+def test_other_flags_and_files_beside_the_source_are_a_change(source, tmp_path):
+    names = tmp_path / "names.json"
+    (source / "classes.json").rename(names)
+    prepared = lambda **flags: prepare(NAME, tmp_path / "data", source, options=Options(classes=names, **flags))
+    assert prepared() == prepared()
+    with pytest.raises(InputError, match=r"or by other flags: 1 new \(--format folder\).* --again .*--format folder"):
+        prepared(format="folder")
+    with pytest.raises(InputError, match=r"2 missing \(--classes .*names.json"):
+        prepare(NAME, tmp_path / "data", source)
+    names.write_text(names.read_text().replace("dog", "wolf"))
+    with pytest.raises(InputError, match=r"1 changed \(.*names.json\)"):
+        prepared()

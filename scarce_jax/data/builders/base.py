@@ -72,6 +72,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
       facts: facts of the dataset.
       tags_from: the origin of the tags, in words; `split_examples` may set it.
       coarse_from: the origin of the coarse masks, in words; `split_examples` may set it.
+      flags: how the source is read, where the user says so; another reading is another dataset.
+      others: files and folders beside the source that decide the content.
     """
 
     HOLDS: ClassVar[str] = ""
@@ -84,6 +86,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     """Facts of a dataset with fixed classes."""
     tags_from: str = "the fine masks"
     coarse_from: str = SIMULATED
+    flags: tuple[str, ...] = ()
+    others: tuple[pathlib.Path, ...] = ()
     COARSE: ClassVar[CoarseSettings] = CoarseSettings()
     SHARD_BYTES: ClassVar[int] = 256 << 20
 
@@ -138,7 +142,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         tfds' own writer shuffles them first, which uses TensorFlow for splits above 1 GiB.
         """
         # Before the files are read, so that a change from then on is seen as one.
-        listing = None if self.source is None else list_source(self.source)
+        listing = None if self.source is None else list_source(self.source, self.flags, self.others)
         splits = self.split_examples()
         written = {name: self._write_split(name, examples) for name, examples in splits.items()}
         infos = [info for info, _ in written.values()]

@@ -71,7 +71,7 @@ def prepare(
             # A killed build of --again left them, or one is at work; in a folder of another user they stay.
             with contextlib.suppress(OSError), _only_one(root / f"{aside}lock", wait=False):
                 _discard_remains(target, [path for path in root.glob(f"{aside}*") if path.is_dir()])
-        _compare(name, builder, target, data_dir, source)
+        _compare(name, builder, target, data_dir, source, options)
         return load_prepared(name, data_dir)
     try:
         with _new_folders_undone(root), _only_one(root / f"{aside}lock"):
@@ -84,7 +84,7 @@ def prepare(
                     instance.download_and_prepare(download_dir=pathlib.Path(new, "downloads"))
                     _replace(target, pathlib.Path(new) / target.relative_to(root))
             else:  # Another process has prepared it meanwhile.
-                _compare(name, builder, target, data_dir, source)
+                _compare(name, builder, target, data_dir, source, options)
     except (OSError, RuntimeError) as error:
         reason = error if isinstance(error, OSError) else as_os_error(error)
         if not isinstance(reason, OSError):
@@ -102,14 +102,17 @@ def _compare(
     target: pathlib.Path,
     data_dir: str | os.PathLike[str] | None,
     source: str | os.PathLike[str] | None,
+    options: Options | None,
 ) -> None:
     """Raises InputError if the files of a given source are others than those that a dataset was prepared from."""
     folder = None if source is None else _checked_source(name, builder, source)
-    if folder is not None and (found := changes(folder, target)):
-        anew = prepare_command(name, data_dir, again=True, source=source)
+    flags, others = (options.flags, options.others) if options is not None else ((), ())
+    if folder is not None and (found := changes(folder, target, flags, others)):
+        anew = " ".join((prepare_command(name, data_dir, again=True, source=source), *flags))
+        how = ", or by other flags" if "--" in found else ""
         raise InputError(
-            f"dataset {name} was prepared before, from files that differ from those in {folder}: {found}; nothing was "
-            f"changed. To prepare it from these: {anew}"
+            f"dataset {name} was prepared before, from files that differ from those in {folder}{how}: {found}; nothing "
+            f"was changed. To prepare it from these: {anew}"
         )
 
 

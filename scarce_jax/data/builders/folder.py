@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,6 +32,7 @@ class Folder(SegmentationBuilder):
 
     def __init__(self, *, options: Options | None = None, **settings: Any):
         self.options = options or Options()
+        self.flags, self.others = self.options.flags, self.options.others
         super().__init__(**settings)
 
     def describe(self) -> DatasetInfo:
@@ -47,10 +47,6 @@ class Folder(SegmentationBuilder):
             native_ids=classes.native_ids,
             void_ids=classes.ignore,
         )
-
-    def source_files(self) -> list[pathlib.Path]:
-        """The files of the source that decide the content of the dataset."""
-        return self.layout.files()
 
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
         self.coarse_from = "of the source" if self.layout.has_coarse else SIMULATED

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from scarce_jax.errors import InputError, some
 
@@ -20,8 +20,13 @@ HASHED = 16 << 20
 Listing = dict[str, tuple[int, int, str | None]]
 
 
-def list_source(folder: pathlib.Path) -> Listing:
+def list_source(folder: pathlib.Path, flags: Sequence[str] = (), others: Sequence[pathlib.Path] = ()) -> Listing:
     """Lists all files below a folder, through links too, without hidden ones.
+
+    Args:
+      folder: the source folder.
+      flags: how it was read; each is listed like a file, so that another one counts as a change.
+      others: files and folders outside of it.
 
     Returns:
       Relative path -> (bytes, time of change in ns, hash of the content or None).
@@ -29,7 +34,10 @@ def list_source(folder: pathlib.Path) -> Listing:
     Raises:
       InputError: a file cannot be read.
     """
-    return {name: (status.st_size, status.st_mtime_ns, _hash(path, status)) for name, path, status in _walk(folder)}
+    listing = dict.fromkeys(flags, (0, 0, None))
+    for name, path, status in _walk_all(folder, others):
+        listing[name] = status.st_size, status.st_mtime_ns, _hash(path, status)
+    return listing
 
 
 def write_listing(listing: Listing, folder: pathlib.Path) -> None:
@@ -37,12 +45,18 @@ def write_listing(listing: Listing, folder: pathlib.Path) -> None:
     (folder / LISTING).write_bytes(gzip.compress(json.dumps(listing, sort_keys=True).encode(), mtime=0))
 
 
-def changes(source: pathlib.Path, directory: pathlib.Path) -> str:
+def changes(
+    source: pathlib.Path,
+    directory: pathlib.Path,
+    flags: Sequence[str] = (),
+    others: Sequence[pathlib.Path] = (),
+) -> str:
     """How the files of a source differ from those that a dataset was prepared from, in words.
 
     Args:
       source: the folder of the files now.
       directory: folder of the prepared dataset.
+      flags, others: as for `list_source`.
 
     Returns:
       "" if they do not differ, or if the dataset keeps no list of them, as older ones do not.
@@ -51,8 +65,8 @@ def changes(source: pathlib.Path, directory: pathlib.Path) -> str:
     if not path.exists():
         return ""
     before = json.loads(gzip.decompress(path.read_bytes()))
-    changed, new, now = [], [], set()
-    for name, file, status in _walk(source):
+    changed, new, now = [], [flag for flag in flags if flag not in before], {*flags}
+    for name, file, status in _walk_all(source, others):
         now.add(name)
         if name not in before:
             new.append(name)
@@ -77,6 +91,17 @@ def _hash(path: pathlib.Path, status: os.stat_result) -> str | None:
         return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); correct its permissions, or remove it") from error
+
+
+def _walk_all(
+    source: pathlib.Path, others: Sequence[pathlib.Path]
+) -> Iterator[tuple[str, pathlib.Path, os.stat_result]]:
+    yield from _walk(source)
+    for other in others:
+        if other.is_file():
+            yield str(other.absolute()), other, other.stat()
+        else:
+            yield from ((str(path.absolute()), path, status) for _, path, status in _walk(other))
 
 
 def _walk(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path, os.stat_result]]:

@@ -29,18 +29,6 @@ def test_a_format_is_recognised_and_its_masks_are_right(export):
         np.testing.assert_array_equal(items[letter].fine.read(), exports.truth(letter))
 
 
-def test_every_file_that_counts_is_listed(export):
-    root, name = export
-    unread = ("SegmentationObject", "SegmentationClassVisualization", "README", "task-", ".npy", "machine_color")
-    for path in root.rglob("*.npy" if name == "labelme2voc" else "nothing"):
-        assert path not in read_source(root).files()
-    kept = [p for p in root.rglob("*") if p.is_file() and not any(part in str(p) for part in unread)]
-    files = read_source(root).files()
-    if (root / "ds1/masks_machine").is_dir():
-        kept = [p for p in kept if p.name != "meta.json"] + [root / "obj_class_to_machine_color.json"]
-    assert set(files) == set(kept)
-
-
 def test_a_check_says_the_format_and_finds_nothing(export):
     root, name = export
     report = check_source(root)

@@ -120,3 +120,18 @@ def test_several_kinds_of_masks_are_refused(written):
         exports.save(root / f"ann_dir/train/{name}_gtFine_instanceIds.png", exports.truth(name))
     with pytest.raises(InputError, match="several kinds of masks .*_gtFine_instanceIds.*_gtFine_labelTrainIds"):
         read_source(root)
+
+
+@pytest.mark.parametrize("ids", [None, {"0": "background", "1": "cat", "2": "dog", "7": "dog"}])
+def test_palettes_that_differ_are_refused_by_check_and_prepare(written, tmp_path, ids):
+    root = written("folder")
+    if ids:
+        exports.dump(root / "classes.json", {"ids": ids, "background": 0})
+    for k, name in enumerate(exports.NAMES):
+        truth = exports.truth(name)
+        picture = Image.frombytes("P", truth.shape[::-1], truth.tobytes())
+        picture.putpalette(np.roll(np.array(exports.COLOURS, np.uint8), 3 * k).ravel().tolist())
+        picture.save(root / f"train/masks/{name}.png")
+    assert {problem.kind for problem in check_source(root).problems} == {"palettes-differ"}
+    with pytest.raises(InputError, match="in its palette id 0 is the colour"):
+        prepare("folder/x", tmp_path / "data", root)

@@ -43,9 +43,7 @@ def read(source: pathlib.Path, options: Options) -> Layout:
         raise InputError(f"{source}: no JSON file has images, annotations and categories; expected {HOLDS}")
     first = next(iter(contents))
     own = {path: of_categories(path, content["categories"]) for path, content in contents.items()}
-    classes, listed = own[first], ()
-    if options.classes is not None:
-        classes, listed = object_classes(source, options, (), str(source))
+    classes = own[first] if options.classes is None else object_classes(source, options, (), str(source))
     splits: dict[str, list[Item]] = {}
     origin: dict[str, pathlib.Path] = {}
     notes, crowds, unlabelled = [], 0, 0
@@ -66,8 +64,7 @@ def read(source: pathlib.Path, options: Options) -> Layout:
         notes.append(f"{plural(crowds, 'annotation')} with iscrowd: drawn as their class, like all others")
     if unlabelled:
         notes.append(f"{plural(unlabelled, 'image')} without annotations: unlabelled")
-    tables = (*contents, *listed)
-    return Layout(format="coco", classes=classes, splits=in_order(splits), tables=tables, notes=tuple(notes))
+    return Layout(format="coco", classes=classes, splits=in_order(splits), notes=tuple(notes))
 
 
 def _split(path: pathlib.Path, several: bool) -> str:

@@ -31,8 +31,8 @@ def class_file(folder: pathlib.Path, options: Options) -> pathlib.Path | None:
     return files[0] if files else None
 
 
-def find_classes(folder: pathlib.Path, options: Options, expected: str) -> tuple[Classes, pathlib.Path]:
-    """Reads the classes of a source, and returns them with their file.
+def find_classes(folder: pathlib.Path, options: Options, expected: str) -> Classes:
+    """Reads the classes of a source.
 
     Raises:
       InputError: no file lists them, or it is wrong.
@@ -40,4 +40,4 @@ def find_classes(folder: pathlib.Path, options: Options, expected: str) -> tuple
     path = class_file(folder, options)
     if path is None:
         raise InputError(f"{folder}: has no classes.json; expected {expected}. Or give --classes FILE: {CLASS_FILES}")
-    return read_class_file(path), path
+    return read_class_file(path)

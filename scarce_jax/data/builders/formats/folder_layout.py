@@ -36,20 +36,19 @@ def read(source: pathlib.Path, options: Options) -> Layout:
     Raises:
       InputError: there are no classes or no split, a mask has no image, or tags.csv is wrong.
     """
-    classes, path = find_classes(source, options, HOLDS)
+    classes = find_classes(source, options, HOLDS)
     splits: dict[str, list[Item]] = {}
     every = folders_of(source)
     for folders in every:
         splits |= pair(folders, classes)
         _refuse_unread(source / folders.images.parent.name, folders, splits[folders.split])
-    splits, tables = with_tags(source, classes, in_order(splits), {f.split: f.images.parent for f in every})
+    splits, has_tags = with_tags(source, classes, in_order(splits), {f.split: f.images.parent for f in every})
     return Layout(
         format="folder",
         classes=classes,
         splits=splits,
-        tables=(path, *tables),
         has_coarse=any(folders.coarse for folders in every),
-        has_tags=bool(tables),
+        has_tags=has_tags,
     )
 
 

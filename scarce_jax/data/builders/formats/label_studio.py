@@ -59,7 +59,7 @@ def read(source: pathlib.Path, options: Options) -> Layout:
     tasks = {task["id"]: task for task in content if isinstance(task.get("id"), int)}
     regions = {number: _regions(task, number, path) for number, task in tasks.items()}
     labels = {label for found in regions.values() for region in found or () for label in _labels(region)}
-    classes, tables = object_classes(source, options, labels, str(path))
+    classes = object_classes(source, options, labels, str(path))
     folders = tree.named(IMAGE_FOLDERS)
     root = options.path("images") or (source / folders[0] if len(folders) == 1 else source)
     images = {name: image for name, image in pictures(root).items() if not _REGION.fullmatch(image.name)}
@@ -76,12 +76,12 @@ def read(source: pathlib.Path, options: Options) -> Layout:
         splits.setdefault(split, []).append(Item(name=name, image=item.image, fine=item.fine))
     left_out = len(images) - len({item.image for item in items})
     notes = [f"{plural(left_out, 'image')} of no task: left out"] if left_out else []
-    notes += [] if tables else ["the classes are the labels in alphabetical order; --classes sets another"]
+    if classes.source == str(path):
+        notes.append("the classes are the labels in alphabetical order; --classes sets another")
     return Layout(
         format="label-studio",
         classes=classes,
         splits=in_order({split: by_name(here, root) for split, here in splits.items()}),
-        tables=(path, *tables),
         notes=tuple(notes),
     )
 

@@ -55,7 +55,7 @@ def read(source: pathlib.Path, options: Options) -> Layout:
         if twice[image] != path:
             raise InputError(f"{path} and {twice[image]}: both are of the image {image}; remove one of them")
     labels = {shape.get("label") for content in contents.values() for shape in content["shapes"]}
-    classes, tables = object_classes(source, options, map(str, labels), str(source))
+    classes = object_classes(source, options, map(str, labels), str(source))
     names = {path: path.relative_to(source).with_suffix("").as_posix() for path in contents}
     unlabelled = _unlabelled(source, root, [image for image in images.values() if not embedded.has(image)])
     split_of = by_first_folder([*names.values(), *unlabelled], source)
@@ -63,20 +63,20 @@ def read(source: pathlib.Path, options: Options) -> Layout:
     for path, content in contents.items():
         split, name = split_of[names[path]]
         image = images[path]
-        inside = path if embedded.has(image) else None
-        item = Item(name=name, image=image, fine=_mask(path, content, image, classes), inside=inside)
+        item = Item(name=name, image=image, fine=_mask(path, content, image, classes))
         splits.setdefault(split, []).append(item)
     for name, image in unlabelled.items():
         split, name = split_of[name]
         splits.setdefault(split, []).append(Item(name=name, image=image))
-    notes = [] if tables else ["the classes are the labels in alphabetical order; labels.txt or --classes sets another"]
+    notes = []
+    if classes.source == str(source):
+        notes.append("the classes are the labels in alphabetical order; labels.txt or --classes sets another")
     if embedded.count:
         notes.append(f"{plural(embedded.count, 'image')} taken from imageData, since the file of imagePath is missing")
     return Layout(
         format="labelme",
         classes=classes,
         splits=in_order({split: by_name(items, source) for split, items in splits.items()}),
-        tables=(*tables, *contents),
         notes=tuple(notes),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import collections
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -11,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from PIL import Image
 
-from scarce_jax.data.builders.files import read_indices
+from scarce_jax.data.builders.files import to_indices
 from scarce_jax.data.builders.formats.classes import Classes
-from scarce_jax.data.images import read_image
-from scarce_jax.data.palettes import Palettes
+from scarce_jax.data.images import read_ids, read_image
+from scarce_jax.data.palettes import Palettes, used_colours
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError, plural
 
@@ -45,11 +46,6 @@ class Mask(abc.ABC):
         """Whether `path` is an image file whose ids are class indices as they stand."""
         return False
 
-    @property
-    def files(self) -> tuple[pathlib.Path, ...]:
-        """The files that decide what it shows."""
-        return (self.path,)
-
     def __str__(self) -> str:
         return str(self.path)
 
@@ -62,47 +58,50 @@ class FileMask(Mask):
     classes: Classes
 
     def read(self, palettes: Palettes | None = None) -> np.ndarray:
-        if self._has_colours():
+        if self.classes.colours and self._mode() == "RGB":
             return self._by_colour()
-        return read_indices(self.path, self.path.stem, self.classes.indices, palettes=palettes)
+        ids, palette = read_ids(self.path)
+        used = np.unique(ids).tolist()
+        colours = None if palette is None else self._palette_indices(used, palette)
+        if colours is None and palette is not None and palettes is not None:
+            palettes.add(self.path, used_colours(used, palette))
+        return to_indices(ids, self.path, self.path.stem, self.classes.indices if colours is None else colours)
 
     def holds_indices(self) -> bool:
-        return self.classes.plain and not self._has_colours()
+        if not self.classes.plain or not self.classes.colours:
+            return self.classes.plain
+        mode = self._mode()
+        if mode == "P":
+            with contextlib.suppress(InputError):
+                ids, palette = read_ids(self.path)
+                return self._palette_indices(np.unique(ids).tolist(), palette) is None
+        return mode != "RGB"
 
-    def _has_colours(self) -> bool:
-        """Whether colours, not ids, say the class: in an RGB file, and in a palette file all of whose used colours,
-        void apart, are those of classes."""
-        if not self.classes.colours:
-            return False
-        try:
-            with Image.open(self.path) as image:
-                if image.format in _LOSSY or image.mode not in ("RGB", "RGBA", "P"):
-                    return False
-                if image.mode != "P":
-                    return True
-                palette = np.reshape(image.getpalette("RGB"), (-1, 3))
-                used = np.unique(np.asarray(image))
-        except Exception:  # Pillow's parsers raise nearly anything on damaged files; `read_mask` says what is wrong.
-            return False
-        used = used[used != IGNORE]
-        colours = {tuple(map(int, palette[k])) for k in used if k < len(palette)}
-        return len(colours) > 0 and colours <= self.classes.colours.keys()
+    def _mode(self) -> str:
+        """ "RGB" for a file of colours, "P" for one with a palette, "" for all others."""
+        with contextlib.suppress(Exception), Image.open(self.path) as image:  # `read_ids` says what is wrong.
+            if image.format not in _LOSSY and image.mode in ("RGB", "RGBA", "P"):
+                return image.mode[:3]
+        return ""
+
+    def _palette_indices(self, used: list[int], palette: np.ndarray) -> dict[int, int] | None:
+        """Palette index -> class index; None unless all colours in use, void (255) apart, are those of classes."""
+        colours = {k: tuple(palette[k].tolist()) for k in used if k != IGNORE and k < len(palette)}
+        known = self.classes.colours or {}
+        if not colours or not all(colour in known for colour in colours.values()):
+            return None
+        return {k: known[colour] for k, colour in colours.items()}
 
     def _by_colour(self) -> np.ndarray:
         rgb = read_image(self.path).astype(np.int64)
         codes = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
         values, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
         table = {(r << 16) | (g << 8) | b: index for (r, g, b), index in self.classes.colours.items()}
-        with Image.open(self.path) as image:
-            if image.mode == "P":
-                # The colour of void in palette files differs from tool to tool; its index does not.
-                void = np.asarray(image) == IGNORE
-                table = {**dict.fromkeys(map(int, np.unique(codes[void])), IGNORE), **table}
         unknown = [(int(n), int(v)) for v, n in zip(values, counts, strict=True) if int(v) not in table]
         if unknown:
             pixels, code = max(unknown)
             known = ", ".join("({},{},{})".format(*colour) for colour in list(self.classes.colours)[:24])
-            more = f" and {len(unknown) - 1} other colours" if len(unknown) > 1 else ""
+            more = f" and {plural(len(unknown) - 1, 'other colour')}" if len(unknown) > 1 else ""
             raise InputError(
                 f"{self.path}: the colour ({code >> 16},{code >> 8 & 255},{code & 255}){more} is in the mask "
                 f"({pixels} pixels of it), expected {known}; add it to {self.classes.source}, or export the mask again "
@@ -119,23 +118,17 @@ class DrawnMask(Mask):
       path: the file of the annotation.
       of: which of its annotations, for messages.
       draw: returns uint8 [H, W], class index or 255.
-      others: further files that decide what it shows.
     """
 
     path: pathlib.Path
     of: str
     draw: Callable[[], np.ndarray]
-    others: tuple[pathlib.Path, ...] = ()
 
     def read(self, palettes: Palettes | None = None) -> np.ndarray:
         try:
             return self.draw()
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise InputError(f"{self}: cannot be drawn ({type(error).__name__}: {error}); export it again") from error
-
-    @property
-    def files(self) -> tuple[pathlib.Path, ...]:
-        return (self.path, *self.others)
 
     def __str__(self) -> str:
         return f"{self.path} ({self.of})"
@@ -149,7 +142,6 @@ class Item:
       name: unique in its split; the id of the example is SPLIT/NAME.
       image: the image file.
       tags: uint8 [K], multi-hot; None where the source has none.
-      inside: the file that holds the image, where `image` was extracted from it.
     """
 
     name: str
@@ -157,7 +149,6 @@ class Item:
     fine: Mask | None = None
     coarse: Mask | None = None
     tags: np.ndarray | None = None
-    inside: pathlib.Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,7 +159,6 @@ class Layout:
       format: name of its format.
       classes: the classes, and the ids or colours that mean them.
       splits: split -> its images.
-      tables: files beside images and masks that were read, such as lists of classes and of splits.
       has_coarse: whether coarse masks come from the source.
       has_tags: whether tags come from the source.
       notes: what was left out, or decided, in words.
@@ -177,7 +167,6 @@ class Layout:
     format: str
     classes: Classes
     splits: Mapping[str, list[Item]]
-    tables: tuple[pathlib.Path, ...] = ()
     has_coarse: bool = False
     has_tags: bool = False
     notes: tuple[str, ...] = ()
@@ -185,15 +174,6 @@ class Layout:
     def items(self) -> Iterator[Item]:
         for items in self.splits.values():
             yield from items
-
-    def files(self) -> list[pathlib.Path]:
-        """Every file that decides the dataset's content, sorted, each once."""
-        found = {*self.tables}
-        for item in self.items():
-            found.add(item.inside or item.image)
-            for mask in (item.fine, item.coarse):
-                found.update(() if mask is None else mask.files)
-        return sorted(found)
 
     def describe(self) -> tuple[str, ...]:
         """What `prepare` would make of it, in sentences."""

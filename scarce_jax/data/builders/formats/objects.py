@@ -20,21 +20,19 @@ IGNORED = ("__ignore__", "ignore")
 """Labels of void objects, unless a class has this name."""
 
 
-def object_classes(
-    folder: pathlib.Path, options: Options, labels: Iterable[str], where: str
-) -> tuple[Classes, tuple[pathlib.Path, ...]]:
-    """The classes of annotated objects, and the file they were read from, if any.
+def object_classes(folder: pathlib.Path, options: Options, labels: Iterable[str], where: str) -> Classes:
+    """The classes of annotated objects; their `source` is `where` if no file lists them.
 
     They are those of a file of classes, else all labels in alphabetical order. A background for what no object covers
     comes first, unless the file names one, or is a classes.json: without a background there, the rest is void.
     """
     path = class_file(folder, options)
     if path is None:
-        return behind(where, sorted({label for label in labels if label not in (*IGNORED, *BACKGROUNDS)})), ()
+        return behind(where, sorted({label for label in labels if label not in (*IGNORED, *BACKGROUNDS)}))
     classes = read_class_file(path)
     if classes.background is None and path.suffix.lower() != ".json":
         classes = behind(str(path), list(classes.classes))
-    return classes, (path,)
+    return classes
 
 
 def index_of(label: str, classes: Classes) -> int:

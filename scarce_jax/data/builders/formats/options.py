@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import shlex
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,24 @@ class Options:
     coarse: str | os.PathLike[str] | None = None
     classes: str | os.PathLike[str] | None = None
     val: str | None = None
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of the command line that give these options."""
+        values = {name: getattr(self, name) for name in ("format", "images", "masks", "coarse", "classes", "val")}
+        for name in ("images", "masks", "coarse", "classes", "val"):
+            path = self.path(name)
+            if path is not None and path.exists():
+                values[name] = path.absolute()
+        return tuple(
+            f"--{name} {shlex.quote(str(value))}" for name, value in values.items() if value not in (None, "auto")
+        )
+
+    @property
+    def others(self) -> tuple[pathlib.Path, ...]:
+        """The files and folders that they name, and that exist."""
+        paths = (self.path(name) for name in ("images", "masks", "coarse", "classes", "val"))
+        return tuple(path for path in paths if path is not None and path.exists())
 
     def path(self, field: str) -> pathlib.Path | None:
         """The path of a field, with the home folder in place of "~"; None where it is not set."""

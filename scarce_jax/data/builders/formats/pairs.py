@@ -56,6 +56,6 @@ def read(source: pathlib.Path, options: Options) -> Layout:
       InputError: there are no classes, or as in `folders_of` and `pair`.
     """
     (folders,) = folders_of(source, options)
-    classes, path = find_classes(source, options, HOLDS)
+    classes = find_classes(source, options, HOLDS)
     splits = in_order(pair(folders, classes))
-    return Layout(format="pairs", classes=classes, splits=splits, tables=(path,), has_coarse=folders.coarse is not None)
+    return Layout(format="pairs", classes=classes, splits=splits, has_coarse=folders.coarse is not None)

@@ -59,5 +59,4 @@ def read(source: pathlib.Path, options: Options) -> Layout:
         ]
     if not any(item.fine for items in splits.values() for item in items):
         raise InputError(f"{source}: no file ends in {ENDING}.png; expected {HOLDS}")
-    tables = (given,) if given else tuple(folder / CLASSES for folder in folders)
-    return Layout(format="roboflow", classes=classes, splits=in_order(splits), tables=tables)
+    return Layout(format="roboflow", classes=classes, splits=in_order(splits))

@@ -97,16 +97,16 @@ def divide(layout: Layout, val: str | None) -> Layout:
     try:
         share = float(val)
     except ValueError:
-        chosen, tables = _listed(path, items), (path,)
+        chosen = _listed(path, items)
     else:
         if not 0 < share < 1:
             raise InputError(f"--val {val}: expected a share between 0 and 1, such as 0.2, or a file that lists names")
-        chosen, tables = _share(share, items), ()
+        chosen = _share(share, items)
     train = [item for item in items if item.name not in chosen]
     if not train or len(train) == len(items):
         raise InputError(f"--val {val}: {len(chosen)} of {len(items)} images, expected some of them and not all")
     splits = {**layout.splits, "train": train, "val": [item for item in items if item.name in chosen]}
-    return dataclasses.replace(layout, splits=in_order(splits), tables=(*layout.tables, *tables))
+    return dataclasses.replace(layout, splits=in_order(splits))
 
 
 def _share(share: float, items: Sequence[Item]) -> set[str]:

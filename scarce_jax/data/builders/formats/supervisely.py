@@ -52,7 +52,7 @@ def read(source: pathlib.Path, options: Options) -> Layout:
     """
     datasets = sorted(path.parent for path in source.glob(f"*/{IMAGES}") if path.is_dir())
     drawn = [dataset for dataset in datasets if (dataset / ANNOTATIONS).is_dir()]
-    classes, tables = _classes(source, options, machine=not drawn)
+    classes = _classes(source, options, machine=not drawn)
     splits: dict[str, list[Item]] = {}
     for dataset in datasets:
         images = pictures(dataset / IMAGES)
@@ -65,10 +65,10 @@ def read(source: pathlib.Path, options: Options) -> Layout:
     if not datasets:
         raise InputError(f"{source}: no folder in it holds a folder {IMAGES}; expected {HOLDS}")
     ordered = in_order({split: by_name(items, source) for split, items in splits.items()})
-    return Layout(format="supervisely", classes=classes, splits=ordered, tables=tables)
+    return Layout(format="supervisely", classes=classes, splits=ordered)
 
 
-def _classes(source: pathlib.Path, options: Options, machine: bool) -> tuple[Classes, tuple[pathlib.Path, ...]]:
+def _classes(source: pathlib.Path, options: Options, machine: bool) -> Classes:
     if options.classes is not None:
         return object_classes(source, options, (), str(source))
     if not machine:
@@ -76,7 +76,7 @@ def _classes(source: pathlib.Path, options: Options, machine: bool) -> tuple[Cla
         content = read_json(path, f"the {META} of a project, with its classes")
         if kind_of(content) != "supervisely":
             raise InputError(f"{path}: has no classes with titles; expected the {META} of a Supervisely project")
-        return supervisely_classes(path, content["classes"]), (path,)
+        return supervisely_classes(path, content["classes"])
     path = source / COLOURS
     content = read_json(path, '{"class": [r, g, b], ...}')
     try:
@@ -90,7 +90,7 @@ def _classes(source: pathlib.Path, options: Options, machine: bool) -> tuple[Cla
     table = {colour: classes.classes.index(name) for name, colour in colours.items()}
     table.setdefault((0, 0, 0), classes.background or 0)
     ids = {colour[0]: k for colour, k in table.items() if len(set(colour)) == 1}
-    return make_classes(classes.classes, str(path), background=classes.background, colours=table, ids=ids), (path,)
+    return make_classes(classes.classes, str(path), background=classes.background, colours=table, ids=ids)
 
 
 def _machine_masks(dataset: pathlib.Path, images: Mapping[str, pathlib.Path], classes: Classes) -> dict[str, Mask]:

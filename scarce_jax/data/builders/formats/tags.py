@@ -23,11 +23,11 @@ def with_tags(
     classes: Classes,
     splits: Mapping[str, list[Item]],
     folders: Mapping[str, pathlib.Path],
-) -> tuple[dict[str, list[Item]], tuple[pathlib.Path, ...]]:
+) -> tuple[dict[str, list[Item]], bool]:
     """Adds the tags of the source's files.
 
     Returns:
-      The splits with tags, and the files that were read.
+      The splits with tags, and whether any were found.
 
     Raises:
       InputError: as in `find_tags`.
@@ -38,8 +38,7 @@ def with_tags(
         split: [dataclasses.replace(item, tags=tags.get(f"{split}/{item.name}")) for item in items]
         for split, items in splits.items()
     }
-    files = tuple(folder / TAGS for folder in (source, *folders.values()) if (folder / TAGS).is_file())
-    return tagged, files
+    return tagged, bool(tags)
 
 
 def find_tags(

@@ -62,7 +62,7 @@ def read(source: pathlib.Path, options: Options, name: str = "voc") -> Layout:
     Raises:
       InputError: there are no classes, no images or no masks, a listed image is missing, or two lists share an image.
     """
-    classes, path = find_classes(source, options, HOLDS[name])
+    classes = find_classes(source, options, HOLDS[name])
     folder = options.path("images") or source / IMAGES
     if not folder.is_dir():
         raise InputError(
@@ -76,7 +76,7 @@ def read(source: pathlib.Path, options: Options, name: str = "voc") -> Layout:
             f"{masks[stray[0]].path}: no image in {folder} has this stem ({len(stray)} of {len(masks)} masks)"
             f"{nearest(stray[0], images)}; add the image, or remove the mask"
         )
-    lists, tables = _lists(source, images)
+    lists = _lists(source, images)
     listed = {stem for stems in lists.values() for stem in stems}
     left_out = len(images) - len(listed)
     notes = (f"{plural(left_out, 'image')} in no list of {LISTS}: left out",) if left_out else ()
@@ -84,7 +84,7 @@ def read(source: pathlib.Path, options: Options, name: str = "voc") -> Layout:
         split: [Item(name=stem, image=images[stem], fine=masks.get(stem)) for stem in stems]
         for split, stems in lists.items()
     }
-    return Layout(format=name, classes=classes, splits=in_order(splits), tables=(path, *tables), notes=notes)
+    return Layout(format=name, classes=classes, splits=in_order(splits), notes=notes)
 
 
 def _masks(source: pathlib.Path, classes: Classes) -> Mapping[str, Mask]:
@@ -107,15 +107,13 @@ def _numpy_mask(path: pathlib.Path, classes: Classes) -> DrawnMask:
     return DrawnMask(path, "array of ids", draw)
 
 
-def _lists(
-    source: pathlib.Path, images: Mapping[str, pathlib.Path]
-) -> tuple[dict[str, list[str]], tuple[pathlib.Path, ...]]:
-    """Split -> stems, and the files that list them."""
+def _lists(source: pathlib.Path, images: Mapping[str, pathlib.Path]) -> dict[str, list[str]]:
+    """Split -> stems."""
     files = {path.stem: path for path in sorted((source / LISTS).glob("*.txt"))}
     if {"train", "val"} <= files.keys():
         files.pop("trainval", None)
     if not files:
-        return {"train": list(images)}, ()
+        return {"train": list(images)}
     lists: dict[str, list[str]] = {}
     place: dict[str, pathlib.Path] = {}
     for name, path in files.items():
@@ -137,4 +135,4 @@ def _lists(
             lists.setdefault(split, []).append(stem)
     if not lists:
         raise InputError(f"{source / LISTS}: its lists are empty; expected names of images")
-    return lists, tuple(files.values())
+    return lists
