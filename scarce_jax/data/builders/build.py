@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 
 from scarce_jax.data.builders.base import SegmentationBuilder
+from scarce_jax.data.builders.metadata import DamagedDataset, read_metadata
 from scarce_jax.data.builders.prepared import (
-    DamagedDataset,
     Prepared,
     builder_class,
     data_root,
@@ -21,7 +21,6 @@ from scarce_jax.data.builders.prepared import (
     import_builder,
     is_prepared,
     load_prepared,
-    read_metadata,
 )
 from scarce_jax.errors import InputError
 
