@@ -244,9 +244,9 @@ def take_over(plan: Plan, others: Sequence[pathlib.Path]) -> None:
             log.warning("%s: not reused: %s", stage, error)
             continue
         aside, target = plan.run_dir / f"{REUSED}{stage}-{secrets.token_hex(4)}", plan.run_dir / stage
-        shutil.copytree(other / stage, aside, copy_function=_link)
         if target.exists():
             forget(plan, [stage])
+        shutil.copytree(other / stage, aside, copy_function=_link)
         metrics = plan.run_dir / "metrics.jsonl"
         lines = [line for line, entry in complete_lines(metrics) if entry["stage"] != stage]
         lines += [line for line, entry in complete_lines(other / "metrics.jsonl") if entry["stage"] == stage]

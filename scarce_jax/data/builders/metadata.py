@@ -79,8 +79,9 @@ def read_metadata(directory: pathlib.Path) -> dict[str, Any] | None:
     lists += [counts[key] for counts in metadata["counted"].values() for key in ("images", "pixels")]
     if {len(values) for values in lists} != {len(metadata["classes"])}:
         raise DamagedDataset(f"{path}: its classes, colours and counts do not fit together")
-    names = [*metadata["splits"], *(name for shards in metadata["shards"].values() for name in shards)]
-    if not all(map(is_plain_name, names)) or metadata["shards"].keys() != metadata["splits"].keys():
+    read = [f"index-{split}.npz" for split in metadata["splits"]]
+    read += [name for shards in metadata["shards"].values() for name in shards]
+    if not metadata["files"].keys() >= set(read) or metadata["shards"].keys() != metadata["splits"].keys():
         raise DamagedDataset(f"{path}: its names of splits and files do not belong together")
     return metadata
 
