@@ -80,8 +80,13 @@ def read_metadata(directory: pathlib.Path) -> dict[str, Any] | None:
     if {len(values) for values in lists} != {len(metadata["classes"])}:
         raise DamagedDataset(f"{path}: its classes, colours and counts do not fit together")
     read = [f"index-{split}.npz" for split in metadata["splits"]]
-    read += [name for shards in metadata["shards"].values() for name in shards]
-    if not metadata["files"].keys() >= set(read) or metadata["shards"].keys() != metadata["splits"].keys():
+    shards = [shard for shards in metadata["shards"].values() for shard in shards.items()]
+    read += [name for name, _ in shards]
+    if (
+        any(count < 1 for _, count in shards)
+        or not metadata["files"].keys() >= set(read)
+        or metadata["shards"].keys() != metadata["splits"].keys()
+    ):
         raise DamagedDataset(f"{path}: its names of splits and files do not belong together")
     return metadata
 
