@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from scarce_jax.data.files import read_checked_json, write_checked_json
 
-REMEDY = "restore it, or start again in another --workdir"
+REMEDY = "restore it, or run the train command again, which writes it anew"
 
 ROLES = ("fine", "coarse", "tags", "unlabelled")
 

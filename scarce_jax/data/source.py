@@ -72,11 +72,10 @@ class Reader:
             )
         self.ids, self.tags, self.sizes, self.has = index.ids, index.tags, index.sizes, index.has
         shards = [(prepared.directory / name, count) for name, count in prepared.shards[split]]
+        held = sum(count for _, count in shards)
+        if held != len(self.ids):
+            raise InputError(f"{where}: the index has {len(self.ids)} examples, the files {held}; {self._again}")
         self._shards = list(itertools.chain.from_iterable(itertools.repeat(*shard) for shard in shards))
-        if len(self._shards) != len(self.ids):
-            raise InputError(
-                f"{where}: the index has {len(self.ids)} examples, its files {len(self._shards)}; {self._again}"
-            )
         # The features are made here and the files opened by name: tfds' own reader would import the classes that
         # features.json names, and a dataset may come from a stranger.
         self._features = record_features(len(self.info.classes))

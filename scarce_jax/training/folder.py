@@ -176,9 +176,9 @@ def check_files(run_dir: pathlib.Path, stage: str, done: Mapping[str, Any]) -> N
 
 
 def begun(run_dir: pathlib.Path, stage: str) -> bool:
-    """Whether a stage has left anything."""
+    """Whether a stage has left anything but a half-written file, which a kill may leave before stage.json."""
     folder = run_dir / stage
-    return folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
 def refuse_links(run_dir: pathlib.Path) -> None:

@@ -239,6 +239,9 @@ def take_over(plan: Plan, others: Sequence[pathlib.Path]) -> None:
             log.warning("%s: not reused: %s", stage, error)
             continue
         aside, target = _aside(plan, stage), plan.run_dir / stage
+        # Before the copy, which it would delete too.
+        if target.exists():
+            forget(plan, [stage])
         try:
             shutil.copytree(other / stage, aside, copy_function=_link)
         except (OSError, shutil.Error) as error:
@@ -249,8 +252,6 @@ def take_over(plan: Plan, others: Sequence[pathlib.Path]) -> None:
                 f"--reuse {other}: stage {stage} was deleted while it was copied; another command does it again there, "
                 f"wait until that ends"
             ) from error
-        if target.exists():
-            forget(plan, [stage])
         metrics = plan.run_dir / "metrics.jsonl"
         lines = [line for line, entry in complete_lines(metrics) if entry["stage"] != stage]
         lines += [line for line, entry in complete_lines(other / "metrics.jsonl") if entry["stage"] == stage]

@@ -105,7 +105,7 @@ def test_two_processes_do_what_one_does(tmp_path, tiny_data, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     # What four devices of two processes measured, one measures again.
     for name in expected["results"]:
-        figures = runs.evaluate(run, name, data_dir=tiny_data, mesh=tiny.mesh())
+        figures = runs.evaluate(run, name, data_dir=tiny_data, mesh=tiny.mesh(), allow_import=True)
         assert figures["devices"] == 1 and figures["images"] == 7
         assert figures["miou"] == summary["results"][name]["miou"]
         assert figures["per_class"] == summary["results"][name]["per_class"]

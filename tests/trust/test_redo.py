@@ -80,7 +80,7 @@ def test_a_stage_without_its_description_is_named(run, tiny_data, left):
 def test_a_damaged_stage_is_not_reused(run, tmp_path, caplog):
     logging.getLogger("scarce_jax").propagate = True
     new = tmp_path / "new"
-    new.mkdir()
+    (new / "semi" / "checkpoints").mkdir(parents=True)  # Of an unfinished stage.
     fingerprints = {stage: read_done(run, stage)["fingerprint"] for stage in STAGES}
     plan = types.SimpleNamespace(run_dir=new, fingerprints=fingerprints, done=lambda stage: read_done(new, stage))
     part = run / "pseudo_labels/records/part-00000.arrayrecord"
@@ -89,6 +89,15 @@ def test_a_damaged_stage_is_not_reused(run, tmp_path, caplog):
     assert f"pseudo_labels: not reused: {part}: has " in caplog.text
     assert sorted(path.name for path in new.iterdir()) == ["metrics.jsonl", "semi"]
     assert listing(new / "semi") == listing(run / "semi")
+
+
+def test_a_stage_that_was_killed_before_its_description_is_not_begun(tmp_path):
+    (tmp_path / "semi").mkdir()
+    assert not begun(tmp_path, "semi") and not begun(tmp_path, "none")
+    (tmp_path / "semi/.stage.json.abc.aside").write_text("half")
+    assert not begun(tmp_path, "semi")
+    (tmp_path / "semi/nets").mkdir()
+    assert begun(tmp_path, "semi")
 
 
 def test_leftovers_of_killed_writes_are_removed(tmp_path):

@@ -15,8 +15,8 @@ from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.folder import Folder
 from scarce_jax.data.builders.formats import Options
 from scarce_jax.data.builders.listing import changes
+from scarce_jax.data.builders.metadata import DamagedDataset, read_metadata
 from scarce_jax.data.builders.prepared import (
-    DamagedDataset,
     Prepared,
     builder_class,
     data_root,
@@ -25,7 +25,6 @@ from scarce_jax.data.builders.prepared import (
     is_prepared,
     load_prepared,
     prepare_command,
-    read_metadata,
 )
 from scarce_jax.data.files import as_os_error
 from scarce_jax.errors import InputError
