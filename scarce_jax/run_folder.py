@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import pathlib
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.recipe import Eval, NetState, Views, reads
 from scarce_jax.runtime import Runtime
 from scarce_jax.training.session import Session
+
+log = logging.getLogger("scarce_jax")
 
 
 def read_facts(run_dir: pathlib.Path) -> dict[str, Any]:
@@ -144,11 +147,22 @@ def open_result(
         )
     if split is not None:
         evaluation = dataclasses.replace(evaluation, source=dataclasses.replace(evaluation.source, split=split))
-    prepared = session.inputs.reader(evaluation.source.dataset, evaluation.source.split).info
+    reader = session.inputs.reader(evaluation.source.dataset, evaluation.source.split)
+    prepared = reader.info
     if prepared.classes != info.classes:
         raise InputError(
             f"dataset {info.name}: prepared with {len(prepared.classes)} classes {prepared.classes[:3]}..., but the "
             f"run was trained on {len(info.classes)} {info.classes[:3]}...; prepare the dataset that it was trained on"
+        )
+    trained_on = read_facts(session.run_dir)["dataset"]["versions"].get(reader.dataset)
+    if trained_on not in (None, reader.version):
+        log.warning(
+            "%s: dataset %s was prepared again with other content since the run was trained (then %s, now %s); figures "
+            "are of the new content",
+            run_dir,
+            reader.dataset,
+            trained_on,
+            reader.version,
         )
     return session, name, evaluation
 
