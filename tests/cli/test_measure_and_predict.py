@@ -239,7 +239,10 @@ def test_folders_are_predicted_with_their_subfolders_and_keep_their_tree(supervi
         assert written == sorted(name.replace(".png", f"{kind}.png") for name in images for kind in ("", "_overlay"))
         for name, image in images.items():
             np.testing.assert_array_equal(np.asarray(Image.open(out / name)), predictor.predict(image))
-    refused("predict", supervised_run, photos, "--out", photos, holds=["is a folder of images and of masks at once"])
+    for folder in (photos, photos / "cam1"):
+        refused(
+            "predict", supervised_run, folder, "--out", photos, holds=["lies in a folder of masks", "choose another"]
+        )
     argv = ["predict", supervised_run, photos / "cam1", photos / "a.png", "--out", tmp_path / "other"]
     refused(*argv, holds=["both would write", "give a folder above both"])
     shutil.copy(photos / "a.png", photos / "cam1/a.JPG")
