@@ -8,7 +8,7 @@ import os
 import pathlib
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -60,9 +60,9 @@ def find_images(
       The images, and what is wrong with other files: they do not exist, or are no images that can be read.
 
     Raises:
-      InputError: a folder of `aside` is among `paths`, or no image is found and nothing is wrong.
+      InputError: a folder among `paths` is one of `aside` or lies in it, or no image is found and nothing is wrong.
     """
-    apart = {folder.resolve(): folder for folder in aside}
+    apart = [folder.resolve() for folder in aside]
     images: dict[ImageFile, None] = {}
     faults: list[InputError] = []
     left_out = 0
@@ -76,10 +76,10 @@ def find_images(
             faults.append(InputError(f"{path}: no such file or folder; expected an image, or a folder of images"))
         elif not is_folder:
             images[ImageFile(path, unicodedata.normalize("NFC", path.stem))] = None
-        elif path.resolve() in apart:
+        elif _is_below(path / "x", apart):
             raise InputError(
-                f"{path}: is a folder of images and of masks at once, so that masks would be read as images; choose "
-                f"another folder for the masks, such as {apart[path.resolve()] / 'masks'}"
+                f"{path}: lies in a folder of masks, so that masks could replace images or be read as such; choose "
+                f"another folder than {' or '.join(map(str, aside))} for them, such as {path / 'masks'}"
             )
         else:
             listed, wrong = scan_images(path)
@@ -95,9 +95,8 @@ def find_images(
     return list(images), faults
 
 
-def _is_below(file: pathlib.Path, folders: Iterable[pathlib.Path]) -> bool:
-    parents = file.parent.resolve()
-    return any(parents.is_relative_to(folder) for folder in folders)
+def _is_below(file: pathlib.Path, folders: Sequence[pathlib.Path]) -> bool:
+    return any(file.parent.resolve().is_relative_to(folder) for folder in folders)
 
 
 def predict_files(

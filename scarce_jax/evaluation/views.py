@@ -103,7 +103,7 @@ class Scorer:
             sizes = ", ".join(f"{height} x {width}" for _, height, width, _ in shapes)
             windows = "" if self.views.window is None else f" in windows of {'x'.join(map(str, self.views.window))}"
             what = f"predicting {shapes[0][0]} images at {sizes}{windows}"
-            lower = "lower --batch or the scales, give a window or a smaller one, or make the images smaller"
+            lower = "lower --batch or --scales, or make the images smaller"
             memory.check(stats.temp_size_in_bytes + stats.output_size_in_bytes, what, lower, jax.local_devices()[0])
         return compiled
 

@@ -75,6 +75,22 @@ def test_evaluate_gives_the_figures_of_the_summary(detailer_run, tiny_data, comm
     assert "striped fish" in finished.out
 
 
+def test_evaluate_says_that_the_dataset_changed_since_training(supervised_run, tiny_data, command, monkeypatch):
+    argv = ["evaluate", supervised_run, "--data-dir", tiny_data]
+    before = command(*argv)
+    assert "prepared again" not in before.err
+    opened = Reader.__init__
+
+    def changed(self, *arguments):
+        opened(self, *arguments)
+        self.version += "+12345678"
+
+    monkeypatch.setattr(Reader, "__init__", changed)
+    after = command(*argv)
+    assert after.status == 0 and after.out == before.out
+    assert "dataset scenes was prepared again with other content" in after.err and "1.0.0+12345678" in after.err
+
+
 def test_evaluate_measures_another_split(detailer_run, tiny_data, command):
     figures = command("evaluate", detailer_run, "--data-dir", tiny_data, "--split", "train", "--json").json
     assert (figures["split"], figures["images"], figures["result"]) == ("train", tiny.SIZES["train"], "detailer")
@@ -221,7 +237,10 @@ def test_folders_are_predicted_with_their_subfolders_and_keep_their_tree(supervi
         assert written == sorted(name.replace(".png", f"{kind}.png") for name in images for kind in ("", "_overlay"))
         for name, image in images.items():
             np.testing.assert_array_equal(np.asarray(Image.open(out / name)), predictor.predict(image))
-    refused("predict", supervised_run, photos, "--out", photos, holds=["is a folder of images and of masks at once"])
+    for folder in (photos, photos / "cam1"):
+        refused(
+            "predict", supervised_run, folder, "--out", photos, holds=["lies in a folder of masks", "choose another"]
+        )
     argv = ["predict", supervised_run, photos / "cam1", photos / "a.png", "--out", tmp_path / "other"]
     refused(*argv, holds=["both would write", "give a folder above both"])
     shutil.copy(photos / "a.png", photos / "cam1/a.JPG")
