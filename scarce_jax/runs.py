@@ -277,12 +277,14 @@ def replay(
       InputError: there is no such run or dataset, no stage left a report, or its checkpoint is damaged.
     """
     run_dir = pathlib.Path(run_dir)
-    read_facts(run_dir)  # Before the folder is searched.
+    facts = read_facts(run_dir)
     reports = sorted(run_dir.glob(f"*/{FOLDER}/{REPORT}"), key=lambda path: path.stat().st_mtime)
     names = [path.parents[1].name for path in reports]
     name = stage or (names[-1] if names else None)
     if name not in names:
         where = f"stage {name} of {run_dir}" if stage else run_dir
         raise InputError(f"{where}: has no {FOLDER}/{REPORT}; nothing stopped it that was not finite")
+    # Before the first use of a device.
+    set_xla_flags(from_json(facts["method"], facts["config"]).runtime)
     session, _, _ = open_run(run_dir, data_dir, mesh)
     return replay_stage(session, session.recipe.stage(name))

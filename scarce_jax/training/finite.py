@@ -25,6 +25,8 @@ FOLDER = "not_finite"
 """Folder in that of the stage, with `REPORT`."""
 
 REPORT = "report.json"
+"""What was not finite after which step, the state before it and its step, the seed and the keys of the random numbers,
+and the ids of the examples, in the order of the rows, of the steps since all was known to be finite."""
 
 _MOST_STEPS = 100
 """Steps whose examples the report lists."""
@@ -101,6 +103,7 @@ class Finite:
             "step": step,
             "not_finite": dict(bad),
             "starts_from": steps[0] if steps else 0,
+            "state": f"checkpoints/{steps[0]}" if steps else "initial values",
             "seed": self.seed,
             "drawn_as": self.drawn_as,
             "keys": {name: jax.random.key_data(source.key).tolist() for name, source in self.inputs.items()},

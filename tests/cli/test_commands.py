@@ -1,6 +1,7 @@
 """The command line as a whole: usage, `python -m`, scripts, disks that are full."""
 
 import json
+import logging
 import os
 import pathlib
 import resource
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 import scarce_jax
-from scarce_jax.cli import COMMANDS, main
+from scarce_jax.cli import COMMANDS, _quiet, main
 from tests import tiny
 from tests.cli.conftest import CONFIGS, shrunk
 
@@ -62,6 +63,19 @@ def test_an_empty_path_is_a_usage_error(argv, command, tmp_path, monkeypatch):
     # Of a list of paths tyro says no more than that a value is wrong.
     assert any(said in found.err for said in ("found an empty path", "~no such user", "PATH...", "RUN..."))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_too_long_is_one_message(refused):
+    refused("evaluate", "x" * 300, holds=["x" * 300])
+
+
+def test_errors_that_orbax_logs_are_told_by_us_alone(caplog):
+    _quiet()
+    log = logging.getLogger("absl")
+    for library in ("orbax", "grain"):
+        path = f"/site-packages/{library}/reader.py"
+        log.handle(log.makeRecord("absl", logging.ERROR, path, 1, f"a fault of {library}", (), None))
+    assert caplog.messages == ["a fault of grain"]
 
 
 def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch, refused):

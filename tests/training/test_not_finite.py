@@ -42,6 +42,7 @@ def report_of(run):
 def test_divergence_leaves_good_checkpoints_and_a_report(stopped, tiny_data):
     run, message = stopped
     report, kept = report_of(run), sorted(int(p.name) for p in (run / "segmenter/checkpoints").iterdir())
+    assert (run / "segmenter" / report["state"]).is_dir()
     assert kept and report["starts_from"] == kept[-1] and report["step"] == kept[-1] + 1
     assert f"the checkpoint of step {kept[-1]} is kept" in message and f"scarce-jax replay {run}`" in message
     assert list(report["examples"]) == [str(report["step"])]

@@ -1,11 +1,15 @@
-"""The log of metrics where its files cannot be written."""
+"""Files that cannot be written: each is named, and nothing is left half-written."""
 
 import json
+import logging
 import os
 import resource
 
+import jax
+import numpy as np
 import pytest
 
+from scarce_jax.config_files import use_compilation_cache
 from scarce_jax.data.files import as_os_error, discard_asides, naming, write_atomically, write_json
 from scarce_jax.data.records import write_part
 from scarce_jax.training.log import MetricsLog
@@ -54,8 +58,6 @@ def test_the_events_of_the_log_are_those_of_its_lines(tmp_path):
 
 
 def test_records_that_cannot_be_written_are_named_and_leave_nothing(tmp_path, small_files):
-    import numpy as np
-
     noise = np.random.default_rng(0).integers(0, 255, 100_000, np.uint8)
     with pytest.raises(OSError, match="File too large") as caught:
         write_part(tmp_path, 0, [("a", {"x": noise})])
@@ -73,6 +75,19 @@ def test_errors_name_the_file_that_was_to_be_written(tmp_path, small_files):
     with pytest.raises(KeyError), naming("a"):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_told_once_and_not_used(tmp_path, monkeypatch, caplog):
+    (tmp_path / "cache").touch()
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(logging.getLogger("scarce_jax"), "propagate", True)
+    before = jax.config.jax_compilation_cache_dir
+    use_compilation_cache()
+    assert caplog.messages == [
+        f"{tmp_path}/cache/scarce_jax/xla: compiled programs are not stored there (Not a directory)"
+    ]
+    assert jax.config.jax_compilation_cache_dir == before
 
 
 def test_what_a_killed_write_left_goes_once_it_is_old(tmp_path):
