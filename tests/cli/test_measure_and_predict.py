@@ -88,7 +88,10 @@ def test_evaluate_says_that_the_dataset_changed_since_training(supervised_run, t
     monkeypatch.setattr(Reader, "__init__", changed)
     after = command(*argv)
     assert after.status == 0 and after.out == before.out
-    assert "dataset scenes was prepared again with other content" in after.err and "1.0.0+12345678" in after.err
+    assert (
+        "dataset scenes was prepared again since the training, with other content" in after.err
+        and "1.0.0+12345678" in after.err
+    )
 
 
 def test_evaluate_measures_another_split(detailer_run, tiny_data, command):

@@ -12,6 +12,7 @@ import pytest
 
 import scarce_jax
 from scarce_jax import mesh
+from scarce_jax.data.files import unseal
 from scarce_jax.data.images import write_png
 from scarce_jax.errors import InputError
 from scarce_jax.training import loop
@@ -26,7 +27,7 @@ STAGES = ["detailer", "classifier", "detail", "student_detailed", "student_coars
 
 
 def read(path):
-    return json.loads(path.read_text())
+    return unseal(json.loads(path.read_text()))
 
 
 def again(run, data, *flags):
@@ -59,7 +60,7 @@ def test_the_summary_of_a_whole_run(detailer_run):
 
 def test_the_run_folder_describes_itself(detailer_run):
     config = read(detailer_run / "config.json")
-    assert config["format"] == 1 and config["method"] == "detailer" and config["config"]["budget"]["fine"] == 8
+    assert config["format"] == 2 and config["method"] == "detailer" and config["config"]["budget"]["fine"] == 8
     assert config["config"]["detailer"]["steps"] == config["steps"]["detailer"] == 2
     for key in ("classes", "palette", "normalisation", "versions", "git_revision", "command", "devices"):
         assert key in config
