@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import common  # noqa: F401  puts this checkout on the path
 
@@ -15,5 +14,3 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # Worker processes import this checkout too.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(common.ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-# A damaged config must not make Python itself stop at 4,300 digits in one command and not in another.
-sys.set_int_max_str_digits(4300)

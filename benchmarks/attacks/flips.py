@@ -34,7 +34,7 @@ OUTCOMES = ("crash", "traceback", "silent", "unnamed", "named", "harmless")
 RUNS = ("supervised", "detailer", "transfer")
 """Methods whose runs are damaged: together they have nets, records and means."""
 
-WAIT = 90.0
+WAIT = 300.0
 """Seconds after which a probe counts as hung."""
 
 

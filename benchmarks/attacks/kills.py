@@ -123,6 +123,8 @@ def _break_all(
     jobs = [job for job in jobs if not only or job.name in only]
     weights = sum(job.weight for job in jobs)
     for job in jobs:
+        if place.over:
+            break
         wanted = -(-count * job.weight // weights)
         rng = random.Random(f"{place.seed} {attack} {job.name}")
         place.append({"attack": attack, "job": job.name, **_broken(place, job, wanted, rng, blow).line()})

@@ -106,21 +106,17 @@ class Probes:
         def train() -> Any:
             return timeless(runs.train(config, run, data_dir=data))
 
-        commands = {"report": report}
-        for name in names:
-            commands[f"evaluate {name}"] = evaluated(name)
-            if self._predicts(method, name):
-                commands[f"predict {name}"] = predicted(name)
-        return {**commands, "train": train}
+        evaluations = {f"evaluate {name}": evaluated(name) for name in names}
+        # Other results are of nets that `evaluate` has read.
+        first = next(name for name in names if self._predicts(method, name))
+        return {"report": report, **evaluations, "predict": predicted(first), "train": train}
 
+    @functools.cache  # noqa: B019  there is one, as long as the process
     def _predicts(self, method: str, name: str) -> bool:
         """Whether the undamaged run predicts masks with this result."""
-        if method not in self._whole:
-            with contextlib.suppress(InputError):
-                runs.load(self._targets[method], name)
-                return True
-            return False
-        return f"predict {name}" in self._whole[method]
+        with contextlib.suppress(InputError):
+            return bool(runs.load(self._targets[method], name))
+        return False
 
     def _predicted(self, run: pathlib.Path, name: str) -> Any:
         """The hash of a mask, looked up by all that the predictor has."""
