@@ -18,7 +18,7 @@ from scarce_jax.data.builders.formats.classes import Classes
 from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_name
 from scarce_jax.data.builders.formats.objects import canvas, fill_polygon, index_of, object_classes, upright_size
 from scarce_jax.data.builders.formats.options import Options
-from scarce_jax.data.builders.formats.splits import by_first_folder, in_order
+from scarce_jax.data.builders.formats.splits import by_first_folder, in_order, without_suffix
 from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, Tree, composed, pictures
 from scarce_jax.data.decoding import MAX_PIXELS
 from scarce_jax.errors import InputError, nearest, plural
@@ -133,7 +133,7 @@ def _image(
     suffixes = {image.suffix.lower() for image in images.values()}
     texts = [value for value in data.values() if isinstance(value, str)]
     stated = next((text for text in texts if pathlib.PurePosixPath(_plain(text)).suffix.lower() in suffixes), "")
-    stem = composed(pathlib.PurePosixPath(_plain(stated)).with_suffix("").as_posix())
+    stem = composed(without_suffix(_plain(stated)))
     by_stem: dict[str, list[str]] = {}
     for name in images:
         by_stem.setdefault(pathlib.PurePosixPath(name).name, []).append(name)

@@ -127,7 +127,7 @@ class DrawnMask(Mask):
     def read(self, palettes: Palettes | None = None) -> np.ndarray:
         try:
             return self.draw()
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise InputError(f"{self}: cannot be drawn ({type(error).__name__}: {error}); export it again") from error
 
     def __str__(self) -> str:
