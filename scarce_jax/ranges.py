@@ -104,10 +104,13 @@ def _check_value(value: Any, annotation: Any, path: str) -> None:
     elif typing.get_origin(base) is tuple:
         members = _members(base, value)
         for index, (part, member) in enumerate(zip(value, members, strict=True)):
-            if dataclasses.is_dataclass(split(member)[0]):
+            try:
                 _check_value(part, member, f"{path}.{index}")
-            elif not any(_has_type(part, one) and _in_range(part, split(one)[1]) for one in options(member)):
-                raise _error(path, value, in_words(option))
+            except InputError as error:
+                if dataclasses.is_dataclass(split(member)[0]):
+                    raise
+                # A tuple of numbers is one flag.
+                raise _error(path, value, in_words(option)) from error
     if not _in_range(value, marks):
         raise _error(path, value, _all_in_words(annotation))
 

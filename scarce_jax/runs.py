@@ -117,8 +117,9 @@ def evaluate(
 
     Returns:
       {"run", "result", "dataset", "split", "images", "devices"} and the figures, all 0..1. Of masks, at the truth's
-      native size: "miou", "mean_accuracy", "pixel_accuracy", "per_class" (IoU by class), "confusion"; "miou_at_size" at
-      the size of the prediction; "miou_<group>", the mean over a group of classes; "views" if they are not plain. Of
+      native size: "miou", "mean_accuracy", "pixel_accuracy", "per_class" (IoU by class, None for one without a pixel),
+      "classes_measured" (the number of the others, of which "miou" is the mean), "confusion"; "miou_at_size" at the
+      size of the prediction; "miou_<group>", the mean over a group of classes; "views" if they are not plain. Of
       image tags: "map", "mean_f1", and "per_class" (average precision by class).
 
     Raises:

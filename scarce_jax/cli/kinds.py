@@ -59,7 +59,7 @@ def _choices(config: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, typ
     for field in dataclasses.fields(config):
         path, value = prefix + field.name, getattr(config, field.name)
         kinds = _kinds(config, [field.name])
-        if kinds:
+        if kinds and not (value is None and kinds.keys() == {"None"}):
             yield path, kinds
         if dataclasses.is_dataclass(value) and not hasattr(value, "kind"):
             yield from _choices(value, f"{path}.")

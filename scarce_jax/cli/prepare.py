@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, "prepare", "Builds a dataset; leaves nothing half-built.")
     from scarce_jax.data.builders import is_prepared, prepare, prepare_command
     from scarce_jax.data.builders.findings import findings
+    from scarce_jax.data.builders.listing import LISTING
 
     given = {key: getattr(options, key) for key in ("format", "images", "masks", "coarse", "classes", "val")}
     given = {key: value for key, value in given.items() if value is not None}
@@ -70,6 +71,11 @@ def main(argv: Sequence[str]) -> int:
     if prepared_before:
         again = prepare_command(options.dataset, options.data_dir, again=True, source=options.source)
         again = " ".join((again, *(reading.flags if reading else ())))
-        same = "" if options.source is None else f" from the files of {options.source}"
-        print(f"\nThe dataset was prepared before{same}, so nothing was read; to build it again: {again}")
+        how = ""
+        if options.source is not None:
+            listed = (prepared.directory / LISTING).exists()
+            how = (
+                f" from the files of {options.source}" if listed else " (whether its files changed since is not known)"
+            )
+        print(f"\nThe dataset was prepared before{how}, so nothing was read; to build it again: {again}")
     return 0

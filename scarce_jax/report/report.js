@@ -211,10 +211,12 @@ function confusionMatrix() {
   const place = el("div", {});
   const draw = (position) => {
     const { measured: found, classes, palette, name } = measured[position];
+    const over = found.classes_measured < classes.length
+      ? ` over ${found.classes_measured} of ${classes.length} classes` : "";
     place.replaceChildren(
       faint(measured.length > 1 ? `${name}: ` : "",
         `${found.result} on ${found.images} images of the split ${found.split}, measured for this report: `,
-        `mIoU ${share(found.miou)}, mean accuracy ${share(found.mean_accuracy)}, `,
+        `mIoU ${share(found.miou)}${over}, mean accuracy ${share(found.mean_accuracy)}, `,
         `pixel accuracy ${share(found.pixel_accuracy)}.`),
       heatMap(found.confusion, classes, palette));
   };

@@ -13,11 +13,12 @@ from scarce_jax.training.inputs import Inputs
 def check_labels(stage: Stage, inputs: Inputs) -> None:
     """Checks what a stage reads and what it measures on, as far as that is known before any stage ran.
 
-    Reads masks until two classes were seen, which are usually in the first.
+    Reads masks until enough classes were seen, which are usually in the first.
 
     Raises:
-      InputError: a source has no image; what a net learns from shows less than two classes, or none where the dataset
-        has one; or a split that is measured during the training has no labelled pixel.
+      InputError: a source has no image; a net learns from fine masks of less than two classes (of none if the dataset
+        has one), from coarse masks without a labelled pixel, or from tags without a class; or a split that is measured
+        during the training has no labelled pixel.
     """
     for source in sources(stage).values():
         if not inputs.known(source):
@@ -43,12 +44,14 @@ def _check_learnt(stage: str, source: Source, inputs: Inputs) -> None:
     ids, classes = inputs.ids(source), reader.info.classes
     if source.labels and all(label in LABEL_FIELDS for label in source.labels):
         fields = [inputs.label(source, label) for label in source.labels]
+        # A coarse mask may mark nothing but one kind of object.
+        needed = min(2, len(classes)) if "fine" in source.labels else 1
         seen: set[int] = set()
         for example_id in ids:
             example = reader.read(reader.index[example_id])
             mask = next(value for field in fields if (value := field.get(example)) is not None)
             seen |= set(np.unique(mask[mask != IGNORE]).tolist())
-            if len(seen) >= min(2, len(classes)):
+            if len(seen) >= needed:
                 return
         kind = " or ".join(FIELD_WORDS[label] for label in source.labels)
         lack = f"shows another class than {classes[seen.pop()]}" if seen else "has a labelled pixel: all are void (255)"

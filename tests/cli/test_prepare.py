@@ -1,11 +1,13 @@
 """`prepare` through the command line: what it prints, and damaged source folders."""
 
+import json
 import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from scarce_jax.data.builders.listing import LISTING
 from tests.data.formats import exports
 
 
@@ -39,10 +41,30 @@ def test_prepare_prints_what_it_made(camvid, command, tmp_path):
     anew = f"scarce-jax prepare camvid --source DIR --again --data-dir {tmp_path / 'data'}"
     assert "was prepared before" in again.out and again.out.rstrip().endswith(anew)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")} == before
+    same = command("prepare", "camvid", "--source", camvid, "--data-dir", tmp_path / "data")
+    assert same.status == 0 and f"prepared before from the files of {camvid}" in same.out
     anew = command("prepare", "camvid", "--source", camvid, "--data-dir", tmp_path / "data", "--again")
     assert anew.status == 0 and anew.out == found.out
     after = {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")}
     assert after.keys() == before.keys() and all(after[p] != before[p] for p in after if p.is_file())
+    listing = next((tmp_path / "data").rglob(LISTING))
+    metadata = listing.with_name("metadata.json")
+    facts = json.loads(metadata.read_text())
+    del facts["files"][listing.name]
+    metadata.write_text(json.dumps(facts))
+    listing.unlink()
+    unknown = command("prepare", "camvid", "--source", camvid, "--data-dir", tmp_path / "data")
+    assert unknown.status == 0 and "whether its files changed since is not known" in unknown.out
+
+
+def test_a_changed_source_is_status_1_with_the_command(camvid, command, refused, tmp_path):
+    data = ["--data-dir", tmp_path / "data"]
+    assert command("prepare", "camvid", "--source", camvid, *data).status == 0
+    (camvid / "valannot/val_0.png").write_bytes((camvid / "valannot/val_1.png").read_bytes())
+    again = f"scarce-jax prepare camvid --source {camvid} --again --data-dir {tmp_path / 'data'}"
+    refused("prepare", "camvid", "--source", camvid, *data, holds=["1 changed (valannot/val_0.png)", again])
+    assert command("prepare", "camvid", "--source", camvid, *data, "--again").status == 0
+    assert command("prepare", "camvid", "--source", camvid, *data).status == 0
 
 
 def truncate(source):

@@ -372,7 +372,7 @@ def test_remains_of_a_killed_build_are_removed(tmp_path, camvid):
     assert not list((tmp_path / "data").glob(".*"))
 
 
-@pytest.mark.parametrize("damage", ["shard gone", "shard cut", "metadata cut", "info gone"])
+@pytest.mark.parametrize("damage", ["shard gone", "shard cut", "metadata cut", "metadata gone", "info gone"])
 def test_a_damaged_dataset_counts_as_missing_and_is_built_anew(tmp_path, camvid, damage):
     directory = prepare("camvid", tmp_path / "data", camvid).directory
     shard, metadata = next(directory.glob("camvid-train*")), directory / "metadata.json"
@@ -382,6 +382,8 @@ def test_a_damaged_dataset_counts_as_missing_and_is_built_anew(tmp_path, camvid,
         shard.write_bytes(shard.read_bytes()[:-1])
     elif damage == "metadata cut":
         metadata.write_text(metadata.read_text()[:30])
+    elif damage == "metadata gone":
+        metadata.unlink()
     else:
         (directory / "dataset_info.json").unlink()
     assert not is_prepared("camvid", tmp_path / "data")

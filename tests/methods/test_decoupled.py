@@ -351,10 +351,3 @@ def test_settings_that_the_nets_do_not_take_are_named():
     for result in (result for result in results.values() if result.metrics == "masks"):
         with pytest.raises(InputError, match=r"size of images or windows is \(48, 64\); expected multiples of 32"):
             result.predict({}, {"image": jnp.zeros((1, 48, 64, 3))}, {})
-    for kind, net in (("decoupled classifier", config.classifier.net), ("deconvnet", config.deconvnet.net)):
-        with pytest.raises(InputError, match=rf"{kind}: convolutions is \(1, 1, 0, 1, 1\); expected five numbers"):
-            dataclasses.replace(net, convolutions=(1, 1, 0, 1, 1))
-    with pytest.raises(InputError, match="strong_classifier: {'steps': 0} must be positive"):
-        decoupled.recipe(dataclasses.replace(config, compare=True, strong_steps=0), SCENES)
-    with pytest.raises(InputError, match="reestimate is -1"):
-        tiny.decoupled_config(reestimate=-1)

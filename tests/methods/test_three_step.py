@@ -21,6 +21,7 @@ from scarce_jax.models.cam_vgg import CamVGGConfig
 from scarce_jax.ops.affinity import path, vectors
 from scarce_jax.ops.crf import CRF
 from scarce_jax.ops.random_walk import random_walk
+from scarce_jax.ranges import check
 from scarce_jax.recipe import Artifact, Views, sources
 from tests import tiny
 
@@ -353,32 +354,32 @@ def test_a_dataset_without_background_is_refused():
 def test_no_image_of_enough_confidence_is_told_with_the_largest_value(run, tmp_path, tiny_data):
     config = tiny.three_step_config()
     config = dataclasses.replace(config, cams=dataclasses.replace(config.cams, confidence=1.0))
-    with pytest.raises(InputError, match=r"cams/confidence: 12 values up to 0\.\d+, expected some of 1 or"):
+    with pytest.raises(
+        InputError, match=r"cams/confidence: 12 values up to 0\.\d+, .* 1 or more; lower --cams.confidence"
+    ):
         runs.train(config, tmp_path / "run", data_dir=tiny_data, reuse=run[0], mesh=tiny.mesh(2))
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("stage", "changes", "message"),
     [
-        (lambda: Cams(most=0), "cams.most is 0; expected at least 1"),
-        (lambda: Cams(confidence=2.0), "cams.confidence is 2.0; expected 0 to 1"),
-        (lambda: Cams(foreground=0.1, background=0.2), "expected the first to be at most the second"),
-        (lambda: Walk(radius=1), "walk.radius is 1; expected at least 2"),
-        (lambda: Walk(threshold=1.5), "walk.threshold is 1.5; expected 0 to 1"),
-        (lambda: Cams(views=Views(window=(8, 8))), "cams.views are .*; expected scales and flip alone"),
-        (lambda: Cams(views=Views(average="logits")), "cams.views are .*; expected scales and flip alone"),
         (
-            lambda: tiny.replaced(tiny.three_step_config(), "segmenter", class_weighting=1.1),
-            "class_weighting is 1.1",
+            "cams",
+            {"foreground": 0.1, "background": 0.2},
+            "--cams.background 0.2: expected at most cams.foreground",
         ),
-        (lambda: dataclasses.replace(tiny.three_step_config().irnet, radius=1), "irnet.radius is 1; expected at least"),
-        (lambda: dataclasses.replace(tiny.three_step_config().irnet, width=24), "expected a positive multiple of 16"),
-        (lambda: dataclasses.replace(tiny.three_step_config().irnet, radius=9), "a crop of more than 32 x 64 pixels"),
+        ("cams", {"views": Views(window=(8, 8))}, "--cams.views: expected scales and flip alone"),
+        ("cams", {"views": Views(average="logits")}, "--cams.views: expected scales and flip alone"),
+        ("segmenter", {"class_weighting": 1.1}, "--segmenter.class-weighting 1.1: expected None"),
+        ("irnet", {"width": 24}, "--irnet.width 24: expected a whole number from 16 to 4,096 that 16 divides"),
+        ("irnet", {"radius": 9}, "--irnet.augment.crop 32 32: expected more than 32 x 64 pixels, or a radius below 9"),
+        ("budget", {"fine": 3}, "--budget.fine 3: expected 'all', because no fine mask is read"),
     ],
 )
-def test_settings_out_of_range_are_named(make, message):
-    with pytest.raises(InputError, match=message):
-        make()
+def test_settings_out_of_range_are_named(stage, changes, message):
+    with pytest.raises(InputError) as error:
+        check(tiny.replaced(tiny.three_step_config(), stage, **changes))
+    assert str(error.value).startswith(message)
 
 
 def test_the_classifier_draws_balanced_images():
@@ -388,5 +389,5 @@ def test_the_classifier_draws_balanced_images():
     tags[:, BACKGROUND] = 1
     tags[:5, 3] = tags[5, 4] = 1
     np.testing.assert_array_equal(source.weight(tags), [1, 1, 0, 0, 0, 1])
-    with pytest.raises(InputError, match="both set"):
-        dataclasses.replace(config.classifier, rare_class_sampling=0.5)
+    with pytest.raises(InputError, match="--classifier.rare-class-sampling 0.5: expected None beside balance"):
+        check(tiny.replaced(config, "classifier", rare_class_sampling=0.5))

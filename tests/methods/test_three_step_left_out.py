@@ -24,6 +24,7 @@ from scarce_jax.methods.three_step.binary import AddedLabels, AddedScores, Binar
 from scarce_jax.methods.three_step.cams import CompactMaps
 from scarce_jax.methods.three_step.left_out import NEVER, Kept, KeptDraws, KeptLogits, KeptLoss, KeptMaps, KeptTags
 from scarce_jax.models.tiny import TinyConfig
+from scarce_jax.ranges import check
 from scarce_jax.recipe import NetState, Part, Views
 from tests import tiny
 
@@ -365,17 +366,15 @@ def classifier(**fields):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (classifier(held_out=0.2), "held_out is 0.2, but keep_best is none, so the held-out .*; set keep_best"),
-        (classifier(held_out=1.0), "held_out is 1.0; expected a share of the training images, 0 to below 1"),
-        (classifier(held_out=-0.1), "held_out is -0.1; expected a share"),
-        (changed(left_out=None), "binary is set, but left_out is none; name the class"),
-        (changed(binary=None), "add_to_labels is True, but binary is none; set binary"),
-        (changed(add_threshold=1.5), "add_threshold is 1.5; expected 0 to 1"),
+        (classifier(held_out=0.2), "--x.held-out 0.2: expected 0 without keep_best, .* set keep_best"),
+        (changed(left_out=None), "--x.binary: expected None while left_out is None; name the class"),
+        (changed(binary=None), "--x.add-to-labels True: expected False while binary is None; set binary"),
+        (changed(compare=True), "--x.compare True: expected False, because this method has nothing"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(make, message):
     with pytest.raises(InputError, match=message):
-        make()
+        check(make(), "x")
 
 
 @pytest.mark.parametrize(

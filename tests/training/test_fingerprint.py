@@ -19,6 +19,7 @@ from scarce_jax.data.datasets import KNOWN
 from scarce_jax.errors import InputError
 from scarce_jax.methods.common import Augmented, unaugmented
 from scarce_jax.ops.augment import Augment
+from scarce_jax.ranges import check
 from scarce_jax.recipe import Artifact, Epochs, Eval, Infer, Mean, Part, Records, Source, Train
 from scarce_jax.training import fingerprint as fp
 from tests import tiny
@@ -179,10 +180,10 @@ def test_what_cannot_be_compared_by_value_is_refused():
 
 
 def test_a_stage_names_what_its_config_says_wrongly():
-    with pytest.raises(InputError, match="eval_every is 0"):
-        tiny.supervised_config(keep_best="miou")
-    with pytest.raises(InputError, match="patience is 2"):
-        tiny.supervised_config(eval_every=2, patience=2)
+    with pytest.raises(InputError, match="^--segmenter.keep-best 'miou': expected None while eval_every is 0"):
+        check(tiny.supervised_config(keep_best="miou"))
+    with pytest.raises(InputError, match="^--segmenter.patience 2: expected None without keep_best"):
+        check(tiny.supervised_config(eval_every=2, patience=2))
     config = tiny.supervised_config(eval_every=2, keep_best="map")
     with pytest.raises(InputError, match="keep_best is 'map'; expected one of miou"):
         methods.by_name("supervised").recipe(config, KNOWN["scenes"])

@@ -26,6 +26,7 @@ from scarce_jax.data.builders.prepared import (
     prepare_command,
     read_metadata,
 )
+from scarce_jax.data.index import index_path
 from scarce_jax.errors import InputError
 
 
@@ -144,7 +145,8 @@ def _discard_remains(target: pathlib.Path, asides: Iterable[pathlib.Path]) -> No
             ours = metadata.exists() and "coarse_from" in json.loads(metadata.read_text())
         except ValueError:
             ours = True
-        if not ours:
+        # Only this library writes an index, and metadata.json may be what is lost.
+        if not ours and not any(target.glob(index_path(target, "*").name)):
             raise InputError(f"{target}: holds another tfds dataset of this name; choose another --data-dir")
     shutil.rmtree(target)
 
