@@ -28,6 +28,19 @@ def test_a_colour_of_no_class_is_named_by_file(written, tmp_path):
     assert problem.kind == "unusable-mask" and problem.examples[0][0] == str(path)
 
 
+@pytest.mark.parametrize(("suffix", "lossless"), [(".webp", True), (".webp", False), (".jpg", False)])
+def test_colours_are_read_from_lossless_files_alone(written, suffix, lossless):
+    root = written("cvat")
+    for path in list((root / "SegmentationClass").iterdir()):
+        options = {"lossless": True} if lossless else {"quality": 80}
+        Image.open(path).save(path.with_suffix(suffix), **options)
+        path.unlink()
+    kinds = {problem.kind for problem in check_source(root).problems}
+    assert kinds == (set() if lossless else {"lossy-mask"})
+    if lossless:
+        np.testing.assert_array_equal(read_source(root).splits["train"][0].fine.read(), exports.truth("a"))
+
+
 @pytest.mark.parametrize("mode", ["RGB", "P", "L"])
 def test_a_palette_in_classes_json_reads_colours_and_ids(written, mode):
     """Palette files by their colours, whatever the order of their own palettes; grey files by their ids."""

@@ -18,8 +18,9 @@ from scarce_jax.data.builders.formats.classes import Classes
 from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_name
 from scarce_jax.data.builders.formats.objects import canvas, fill_polygon, index_of, object_classes, upright_size
 from scarce_jax.data.builders.formats.options import Options
-from scarce_jax.data.builders.formats.splits import by_first_folder, in_order
+from scarce_jax.data.builders.formats.splits import by_first_folder, in_order, without_suffix
 from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, Tree, composed, pictures
+from scarce_jax.data.decoding import MAX_PIXELS
 from scarce_jax.errors import InputError, nearest, plural
 
 HOLDS = "the JSON export of Label Studio, and the images of its tasks (in the folder or in --images DIR)"
@@ -57,7 +58,12 @@ def read(source: pathlib.Path, options: Options) -> Layout:
         )
     ((path, content),) = exports.items()
     tasks = {task["id"]: task for task in content if isinstance(task.get("id"), int)}
-    regions = {number: _regions(task, number, path) for number, task in tasks.items()}
+    try:
+        regions = {number: _regions(task, number, path) for number, task in tasks.items()}
+    except (TypeError, AttributeError, KeyError) as error:
+        raise InputError(
+            f"{path}: {type(error).__name__}: {error}; expected Label Studio's fields; export again"
+        ) from error
     labels = {label for found in regions.values() for region in found or () for label in _labels(region)}
     classes = object_classes(source, options, labels, str(path))
     folders = tree.named(IMAGE_FOLDERS)
@@ -115,7 +121,8 @@ def _regions(task: Mapping[str, Any], number: int, path: pathlib.Path) -> list[M
 
 
 def _labels(region: Mapping[str, Any]) -> list[str]:
-    return next((region[key] for key in LABELS if region.get(key)), [])
+    found = next((region[key] for key in LABELS if region.get(key)), [])
+    return list(map(str, found)) if isinstance(found, list) else []
 
 
 def _image(
@@ -126,7 +133,7 @@ def _image(
     suffixes = {image.suffix.lower() for image in images.values()}
     texts = [value for value in data.values() if isinstance(value, str)]
     stated = next((text for text in texts if pathlib.PurePosixPath(_plain(text)).suffix.lower() in suffixes), "")
-    stem = composed(pathlib.PurePosixPath(_plain(stated)).with_suffix("").as_posix())
+    stem = composed(without_suffix(_plain(stated)))
     by_stem: dict[str, list[str]] = {}
     for name in images:
         by_stem.setdefault(pathlib.PurePosixPath(name).name, []).append(name)
@@ -213,8 +220,8 @@ def decode_rle(data: Sequence[int]) -> np.ndarray:
         return int.from_bytes(np.packbits(np.concatenate([np.zeros(-width % 8, np.uint8), found])).tobytes(), "big")
 
     count, width = number(32), number(5) + 1
-    if width > 8:
-        raise ValueError(f"brush data of {width} bits, expected 8")
+    if width > 8 or count > 4 * MAX_PIXELS:
+        raise ValueError(f"brush data of {count:,} values of {width} bits, expected at most {4 * MAX_PIXELS:,} of 8")
     counters = [number(4) + 1 for _ in range(4)]
     values = np.empty(count, np.uint8)
     done = 0

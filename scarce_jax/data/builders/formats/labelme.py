@@ -7,7 +7,6 @@ radius 5; later shapes cover earlier ones.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import math
 import pathlib
@@ -54,8 +53,8 @@ def read(source: pathlib.Path, options: Options) -> Layout:
     for path, image in images.items():
         if twice[image] != path:
             raise InputError(f"{path} and {twice[image]}: both are of the image {image}; remove one of them")
-    labels = {shape.get("label") for content in contents.values() for shape in content["shapes"]}
-    classes = object_classes(source, options, map(str, labels), str(source))
+    labels = {label for path, content in contents.items() for label in _labels(path, content)}
+    classes = object_classes(source, options, labels, str(source))
     names = {path: path.relative_to(source).with_suffix("").as_posix() for path in contents}
     unlabelled = _unlabelled(source, root, [image for image in images.values() if not embedded.has(image)])
     split_of = by_first_folder([*names.values(), *unlabelled], source)
@@ -142,6 +141,13 @@ def _image(
     )
 
 
+def _labels(path: pathlib.Path, content: Mapping[str, Any]) -> list[str]:
+    try:
+        return [str(shape["label"]) for shape in content["shapes"]]
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{path}: a shape without a label ({type(error).__name__}: {error}); draw it again") from error
+
+
 def _mask(path: pathlib.Path, content: Mapping[str, Any], image: pathlib.Path, classes: Classes) -> DrawnMask:
     def draw() -> np.ndarray:
         size = content.get("imageHeight"), content.get("imageWidth")
@@ -151,10 +157,10 @@ def _mask(path: pathlib.Path, content: Mapping[str, Any], image: pathlib.Path, c
             mask[region] = index_of(str(shape["label"]), classes)
         return mask
 
-    for shape in content["shapes"]:
+    for label in _labels(path, content):
         try:
-            index_of(str(shape.get("label")), classes)
-        except (ValueError, AttributeError) as error:
+            index_of(label, classes)
+        except ValueError as error:
             raise InputError(f"{path}: {error}") from error
     return DrawnMask(path, f"image {image.name}", draw)
 
@@ -202,5 +208,5 @@ def _decoded(data: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(base64.b64decode(data))) as image:
             return np.array(image.convert("L")) > 0
-    except (binascii.Error, OSError) as error:
+    except Exception as error:  # Pillow's parsers raise nearly anything on damaged data.
         raise ValueError(f"a mask that is no PNG ({error})") from error

@@ -14,12 +14,11 @@ from PIL import Image
 
 from scarce_jax.data.builders.files import to_indices
 from scarce_jax.data.builders.formats.classes import Classes
+from scarce_jax.data.decoding import check_lossless
 from scarce_jax.data.images import read_ids, read_image
 from scarce_jax.data.palettes import Palettes, used_colours
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError, plural
-
-_LOSSY = ("JPEG", "MPO", "WEBP")
 
 
 class Mask(abc.ABC):
@@ -80,7 +79,8 @@ class FileMask(Mask):
     def _mode(self) -> str:
         """ "RGB" for a file of colours, "P" for one with a palette, "" for all others."""
         with contextlib.suppress(Exception), Image.open(self.path) as image:  # `read_ids` says what is wrong.
-            if image.format not in _LOSSY and image.mode in ("RGB", "RGBA", "P"):
+            check_lossless(image, self.path)
+            if image.mode in ("RGB", "RGBA", "P"):
                 return image.mode[:3]
         return ""
 
@@ -127,7 +127,7 @@ class DrawnMask(Mask):
     def read(self, palettes: Palettes | None = None) -> np.ndarray:
         try:
             return self.draw()
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise InputError(f"{self}: cannot be drawn ({type(error).__name__}: {error}); export it again") from error
 
     def __str__(self) -> str:

@@ -13,6 +13,7 @@ from scarce_jax.data.builders.formats.class_files import behind, read_class_file
 from scarce_jax.data.builders.formats.classes import BACKGROUNDS, Classes
 from scarce_jax.data.builders.formats.find_classes import class_file
 from scarce_jax.data.builders.formats.options import Options
+from scarce_jax.data.decoding import MAX_PIXELS
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError, nearest
 
@@ -49,8 +50,8 @@ def index_of(label: str, classes: Classes) -> int:
 def canvas(size: tuple[int, int], classes: Classes) -> np.ndarray:
     """What no object covers: uint8 [H, W] of the background, or of void without one."""
     height, width = (int(side) for side in size)
-    if not (0 < height <= 65535 and 0 < width <= 65535):
-        raise ValueError(f"an image of {width}x{height} pixels")
+    if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
+        raise ValueError(f"an image of {width}x{height} pixels, expected 1 to {MAX_PIXELS:,}")
     return np.full((height, width), IGNORE if classes.background is None else classes.background, np.uint8)
 
 

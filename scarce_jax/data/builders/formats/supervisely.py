@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import io
 import pathlib
@@ -22,6 +21,7 @@ from scarce_jax.data.builders.formats.objects import canvas, fill_polygon, index
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import canonical, in_order
 from scarce_jax.data.builders.formats.tree import Tree, composed, kind_of, pictures
+from scarce_jax.data.decoding import MAX_PIXELS
 from scarce_jax.data.files import read_json
 from scarce_jax.errors import InputError
 
@@ -161,9 +161,9 @@ def decode_bitmap(data: str) -> np.ndarray:
     try:
         png = base64.b64decode(data)
         with contextlib.suppress(zlib.error):
-            png = zlib.decompress(png)
+            png = zlib.decompressobj().decompress(png, MAX_PIXELS)
         with Image.open(io.BytesIO(png)) as image:
             alpha = image.mode in ("RGBA", "LA")
             return np.array(image.getchannel("A") if alpha else image.convert("L")) > 0
-    except (binascii.Error, OSError) as error:
+    except Exception as error:  # Pillow's parsers raise nearly anything on damaged data.
         raise ValueError(f"a bitmap that is no PNG ({error})") from error
