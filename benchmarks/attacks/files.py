@@ -36,6 +36,8 @@ def files(place: Workplace, count: int, only: Sequence[str] = ()) -> None:
             answers[answer if known else "differing"] += 1
             if not known:
                 differing.append(f"{name}: {answer}"[:400])
+        if not answers:
+            continue
         counts = {answer: answers[answer] for answer in ("accepted", "refused", "differing")}
         place.append({"attack": "files", "group": group, "tried": sum(answers.values()), **counts, "found": differing})
 
