@@ -94,7 +94,7 @@ def fingerprint(stage):
 
 def without_effect(stage, path):
     """Whether a field can change nothing that the stage leaves, or the result measures."""
-    if path.endswith(".resident"):
+    if path.endswith((".resident", ".ids.flag")):
         return True
     if isinstance(stage, Train):
         if path.startswith(".evals."):
