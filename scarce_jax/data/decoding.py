@@ -157,11 +157,15 @@ def read_header(path: str | os.PathLike) -> Header | None:
         if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return None
         pages = list(_directories(file, start[: 16 if b"+" in start[:4] else 8]))
+    if not pages:
+        raise ValueError("it has no directory")
     # Smaller copies and masks of the first page are no pictures of their own (TIFF 6.0, NewSubfileType; SubfileType).
     whole = [tags for tags in pages if not (tags.get(254, 0) & 5 or tags.get(255, 1) == 2)]
     if len(whole) > 1 or (whole and whole[0] is not pages[0]):
         raise _several(path, f"{len(pages)} pages" + ("" if len(whole) > 1 else ", the first of them a smaller copy"))
     tags = whole[0] if whole else pages[0]
+    if not {256, 257} <= tags.keys():
+        raise ValueError("its directory is cut off")
     bits = tags.get(258, (1,))
     return Header(
         format="TIFF",

@@ -26,8 +26,10 @@ def deep_values(path: str | os.PathLike, header: Header) -> np.ndarray:
     """
     photometric, planes = header.tags.get(262, 1), header.tags.get(284, 1)
     separate = planes == 2 and header.bands > 1
-    complex_or_half = header.tags.get(339, (1,))[0] not in (1, 2, 3) or (header.kind == "float" and header.bits < 32)
-    if header.format == "TIFF" and (separate or photometric not in (1, 2) or header.bands == 2 or complex_or_half):
+    # OpenCV knows no half floats and no complex numbers, and scales integers of 10, 12 and 14 bits.
+    sizes = (32, 64) if header.kind == "float" else (8, 16, 32, 64)
+    numbers = header.bits in sizes and header.tags.get(339, (1,))[0] in (1, 2, 3)
+    if header.format == "TIFF" and (separate or photometric not in (1, 2) or header.bands == 2 or not numbers):
         raise FileError(
             "unfit-file",
             path,
@@ -41,13 +43,12 @@ def deep_values(path: str | os.PathLike, header: Header) -> np.ndarray:
     values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
         raise ValueError("its pixels cannot be read")
-    if header.bands <= 2:
-        values = values if values.ndim == 2 else values[..., 0]
-    else:
+    if header.bands > 2:
         values = values[..., 2::-1]
-    if header.format == "TIFF":  # OpenCV has turned it.
-        return values
-    return turned(values, read_orientation(path))
+    elif values.ndim > 2:
+        values = values[..., 0]
+    # OpenCV turns TIFF by itself, and PNG not.
+    return turned(values, 1 if header.format == "TIFF" else read_orientation(path))
 
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:

@@ -94,10 +94,11 @@ def scan_images(folder: pathlib.Path, *, nested: bool = True) -> tuple[dict[str,
     if not folder.is_dir():
         return images, faults
     above = tuple(_identity(parent) for parent in folder.resolve().parents)
-    for entry in _walk(folder, nested, above, faults):
+    for inside, entry in _walk(folder, "", nested, above, faults):
         path = pathlib.Path(entry.path)
-        stem = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
-        fault = _fault_of(path, stem, entry)
+        stem, suffix = os.path.splitext(inside)
+        stem = unicodedata.normalize("NFC", stem)
+        fault = _fault_of(path, stem, suffix.lower(), entry)
         if fault is None and stem in images:
             found = f"equal stems, beside {images[stem].name}"
             if images[stem].stem != path.stem:
@@ -112,9 +113,16 @@ def scan_images(folder: pathlib.Path, *, nested: bool = True) -> tuple[dict[str,
 
 
 def _walk(
-    folder: pathlib.Path, nested: bool, above: tuple[tuple[int, int], ...], faults: list[FileError]
-) -> Iterator[os.DirEntry[str]]:
-    """Yields the files of a folder that may be images, sorted; `above` identifies the folders that lead to it."""
+    folder: pathlib.Path, inside: str, nested: bool, above: tuple[tuple[int, int], ...], faults: list[FileError]
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yields the files of a folder that may be images, sorted, each with its path from where the search began.
+
+    Args:
+      folder: where to look; its path from there is `inside`, which ends in "/" unless it is empty.
+      nested: whether to search subfolders.
+      above: identities of the folders that lead to this one.
+      faults: folders that cannot be read are added to it.
+    """
     try:
         here = _identity(folder)
         with os.scandir(folder) as scanned:
@@ -130,9 +138,9 @@ def _walk(
         if is_litter(entry.name, is_folder):
             continue
         if not is_folder:
-            yield entry
+            yield inside + entry.name, entry
         elif nested:
-            yield from _walk(folder / entry.name, nested, (*above, here), faults)
+            yield from _walk(folder / entry.name, f"{inside}{entry.name}/", nested, (*above, here), faults)
 
 
 def _identity(folder: pathlib.Path) -> tuple[int, int]:
@@ -158,9 +166,8 @@ def is_litter(name: str, is_folder: bool = False) -> bool:
     return lower in LITTER or os.path.splitext(lower)[1] in TEXTS
 
 
-def _fault_of(path: pathlib.Path, stem: str, entry: os.DirEntry[str]) -> FileError | None:
+def _fault_of(path: pathlib.Path, stem: str, suffix: str, entry: os.DirEntry[str]) -> FileError | None:
     """What is wrong with a listed file, as far as its name and kind tell."""
-    suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         other = "convert it to PNG if it is an image, or move it out of the folder"
         advice = next((advice for advice, suffixes in _CONVERT.items() if suffix in suffixes), other)

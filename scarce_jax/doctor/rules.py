@@ -44,11 +44,12 @@ def colour_masks(examined: Examined) -> Iterator[Finding]:
 
 def palettes(examined: Examined) -> Iterator[Finding]:
     """Palette masks of which each has a palette of its own."""
-    for kind in ("fine", "coarse"):
+    coarse = [f.coarse for f in examined.facts if f.coarse is not None]
+    for masks in (examined.fine, coarse):
         known = Palettes()
-        for mask in (getattr(f, kind) for f in examined.facts):
+        for mask in masks:
             try:
-                known.add("" if mask is None else mask.file, {} if mask is None else mask.colours)
+                known.add(mask.file, mask.colours)
             except FileError as error:
                 yield fault_of(error)
 

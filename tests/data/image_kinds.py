@@ -40,9 +40,19 @@ def grey(rgb: np.ndarray) -> np.ndarray:
     return np.repeat(rgb[..., :1], 3, 2)
 
 
-def tiff(array: np.ndarray, photometric: int, *, extra: tuple[int, ...] = (), separate: bool = False) -> bytes:
-    """An uncompressed TIFF of [H, W] or [H, W, bands], as many tools write them and Pillow does not."""
-    height, width = array.shape[:2]
+def tiff(
+    array: np.ndarray, photometric: int, *, extra: tuple[int, ...] = (), separate: bool = False, bits: int = 0
+) -> bytes:
+    """An uncompressed TIFF of [H, W] or [H, W, bands], as many tools write them and Pillow does not.
+
+    Args:
+      array: the pixels; if `bits` is 4, two of them in each byte of a row.
+      photometric: 1 for grey, 2 for RGB.
+      extra: the meaning of further bands: 0 unknown, 1 and 2 transparency.
+      separate: the bands one after the other.
+      bits: per sample, if not those of the array.
+    """
+    height, width = array.shape[0], array.shape[1] * 8 * array.itemsize // (bits or 8 * array.itemsize)
     bands = 1 if array.ndim == 2 else array.shape[2]
     pixels = np.ascontiguousarray(np.moveaxis(array, -1, 0) if separate and array.ndim == 3 else array).tobytes()
     strips = bands if separate else 1
@@ -59,7 +69,7 @@ def tiff(array: np.ndarray, photometric: int, *, extra: tuple[int, ...] = (), se
 
     add(256, 4, (width,))
     add(257, 4, (height,))
-    add(258, 3, (8 * array.itemsize,) * bands)
+    add(258, 3, (bits or 8 * array.itemsize,) * bands)
     add(259, 3, (1,))
     add(262, 3, (photometric,))
     add(273, 4, tuple(8 + k * size for k in range(strips)))
@@ -244,6 +254,10 @@ MASKS: dict[str, Writer] = {
     "tif-integers": _writer(".tif", _deep(".tif", lambda m: m.astype(np.int32), same)),
     "tif-float": _writer(".tif", _deep(".tif", lambda m: m.astype(np.float32), same)),
     "tif-double": _writer(".tiff", _deep(".tiff", lambda m: m.astype(np.float64), same)),
+    "tif-4-bit": _writer(
+        ".tif",
+        lambda m, random: (tiff(m[:, ::2] << 4 | m[:, 1::2], 1, bits=4), m) if m.shape[1] % 2 == 0 else (tiff(m, 1), m),
+    ),
     "bmp": _writer(".bmp", _saved("BMP", rgb, same)),
     "bmp-palette": _writer(".bmp", _saved("BMP", lambda m: palette_image(m, COLOURS), same)),
     "gif": _writer(".gif", _saved("GIF", lambda m: palette_image(m, COLOURS), same)),

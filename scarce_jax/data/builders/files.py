@@ -81,7 +81,7 @@ def read_files(
       "image": the encoded image; and for each name of `masks` uint8 [H, W], or None.
 
     Raises:
-      InputError: a file is missing, empty, truncated or of a wrong kind, or a mask differs in size from the image, or
+      InputError: a file is missing, empty, truncated or of a wrong kind; or a mask differs in size from the image, or
         in its palette from an earlier one.
     """
     with naming("image", example_id):
