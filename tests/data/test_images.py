@@ -8,8 +8,6 @@ from scarce_jax.data.images import (
     write_png,
 )
 
-PALETTE = ((10, 20, 30), (200, 0, 0), (0, 200, 0))
-
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
