@@ -1,7 +1,6 @@
 """Files that cannot be written: each is named, and nothing is left half-written."""
 
 import json
-import logging
 import os
 import resource
 
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from scarce_jax.config_files import use_compilation_cache
+from scarce_jax import config_files
 from scarce_jax.data.files import as_os_error, discard_asides, naming, write_atomically, write_json
 from scarce_jax.data.records import write_part
 from scarce_jax.training.log import MetricsLog
@@ -77,16 +76,15 @@ def test_errors_name_the_file_that_was_to_be_written(tmp_path, small_files):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_is_told_once_and_not_used(tmp_path, monkeypatch, caplog):
+def test_a_cache_that_cannot_be_written_is_told_once_and_not_used(tmp_path, monkeypatch):
     (tmp_path / "cache").touch()
+    told = []
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(logging.getLogger("scarce_jax"), "propagate", True)
+    monkeypatch.setattr(config_files.log, "warning", lambda text, *values: told.append(text % values))
     before = jax.config.jax_compilation_cache_dir
-    use_compilation_cache()
-    assert caplog.messages == [
-        f"{tmp_path}/cache/scarce_jax/xla: compiled programs are not stored there (Not a directory)"
-    ]
+    config_files.use_compilation_cache()
+    assert told == [f"{tmp_path}/cache/scarce_jax/xla: compiled programs are not stored there (Not a directory)"]
     assert jax.config.jax_compilation_cache_dir == before
 
 
