@@ -20,7 +20,7 @@ from tests import tiny
 
 KEYS = {
     "run", "result", "dataset", "split", "images", "miou", "mean_accuracy", "pixel_accuracy", "per_class", "confusion",
-    "devices", "miou_at_size",
+    "devices", "miou_at_size", "classes_measured",
 }  # fmt: skip
 
 OTHER_DEVICES = """

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from scarce_jax.data.figures import group_means, is_group_figure, summarise
+from scarce_jax.cli.evaluate import _text
+from scarce_jax.cli.train import _results
+from scarce_jax.data.figures import group_means, is_group_figure, share_of_classes, summarise
 from scarce_jax.evaluation.confusion import confusion
 
 
@@ -116,3 +118,17 @@ def test_what_does_not_fit_is_refused():
         jax.eval_shape(lambda p, t: confusion(p, t, 2), huge, huge)
     with pytest.raises(ValueError, match=r"\(2, 2\), expected \(2, 3\)"):
         summarise(np.zeros((2, 2)), ["a", "b"])
+
+
+def test_a_mean_over_fewer_classes_says_so():
+    counts = np.array([[3, 0, 0], [0, 0, 0]])
+    figures = summarise(counts, ["background", "cat"])
+    assert (figures["miou"], figures["classes_measured"]) == (1.0, 1)
+    assert share_of_classes(figures["per_class"]) == "1 of 2 classes"
+    assert share_of_classes({"background": 0.0, "cat": 1.0}) == ""
+    shown = _text(
+        {**figures, "run": "r", "result": "s", "images": 2, "dataset": "d", "split": "val", "miou_at_size": None}
+    )
+    assert "mIoU 1.0000 over 1 of 2 classes (at training size -)" in shown
+    summary = {"results": {"segmenter": {**figures, "images": 2}}, "tables": {}}
+    assert "mIoU is over" in _results(summary, {}) and "1 of 2 classes" in _results(summary, {})
