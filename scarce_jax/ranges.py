@@ -28,7 +28,7 @@ Batch = Annotated[int, Interval(ge=1, le=2**16)]
 Pixels = Annotated[int, Interval(ge=1, le=2**14)]
 """The side of an image or a window. An RGB image of 2**14 x 2**14 takes 3.2 GB as float32."""
 Channels = Annotated[int, Interval(ge=1, le=2**16)]
-Width = Annotated[int, Interval(ge=1, le=2**12)]
+Width = Annotated[int, Interval(ge=1, le=2**14)]
 """The channels by which all layers of a net scale."""
 Few = Annotated[int, Interval(ge=1, le=255)]
 Workers = Annotated[int, Interval(ge=0, le=1024)]

@@ -133,7 +133,7 @@ class DeepLabV3PlusConfig(NetConfig):
 
     kind: Annotated[Literal["deeplabv3plus"], KIND] = "deeplabv3plus"
     depth: Literal[18, 34, 50, 101] = 50
-    width: Annotated[int, Interval(ge=4, le=2**12), MultipleOf(4)] = 64
+    width: Annotated[int, Interval(ge=4, le=2**14), MultipleOf(4)] = 64
     output_stride: Literal[8, 16] = 8
     dropout: BelowOne = 0.1
 

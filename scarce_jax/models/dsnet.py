@@ -209,7 +209,7 @@ class DSNetConfig(NetConfig):
     module = DSNet
 
     kind: Annotated[Literal["dsnet"], KIND] = "dsnet"
-    width: Annotated[int, Interval(ge=4, le=2**12), MultipleOf(4)] = 32
+    width: Annotated[int, Interval(ge=4, le=2**14), MultipleOf(4)] = 32
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> TagClassifier:
         """A classifier of image tags on the trunk of the net, with dropout 0.1."""

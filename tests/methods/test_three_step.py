@@ -371,7 +371,7 @@ def test_no_image_of_enough_confidence_is_told_with_the_largest_value(run, tmp_p
         ("cams", {"views": Views(window=(8, 8))}, "--cams.views: expected scales and flip alone"),
         ("cams", {"views": Views(average="logits")}, "--cams.views: expected scales and flip alone"),
         ("segmenter", {"class_weighting": 1.1}, "--segmenter.class-weighting 1.1: expected None"),
-        ("irnet", {"width": 24}, "--irnet.width 24: expected a whole number from 16 to 4,096 that 16 divides"),
+        ("irnet", {"width": 24}, "--irnet.width 24: expected a whole number from 16 to 16,384 that 16 divides"),
         ("irnet", {"radius": 9}, "--irnet.augment.crop 32 32: expected more than 32 x 64 pixels, or a radius below 9"),
         ("budget", {"fine": 3}, "--budget.fine 3: expected 'all', because no fine mask is read"),
     ],

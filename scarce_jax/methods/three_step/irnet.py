@@ -46,7 +46,7 @@ class IRNetStage(ImageStage):
     """
 
     depth: Literal[18, 34, 50, 101] = 50
-    width: Annotated[int, Interval(ge=16, le=2**12), MultipleOf(16)] = 64
+    width: Annotated[int, Interval(ge=16, le=2**14), MultipleOf(16)] = 64
     radius: Radius = 10
 
     def faults(self) -> Iterator[tuple[str, str]]:
