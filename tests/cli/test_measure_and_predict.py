@@ -268,8 +268,7 @@ def test_one_may_go_on_past_what_cannot_be_read(supervised_run, pictures, comman
 def test_coarse_masks_are_read_as_prepare_reads_them(detailer_run, command, refused, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(detailer_run, run)
-    facts = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**facts, "void_ids": [250]}))
+    tiny.edit(run / "config.json", void_ids=[250])
     draw = np.random.default_rng(5)
     coarse = np.where(draw.random((20, 30)) < 0.5, draw.integers(0, 12, (20, 30)), 250).astype(np.uint8)
     for folder in ("images/cam", "coarse/cam"):
@@ -282,7 +281,7 @@ def test_coarse_masks_are_read_as_prepare_reads_them(detailer_run, command, refu
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/cam/a.png")), read)
     refused("predict", detailer_run, *rest, holds=["id 250 is in the mask", "0..11, 255"])
     # In a dataset with ids of its own, they are those of the masks if asked for.
-    (run / "config.json").write_text(json.dumps({**facts, "void_ids": [250], "native_ids": [3 * k for k in range(12)]}))
+    tiny.edit(run / "config.json", native_ids=[3 * k for k in range(12)])
     refused("predict", run, *rest, holds=["id 250 is in the mask", "Give --native-ids"])
     Image.fromarray(np.where(coarse == 250, 250, 3 * coarse.astype(int)).astype(np.uint8)).save(
         tmp_path / "coarse/cam/a.TIF", format="TIFF"

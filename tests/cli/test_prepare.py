@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from scarce_jax.data.builders.listing import LISTING
+from tests import tiny
 from tests.data.formats import exports
 
 
@@ -49,9 +50,8 @@ def test_prepare_prints_what_it_made(camvid, command, tmp_path):
     assert after.keys() == before.keys() and all(after[p] != before[p] for p in after if p.is_file())
     listing = next((tmp_path / "data").rglob(LISTING))
     metadata = listing.with_name("metadata.json")
-    facts = json.loads(metadata.read_text())
-    del facts["files"][listing.name]
-    metadata.write_text(json.dumps(facts))
+    files = json.loads(metadata.read_text())["files"]
+    tiny.edit(metadata, files={name: size for name, size in files.items() if name != listing.name})
     listing.unlink()
     unknown = command("prepare", "camvid", "--source", camvid, "--data-dir", tmp_path / "data")
     assert unknown.status == 0 and "whether its files changed since is not known" in unknown.out

@@ -135,11 +135,11 @@ def test_an_interrupted_sweep_ends_with_130_and_goes_on(swept, tiny_data, comman
         (["--over", "seed=1,"], ["--over seed=1,: a value is empty"]),
         (["--over", "budget.fine+seed=1,2"], ["needs 2 values joined by +", "found 1 in (1,)"]),
         (["--over", "seed=0", "--over", "seed=1"], ["--over seed: given twice"]),
-        (["--over", "budget.fine=2.5"], ["budget.fine=2.5: budget.fine is 2.5", "fraction"]),
+        (["--over", "budget.fine=2.5"], ["budget.fine=2.5: config field budget.fine", "fraction"]),
         (["--over", "budget.fien=1,2"], ["no field 'budget.fien'", "did you mean budget.fine?"]),
         (
             ["--segmenter.net", "pspnet", "--over", "segmenter.net.depth=18,19"],
-            ["segmenter.net.depth=19: config field segmenter.net.pspnet.depth", "101"],
+            ["segmenter.net.depth=19: config field segmenter.net.depth", "101"],
         ),
         (["--over", "seed=x"], ["seed=x: config field seed"]),
         ([], ["give at least one --over"]),

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from scarce_jax import runs
-from scarce_jax.errors import InputError
 from scarce_jax.recipe import NetState
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import dispatch
@@ -106,8 +105,3 @@ def test_the_number_is_chosen_where_none_is_given(monkeypatch):
     assert chosen((0, 1000, 20, 500)) == 5
     monkeypatch.setattr(dispatch, "LARGE", 15)
     assert chosen((0, 1000, 20, 500)) == 1
-
-
-def test_a_number_of_steps_below_one_is_refused():
-    with pytest.raises(InputError, match="steps_per_dispatch is 0"):
-        Runtime(steps_per_dispatch=0)

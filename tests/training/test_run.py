@@ -185,7 +185,7 @@ def test_evaluate_gives_the_summary_again_on_any_number_of_devices(finished, tin
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, tiny_data):
-    config = tiny.supervised_config(steps=9, optim=dataclasses.replace(tiny.stage()["optim"], lr=1e30))
+    config = tiny.supervised_config(steps=9, optim=dataclasses.replace(tiny.stage()["optim"], lr=1e9))
     with pytest.raises(InputError, match=r"stage segmenter: .*loss.* at step \d is not finite .*lower the learning"):
         train(config, tmp_path / "run", data_dir=tiny_data)
     assert not (tmp_path / "run/segmenter/DONE").exists()
