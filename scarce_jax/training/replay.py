@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -26,7 +27,8 @@ from scarce_jax.training.session import Session
 from scarce_jax.training.step import make_step, step_keys
 
 
-class Report(TypedDict):
+@dataclasses.dataclass
+class Report:
     """What is read of the report of `Finite`: the steps of the state to start from, and of the fault."""
 
     starts_from: int

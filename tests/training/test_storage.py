@@ -64,9 +64,10 @@ def test_records_that_cannot_be_written_are_named_and_leave_nothing(tmp_path, sm
 
 
 def test_errors_name_the_file_that_was_to_be_written(tmp_path, small_files):
-    for path, fault in ((tmp_path / "a.json", "File too large"), (tmp_path / ("x" * 300), "File name too long")):
+    long, short = tmp_path / ("x" * 300), tmp_path / "a.json"
+    for path, size, fault in ((short, 5000, "File too large"), (long, 1, "File name too long")):
         with pytest.raises(OSError, match=fault) as caught:
-            write_json(path, ["x" * 5000])
+            write_json(path, ["x" * size])
         assert caught.value.filename == str(path)
     with pytest.raises(OSError) as caught, write_atomically(tmp_path / "none" / "a") as aside:
         aside.write_text("x")
