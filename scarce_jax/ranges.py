@@ -33,10 +33,10 @@ Width = Annotated[int, Interval(ge=1, le=2**14)]
 Few = Annotated[int, Interval(ge=1, le=255)]
 Workers = Annotated[int, Interval(ge=0, le=1024)]
 
-Positive = Annotated[float, Interval(gt=0, le=1e9)]
-NonNegative = Annotated[float, Interval(ge=0, le=1e9)]
+Positive = Annotated[float, Interval(gt=0, le=1e12)]
+NonNegative = Annotated[float, Interval(ge=0, le=1e12)]
 Share = Annotated[float, Interval(ge=0, le=1)]
-AboveOne = Annotated[float, Interval(gt=1, le=1e9)]
+AboveOne = Annotated[float, Interval(gt=1, le=1e12)]
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 InsideOne = Annotated[float, Interval(gt=0, lt=1)]
 

@@ -72,8 +72,8 @@ def test_replay_finds_the_step_the_layer_and_the_arrays(stopped, tiny_data, capf
 def test_divergence_in_the_last_update_is_no_result(tmp_path, tiny_data):
     # The loss of the only step is that of the initial values.
     config = diverging(1e9, 1, log_every=1)
-    steep = Group(pattern="kernel$", lr=1e9, weight_decay=1e9)
-    optim = dataclasses.replace(config.segmenter.optim, weight_decay=1e9, groups=(steep, Group()))
+    steep = Group(pattern="kernel$", lr=1e12, weight_decay=1e12)
+    optim = dataclasses.replace(config.segmenter.optim, weight_decay=1e12, groups=(steep, Group()))
     message = (
         r"stage segmenter: \d+ arrays of the net \(segmenter/params/.*\) are not finite after step 1 \(there is no"
     )
