@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
-TIMES = ("images_per_second", "data_wait", "seconds", "compile_seconds", "inferred", "command", "git_revision")
-"""Entries that tell how a result was reached."""
+TIMES = (
+    "images_per_second", "data_wait", "seconds", "compile_seconds", "inferred", "command", "git_revision", "checksum",
+    "files",
+)  # fmt: skip
+"""Entries that tell how a result was reached, and what depends on them; Orbax writes the time into the files of a net."""
 
 LEFTOVERS = (".*", "*.aside", "*tmp*", "checkpoints", "best", "*.lock")
 
