@@ -13,7 +13,7 @@ TIMES = (
     "images_per_second", "data_wait", "seconds", "compile_seconds", "inferred", "command", "git_revision", "checksum",
     "files",
 )  # fmt: skip
-"""Entries that tell how a result was reached, and what depends on them; Orbax writes the time into the files of a net."""
+"""Entries that tell how a result was reached, and what depends on them: Orbax writes the time into files of a net."""
 
 LEFTOVERS = (".*", "*.aside", "*tmp*", "checkpoints", "best", "*.lock")
 
