@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from scarce_jax.data.decoding import opened, read_orientation
-from scarce_jax.data.files import FileError
+from scarce_jax.data.image_files import FileError
 from scarce_jax.data.images import read_ids, read_image, wxh
 from scarce_jax.data.palettes import used_colours
 from scarce_jax.doctor.facts import Example, Facts, MaskFacts

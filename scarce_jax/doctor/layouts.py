@@ -6,7 +6,7 @@ import collections
 import pathlib
 from collections.abc import Sequence
 
-from scarce_jax.data.files import SUFFIXES, FileError, scan_images
+from scarce_jax.data.image_files import SUFFIXES, FileError, scan_images
 from scarce_jax.doctor.facts import Example
 from scarce_jax.doctor.findings import Finding, fault, fault_of
 from scarce_jax.doctor.names import annotations_in, constant_endings, pairs_in, shared, written_by

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import cv2
 import numpy as np
 
-from scarce_jax.data.files import list_images
+from scarce_jax.data.image_files import list_images
 from scarce_jax.data.images import read_encoded, read_ids, wxh
 from scarce_jax.data.palettes import Palettes, used_colours
 from scarce_jax.data.schema import IGNORE

@@ -12,7 +12,7 @@ from scarce_jax.data.builders.files import masks_of
 from scarce_jax.data.builders.formats.classes import Classes
 from scarce_jax.data.builders.formats.layout import FileMask, Item
 from scarce_jax.data.builders.formats.splits import by_first_folder
-from scarce_jax.data.files import list_images
+from scarce_jax.data.image_files import list_images
 from scarce_jax.errors import InputError
 
 

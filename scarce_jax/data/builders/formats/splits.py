@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from scarce_jax.data.builders.formats.layout import Item, Layout
-from scarce_jax.data.builders.formats.tree import composed
-from scarce_jax.data.files import SUFFIXES, read_lines
+from scarce_jax.data.files import read_lines
+from scarce_jax.data.image_files import SUFFIXES, composed
 from scarce_jax.errors import InputError, nearest, some
 
 NAMES = {

@@ -20,9 +20,10 @@ from scarce_jax.data.builders.formats.layout import DrawnMask, FileMask, Item, L
 from scarce_jax.data.builders.formats.objects import canvas, fill_polygon, index_of, object_classes, paste
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import canonical, in_order
-from scarce_jax.data.builders.formats.tree import Tree, composed, kind_of, pictures
-from scarce_jax.data.decoding import MAX_PIXELS
+from scarce_jax.data.builders.formats.tree import Tree, kind_of, pictures
+from scarce_jax.data.decoding import FORMATS, MAX_PIXELS
 from scarce_jax.data.files import read_json
+from scarce_jax.data.image_files import composed
 from scarce_jax.errors import InputError
 
 META, COLOURS = "meta.json", "obj_class_to_machine_color.json"
@@ -162,7 +163,7 @@ def decode_bitmap(data: str) -> np.ndarray:
         png = base64.b64decode(data)
         with contextlib.suppress(zlib.error):
             png = zlib.decompressobj().decompress(png, MAX_PIXELS)
-        with Image.open(io.BytesIO(png)) as image:
+        with Image.open(io.BytesIO(png), formats=FORMATS) as image:
             alpha = image.mode in ("RGBA", "LA")
             return np.array(image.getchannel("A") if alpha else image.convert("L")) > 0
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged data.

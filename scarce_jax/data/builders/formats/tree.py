@@ -5,13 +5,12 @@ from __future__ import annotations
 import collections
 import functools
 import json
-import os
 import pathlib
-import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-from scarce_jax.data.files import SUFFIXES, is_litter, read_json, scan_images
+from scarce_jax.data.files import read_json
+from scarce_jax.data.image_files import SUFFIXES, is_litter, scan_images, walk
 from scarce_jax.errors import InputError, plural
 
 SAMPLE = 3
@@ -36,18 +35,8 @@ class Tree:
     def __init__(self, root: pathlib.Path):
         self.root = root
         self.names: dict[str, list[str]] = {}
-        above: dict[str, tuple[tuple[int, int], ...]] = {}
-        for folder, folders, files in os.walk(root, followlinks=True):
-            state = os.stat(folder)
-            here = state.st_dev, state.st_ino
-            before = above.pop(folder, ())
-            if here in before:  # a link to a folder above itself
-                folders.clear()
-                continue
-            folders[:] = sorted(name for name in folders if not is_litter(name, is_folder=True))
-            above |= {os.path.join(folder, name): (*before, here) for name in folders}
-            inside = pathlib.Path(folder).relative_to(root).as_posix()
-            self.names[inside] = sorted(name for name in files if not name.startswith("."))
+        for folder, names in walk(root, functools.partial(is_litter, is_folder=True)):
+            self.names[folder] = [name for name in names if not name.startswith(".")]
 
     def has(self, *files: str) -> bool:
         """Whether all these files or folders exist, relative to the root."""
@@ -142,11 +131,6 @@ def kind_of(content: Any) -> str:
         if any("annotation_id" in task and "annotator" in task for task in content):
             return "label-studio"
     return ""
-
-
-def composed(name: str) -> str:
-    """A name in Unicode's composed form (NFC), as stems of files have it; some tools write accents apart."""
-    return unicodedata.normalize("NFC", name)
 
 
 def pictures(folder: pathlib.Path, *, deep: bool = True) -> dict[str, pathlib.Path]:

@@ -17,8 +17,9 @@ from scarce_jax.data.builders.formats.find_classes import find_classes
 from scarce_jax.data.builders.formats.layout import DrawnMask, FileMask, Item, Layout, Mask
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import canonical, in_order, split_of_folder
-from scarce_jax.data.builders.formats.tree import Tree, composed, pictures
+from scarce_jax.data.builders.formats.tree import Tree, pictures
 from scarce_jax.data.files import read_lines
+from scarce_jax.data.image_files import composed
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError, nearest, plural
 

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from scarce_jax.data.files import FileError, list_images, scan_images
+from scarce_jax.data.image_files import FileError, list_images, scan_images
 from scarce_jax.errors import InputError
 
 
