@@ -19,6 +19,9 @@ from scarce_jax.errors import InputError
 ASIDE = ".aside"
 """Suffix of a file while it is written; a crash may leave one behind."""
 
+DEAD = 3600
+"""Seconds after which a file that is written within moments, and without a lock, is that of a killed process."""
+
 
 def read_lines(path: pathlib.Path, expected: str) -> list[str]:
     """Reads the lines of a UTF-8 text file; raises InputError, whose message has `expected`, if that fails."""
@@ -138,11 +141,16 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
                 aside.unlink()
 
 
-def discard_asides(path: pathlib.Path, seconds: float) -> None:
-    """Deletes what killed writes of a file left, if it is older; younger ones may be those of another process."""
+def is_dead(status: os.stat_result) -> bool:
+    """Whether a temporary file is so old (`DEAD`) that no process writes to it any more."""
+    return time.time() - status.st_mtime > DEAD
+
+
+def discard_asides(path: pathlib.Path) -> None:
+    """Deletes what killed writes of a file left beside it; what another process may be writing stays."""
     for aside in path.parent.glob(f".{glob.escape(path.name[:40])}.*{ASIDE}"):
         with contextlib.suppress(OSError):
-            if time.time() - aside.lstat().st_mtime > seconds:
+            if is_dead(aside.lstat()):
                 aside.unlink()
 
 

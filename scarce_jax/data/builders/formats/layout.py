@@ -171,6 +171,7 @@ class Layout:
     notes: tuple[str, ...] = ()
 
     def items(self) -> Iterator[Item]:
+        """The images of all splits."""
         for items in self.splits.values():
             yield from items
 

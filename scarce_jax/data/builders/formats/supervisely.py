@@ -38,9 +38,8 @@ def find(tree: Tree) -> str:
         for folder in tree.folders()
         if tree.has(f"{folder}/{IMAGES}") and (tree.has(f"{folder}/{ANNOTATIONS}") or tree.has(f"{folder}/{MACHINE}"))
     ]
-    return f"{datasets[0]}/{IMAGES} and {META if tree.has(META) else COLOURS}" if datasets and (
-        tree.has(META) or tree.has(COLOURS)
-    ) else ""  # fmt: skip
+    classes = next((file for file in (META, COLOURS) if tree.has(file)), "")
+    return f"{datasets[0]}/{IMAGES} and {classes}" if datasets and classes else ""
 
 
 def read(source: pathlib.Path, options: Options) -> Layout:

@@ -34,10 +34,12 @@ HOLDS = {
 
 
 def find_cvat(tree: Tree) -> str:
+    """Tells that a source has the format `cvat`, or returns ""."""
     return "labelmap.txt and SegmentationClass" if tree.has("labelmap.txt", MASKS[0]) else ""
 
 
 def find_labelme2voc(tree: Tree) -> str:
+    """Tells that a source has the format `labelme2voc`, or returns ""."""
     masks = any(map(tree.has, (*MASKS, NUMPY)))
     return (
         "class_names.txt and SegmentationClass" if masks and tree.has("class_names.txt") and not find_cvat(tree) else ""
@@ -45,15 +47,18 @@ def find_labelme2voc(tree: Tree) -> str:
 
 
 def find_voc(tree: Tree) -> str:
+    """Tells that a source has the format `voc`, or returns ""."""
     found = next((name for name in (*MASKS, NUMPY) if tree.has(name)), "")
     return found if found and not find_cvat(tree) and not find_labelme2voc(tree) else ""
 
 
 def read_cvat(source: pathlib.Path, options: Options) -> Layout:
+    """Reads an export of CVAT; see `read`."""
     return read(source, options, "cvat")
 
 
 def read_labelme2voc(source: pathlib.Path, options: Options) -> Layout:
+    """Reads what labelme2voc wrote; see `read`."""
     return read(source, options, "labelme2voc")
 
 
