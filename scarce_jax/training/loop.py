@@ -23,10 +23,10 @@ from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.recipe import Artifact, Eval, NetState, Train
 from scarce_jax.training import state as state_lib
+from scarce_jax.training.batches import TrainInput
 from scarce_jax.training.checkpoint import Checkpoints, DamagedCheckpoint, load_net, replicated_like, save_nets
 from scarce_jax.training.dispatch import at_once, dispatches
 from scarce_jax.training.finite import Finite, not_finite
-from scarce_jax.training.inputs import TrainInput
 from scarce_jax.training.log import MetricsLog, Progress
 from scarce_jax.training.packing import packed, unpacked
 from scarce_jax.training.session import Session
