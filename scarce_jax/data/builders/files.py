@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import cv2
 import numpy as np
@@ -93,13 +93,24 @@ def masks_of(folder: pathlib.Path, images: Mapping[str, pathlib.Path], beside: p
       InputError: a mask has no image, or as in `list_images`.
     """
     masks = list_images(folder)
+    refuse_stray(masks, images, beside)
+    return masks
+
+
+def refuse_stray(masks: Mapping[str, object], images: Collection[str], beside: pathlib.Path) -> None:
+    """Raises InputError if a mask has no image.
+
+    Args:
+      masks: stem of the image -> mask, whose text names its file.
+      images: stems of the images.
+      beside: the folder of the images.
+    """
     stray = [stem for stem in masks if stem not in images]
     if stray:
         raise InputError(
-            f"{masks[stray[0]]}: no image in {beside} has this stem ({len(stray)} of {len(masks)} masks)"
-            f"{nearest(stray[0], images)}; rename it to the name of its image"
+            f"{masks[stray[0]]}: no image in {beside} is called {stray[0]!r} ({len(stray)} of {len(masks)} masks)"
+            f"{nearest(stray[0], images)}; rename it to the name of its image, add the image, or remove the mask"
         )
-    return masks
 
 
 @contextlib.contextmanager

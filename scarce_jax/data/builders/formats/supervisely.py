@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from scarce_jax.data.builders.files import refuse_stray
 from scarce_jax.data.builders.formats.class_files import behind, supervisely_classes
 from scarce_jax.data.builders.formats.classes import Classes, make_classes
 from scarce_jax.data.builders.formats.layout import DrawnMask, FileMask, Item, Layout, Mask, by_name
@@ -95,9 +96,7 @@ def _classes(source: pathlib.Path, options: Options, machine: bool) -> Classes:
 
 def _machine_masks(dataset: pathlib.Path, images: Mapping[str, pathlib.Path], classes: Classes) -> dict[str, Mask]:
     masks = pictures(dataset / MACHINE)
-    stray = sorted(masks.keys() - images.keys())
-    if stray:
-        raise InputError(f"{masks[stray[0]]}: no image of this name in {dataset / IMAGES}; expected {HOLDS}")
+    refuse_stray(masks, images, dataset / IMAGES)
     return {stem: FileMask(path, classes) for stem, path in masks.items()}
 
 

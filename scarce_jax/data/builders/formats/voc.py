@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scarce_jax.data.builders.files import to_indices
+from scarce_jax.data.builders.files import refuse_stray, to_indices
 from scarce_jax.data.builders.formats.classes import Classes
 from scarce_jax.data.builders.formats.find_classes import find_classes
 from scarce_jax.data.builders.formats.layout import DrawnMask, FileMask, Item, Layout, Mask
@@ -76,12 +76,7 @@ def read(source: pathlib.Path, options: Options, name: str = "voc") -> Layout:
             "--images DIR"
         )
     images, masks = pictures(folder), _masks(source, classes)
-    stray = [stem for stem in masks if stem not in images]
-    if stray:
-        raise InputError(
-            f"{masks[stray[0]].path}: no image in {folder} has this stem ({len(stray)} of {len(masks)} masks)"
-            f"{nearest(stray[0], images)}; add the image, or remove the mask"
-        )
+    refuse_stray(masks, images, folder)
     lists = _lists(source, images)
     listed = {stem for stems in lists.values() for stem in stems}
     left_out = len(images) - len(listed)
