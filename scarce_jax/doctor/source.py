@@ -129,6 +129,7 @@ class Source:
 
     Attributes:
       examples: their masks are files, or objects of `Mask` where ids or colours must become classes first.
+      classes: the classes that the source lists.
       notes: the format, and what `prepare` would make of the folder.
       used: the ids in the masks that `read` has read.
       palettes: as for `examine`.

@@ -91,7 +91,7 @@ def _unlabelled(
     found = {}
     for folder in sorted(folders):
         inside = folder.relative_to(top).as_posix() if folder.is_relative_to(top) else "."
-        for stem, image in pictures(folder, deep=root is not None).items():
+        for stem, image in pictures(folder, nested=root is not None).items():
             if image.resolve() not in used:
                 found[stem if inside == "." else f"{inside}/{stem}"] = image
     return found

@@ -46,7 +46,7 @@ def read(source: pathlib.Path, options: Options) -> Layout:
         split = "train" if folder == source else split_of_folder(folder.name, folder)
         if split in splits:
             raise InputError(f"{folder}: a second folder of the split {split!r}; rename one of them")
-        files = pictures(folder, deep=False)
+        files = pictures(folder, nested=False)
         masks = {stem.removesuffix(ENDING): path for stem, path in files.items() if stem.endswith(ENDING)}
         images = {stem: path for stem, path in files.items() if not stem.endswith(ENDING)}
         refuse_stray(masks, images, folder)
