@@ -218,7 +218,7 @@ class Best:
     def load(cls, folder: pathlib.Path) -> Best:
         """Restores the best measurement of an interrupted run, if there is one."""
         path = folder / "best.json"
-        remedy = "run the stage again with --redo"
+        remedy = f"run the train command again with --redo {folder.parent.name}"
         return cls(folder, **read_checked_json(path, dict[str, Any], remedy)) if path.exists() else cls(folder)
 
     def consider(self, metric: float | None, step: int, nets: Mapping[str, NetState]) -> None:
