@@ -104,9 +104,11 @@ class _Embedded:
     count = 0
 
     def has(self, image: pathlib.Path) -> bool:
+        """Whether an image is one of them."""
         return self.folder is not None and image.parent == pathlib.Path(self.folder.name)
 
     def write(self, path: pathlib.Path, data: str) -> pathlib.Path:
+        """Writes the `imageData` of a JSON file; raises InputError if it is no image."""
         try:
             content = base64.b64decode(data, validate=False)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
