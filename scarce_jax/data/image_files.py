@@ -140,12 +140,15 @@ def _walk(
 def walk(root: pathlib.Path, is_left_out: Callable[[str], bool]) -> Iterator[tuple[str, list[str]]]:
     """Yields a folder and all below it, each as its path from there ("." first), with the names of its files, sorted.
 
-    Links to folders are followed; a link to a folder above itself is left out.
+    Nothing is yielded if the folder does not exist. Links to folders are followed; a link to a folder above itself is
+    left out.
 
     Args:
       root: where to begin.
       is_left_out: whether a folder of this name is left out, with all in it.
     """
+    if not root.is_dir():
+        return
     above = {str(root): tuple(_identity(parent) for parent in root.resolve().parents)}
     for folder, folders, files in os.walk(root, followlinks=True):
         here, before = _identity(pathlib.Path(folder)), above.pop(folder)
