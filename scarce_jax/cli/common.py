@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, UsageError
 from scarce_jax.ranges import Batch, check
 
 
@@ -22,6 +22,7 @@ def shown(metavar: str | None = None, **options: Any) -> Any:
 
 
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, shown()]
+
 
 Folder = Annotated[pathlib.Path | None, shown("DIR")]
 Name = Annotated[str | None, shown("NAME")]
@@ -52,11 +53,11 @@ def _path(annotation: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.
 
     def read(words: list[str]) -> pathlib.Path:
         if not words[0]:
-            raise ValueError("found an empty path; expected the name of a file or folder")
+            raise UsageError("found an empty path; expected the name of a file or folder, or leave out the flag")
         try:
             return pathlib.Path(words[0]).expanduser()
         except RuntimeError as error:
-            raise ValueError(f"{words[0]}: {error}") from error
+            raise UsageError(f"{words[0]}: no such home folder; expected ~ or ~USER of this machine") from error
 
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
