@@ -32,7 +32,7 @@ from scarce_jax.data.source import ExampleField, Reader, Rows, stream
 from scarce_jax.ops.augment import MEAN, STD, Augment, augment
 from scarce_jax.provenance import environment
 from scarce_jax.recipe import Source
-from scarce_jax.training.inputs import TrainInput, make_batch
+from scarce_jax.training.batches import TrainInput, make_batch
 
 SIZE = (360, 480)
 

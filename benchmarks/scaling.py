@@ -48,7 +48,7 @@ def trained(name: str, steps: int) -> dict[str, Any]:
     from scarce_jax import mesh as mesh_lib
     from scarce_jax.dry_run import known_recipe
     from scarce_jax.synthetic import SyntheticRows, ones_for_artifacts
-    from scarce_jax.training.inputs import TrainInput
+    from scarce_jax.training.batches import TrainInput
     from scarce_jax.training.packing import packed
     from scarce_jax.training.state import init_state
     from scarce_jax.training.step import make_step, step_keys

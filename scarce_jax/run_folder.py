@@ -22,7 +22,7 @@ from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.ranges import check
 from scarce_jax.recipe import Eval, NetState, Views, reads
 from scarce_jax.runtime import Runtime
-from scarce_jax.training.folder import CONFIG, check_files, read_done, read_facts, refuse_links
+from scarce_jax.training.folder import CONFIG, MANIFEST, check_files, read_done, read_facts, refuse_links
 from scarce_jax.training.plan import Plan
 from scarce_jax.training.session import Session
 
@@ -75,7 +75,7 @@ def open_run(
         config=facts["config"],
         runtime=Runtime(workers=os.cpu_count() or 1),
         seed=config.seed,
-        manifest=Manifest.read(run_dir / "manifest.json"),
+        manifest=Manifest.read(run_dir / MANIFEST),
     )
     Plan(session, facts).check_recorded()
     return session, info, config
@@ -102,8 +102,7 @@ def choose_result(
 
     Raises:
       InputError: there is no such result, a stage that it needs is not finished or has lost a file, it takes no views,
-        or the views or the batch are out of their
-        range.
+        or the views or the batch are out of their range.
     """
     results = session.recipe.results
     name = name or next(iter(results))

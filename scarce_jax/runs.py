@@ -261,6 +261,7 @@ def replay(
     *,
     data_dir: str | os.PathLike | None = None,
     mesh: Mesh | None = None,
+    allow_import: bool = False,
 ) -> dict[str, Any]:
     """Repeats the steps before a loss that was not finite, and looks for what was the first not to be.
 
@@ -269,6 +270,7 @@ def replay(
       stage: the stage that stopped; default the last that left a report.
       data_dir: where datasets are prepared; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       mesh: devices to run on; default all.
+      allow_import: import the Python modules that the run folder names, as in `evaluate`.
 
     Returns:
       See `training.replay.replay`.
@@ -276,6 +278,8 @@ def replay(
     Raises:
       InputError: there is no such run or dataset, no stage left a report, or its checkpoint is damaged.
     """
+    if allow_import:
+        import_modules(run_dir)
     run_dir = pathlib.Path(run_dir)
     facts = read_facts(run_dir)
     reports = sorted(run_dir.glob(f"*/{FOLDER}/{REPORT}"), key=lambda path: path.stat().st_mtime)

@@ -20,8 +20,8 @@ from scarce_jax.evaluation.views import view_rows
 from scarce_jax.recipe import Artifact, Eval, Infer, Mean, Net, NetState, Recipe, Source, Stage, Train
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
+from scarce_jax.training.batches import fits
 from scarce_jax.training.infer import compile_predict, predict_rows
-from scarce_jax.training.inputs import fits
 from scarce_jax.training.packing import pack
 from scarce_jax.training.step import make_step
 

@@ -27,12 +27,12 @@ def formats(place: Workplace, count: int, only: Sequence[str] = ()) -> None:
 def _read(expected: str, write: Callable[[pathlib.Path], None], folder: pathlib.Path) -> dict[str, Any]:
     """Which format was seen, and how many masks are equal to those that were drawn."""
     import numpy as np
-    from scarce_jax.data.builders.formats import Options, choose
-    from tests.data.formats import exports
 
     from scarce_jax.data.builders import prepare
+    from scarce_jax.data.builders.formats import Options, choose
     from scarce_jax.data.source import Reader
     from scarce_jax.doctor import check_source
+    from tests.data.formats import exports
 
     shutil.rmtree(folder, ignore_errors=True)
     source, data = folder / "source", folder / "data"

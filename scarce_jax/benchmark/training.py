@@ -19,8 +19,8 @@ from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.recipe import Source, Train, reads
 from scarce_jax.synthetic import SyntheticRows, abstract_nets, number_of_steps, ones_for_artifacts
 from scarce_jax.training import state as state_lib
+from scarce_jax.training.batches import TrainInput
 from scarce_jax.training.dispatch import at_once, dispatches
-from scarce_jax.training.inputs import TrainInput
 from scarce_jax.training.packing import packed
 from scarce_jax.training.run import draw
 from scarce_jax.training.session import Session

@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, "prepare", "Builds a dataset; leaves nothing half-built.")
     from scarce_jax.data.builders import import_builder, is_prepared, prepare, prepare_command
     from scarce_jax.data.builders.findings import findings
+    from scarce_jax.data.builders.formats.splits import NO_VAL
     from scarce_jax.data.builders.listing import LISTING
 
     import_builder(options.dataset)
@@ -65,10 +66,7 @@ def main(argv: Sequence[str]) -> int:
     prepared = prepare(options.dataset, options.data_dir, options.source, again=options.again, options=reading)
     print("\n".join([str(prepared), *(f"WARNING {finding}" for finding in findings(prepared))]))
     if options.dataset.startswith("folder/") and "val" not in prepared.info.splits:
-        print(
-            "\nThere is no split val to measure; --val 0.2 takes a fifth of the labelled images for it, --val FILE "
-            "those listed."
-        )
+        print(f"\nNote: {NO_VAL}.")
     if prepared_before:
         again = prepare_command(options.dataset, options.data_dir, again=True, source=options.source)
         again = " ".join((again, *(reading.flags if reading else ())))

@@ -18,12 +18,14 @@ class Options:
       run: a run folder in which a stage stopped because a loss, a parameter or a statistic was not finite.
       stage: the stage; default the last that left a report.
       data_dir: prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      allow_import: import the Python module that the run folder names; only for folders you trust.
       json: end standard output with one JSON object.
     """
 
     run: RunFolder
     stage: Name = None
     data_dir: Folder = None
+    allow_import: Switch = False
     json: Switch = False
 
 
@@ -33,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, "replay", about)
     from scarce_jax import runs
 
-    found = runs.replay(options.run, options.stage, data_dir=options.data_dir)
+    found = runs.replay(options.run, options.stage, data_dir=options.data_dir, allow_import=options.allow_import)
     print(_text(found))
     if options.json:
         print_json(found)

@@ -37,7 +37,7 @@ class PredictionFlags:
 
         Raises:
           InputError: --scales or --window is not numbers with commas between them or out of its range, or --crf is
-        unknown.
+            unknown.
         """
         from scarce_jax.ops.crf import PARAMETERS
         from scarce_jax.recipe import Views

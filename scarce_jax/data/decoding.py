@@ -10,10 +10,11 @@ import stat
 import struct
 import warnings
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from scarce_jax.data.files import FileError
+from scarce_jax.data.image_files import FileError
 from scarce_jax.errors import InputError, printable
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
@@ -177,7 +178,7 @@ def read_header(path: str | os.PathLike) -> Header | None:
     )
 
 
-def _directories(file, start: bytes) -> Iterator[dict[int, object]]:
+def _directories(file: BinaryIO, start: bytes) -> Iterator[dict[int, object]]:
     """The tags of every page of a TIFF file, up to a thousand."""
     tags = TiffImagePlugin.ImageFileDirectory_v2(start)
     seen: set[int] = set()
@@ -189,13 +190,32 @@ def _directories(file, start: bytes) -> Iterator[dict[int, object]]:
 
 
 def read_orientation(path: str | os.PathLike) -> int:
-    """Reads the EXIF orientation of an image file, 1 to 8 (EXIF 2.32, tag 0x0112); 1 is upright."""
+    """Reads the EXIF orientation of an image file, 1 to 8 (EXIF 2.32, tag 0x0112); 1 is upright.
+
+    Raises:
+      InputError: the file is no readable image.
+    """
+    return _as_stored(path)[1]
+
+
+def read_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Reads the (height, width) of an image file as viewers show it, without decoding its pixels.
+
+    Raises:
+      InputError: the file is no readable image.
+    """
+    (height, width), orientation = _as_stored(path)
+    return (width, height) if orientation > 4 else (height, width)
+
+
+def _as_stored(path: str | os.PathLike) -> tuple[tuple[int, int], int]:
+    """The (height, width) of an image file as it is stored, and its EXIF orientation."""
     with naming_faults(path):
         header = read_header(path)
         if header is not None and header.format == "TIFF":
-            return int(header.tags.get(ExifTags.Base.Orientation, 1))
+            return header.size, int(header.tags.get(ExifTags.Base.Orientation, 1))
         with opened(path) as image:
-            return image.getexif().get(ExifTags.Base.Orientation, 1)
+            return (image.height, image.width), image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def checked_header(path: str | os.PathLike) -> Header | None:

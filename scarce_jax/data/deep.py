@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from scarce_jax.data.decoding import Header, read_orientation
-from scarce_jax.data.files import FileError
+from scarce_jax.data.image_files import FileError
 
 
 def deep_values(path: str | os.PathLike, header: Header) -> np.ndarray:

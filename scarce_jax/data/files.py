@@ -1,4 +1,4 @@
-"""Listing the images of a folder, reading text and JSON, checksums in JSON, and atomic writes."""
+"""Reading text and JSON, checksums in JSON, and atomic writes."""
 
 from __future__ import annotations
 
@@ -11,181 +11,16 @@ import os
 import pathlib
 import secrets
 import time
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scarce_jax.errors import InputError, printable
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-"""Endings of image files, in lower case; files are compared regardless of case."""
-
-LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "readme", "license", "licence", "notice", "changelog"}
-"""Names of files, in lower case, that are never images: systems and archives leave them in folders of images."""
-
-LITTER_FOLDERS = {"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"}
-"""Names of folders, in lower case, that systems and archives make; some hold small copies of the images."""
-
-TEXTS = {
-    ".txt", ".md", ".rst", ".json", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".html",
-    ".htm", ".log", ".py", ".ipynb", ".cache", ".md5", ".sha256", ".xmp", ".aae", ".tfw", ".jgw", ".pgw", ".wld",
-    ".prj",
-}  # fmt: skip
-"""Endings of files that stand beside images and hold none of their own, in lower case."""
-
-_CONVERT = {
-    "convert it to JPEG: magick FILE FILE.jpg": (".heic", ".heif", ".hif"),
-    "convert it to PNG: magick FILE FILE.png": (
-        ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".psd", ".exr", ".hdr", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".pam",
-        ".ico", ".svg", ".pcx", ".eps", ".pdf", ".xcf", ".apng",
-    ),
-    "develop the raw photograph to PNG: darktable-cli FILE FILE.png": (
-        ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".raw", ".pef", ".srw",
-    ),
-    "write each picture as 8-bit PNG: PIL.Image.fromarray(array).save(path)": (
-        ".npy", ".npz", ".mat", ".h5", ".hdf5", ".nii", ".gz", ".dcm", ".czi", ".nd2", ".lif", ".mha",
-    ),
-}  # fmt: skip
-"""What to do with a picture in a format that is not read -> the endings of such files."""
+from scarce_jax.errors import InputError
 
 ASIDE = ".aside"
 """Suffix of a file while it is written; a crash may leave one behind."""
 
-
-class FileError(InputError):
-    """A file cannot be used; the parts of the message are attributes.
-
-    Attributes:
-      kind: of the fault, a key of `doctor.findings.KINDS`.
-      path: the file.
-      found, expected, advice: what is wrong with it, what should be there, and what to do.
-    """
-
-    def __init__(self, kind: str, path: str | os.PathLike, found: str, expected: str, advice: str):
-        self.kind, self.path, self.found, self.expected, self.advice = kind, path, found, expected, advice
-        super().__init__(f"{printable(path)}: {found}, expected {expected}; {advice}")
-
-
-def list_images(folder: pathlib.Path, *, nested: bool = True) -> dict[str, pathlib.Path]:
-    """Returns the image files of a folder by stem, sorted; {} if the folder does not exist. See `scan_images`.
-
-    Raises:
-      FileError: the first fault that `scan_images` finds.
-    """
-    images, faults = scan_images(folder, nested=nested)
-    if faults:
-        raise faults[0]
-    return images
-
-
-def scan_images(folder: pathlib.Path, *, nested: bool = True) -> tuple[dict[str, pathlib.Path], list[FileError]]:
-    """Lists the image files of a folder, and what is wrong with its files; every command lists by this function.
-
-    A stem is the path from the folder without the last suffix ("city/x"), in Unicode's composed form (NFC), because
-    some systems write "ä" as two characters. Links are followed, also to folders; a link to a folder above itself is
-    left out. So are hidden files, what systems leave behind (`LITTER`), and texts beside the images (`TEXTS`). No file
-    is opened, so that it is fast where a folder has 100,000 images.
-
-    Args:
-      folder: where to look.
-      nested: whether to search subfolders.
-
-    Returns:
-      Stem -> path, sorted, and the faults: a file that is no image and none of the above, a link to nothing, a name of
-      unprintable characters, the stem of another file (which keeps it), a folder that cannot be read.
-    """
-    images: dict[str, pathlib.Path] = {}
-    faults: list[FileError] = []
-    if not folder.is_dir():
-        return images, faults
-    above = tuple(_identity(parent) for parent in folder.resolve().parents)
-    for inside, entry in _walk(folder, "", nested, above, faults):
-        path = pathlib.Path(entry.path)
-        stem, suffix = os.path.splitext(inside)
-        stem = unicodedata.normalize("NFC", stem)
-        fault = _fault_of(path, stem, suffix.lower(), entry)
-        if fault is None and stem in images:
-            found = f"equal stems, beside {images[stem].name}"
-            if images[stem].stem != path.stem:
-                found += " (accents are stored in two ways)"
-            advice = "rename or remove one of them"
-            fault = FileError("duplicate-stem", path, found, "one file per example", advice)
-        if fault is None:
-            images[stem] = path
-        else:
-            faults.append(fault)
-    return images, faults
-
-
-def _walk(
-    folder: pathlib.Path, inside: str, nested: bool, above: tuple[tuple[int, int], ...], faults: list[FileError]
-) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yields the files of a folder that may be images, sorted, each with its path from where the search began.
-
-    Args:
-      folder: where to look; its path from there is `inside`, which ends in "/" unless it is empty.
-      nested: whether to search subfolders.
-      above: identities of the folders that lead to this one.
-      faults: folders that cannot be read are added to it.
-    """
-    try:
-        here = _identity(folder)
-        with os.scandir(folder) as scanned:
-            entries = sorted(scanned, key=lambda entry: entry.name)
-    except OSError as error:
-        found = f"cannot be listed ({error.strerror})"
-        faults.append(FileError("unreadable-file", folder, found, "a readable folder", "check its permissions"))
-        return
-    if here in above:
-        return
-    for entry in entries:
-        is_folder = _is(entry.is_dir)
-        if is_litter(entry.name, is_folder):
-            continue
-        if not is_folder:
-            yield inside + entry.name, entry
-        elif nested:
-            yield from _walk(folder / entry.name, f"{inside}{entry.name}/", nested, (*above, here), faults)
-
-
-def _identity(folder: pathlib.Path) -> tuple[int, int]:
-    state = folder.stat()
-    return state.st_dev, state.st_ino
-
-
-def _is(what: Callable[[], bool]) -> bool:
-    """`DirEntry.is_dir` or `is_file`; a link that leads to itself is neither."""
-    try:
-        return what()
-    except OSError:
-        return False
-
-
-def is_litter(name: str, is_folder: bool = False) -> bool:
-    """Whether a file or folder of this name is left out wherever images are listed."""
-    lower = name.lower()
-    if name.startswith("."):
-        return True
-    if is_folder:
-        return lower in LITTER_FOLDERS
-    return lower in LITTER or os.path.splitext(lower)[1] in TEXTS
-
-
-def _fault_of(path: pathlib.Path, stem: str, suffix: str, entry: os.DirEntry[str]) -> FileError | None:
-    """What is wrong with a listed file, as far as its name and kind tell."""
-    if suffix not in SUFFIXES:
-        other = "convert it to PNG if it is an image, or move it out of the folder"
-        advice = next((advice for advice, suffixes in _CONVERT.items() if suffix in suffixes), other)
-        expected = f"files ending in {', '.join(SUFFIXES)}"
-        return FileError("not-an-image", path, "not an image file that is read", expected, advice)
-    if printable(stem) != stem:
-        found = "its name has bytes that are no UTF-8 text, or control characters"
-        expected = "a name of printable text, because it becomes an id"
-        return FileError("unreadable-name", path, found, expected, "rename the file and its masks")
-    if not _is(entry.is_file):
-        found = f"a link to {os.readlink(path)}, which is no file" if entry.is_symlink() else "no regular file"
-        return FileError("unreadable-file", path, found, "an image file", "restore the file, or remove this")
-    return None
+DEAD = 3600
+"""Seconds after which a file that is written within moments, and without a lock, is that of a killed process."""
 
 
 def read_lines(path: pathlib.Path, expected: str) -> list[str]:
@@ -306,11 +141,16 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
                 aside.unlink()
 
 
-def discard_asides(path: pathlib.Path, seconds: float) -> None:
-    """Deletes what killed writes of a file left, if it is older; younger ones may be those of another process."""
+def is_dead(status: os.stat_result) -> bool:
+    """Whether a temporary file is so old (`DEAD`) that no process writes to it any more."""
+    return time.time() - status.st_mtime > DEAD
+
+
+def discard_asides(path: pathlib.Path) -> None:
+    """Deletes what killed writes of a file left beside it; what another process may be writing stays."""
     for aside in path.parent.glob(f".{glob.escape(path.name[:40])}.*{ASIDE}"):
         with contextlib.suppress(OSError):
-            if time.time() - aside.lstat().st_mtime > seconds:
+            if is_dead(aside.lstat()):
                 aside.unlink()
 
 
@@ -339,17 +179,6 @@ def sync(path: pathlib.Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def find_link(folder: pathlib.Path) -> pathlib.Path | None:
-    """Returns a symbolic link in a folder or below it, or None; `folder` itself may be one."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_symlink():
-                return pathlib.Path(entry.path)
-            if entry.is_dir() and (found := find_link(pathlib.Path(entry.path))):
-                return found
-    return None
 
 
 def is_plain_name(name: str) -> bool:

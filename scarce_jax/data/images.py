@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from scarce_jax.data.decoding import check_file, check_lossless, checked_header, naming_faults, opened
 from scarce_jax.data.deep import deep_values, to_bytes
-from scarce_jax.data.files import FileError, write_atomically
+from scarce_jax.data.files import write_atomically
+from scarce_jax.data.image_files import FileError
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:

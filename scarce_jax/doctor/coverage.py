@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from scarce_jax.data.builders.formats.splits import NAMES
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.doctor.facts import Examined, Expected, Facts, id_mapping, short_ranges
 from scarce_jax.doctor.findings import Finding, fault
@@ -12,7 +13,7 @@ from scarce_jax.errors import plural
 FEW = 10
 """Masks per class, on average, up to which a class may be missing by chance."""
 
-VALIDATION = ("val", "valid", "validation", "dev")
+VALIDATION = NAMES["val"]
 """Names of splits that are measured during training; those of a test split are often kept back."""
 
 # Advice for a class without a pixel.

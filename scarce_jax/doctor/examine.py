@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from scarce_jax.data.decoding import opened, read_orientation
-from scarce_jax.data.files import FileError
+from scarce_jax.data.image_files import FileError
 from scarce_jax.data.images import read_ids, read_image, wxh
 from scarce_jax.data.palettes import used_colours
 from scarce_jax.doctor.facts import Example, Facts, MaskFacts
@@ -165,12 +165,12 @@ def _read_ids(path: pathlib.Path, facts: Facts) -> _Mask:
     return _Mask(size=size)
 
 
-def _unreadable(path: pathlib.Path, error: Exception) -> Finding:
+def _unreadable(path: pathlib.Path, error: InputError) -> Finding:
     """Why a file cannot be decoded."""
     if isinstance(error, FileError):
         return fault_of(error)
     reason = str(error).removeprefix(f"{path}: ").partition(";")[0]
-    if isinstance(error, OSError) or not path.is_file() or not os.access(path, os.R_OK):
+    if not path.is_file() or not os.access(path, os.R_OK):
         return fault("unreadable-file", path, reason)
     data = path.read_bytes()
     if not data:

@@ -14,6 +14,9 @@ from scarce_jax.doctor.findings import Finding
 LISTED = 12
 """Ids of classes that an advice lists in full."""
 
+RUNS = 8
+"""Runs of neighbouring ids that a message lists in full."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Example:
@@ -152,11 +155,11 @@ class Examined:
         return sorted({value for mask in self.masks for value in mask.counts})
 
 
-def short_ranges(values: Sequence[int], shown: int = 8) -> str:
-    """Formats sorted integers as "0..2, 5"; of more than `shown` runs, the first and the last."""
+def short_ranges(values: Sequence[int]) -> str:
+    """Formats sorted integers as "0..2, 5"; of more than `RUNS` runs, the first and the last."""
     text = ranges(list(values))
     runs = text.split(", ")
-    return text if len(runs) <= shown else f"{', '.join(runs[: shown - 1])}, ..., {runs[-1]} ({len(values):,} ids)"
+    return text if len(runs) <= RUNS else f"{', '.join(runs[: RUNS - 1])}, ..., {runs[-1]} ({len(values):,} ids)"
 
 
 def id_mapping(names: Mapping[int, str], void: int | None = None) -> str:

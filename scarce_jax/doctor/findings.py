@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from scarce_jax.data.files import FileError
+from scarce_jax.data.image_files import FileError
 from scarce_jax.errors import printable
 
 READABLE = "a readable image file"

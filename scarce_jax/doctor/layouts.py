@@ -6,10 +6,11 @@ import collections
 import pathlib
 from collections.abc import Sequence
 
-from scarce_jax.data.files import SUFFIXES, FileError, scan_images
+from scarce_jax.data.builders.formats.pairing import constant_endings, cores, shared
+from scarce_jax.data.image_files import SUFFIXES, FileError, scan_images
 from scarce_jax.doctor.facts import Example
 from scarce_jax.doctor.findings import Finding, fault, fault_of
-from scarce_jax.doctor.names import annotations_in, constant_endings, pairs_in, shared, written_by
+from scarce_jax.doctor.names import annotations_in, pairs_in, written_by
 from scarce_jax.errors import InputError, nearest
 
 SPLITS = ("train", "val", "test")
@@ -52,8 +53,10 @@ def pair_folders(
 
 
 def _scan(folder: pathlib.Path, skip: Sequence[pathlib.Path], required: bool = True) -> tuple[Files, list[FileError]]:
-    """Name (path from the folder, without suffix) -> image file, sorted, and the faults of names, as every command
-    lists them; without the files of folders in it that are in `skip`."""
+    """Name (path from the folder, without suffix) -> image file, sorted, and the faults of names.
+
+    Files are listed as every command lists them, without those of folders in `skip`.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: {'a file' if folder.exists() else 'missing'}, expected a folder of image files")
     files, errors = scan_images(folder)
@@ -111,9 +114,7 @@ def _match(images: Files, beside: pathlib.Path, folder: pathlib.Path, masks: Fil
     matched = {name: path for name, path in masks.items() if name in images}
     stray = {name: path for name, path in masks.items() if name not in images}
     endings = constant_endings(images, stray) if stray else []
-    start, end = shared(images)
-    cores = {name: name[len(start) : len(name) - len(end)] for name in images}
-    image_of = {f"{before}{core}{after}": name for before, after in endings for name, core in cores.items()}
+    image_of = {f"{before}{core}{after}": name for before, after in endings for name, core in cores(images).items()}
     image_of = {name: image_of[name] for name in stray if name in image_of}
     tool = _tool(folder, list(stray))
     if image_of and not matched:
@@ -123,7 +124,7 @@ def _match(images: Files, beside: pathlib.Path, folder: pathlib.Path, masks: Fil
             matched = {image: stray[mask] for mask, image in image_of.items()}
             image, path = next(iter(matched.items()))
             advice = f"rename them, e.g. {path.name} to {pathlib.PurePath(image).name}{path.suffix}"
-        observed = f"images are named {f'{start}*{end}'!r}, masks {patterns}"
+        observed = f"images are named {'*'.join(shared(images))!r}, masks {patterns}"
         faults.append(fault("names-differ", folder, observed, advice=advice + tool, count=len(image_of)))
     else:
         for name, image in image_of.items():

@@ -1,4 +1,4 @@
-"""Names of files: what is constant in them, and which tool writes such names."""
+"""Names of files: which tool writes such names, and which of one folder are an image and its mask."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Iterable, Sequence
 
-from scarce_jax.data.builders.formats.pairing import constant_endings, shared
+from scarce_jax.data.builders.formats.pairing import constant_endings, cores
 from scarce_jax.errors import plural
 
 IMPORT = "`scarce-jax prepare folder/NAME --source DIR` reads exports as the tool wrote them"
@@ -60,8 +60,7 @@ def pairs_in(names: Iterable[str]) -> dict[str, str]:
     masks = [name for name in names if MASK_WORD.search(name)]
     images = [name for name in names if not MASK_WORD.search(name)]
     if not found and masks and images:
-        start, end = shared(images)
         for before, after in constant_endings(images, masks)[:1]:
-            made = {name: f"{before}{name[len(start) : len(name) - len(end)]}{after}" for name in images}
+            made = {name: f"{before}{core}{after}" for name, core in cores(images).items()}
             found = {image: mask for image, mask in made.items() if mask in known}
     return found if 3 * len(found) >= len(names) else {}

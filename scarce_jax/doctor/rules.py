@@ -6,7 +6,7 @@ import collections
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
-from scarce_jax.data.files import FileError
+from scarce_jax.data.image_files import FileError
 from scarce_jax.data.palettes import Palettes
 from scarce_jax.doctor import coverage, numbering, void
 from scarce_jax.doctor.examine import MAX_COLOURS

@@ -26,10 +26,10 @@ from scarce_jax.data.builders.formats import (
 )
 from scarce_jax.data.builders.formats.classes import make_classes
 from scarce_jax.data.builders.formats.find_classes import find_classes
-from scarce_jax.data.builders.formats.objects import upright_size
 from scarce_jax.data.builders.formats.pairing import Folders
 from scarce_jax.data.builders.formats.tags import find_tags
-from scarce_jax.data.files import FileError
+from scarce_jax.data.decoding import read_size
+from scarce_jax.data.image_files import FileError
 from scarce_jax.data.images import wxh
 from scarce_jax.data.palettes import Palettes
 from scarce_jax.data.schema import IGNORE
@@ -116,7 +116,7 @@ def _read(mask: Mask, palettes: Palettes, facts: Facts) -> np.ndarray | None:
         return None
     readable = facts.digest is not None
     image = facts.example.image
-    if readable and indices.shape != (size := upright_size(image)):
+    if readable and indices.shape != (size := read_size(image)):
         advice = "export the annotations again for these images, or find the right images"
         observed = f"{wxh(indices.shape)}, its image {image} is {wxh(size)}"
         facts.faults.append(fault("size-mismatch", mask, observed, advice=advice))
@@ -129,6 +129,7 @@ class Source:
 
     Attributes:
       examples: their masks are files, or objects of `Mask` where ids or colours must become classes first.
+      classes: the classes that the source lists.
       notes: the format, and what `prepare` would make of the folder.
       used: the ids in the masks that `read` has read.
       palettes: as for `examine`.

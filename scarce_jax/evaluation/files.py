@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import pathlib
 import tempfile
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from scarce_jax.data.builders.files import to_indices
-from scarce_jax.data.decoding import naming_faults, opened
-from scarce_jax.data.files import SUFFIXES, scan_images
+from scarce_jax.data.decoding import read_size
+from scarce_jax.data.image_files import SUFFIXES, composed, list_images, scan_images
 from scarce_jax.data.images import read_image, read_mask, write_png
 from scarce_jax.data.pictures import add_legend, file_palette, overlay
 from scarce_jax.errors import InputError, plural
@@ -48,8 +48,8 @@ def find_images(
 ) -> tuple[list[ImageFile], list[InputError]]:
     """Lists the image files among `paths`, and those in the folders among them and in their subfolders, in order.
 
-    Each folder's tree is kept in the names: `photos/cam1/x.jpg` of `photos` is "cam1/x". See `data.files.scan_images`
-    for the files that are left out.
+    Each folder's tree is kept in the names: `photos/cam1/x.jpg` of `photos` is "cam1/x". `data.image_files.scan_images`
+    says which files are left out.
 
     Args:
       paths: image files and folders.
@@ -75,7 +75,7 @@ def find_images(
         if not exists:
             faults.append(InputError(f"{path}: no such file or folder; expected an image, or a folder of images"))
         elif not is_folder:
-            images[ImageFile(path, unicodedata.normalize("NFC", path.stem))] = None
+            images[ImageFile(path, composed(path.stem))] = None
         elif _is_below(path / "x", apart):
             raise InputError(
                 f"{path}: lies in a folder of masks, so that masks could replace images or be read as such; choose "
@@ -205,8 +205,7 @@ def _stream(
 def _pixels(path: pathlib.Path) -> int:
     """Pixels of an image by its header; 0 if it cannot be read, which is told when it is decoded."""
     try:
-        with naming_faults(path), opened(path) as image:
-            return image.width * image.height
+        return math.prod(read_size(path))
     except InputError:
         return 0
 
@@ -223,10 +222,7 @@ def _coarse_masks(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Name of an image -> its coarse mask."""
     if not folder.is_dir():
         raise InputError(f"--coarse {folder}: no such folder; expected one of coarse masks, named as their images")
-    masks, faults = scan_images(folder)
-    if faults:
-        raise faults[0]
-    return masks
+    return list_images(folder)
 
 
 def _check_coarse(

@@ -212,8 +212,8 @@ class SegmentationNet(nn.Module):
     """
 
     width: int = 64
-    hidden: Channels | None = None
-    fc6_kernel: Few = 7
+    hidden: int | None = None
+    fc6_kernel: int = 7
     convolutions: tuple[int, ...] = CONVOLUTIONS
     dtype: Any = jnp.float32
 

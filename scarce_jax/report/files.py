@@ -10,7 +10,7 @@ from typing import Any
 
 from scarce_jax.config_files import leaves
 from scarce_jax.data.budget import Manifest
-from scarce_jax.training.folder import read_done, read_facts, read_summary
+from scarce_jax.training.folder import CONFIG, MANIFEST, SUMMARY, read_done, read_facts, read_summary
 from scarce_jax.training.log import complete_lines
 
 POINTS = 600
@@ -31,10 +31,10 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
     facts = read_facts(folder)
     summary = read_summary(folder)
     finished = summary is not None
-    manifest = folder / "manifest.json"
+    manifest = folder / MANIFEST
     roles = Manifest.read(manifest).roles if manifest.exists() else {}
     lines = [entry for _, entry in complete_lines(folder / "metrics.jsonl")]
-    written = (folder / ("summary.json" if finished else "config.json")).stat().st_mtime
+    written = (folder / (SUMMARY if finished else CONFIG)).stat().st_mtime
     summary = summary or {"results": {}, "tables": {}}
     config = facts["config"]
     return {

@@ -21,8 +21,7 @@ SCRIPTS = ("elements.js", "charts.js", "gallery.js", "report.js")
 def write_page(path: pathlib.Path, content: Mapping[str, Any]) -> int:
     """Writes the file atomically, and returns its size in bytes."""
     text = page(content)
-    # A report is written in moments, and without the lock of the run folder.
-    discard_asides(path, seconds=3600)
+    discard_asides(path)
     with write_atomically(path) as aside:
         aside.write_text(text, encoding="utf-8")
     return os.path.getsize(path)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from scarce_jax.recipe import NetState
 from scarce_jax.runtime import Runtime
-from scarce_jax.training.inputs import TrainInput
+from scarce_jax.training.batches import TrainInput
 
 log = logging.getLogger("scarce_jax")
 

@@ -17,8 +17,8 @@ from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.files import write_checked_json
 from scarce_jax.errors import InputError, some
 from scarce_jax.recipe import NetState
+from scarce_jax.training.batches import TrainInput
 from scarce_jax.training.checkpoint import Checkpoints
-from scarce_jax.training.inputs import TrainInput
 from scarce_jax.training.packing import is_packed, unpack
 
 FOLDER = "not_finite"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import pathlib
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scarce_jax.data.files import find_link, is_plain_name, read_checked_json, read_json, write_checked_json
+from scarce_jax.data.files import is_plain_name, read_checked_json, read_json, write_checked_json
 from scarce_jax.data.records import MEAN
 from scarce_jax.errors import InputError
 from scarce_jax.training import fingerprint as fp
@@ -183,11 +184,21 @@ def begun(run_dir: pathlib.Path, stage: str) -> bool:
 
 def refuse_links(run_dir: pathlib.Path) -> None:
     """Raises InputError if there is a symbolic link in a run folder; the folder itself may be one."""
-    if run_dir.is_dir() and (link := find_link(run_dir)):
+    if run_dir.is_dir() and (link := _find_link(run_dir)):
         raise InputError(
             f"{link}: a symbolic link, which a run folder must not hold, because files would be read and written "
             f"outside it; put what it leads to in its place, or remove it"
         )
+
+
+def _find_link(folder: pathlib.Path) -> pathlib.Path | None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                return pathlib.Path(entry.path)
+            if entry.is_dir() and (found := _find_link(pathlib.Path(entry.path))):
+                return found
+    return None
 
 
 def check_before_training(run_dir: pathlib.Path) -> None:

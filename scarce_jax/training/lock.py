@@ -27,8 +27,8 @@ import time
 from collections.abc import Iterator
 
 from scarce_jax import mesh as mesh_lib
-from scarce_jax.data.files import ASIDE
-from scarce_jax.errors import InputError
+from scarce_jax.data.files import ASIDE, is_dead
+from scarce_jax.errors import InputError, printable
 
 log = logging.getLogger("scarce_jax")
 
@@ -44,8 +44,6 @@ _HELD = {errno.EAGAIN, errno.EACCES}
 
 _HERE: set[tuple[int, int]] = set()
 """Device and inode of the folders that this process holds: record locks exclude other processes alone."""
-
-_REPORT_SECONDS = 3600
 
 
 @contextlib.contextmanager
@@ -70,14 +68,13 @@ def held(folder: pathlib.Path) -> Iterator[None]:
 def clear(folder: pathlib.Path) -> None:
     """Deletes the files and folders directly in a folder that killed commands wrote aside. Hold its lock.
 
-    A report is written without the lock, so its file is left for an hour.
+    A report is written without the lock, so its file is left while it may be at work.
     """
     for entry in os.scandir(folder) if folder.is_dir() else ():
         if not (entry.name.startswith(".") and entry.name.endswith(ASIDE)):
             continue
         with contextlib.suppress(OSError):
-            young = time.time() - entry.stat(follow_symlinks=False).st_mtime < _REPORT_SECONDS
-            if entry.name.startswith(".report.") and young:
+            if entry.name.startswith(".report.") and not is_dead(entry.stat(follow_symlinks=False)):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)
@@ -100,9 +97,8 @@ class _Lock:
         try:
             str(self._folder.absolute()).encode()
         except UnicodeEncodeError as error:
-            shown = str(self._folder).encode(errors="backslashreplace").decode()
             raise InputError(
-                f"{shown}: the name is not UTF-8; choose another --workdir, or rename the folder"
+                f"{printable(self._folder)}: the name is not UTF-8; choose another --workdir, or rename the folder"
             ) from error
         try:
             self._new = [path for path in (self._folder, *self._folder.parents) if not path.exists()]

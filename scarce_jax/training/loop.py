@@ -23,10 +23,10 @@ from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.recipe import Artifact, Eval, NetState, Train
 from scarce_jax.training import state as state_lib
+from scarce_jax.training.batches import TrainInput
 from scarce_jax.training.checkpoint import Checkpoints, DamagedCheckpoint, load_net, replicated_like, save_nets
 from scarce_jax.training.dispatch import at_once, dispatches
 from scarce_jax.training.finite import Finite, not_finite
-from scarce_jax.training.inputs import TrainInput
 from scarce_jax.training.log import MetricsLog, Progress
 from scarce_jax.training.packing import packed, unpacked
 from scarce_jax.training.session import Session
@@ -218,7 +218,7 @@ class Best:
     def load(cls, folder: pathlib.Path) -> Best:
         """Restores the best measurement of an interrupted run, if there is one."""
         path = folder / "best.json"
-        remedy = "run the stage again with --redo"
+        remedy = f"run the train command again with --redo {folder.parent.name}"
         return cls(folder, **read_checked_json(path, dict[str, Any], remedy)) if path.exists() else cls(folder)
 
     def consider(self, metric: float | None, step: int, nets: Mapping[str, NetState]) -> None:

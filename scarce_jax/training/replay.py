@@ -18,9 +18,9 @@ from scarce_jax.errors import InputError
 from scarce_jax.models.tracing import Tracing, tracing
 from scarce_jax.recipe import NetState, Train
 from scarce_jax.training import state as state_lib
+from scarce_jax.training.batches import make_batch
 from scarce_jax.training.checkpoint import DamagedCheckpoint, load, replicated_like
 from scarce_jax.training.finite import FOLDER, REPORT, not_finite
-from scarce_jax.training.inputs import make_batch
 from scarce_jax.training.loop import open_inputs, restored, stored
 from scarce_jax.training.packing import packed, unpacked
 from scarce_jax.training.session import Session

@@ -109,7 +109,7 @@ def run(
     plan.check(again)
     results = plan.results()
     for other in reuse:
-        if not (other / "config.json").exists():
+        if not (other / folder.CONFIG).exists():
             raise InputError(f"--reuse {other}: not a run folder (it has no config.json); expected that of another run")
     if again:
         mesh_lib.on_primary("redo", forget, plan, again)
@@ -126,8 +126,8 @@ def run(
         "steps": {s.name: n if isinstance(n := plan.steps[s.name], int) else None for s in trained},
         "devices": [d.device_kind for d in mesh.devices.flat],
     }
-    mesh_lib.on_primary("config", write_checked_json, run_dir / "config.json", facts)
-    mesh_lib.on_primary("manifest", manifest.write, run_dir / "manifest.json")
+    mesh_lib.on_primary("config", write_checked_json, run_dir / folder.CONFIG, facts)
+    mesh_lib.on_primary("manifest", manifest.write, run_dir / folder.MANIFEST)
     stages, offset = [], 0
     with StopSignal() as stop:
         for stage in recipe.stages:
@@ -137,7 +137,7 @@ def run(
             if stop.agreed():
                 raise Interrupted(f"{stage.name}: done; interrupted after it")
     summary = _summarise(plan, header, stages, began, results)
-    mesh_lib.on_primary("summary", write_checked_json, run_dir / "summary.json", summary)
+    mesh_lib.on_primary("summary", write_checked_json, run_dir / folder.SUMMARY, summary)
     return summary
 
 

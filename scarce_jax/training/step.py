@@ -15,8 +15,8 @@ from scarce_jax import mesh as mesh_lib
 from scarce_jax import optim
 from scarce_jax.models.tracing import Tracing, tracing
 from scarce_jax.recipe import NetState, Out, Source, Train, Turn
+from scarce_jax.training.batches import TrainInput, make_batch
 from scarce_jax.training.dispatch import scan_is_slow
-from scarce_jax.training.inputs import TrainInput, make_batch
 from scarce_jax.training.packing import Buffers, is_packed, pack, packed_like, unpack
 from scarce_jax.training.state import TrainState, named_key
 

@@ -206,7 +206,7 @@ def test_impossible_numbers_of_processes_are_usage_errors(flags, tiny_data, refu
 def test_an_empty_folder_is_refused_and_the_home_folder_found(tiny_data, refused, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    refused("train", CONFIGS / "supervised_scenes.py", "--workdir", "", status=2, holds=["an empty text; expected"])
+    refused("train", CONFIGS / "supervised_scenes.py", "--workdir", "", status=2, holds=["an empty path; expected"])
     words = ["train", CONFIGS / "detailer_camvid.py", "--data-dir=~/data"]
     refused(*words, holds=[f"not prepared in {tmp_path / 'home' / 'data'}"])
     assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from scarce_jax.data.builders import prepare
-from scarce_jax.data.files import list_images
+from scarce_jax.data.image_files import list_images
 from scarce_jax.data.images import decode_image, read_encoded, read_image, read_mask
 from scarce_jax.data.source import Reader
 from scarce_jax.doctor import check_source

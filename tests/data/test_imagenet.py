@@ -75,7 +75,7 @@ def test_masks_that_do_not_fit(tmp_path):
     refused(source, tmp_path, r"mask of example val/n02/0: .*colour image")
     save(masks / "n02/0.png", mask(2))
     save(masks / "n02/1.png", mask(2))
-    refused(source, tmp_path, r"n02/1\.png: no image in .*val/n02 has this stem \(1 of 2 masks\)")
+    refused(source, tmp_path, r"n02/1\.png: no image in .*val/n02 is called '\w+' \(1 of 2 masks\)")
     (masks / "n02/1.png").unlink()
     save(masks / "n2/0.png", mask(2))
     refused(source, tmp_path, r"val-segmentation/n2: .*files/val has no folder of this name; did you mean n02\?")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from scarce_jax.data.decoding import read_orientation
-from scarce_jax.data.files import FileError
+from scarce_jax.data.image_files import FileError
 from scarce_jax.data.images import (
     decode_image,
     encode_png,

@@ -12,7 +12,7 @@ from scarce_jax.methods import detailer
 from scarce_jax.models.detailer import DetailerConfig
 from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.inputs import TrainInput
+from scarce_jax.training.batches import TrainInput
 from tests import tiny
 
 

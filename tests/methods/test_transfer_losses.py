@@ -20,7 +20,7 @@ from scarce_jax.models.pnet import PNet
 from scarce_jax.optim import Group
 from scarce_jax.recipe import NetState, Out, Turn
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.inputs import TrainInput
+from scarce_jax.training.batches import TrainInput
 from scarce_jax.training.step import make_step
 from tests import tiny
 from tests.models.shapes import random_variables

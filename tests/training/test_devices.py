@@ -12,7 +12,7 @@ from scarce_jax.evaluation import batching
 from scarce_jax.evaluation.evaluate import MaskRows
 from scarce_jax.recipe import Views
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.inputs import TrainInput
+from scarce_jax.training.batches import TrainInput
 from scarce_jax.training.step import make_step, step_keys
 from tests import tiny
 

@@ -22,7 +22,7 @@ from scarce_jax.models.tiny import TinyNet
 from scarce_jax.optim import Optimizer, Schedule
 from scarce_jax.recipe import Net, Out, Source, Train, Turn
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.inputs import TrainInput
+from scarce_jax.training.batches import TrainInput
 from scarce_jax.training.step import make_step
 from tests import tiny
 

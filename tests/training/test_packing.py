@@ -13,7 +13,7 @@ from scarce_jax import optim
 from scarce_jax.optim import Group, Optimizer, Schedule
 from scarce_jax.recipe import Net, NetState, Out, Source, Train, Turn
 from scarce_jax.training import packing, state
-from scarce_jax.training.inputs import TrainInput
+from scarce_jax.training.batches import TrainInput
 from scarce_jax.training.packing import Buffers, Layout
 from scarce_jax.training.step import make_step, step_keys
 from tests import tiny

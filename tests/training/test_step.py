@@ -15,7 +15,7 @@ from scarce_jax import mesh as mesh_lib
 from scarce_jax.optim import Group, Optimizer, Schedule
 from scarce_jax.recipe import Net, Out, Source, Train, Turn
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.inputs import TrainInput
+from scarce_jax.training.batches import TrainInput
 from scarce_jax.training.step import make_step, step_keys
 
 traces = collections.Counter()

@@ -95,7 +95,7 @@ def test_what_a_killed_write_left_goes_once_it_is_old(tmp_path):
         path.touch()
     for path in (old, other):
         os.utime(path, (0, 0))
-    discard_asides(tmp_path / "a[1].html", seconds=3600)
+    discard_asides(tmp_path / "a[1].html")
     assert set(tmp_path.iterdir()) == {young, other}
 
 

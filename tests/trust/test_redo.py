@@ -104,20 +104,21 @@ def test_leftovers_of_killed_writes_are_removed(tmp_path):
     (tmp_path / "semi").mkdir()
     for name in (".config.json.abc.aside", "semi/.stage.json.abc.aside", "semi/stage.json"):
         (tmp_path / name).write_text("half")
-    for name in (".redo-semi-1", ".reuse-semi-1"):
+    for name in (".semi.1.aside", ".cams.2.aside"):
         (tmp_path / name / "nets").mkdir(parents=True)
-    clear(tmp_path)
+    for folder in (tmp_path, tmp_path / "semi"):  # As a run does.
+        clear(folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["semi", "stage.json"]
 
 
 def test_after_a_killed_redo_other_settings_train_another_net(run, finished, tiny_data):
-    (run / "semi").rename(run / ".redo-semi-1")
+    (run / "semi").rename(run / ".semi.1.aside")
     with (run / "metrics.jsonl").open("r+b") as file:
         file.write(b"?")  # In the first line; a log stops no training.
     changed = tiny.replaced(CONFIG, "semi", steps=1)
     with tiny.little_optimised():
         summary = runs.train(changed, run, data_dir=tiny_data, mesh=tiny.mesh())
-    assert read_done(run, "semi")["steps"] == 1 and not (run / ".redo-semi-1").exists()
+    assert read_done(run, "semi")["steps"] == 1 and not (run / ".semi.1.aside").exists()
     before = read_summary(finished)["results"]
     assert summary["results"]["semi"]["fingerprint"] != before["semi"]["fingerprint"]
     assert summary["results"]["labelled_only"] == before["labelled_only"]

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from scarce_jax.data.builders.base import SIMULATED, SegmentationBuilder
 from scarce_jax.data.builders.files import Example, Files, read_examples
 from scarce_jax.data.datasets import CITYSCAPES
-from scarce_jax.data.files import list_images
+from scarce_jax.data.image_files import list_images
 from scarce_jax.errors import InputError
 
 SPLITS = ("train", "val", "test", "train_extra")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import cv2
 import numpy as np
 
-from scarce_jax.data.files import list_images
-from scarce_jax.data.images import read_encoded, read_ids, wxh
-from scarce_jax.data.palettes import Palettes, used_colours
+from scarce_jax.data.image_files import list_images
+from scarce_jax.data.images import read_encoded, read_mask, wxh
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError, nearest
 
@@ -48,25 +47,15 @@ class Files:
     tags: np.ndarray | None = None
 
 
-def read_examples(
-    files: Iterable[Files],
-    indices: Mapping[int, int],
-    *,
-    simulate: bool = True,
-    palettes: Mapping[str, Palettes] | None = None,
-) -> Iterator[Example]:
-    """Reads examples one by one; `indices` and `palettes` as in `read_files`, `simulate` as in `Example`."""
+def read_examples(files: Iterable[Files], indices: Mapping[int, int], *, simulate: bool = True) -> Iterator[Example]:
+    """Reads examples one by one; `indices` as in `read_files`, `simulate` as in `Example`."""
     for paths in files:
-        parts = read_files(paths.image, paths.masks, paths.id, indices, palettes)
+        parts = read_files(paths.image, paths.masks, paths.id, indices)
         yield Example(id=paths.id, **parts, tags=paths.tags, simulate=simulate)
 
 
 def read_files(
-    image: pathlib.Path,
-    masks: Mapping[str, pathlib.Path | None],
-    example_id: str,
-    indices: Mapping[int, int],
-    palettes: Mapping[str, Palettes] | None = None,
+    image: pathlib.Path, masks: Mapping[str, pathlib.Path | None], example_id: str, indices: Mapping[int, int]
 ) -> dict[str, bytes | np.ndarray | None]:
     """Reads and checks the files of an example.
 
@@ -75,21 +64,18 @@ def read_files(
       masks: name -> file of native ids (see `images.read_mask`), or None.
       example_id: named in errors.
       indices: native id -> class index or 255; 255 itself is always void.
-      palettes: name of `masks` -> the palettes of the earlier masks, which must agree; None does not compare them.
 
     Returns:
       "image": the encoded image; and for each name of `masks` uint8 [H, W], or None.
 
     Raises:
-      InputError: a file is missing, empty, truncated or of a wrong kind; or a mask differs in size from the image, or
-        in its palette from an earlier one.
+      InputError: a file is missing, empty, truncated or of a wrong kind, or a mask differs in size from the image.
     """
     with naming("image", example_id):
         data, size = read_encoded(image)
     parts: dict[str, bytes | np.ndarray | None] = {"image": data}
     for name, path in masks.items():
-        earlier = None if palettes is None else palettes[name]
-        parts[name] = None if path is None else read_indices(path, example_id, indices, palettes=earlier)
+        parts[name] = None if path is None else read_indices(path, example_id, indices)
         if path is not None:
             check_size(parts[name], path, size, image, example_id)
     return parts
@@ -107,13 +93,24 @@ def masks_of(folder: pathlib.Path, images: Mapping[str, pathlib.Path], beside: p
       InputError: a mask has no image, or as in `list_images`.
     """
     masks = list_images(folder)
+    refuse_stray(masks, images, beside)
+    return masks
+
+
+def refuse_stray(masks: Mapping[str, object], images: Collection[str], beside: pathlib.Path) -> None:
+    """Raises InputError if a mask has no image.
+
+    Args:
+      masks: stem of the image -> mask, whose text names its file.
+      images: stems of the images.
+      beside: the folder of the images.
+    """
     stray = [stem for stem in masks if stem not in images]
     if stray:
         raise InputError(
-            f"{masks[stray[0]]}: no image in {beside} has this stem ({len(stray)} of {len(masks)} masks)"
-            f"{nearest(stray[0], images)}; rename it to the name of its image"
+            f"{masks[stray[0]]}: no image in {beside} is called {stray[0]!r} ({len(stray)} of {len(masks)} masks)"
+            f"{nearest(stray[0], images)}; rename it to the name of its image, add the image, or remove the mask"
         )
-    return masks
 
 
 @contextlib.contextmanager
@@ -135,22 +132,15 @@ def check_size(mask: np.ndarray, path: object, size: tuple[int, int], image: pat
 
 
 def read_indices(
-    path: pathlib.Path,
-    example_id: str,
-    indices: Mapping[int, int],
-    *,
-    two_bytes: bool = False,
-    palettes: Palettes | None = None,
+    path: pathlib.Path, example_id: str, indices: Mapping[int, int], *, two_bytes: bool = False
 ) -> np.ndarray:
-    """Reads a mask file of native ids (see `images.read_ids`) as uint8 [H, W], class index or 255 = void.
+    """Reads a mask file of native ids (see `images.read_mask`) as uint8 [H, W], class index or 255 = void.
 
     Raises:
-      InputError: as in `read_ids`; the mask has an unknown id, or another palette than an earlier one of `palettes`.
+      InputError: as in `read_mask`, or the mask has an unknown id.
     """
     with naming("mask", example_id):
-        ids, palette = read_ids(path, two_bytes=two_bytes)
-        if palettes is not None and palette is not None:
-            palettes.add(path, used_colours(np.unique(ids).tolist(), palette))
+        ids = read_mask(path, two_bytes=two_bytes)
     return to_indices(ids, path, example_id, indices)
 
 

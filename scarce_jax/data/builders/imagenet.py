@@ -13,7 +13,8 @@ import tensorflow_datasets as tfds
 from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.files import Example, check_size, masks_of, naming, read_indices
 from scarce_jax.data.datasets import default_palette
-from scarce_jax.data.files import SUFFIXES, is_litter, list_images, read_json, read_lines
+from scarce_jax.data.files import read_json, read_lines
+from scarce_jax.data.image_files import SUFFIXES, is_litter, list_images
 from scarce_jax.data.images import read_encoded
 from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.errors import InputError, nearest

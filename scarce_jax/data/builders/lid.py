@@ -14,7 +14,8 @@ from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.files import Example, read_files
 from scarce_jax.data.builders.lid_tables import COUNT, NAMES, TRAIN_JSON, read_image_sets, read_list, read_names
 from scarce_jax.data.datasets import LID
-from scarce_jax.data.files import list_images, read_lines
+from scarce_jax.data.files import read_lines
+from scarce_jax.data.image_files import list_images
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 

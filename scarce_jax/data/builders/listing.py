@@ -9,6 +9,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from scarce_jax.data.image_files import walk
 from scarce_jax.errors import InputError, some
 
 LISTING = "source.json.gz"
@@ -105,15 +106,9 @@ def _walk_all(
 
 
 def _walk(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path, os.stat_result]]:
-    """Yields (relative path, path, status) of the files below a folder, sorted; each folder once, however linked."""
-    entered = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(parent)) in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = pathlib.Path(parent, name)
+    """Yields (relative path, path, status) of the files below a folder."""
+    for inside, names in walk(folder, is_left_out=lambda name: name.startswith(".")):
+        for name in names:
+            path = folder / inside / name
             if not name.startswith(".") and path.is_file():
                 yield path.relative_to(folder).as_posix(), path, path.stat()

@@ -16,7 +16,8 @@ from scarce_jax.data.builders.base import SegmentationBuilder
 from scarce_jax.data.builders.files import Example, check_size, naming, read_indices, to_indices
 from scarce_jax.data.coarse import CoarseSettings
 from scarce_jax.data.datasets import VOC, VOC_ANIMALS
-from scarce_jax.data.files import is_litter, read_lines
+from scarce_jax.data.files import read_lines
+from scarce_jax.data.image_files import is_litter
 from scarce_jax.data.images import read_encoded
 from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.errors import InputError

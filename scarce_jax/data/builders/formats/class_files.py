@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from scarce_jax.data.builders.formats.classes import CLASSES_JSON, Classes, Colour, classes_of_json, make_classes
+from scarce_jax.data.builders.formats.tree import kind_of
 from scarce_jax.data.datasets import default_palette
 from scarce_jax.data.files import read_json, read_lines
 from scarce_jax.errors import InputError
@@ -87,9 +88,7 @@ def _of_table(path: pathlib.Path, rows: list[re.Match]) -> Classes:
         if value in ids or value > 65535:
             raise InputError(f"{path}: the id {value} is there twice or above 65535; expected one row per id")
         ids[value] = row["name"]
-    names = list(ids.values())
-    classes = make_classes(names, str(path), ids={value: k for k, value in enumerate(ids)})
-    return classes
+    return make_classes(list(ids.values()), str(path), ids={value: k for k, value in enumerate(ids)})
 
 
 def _of_json(path: pathlib.Path, content: Any) -> Classes:
@@ -97,13 +96,9 @@ def _of_json(path: pathlib.Path, content: Any) -> Classes:
         return make_classes(content, str(path))
     if isinstance(content, dict) and isinstance(content.get("categories"), list):
         return of_categories(path, content["categories"])
-    if isinstance(content, dict) and _has_titles(content.get("classes")):
+    if kind_of(content) == "supervisely":
         return supervisely_classes(path, content["classes"])
     return classes_of_json(path, content)
-
-
-def _has_titles(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(x, dict) and "title" in x for x in value)
 
 
 def of_categories(path: pathlib.Path, categories: Any) -> Classes:

@@ -121,12 +121,16 @@ def make_classes(
       InputError: there are not 1 to 255 different names.
     """
     names = list(names)
-    if not 1 <= len(names) <= IGNORE or len(set(names)) < len(names):
-        raise InputError(f"{source}: {len(names)} classes, {len(set(names))} different; expected 1 to 255, each once")
+    _check_names(names, source)
     if background is None:
         background = next((k for k, name in enumerate(names) if name.strip().lower() in BACKGROUNDS), None)
     colours = drawing_palette(len(names), background) if palette is None else tuple(palette)
     return Classes(classes=tuple(names), palette=colours, background=background, source=source, **fields)
+
+
+def _check_names(names: Sequence[str], source: str) -> None:
+    if not 1 <= len(names) <= IGNORE or len(set(names)) < len(names):
+        raise InputError(f"{source}: {len(names)} classes, {len(set(names))} different; expected 1 to 255, each once")
 
 
 def drawing_palette(count: int, background: int | None) -> tuple[Colour, ...]:
@@ -164,8 +168,7 @@ def classes_of_json(path: pathlib.Path, value: Any) -> Classes:
         names = list(dict.fromkeys(stated.values()))
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
         raise InputError(f"{path}: classes is {names!r}, expected a list of names")
-    if not 1 <= len(names) <= IGNORE or len(set(names)) < len(names):
-        raise InputError(f"{path}: {len(names)} classes, {len(set(names))} different; expected 1 to 255, each once")
+    _check_names(names, str(path))
     background = _background(path, value.get("background"), names)
     palette = _palette(path, value.get("palette"), len(names))
     ids = None if stated is None else _ids(path, stated, names)

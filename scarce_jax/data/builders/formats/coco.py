@@ -20,7 +20,8 @@ from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_
 from scarce_jax.data.builders.formats.objects import canvas, index_of, object_classes
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import NAMES, canonical, in_order
-from scarce_jax.data.builders.formats.tree import Tree, composed
+from scarce_jax.data.builders.formats.tree import Tree
+from scarce_jax.data.image_files import composed
 from scarce_jax.errors import InputError, plural, some
 
 HOLDS = "JSON files with images, annotations and categories (one per split), and the images"

@@ -11,7 +11,7 @@ from scarce_jax.data.builders.formats.pairing import Folders, pair
 from scarce_jax.data.builders.formats.splits import in_order, split_of_folder
 from scarce_jax.data.builders.formats.tags import TAGS, with_tags
 from scarce_jax.data.builders.formats.tree import MASK_FOLDERS, Tree, pictures
-from scarce_jax.data.files import scan_images
+from scarce_jax.data.image_files import scan_images
 from scarce_jax.errors import InputError, some
 
 CLASSES, IMAGES, MASKS, COARSE = "classes.json", "images", "masks", "coarse"

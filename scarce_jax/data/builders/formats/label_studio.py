@@ -16,11 +16,12 @@ import numpy as np
 
 from scarce_jax.data.builders.formats.classes import Classes
 from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_name
-from scarce_jax.data.builders.formats.objects import canvas, fill_polygon, index_of, object_classes, upright_size
+from scarce_jax.data.builders.formats.objects import canvas, fill_polygon, index_of, object_classes
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import by_first_folder, in_order, without_suffix
-from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, Tree, composed, pictures
-from scarce_jax.data.decoding import MAX_PIXELS
+from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, Tree, pictures
+from scarce_jax.data.decoding import MAX_PIXELS, read_size
+from scarce_jax.data.image_files import composed
 from scarce_jax.errors import InputError, nearest, plural
 
 HOLDS = "the JSON export of Label Studio, and the images of its tasks (in the folder or in --images DIR)"
@@ -167,7 +168,7 @@ def _mask(
     path: pathlib.Path, number: int, regions: Sequence[Mapping[str, Any]], image: pathlib.Path, classes: Classes
 ) -> DrawnMask:
     def draw() -> np.ndarray:
-        size = upright_size(image)
+        size = read_size(image)
         if regions:
             size = int(regions[0]["original_height"]), int(regions[0]["original_width"])
         mask = canvas(size, classes)

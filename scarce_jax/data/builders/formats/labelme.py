@@ -19,11 +19,12 @@ from PIL import Image, ImageDraw
 
 from scarce_jax.data.builders.formats.classes import Classes
 from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_name
-from scarce_jax.data.builders.formats.objects import canvas, index_of, object_classes, paste, upright_size
+from scarce_jax.data.builders.formats.objects import canvas, index_of, object_classes, paste
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import by_first_folder, in_order
 from scarce_jax.data.builders.formats.tree import Tree, pictures
-from scarce_jax.data.files import SUFFIXES
+from scarce_jax.data.decoding import FORMATS, read_size
+from scarce_jax.data.image_files import SUFFIXES
 from scarce_jax.errors import InputError, plural
 
 HOLDS = "a JSON file of labelme beside each labelled image, and labels.txt if the order of the classes matters"
@@ -90,7 +91,7 @@ def _unlabelled(
     found = {}
     for folder in sorted(folders):
         inside = folder.relative_to(top).as_posix() if folder.is_relative_to(top) else "."
-        for stem, image in pictures(folder, deep=root is not None).items():
+        for stem, image in pictures(folder, nested=root is not None).items():
             if image.resolve() not in used:
                 found[stem if inside == "." else f"{inside}/{stem}"] = image
     return found
@@ -103,12 +104,14 @@ class _Embedded:
     count = 0
 
     def has(self, image: pathlib.Path) -> bool:
+        """Whether an image is one of them."""
         return self.folder is not None and image.parent == pathlib.Path(self.folder.name)
 
     def write(self, path: pathlib.Path, data: str) -> pathlib.Path:
+        """Writes the `imageData` of a JSON file; raises InputError if it is no image."""
         try:
             content = base64.b64decode(data, validate=False)
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 suffix = (image.format or "png").lower()
         except Exception as error:  # Pillow's parsers raise nearly anything on damaged data.
             raise InputError(f"{path}: imageData cannot be decoded ({error}); put the image beside the file") from error
@@ -151,7 +154,7 @@ def _labels(path: pathlib.Path, content: Mapping[str, Any]) -> list[str]:
 def _mask(path: pathlib.Path, content: Mapping[str, Any], image: pathlib.Path, classes: Classes) -> DrawnMask:
     def draw() -> np.ndarray:
         size = content.get("imageHeight"), content.get("imageWidth")
-        mask = canvas(size if all(size) else upright_size(image), classes)
+        mask = canvas(size if all(size) else read_size(image), classes)
         for shape in content["shapes"]:
             region = shape_region(shape, mask.shape)
             mask[region] = index_of(str(shape["label"]), classes)
@@ -206,7 +209,7 @@ def shape_region(shape: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
 def _decoded(data: str) -> np.ndarray:
     """A mask shape's PNG as bool [h, w]."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        with Image.open(io.BytesIO(base64.b64decode(data)), formats=FORMATS) as image:
             return np.array(image.convert("L")) > 0
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged data.
         raise ValueError(f"a mask that is no PNG ({error})") from error

@@ -10,11 +10,10 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from PIL import Image
 
 from scarce_jax.data.builders.files import to_indices
 from scarce_jax.data.builders.formats.classes import Classes
-from scarce_jax.data.decoding import check_lossless
+from scarce_jax.data.decoding import check_lossless, opened
 from scarce_jax.data.images import read_ids, read_image
 from scarce_jax.data.palettes import Palettes, used_colours
 from scarce_jax.data.schema import IGNORE
@@ -78,7 +77,7 @@ class FileMask(Mask):
 
     def _mode(self) -> str:
         """ "RGB" for a file of colours, "P" for one with a palette, "" for all others."""
-        with contextlib.suppress(Exception), Image.open(self.path) as image:  # `read_ids` says what is wrong.
+        with contextlib.suppress(Exception), opened(self.path) as image:  # `read_ids` says what is wrong.
             check_lossless(image, self.path)
             if image.mode in ("RGB", "RGBA", "P"):
                 return image.mode[:3]
@@ -172,6 +171,7 @@ class Layout:
     notes: tuple[str, ...] = ()
 
     def items(self) -> Iterator[Item]:
+        """The images of all splits."""
         for items in self.splits.values():
             yield from items
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
 
 from scarce_jax.data.builders.formats.class_files import behind, read_class_file
 from scarce_jax.data.builders.formats.classes import BACKGROUNDS, Classes
@@ -15,7 +14,7 @@ from scarce_jax.data.builders.formats.find_classes import class_file
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.decoding import MAX_PIXELS
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.errors import InputError, nearest
+from scarce_jax.errors import nearest
 
 IGNORED = ("__ignore__", "ignore")
 """Labels of void objects, unless a class has this name."""
@@ -69,17 +68,3 @@ def paste(mask: np.ndarray, region: np.ndarray, corner: tuple[float, float], val
     top, left = max(y, 0), max(x, 0)
     inside = region[top - y : mask.shape[0] - y, left - x : mask.shape[1] - x]
     mask[top : top + inside.shape[0], left : left + inside.shape[1]][inside] = value
-
-
-def upright_size(path: pathlib.Path) -> tuple[int, int]:
-    """The (height, width) of an image file as viewers show it.
-
-    Raises:
-      InputError: the file is no readable image.
-    """
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except Exception as error:  # Pillow's parsers raise nearly anything on damaged files.
-        raise InputError(f"{path}: cannot be decoded ({error}); replace or remove it") from error

@@ -12,7 +12,7 @@ from scarce_jax.data.builders.files import masks_of
 from scarce_jax.data.builders.formats.classes import Classes
 from scarce_jax.data.builders.formats.layout import FileMask, Item
 from scarce_jax.data.builders.formats.splits import by_first_folder
-from scarce_jax.data.files import list_images
+from scarce_jax.data.image_files import list_images
 from scarce_jax.errors import InputError
 
 
@@ -80,8 +80,7 @@ def match(images: Mapping[str, pathlib.Path], folder: pathlib.Path, beside: path
         )
     if endings:
         ((before, after),) = endings
-        start, end = shared(images)
-        renamed = {f"{before}{name[len(start) : len(name) - len(end)]}{after}": name for name in images}
+        renamed = {f"{before}{core}{after}": name for name, core in cores(images).items()}
         if masks.keys() <= renamed.keys():
             return {renamed[mask]: path for mask, path in masks.items()}
     return masks_of(folder, images, beside)
@@ -94,19 +93,18 @@ def constant_endings(images: Iterable[str], masks: Iterable[str]) -> list[tuple[
       (before, after) of every kind of mask that has a file for at least 4 in 5 images, the commonest first.
     """
     images, masks = list(images), list(masks)
-    start, end = shared(images)
-    cores = {name[len(start) : len(name) - len(end)] for name in images}
-    lengths = {len(core) for core in cores}
+    parts = {*cores(images).values()}
+    lengths = {len(part) for part in parts}
     counted = collections.Counter(
         (mask[:k], mask[k + length :])
         for mask in masks
         for length in lengths
         for k in range(len(mask) - length + 1)
-        if mask[k : k + length] in cores
+        if mask[k : k + length] in parts
     )
     # One file alone cannot show what is constant.
     needed = max(2, 0.8 * min(len(images), len(masks)))
-    return [pair for pair, count in counted.most_common() if count >= needed and pair != (start, end)]
+    return [pair for pair, count in counted.most_common() if count >= needed and pair != shared(images)]
 
 
 def shared(names: Iterable[str]) -> tuple[str, str]:
@@ -114,3 +112,10 @@ def shared(names: Iterable[str]) -> tuple[str, str]:
     names: Sequence[str] = list(names)
     start = os.path.commonprefix(names)
     return start, os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1]
+
+
+def cores(names: Iterable[str]) -> dict[str, str]:
+    """Name -> the part between the beginning and the end that all names share."""
+    names = list(names)
+    start, end = shared(names)
+    return {name: name[len(start) : len(name) - len(end)] for name in names}

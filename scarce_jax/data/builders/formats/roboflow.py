@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
+from scarce_jax.data.builders.files import refuse_stray
 from scarce_jax.data.builders.formats.class_files import read_class_file
 from scarce_jax.data.builders.formats.layout import FileMask, Item, Layout
 from scarce_jax.data.builders.formats.options import Options
@@ -45,14 +46,10 @@ def read(source: pathlib.Path, options: Options) -> Layout:
         split = "train" if folder == source else split_of_folder(folder.name, folder)
         if split in splits:
             raise InputError(f"{folder}: a second folder of the split {split!r}; rename one of them")
-        files = pictures(folder, deep=False)
+        files = pictures(folder, nested=False)
         masks = {stem.removesuffix(ENDING): path for stem, path in files.items() if stem.endswith(ENDING)}
         images = {stem: path for stem, path in files.items() if not stem.endswith(ENDING)}
-        stray = sorted(masks.keys() - images.keys())
-        if stray:
-            raise InputError(
-                f"{masks[stray[0]]}: no image {stray[0]}.* beside it ({len(stray)} such masks); expected {HOLDS}"
-            )
+        refuse_stray(masks, images, folder)
         splits[split] = [
             Item(name=stem, image=path, fine=FileMask(masks[stem], classes) if stem in masks else None)
             for stem, path in images.items()

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from scarce_jax.data.builders.formats.layout import Item, Layout
-from scarce_jax.data.builders.formats.tree import composed
-from scarce_jax.data.files import SUFFIXES, read_lines
+from scarce_jax.data.files import read_lines
+from scarce_jax.data.image_files import SUFFIXES, composed
 from scarce_jax.errors import InputError, nearest, some
 
 NAMES = {
@@ -18,6 +18,8 @@ NAMES = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "tst"),
 }
+NO_VAL = "there is no split val: --val 0.2 takes a fifth of the labelled images for it, --val FILE those listed"
+
 _SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _AUGMENTED = re.compile(r"\.rf\.[0-9a-zA-Z]+$")
 """What Roboflow adds to the name of an image, of which an export may hold several augmented versions."""
@@ -85,10 +87,7 @@ def divide(layout: Layout, val: str | None) -> Layout:
     """
     if val is None:
         if "val" not in layout.splits:
-            note = (
-                "there is no split val: --val 0.2 takes a fifth of the labelled images for it, --val FILE those listed"
-            )
-            return dataclasses.replace(layout, notes=(*layout.notes, note))
+            return dataclasses.replace(layout, notes=(*layout.notes, NO_VAL))
         return layout
     if "train" not in layout.splits or "val" in layout.splits:
         raise InputError(f"--val {val}: the source has splits already ({', '.join(layout.splits)}); leave the flag out")

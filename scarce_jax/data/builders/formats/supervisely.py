@@ -14,15 +14,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from scarce_jax.data.builders.files import refuse_stray
 from scarce_jax.data.builders.formats.class_files import behind, supervisely_classes
 from scarce_jax.data.builders.formats.classes import Classes, make_classes
 from scarce_jax.data.builders.formats.layout import DrawnMask, FileMask, Item, Layout, Mask, by_name
 from scarce_jax.data.builders.formats.objects import canvas, fill_polygon, index_of, object_classes, paste
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import canonical, in_order
-from scarce_jax.data.builders.formats.tree import Tree, composed, kind_of, pictures
-from scarce_jax.data.decoding import MAX_PIXELS
+from scarce_jax.data.builders.formats.tree import Tree, kind_of, pictures
+from scarce_jax.data.decoding import FORMATS, MAX_PIXELS
 from scarce_jax.data.files import read_json
+from scarce_jax.data.image_files import composed
 from scarce_jax.errors import InputError
 
 META, COLOURS = "meta.json", "obj_class_to_machine_color.json"
@@ -37,9 +39,8 @@ def find(tree: Tree) -> str:
         for folder in tree.folders()
         if tree.has(f"{folder}/{IMAGES}") and (tree.has(f"{folder}/{ANNOTATIONS}") or tree.has(f"{folder}/{MACHINE}"))
     ]
-    return f"{datasets[0]}/{IMAGES} and {META if tree.has(META) else COLOURS}" if datasets and (
-        tree.has(META) or tree.has(COLOURS)
-    ) else ""  # fmt: skip
+    classes = next((file for file in (META, COLOURS) if tree.has(file)), "")
+    return f"{datasets[0]}/{IMAGES} and {classes}" if datasets and classes else ""
 
 
 def read(source: pathlib.Path, options: Options) -> Layout:
@@ -95,9 +96,7 @@ def _classes(source: pathlib.Path, options: Options, machine: bool) -> Classes:
 
 def _machine_masks(dataset: pathlib.Path, images: Mapping[str, pathlib.Path], classes: Classes) -> dict[str, Mask]:
     masks = pictures(dataset / MACHINE)
-    stray = sorted(masks.keys() - images.keys())
-    if stray:
-        raise InputError(f"{masks[stray[0]]}: no image of this name in {dataset / IMAGES}; expected {HOLDS}")
+    refuse_stray(masks, images, dataset / IMAGES)
     return {stem: FileMask(path, classes) for stem, path in masks.items()}
 
 
@@ -162,7 +161,7 @@ def decode_bitmap(data: str) -> np.ndarray:
         png = base64.b64decode(data)
         with contextlib.suppress(zlib.error):
             png = zlib.decompressobj().decompress(png, MAX_PIXELS)
-        with Image.open(io.BytesIO(png)) as image:
+        with Image.open(io.BytesIO(png), formats=FORMATS) as image:
             alpha = image.mode in ("RGBA", "LA")
             return np.array(image.getchannel("A") if alpha else image.convert("L")) > 0
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged data.

@@ -12,7 +12,7 @@ import numpy as np
 from scarce_jax.data.builders.formats.classes import Classes
 from scarce_jax.data.builders.formats.layout import Item
 from scarce_jax.data.builders.formats.splits import without_suffix
-from scarce_jax.data.builders.formats.tree import composed
+from scarce_jax.data.image_files import composed
 from scarce_jax.errors import InputError, nearest
 
 TAGS = "tags.csv"

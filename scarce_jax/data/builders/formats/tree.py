@@ -5,13 +5,12 @@ from __future__ import annotations
 import collections
 import functools
 import json
-import os
 import pathlib
-import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-from scarce_jax.data.files import SUFFIXES, is_litter, read_json, scan_images
+from scarce_jax.data.files import read_json
+from scarce_jax.data.image_files import SUFFIXES, is_litter, scan_images, walk
 from scarce_jax.errors import InputError, plural
 
 SAMPLE = 3
@@ -36,42 +35,29 @@ class Tree:
     def __init__(self, root: pathlib.Path):
         self.root = root
         self.names: dict[str, list[str]] = {}
-        above: dict[str, tuple[tuple[int, int], ...]] = {}
-        for folder, folders, files in os.walk(root, followlinks=True):
-            state = os.stat(folder)
-            here = state.st_dev, state.st_ino
-            before = above.pop(folder, ())
-            if here in before:  # a link to a folder above itself
-                folders.clear()
-                continue
-            folders[:] = sorted(name for name in folders if not is_litter(name, is_folder=True))
-            above |= {os.path.join(folder, name): (*before, here) for name in folders}
-            inside = pathlib.Path(folder).relative_to(root).as_posix()
-            self.names[inside] = sorted(name for name in files if not name.startswith("."))
+        for folder, names in walk(root, functools.partial(is_litter, is_folder=True)):
+            self.names[folder] = [name for name in names if not name.startswith(".")]
 
     def has(self, *files: str) -> bool:
         """Whether all these files or folders exist, relative to the root."""
         return all((self.root / file).exists() for file in files)
 
-    def folders(self, parent: str = ".") -> list[str]:
-        """The relative folders in `parent`."""
-        found = (pathlib.PurePosixPath(folder) for folder in self.names if folder != ".")
-        return [folder.as_posix() for folder in found if folder.parent == pathlib.PurePosixPath(parent)]
+    def folders(self) -> list[str]:
+        """The folders directly in the root."""
+        return [folder for folder in self.names if folder != "." and "/" not in folder]
 
-    def images(self, folder: str = ".", deep: bool = True) -> int:
-        """The number of image files in a folder, and in those below it if `deep`."""
-        below = "" if folder == "." else f"{folder}/"
+    def images(self, folder: str) -> int:
+        """The number of image files in a folder of the root and below it."""
         return sum(
             pathlib.PurePosixPath(name).suffix.lower() in SUFFIXES
             for place, names in self.names.items()
-            if place == folder or (deep and (place + "/").startswith(below) and place != ".")
+            if place.partition("/")[0] == folder
             for name in names
         )
 
-    def named(self, names: tuple[str, ...], parent: str = ".", *, with_images: bool = True) -> list[str]:
-        """The folders in `parent` whose names are, in lower case, in `names`; only those with images if asked for."""
-        found = [folder for folder in self.folders(parent) if pathlib.PurePosixPath(folder).name.lower() in names]
-        return [folder for folder in found if not with_images or self.images(folder)]
+    def named(self, names: tuple[str, ...]) -> list[str]:
+        """The folders directly in the root that have images, and a name that is, in lower case, in `names`."""
+        return [folder for folder in self.folders() if folder.lower() in names and self.images(folder)]
 
     @functools.cached_property
     def json_kinds(self) -> dict[str, list[pathlib.Path]]:
@@ -144,12 +130,7 @@ def kind_of(content: Any) -> str:
     return ""
 
 
-def composed(name: str) -> str:
-    """A name in Unicode's composed form (NFC), as stems of files have it; some tools write accents apart."""
-    return unicodedata.normalize("NFC", name)
-
-
-def pictures(folder: pathlib.Path, *, deep: bool = True) -> dict[str, pathlib.Path]:
+def pictures(folder: pathlib.Path, *, nested: bool = True) -> dict[str, pathlib.Path]:
     """The image files of a folder by stem, as `list_images`, where NumPy files may lie beside them.
 
     Raises:
@@ -157,7 +138,7 @@ def pictures(folder: pathlib.Path, *, deep: bool = True) -> dict[str, pathlib.Pa
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: {'a file' if folder.exists() else 'missing'}, expected a folder of image files")
-    images, faults = scan_images(folder, nested=deep)
+    images, faults = scan_images(folder, nested=nested)
     wrong = [fault for fault in faults if pathlib.Path(fault.path).suffix.lower() != ".npy"]
     if wrong:
         raise wrong[0]

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scarce_jax.data.builders.files import to_indices
+from scarce_jax.data.builders.files import refuse_stray, to_indices
 from scarce_jax.data.builders.formats.classes import Classes
 from scarce_jax.data.builders.formats.find_classes import find_classes
 from scarce_jax.data.builders.formats.layout import DrawnMask, FileMask, Item, Layout, Mask
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import canonical, in_order, split_of_folder
-from scarce_jax.data.builders.formats.tree import Tree, composed, pictures
+from scarce_jax.data.builders.formats.tree import Tree, pictures
 from scarce_jax.data.files import read_lines
+from scarce_jax.data.image_files import composed
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError, nearest, plural
 
@@ -33,10 +34,12 @@ HOLDS = {
 
 
 def find_cvat(tree: Tree) -> str:
+    """Tells that a source has the format `cvat`, or returns ""."""
     return "labelmap.txt and SegmentationClass" if tree.has("labelmap.txt", MASKS[0]) else ""
 
 
 def find_labelme2voc(tree: Tree) -> str:
+    """Tells that a source has the format `labelme2voc`, or returns ""."""
     masks = any(map(tree.has, (*MASKS, NUMPY)))
     return (
         "class_names.txt and SegmentationClass" if masks and tree.has("class_names.txt") and not find_cvat(tree) else ""
@@ -44,15 +47,18 @@ def find_labelme2voc(tree: Tree) -> str:
 
 
 def find_voc(tree: Tree) -> str:
+    """Tells that a source has the format `voc`, or returns ""."""
     found = next((name for name in (*MASKS, NUMPY) if tree.has(name)), "")
     return found if found and not find_cvat(tree) and not find_labelme2voc(tree) else ""
 
 
 def read_cvat(source: pathlib.Path, options: Options) -> Layout:
+    """Reads an export of CVAT; see `read`."""
     return read(source, options, "cvat")
 
 
 def read_labelme2voc(source: pathlib.Path, options: Options) -> Layout:
+    """Reads what labelme2voc wrote; see `read`."""
     return read(source, options, "labelme2voc")
 
 
@@ -70,12 +76,7 @@ def read(source: pathlib.Path, options: Options, name: str = "voc") -> Layout:
             "--images DIR"
         )
     images, masks = pictures(folder), _masks(source, classes)
-    stray = [stem for stem in masks if stem not in images]
-    if stray:
-        raise InputError(
-            f"{masks[stray[0]].path}: no image in {folder} has this stem ({len(stray)} of {len(masks)} masks)"
-            f"{nearest(stray[0], images)}; add the image, or remove the mask"
-        )
+    refuse_stray(masks, images, folder)
     lists = _lists(source, images)
     listed = {stem for stems in lists.values() for stem in stems}
     left_out = len(images) - len(listed)

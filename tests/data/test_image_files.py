@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from scarce_jax.data.files import FileError, list_images, scan_images
+from scarce_jax.data.image_files import FileError, list_images, scan_images, walk
 from scarce_jax.errors import InputError
 
 
@@ -63,6 +63,16 @@ def test_links_are_followed_and_circles_end(tmp_path):
     (folder / "parent").symlink_to(tmp_path)
     (tmp_path / "store/deep/up").symlink_to(tmp_path / "store")
     assert list(list_images(folder)) == ["c", "link", "linked/a", "linked/deep/b", "twice/b", "twice/up/a"]
+
+
+def test_a_walk_follows_links_but_not_those_above(tmp_path):
+    root = files(tmp_path / "root", "b.txt", "a.png", "deep/c.png", "left/d.png").absolute()
+    files(tmp_path / "other", "e.png")
+    for name, target in (("circle", root), ("up", tmp_path), ("linked", tmp_path / "other")):
+        (root / "deep" / name).symlink_to(target)
+    found = dict(walk(root, lambda name: name == "left"))
+    assert found == {".": ["a.png", "b.txt"], "deep": ["c.png"], "deep/linked": ["e.png"]}
+    assert list(walk(tmp_path / "none/at/all", lambda name: False)) == []
 
 
 @pytest.mark.parametrize("name", ["gone.png", "itself.png"])

@@ -16,8 +16,8 @@ from scarce_jax.data.source import stream
 from scarce_jax.errors import InputError
 from scarce_jax.ops.augment import Augment, augment
 from scarce_jax.recipe import Artifact, Confident, Infer, Part, Read, Recipe, Source
-from scarce_jax.training import inputs as training_inputs
-from scarce_jax.training.inputs import Inputs, TrainInput, fits, make_batch
+from scarce_jax.training.batches import TrainInput, fits, make_batch
+from scarce_jax.training.inputs import Inputs
 
 CROP = Augment(crop=(24, 24), scale=(0.5, 2.0), rotate=20.0, brightness=0.2)
 
@@ -90,7 +90,7 @@ def test_batches_of_any_dispatches_are_those_of_single_steps(inputs, monkeypatch
     made = TrainInput(given, inputs.open(given), 3, "stage/source", mesh, 2, True)
     singly = [jax.device_get(draw) for draw in made.batches(0, 14)]
     # The order of five steps lies on the devices at a time, so that dispatches begin and end anywhere in it.
-    monkeypatch.setattr(training_inputs, "STEPS_PLACED", 5)
+    monkeypatch.setattr("scarce_jax.training.batches.STEPS_PLACED", 5)
     sizes = [3, 1, 1, 3, 3, 1]
     starts = [2 + sum(sizes[:k]) for k in range(len(sizes))]
     for draw, first, count in zip(made.batches(2, 14, zip(starts, sizes, strict=True)), starts, sizes, strict=True):
@@ -223,9 +223,9 @@ def test_a_source_is_resident_where_it_fits_and_is_not_mostly_padding(inputs, mo
     rows = inputs.open(source())
     needed = 12 * 32 * 32 * (3 + 2 + 1) * 2
     for limit, expected in ((needed, True), (needed // 3, False)):
-        monkeypatch.setattr("scarce_jax.training.inputs.CPU_RESIDENT_BYTES", limit)
+        monkeypatch.setattr("scarce_jax.training.batches.CPU_RESIDENT_BYTES", limit)
         assert fits(rows, mesh) == expected
-    monkeypatch.setattr("scarce_jax.training.inputs.CPU_RESIDENT_BYTES", 1 << 40)
+    monkeypatch.setattr("scarce_jax.training.batches.CPU_RESIDENT_BYTES", 1 << 40)
     native = inputs.open(source(size=None))
     assert native.canvas == (256, 256) and fits(native, mesh)
     native.canvas = (256, 800)
