@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from scarce_jax.errors import InputError, Interrupted, UsageError, nearest
@@ -41,7 +44,8 @@ ADVICE = "make room or choose another folder, then run the same command again"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 the input is wrong, 2 usage, 130 interrupted."""
     try:
-        status = _run(list(sys.argv[1:] if argv is None else argv))
+        with _interrupted_by_sigterm():
+            status = _run(list(sys.argv[1:] if argv is None else argv))
         # A broken pipe shows here, and not at the interpreter's exit.
         sys.stdout.flush()
         return status
@@ -67,6 +71,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = "choose a shorter name" if error.errno == errno.ENAMETOOLONG else ADVICE
         print(f"scarce-jax: {where}cannot be read or written ({error.strerror}); {advice}", file=sys.stderr)
         return WRONG_INPUT
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block like Ctrl-C, so that what is half-written is removed; a second one ends the process."""
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    # A caller that has a handler of its own keeps it.
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(argv: list[str]) -> int:

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import os
 import pathlib
-import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -19,6 +18,7 @@ from scarce_jax.data.files import SUFFIXES, scan_images
 from scarce_jax.data.images import read_image, read_mask, write_png
 from scarce_jax.data.pictures import add_legend, file_palette, overlay
 from scarce_jax.errors import InputError, plural
+from scarce_jax.evaluation.aside import folder_aside
 from scarce_jax.evaluation.predict import Prediction, Predictor
 
 log = logging.getLogger("scarce_jax")
@@ -157,9 +157,8 @@ def predict_files(
     ids = predictor.native_ids if native_ids else None
     values, palette = _file_ids(ids), file_palette(predictor.palette, ids)
     # Pictures are moved to the folder together, so that an error leaves none of them.
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    with tempfile.TemporaryDirectory(prefix=".scarce-jax-", dir=existing) as name:
-        aside, done = pathlib.Path(name), []
+    with folder_aside(out) as aside:
+        done = []
         for k, pixels, prediction in _stream(predictor, load, images):
             if prediction is None:
                 faults.append(pixels)

@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 import scarce_jax
+from scarce_jax.cli import main
 from scarce_jax.data.images import read_image, write_png
 from scarce_jax.data.pictures import VOID_COLOUR, overlay
 from scarce_jax.data.source import Reader
+from scarce_jax.evaluation import files
 from scarce_jax.ops.crf import PARAMETERS
 from tests import tiny
 
@@ -29,6 +31,7 @@ import jax, numpy as np
 from tests import tiny
 from scarce_jax.cli import main
 import scarce_jax
+from scarce_jax.cli import main
 from scarce_jax.data.images import read_image
 
 run, data, image, coarse = sys.argv[1:]
@@ -169,6 +172,32 @@ KINDS = ("", "_overlay", "_confidence")
 def test_without_confidence_none_is_written(supervised_run, pictures, command, tmp_path):
     assert command("predict", supervised_run, pictures / "plain.png", "--out", tmp_path / "out").status == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["plain.png", "plain_overlay.png"]
+
+
+def test_predict_removes_what_killed_ones_left_and_nothing_that_others_use(
+    supervised_run, pictures, command, tmp_path, monkeypatch
+):
+    out, write, seen = tmp_path / "out", files.write_png, []
+
+    def look(path, *args):
+        write(path, *args)
+        if not seen:
+            seen.append(path.parent)
+            shutil.copytree(path.parent, path.parent.with_name(".scarce-jax-killed"))
+            assert main(["predict", str(supervised_run), str(pictures / "grey.png"), "--out", str(out)]) == 0
+            # It removed the one, and this folder, which is in use, stays.
+            assert {path.name for path in out.glob(".*")} == {path.parent.name, ".scarce-jax-link"}
+
+    out.mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/photo.png").touch()
+    (out / ".scarce-jax-link").symlink_to(tmp_path / "mine")
+    monkeypatch.setattr(files, "write_png", look)
+    assert command("predict", supervised_run, pictures / "plain.png", "--out", out).status == 0
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["photo.png"]
+    (out / ".scarce-jax-link").unlink()
+    names = ["grey.png", "grey_overlay.png", "plain.png", "plain_overlay.png"]
+    assert sorted(path.name for path in out.iterdir()) == names
 
 
 def test_images_of_several_sizes_in_one_command_as_alone(supervised_run, command, tmp_path):

@@ -16,6 +16,7 @@ from scarce_jax.data.files import unseal
 from scarce_jax.data.images import write_png
 from scarce_jax.errors import InputError
 from scarce_jax.training import loop
+from scarce_jax.training.session import Session
 from tests import tiny
 from tests.cli.conftest import CONFIGS, shrunk
 
@@ -140,6 +141,21 @@ def test_an_interrupted_run_says_so_with_130_and_goes_on(number, tiny_data, comm
     found = command(*argv)
     assert found.status == 0 and "goes on from step" in found.err
     assert read(tmp_path / "summary.json")["stages"][0]["steps"] == 4
+
+
+@pytest.mark.parametrize("where", ["measure", "__post_init__"])
+def test_sigterm_outside_the_stages_ends_with_130_too(where, supervised_run, tiny_data, command, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(supervised_run, run)
+    (run / "summary.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, where, lambda *args, **kwargs: signal.raise_signal(signal.SIGTERM))
+        found = command(*again(run, tiny_data))
+    assert found.status == 130 and found.err.endswith("scarce-jax: interrupted\n") and "Traceback" not in found.err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert not [path for path in run.iterdir() if path.name.startswith(".")]
+    assert command(*again(run, tiny_data)).status == 0
+    assert read(run / "summary.json")["results"] == read(supervised_run / "summary.json")["results"]
 
 
 def test_scenes_is_prepared_by_the_first_run(command, tmp_path, monkeypatch):
