@@ -106,7 +106,7 @@ def choose_result(
         range.
     """
     results = session.recipe.results
-    name = name or next(iter(results))
+    name = next(iter(results)) if name is None else name
     if name not in results:
         raise InputError(f"result {name!r}: this run has {', '.join(results)}; choose one of them")
     evaluation = results[name]

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 from scarce_jax.errors import InputError, Interrupted, UsageError, nearest
@@ -34,7 +35,7 @@ DONE, WRONG_INPUT, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 STORAGE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
-    errno.EISDIR, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG,
+    errno.EISDIR, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ENOENT,
 }  # fmt: skip
 """Errors of a file system that choosing another folder or name can solve."""
 
@@ -44,7 +45,7 @@ ADVICE = "make room or choose another folder, then run the same command again"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 the input is wrong, 2 usage, 130 interrupted."""
     try:
-        with _interrupted_by_sigterm():
+        with _interruptible():
             status = _run(list(sys.argv[1:] if argv is None else argv))
         # A broken pipe shows here, and not at the interpreter's exit.
         sys.stdout.flush()
@@ -74,22 +75,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block like Ctrl-C, so that what is half-written is removed; a second one ends the process."""
-
-    def interrupt(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        raise KeyboardInterrupt
-
-    # A caller that has a handler of its own keeps it.
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, interrupt)
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt in the block; the same signal again ends the process at once."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A caller that has handlers of its own keeps them.
+    ours = [n for n, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for number in ours:
+        signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    while frame is not None:
+        # Modules in the middle of an import may swallow the exception, or crash.
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"scarce-jax: interrupted\n")
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _run(argv: list[str]) -> int:

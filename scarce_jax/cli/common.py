@@ -24,22 +24,7 @@ def shown(metavar: str | None = None, **options: Any) -> Any:
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, shown()]
 
 
-def _path(words: list[str]) -> pathlib.Path:
-    """The path of a flag. `~` stands for the home folder here too, because shells leave it alone in `--workdir=~/x`."""
-    if not words[0]:
-        raise UsageError("the folder of a flag is an empty text; expected its path, or leave out the flag")
-    return pathlib.Path(words[0]).expanduser()
-
-
-_PATH = tyro.constructors.PrimitiveConstructorSpec(
-    nargs=1,
-    metavar="DIR",
-    instance_from_str=_path,
-    is_instance=lambda value: isinstance(value, pathlib.Path),
-    str_from_instance=lambda value: [str(value)],
-)
-
-Folder = Annotated[Annotated[pathlib.Path, _PATH] | None, shown("DIR")]
+Folder = Annotated[pathlib.Path | None, shown("DIR")]
 Name = Annotated[str | None, shown("NAME")]
 Number = Annotated[Batch | None, shown("N")]
 RunFolder = Annotated[pathlib.Path, tyro.conf.Positional, shown("RUN", name="run")]
@@ -67,11 +52,11 @@ def _path(annotation: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.
 
     def read(words: list[str]) -> pathlib.Path:
         if not words[0]:
-            raise ValueError("found an empty path; expected the name of a file or folder")
+            raise UsageError("found an empty path; expected the name of a file or folder, or leave out the flag")
         try:
             return pathlib.Path(words[0]).expanduser()
         except RuntimeError as error:
-            raise ValueError(f"{words[0]}: {error}") from error
+            raise UsageError(f"{words[0]}: no such home folder; expected ~ or ~USER of this machine") from error
 
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,

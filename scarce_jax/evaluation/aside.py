@@ -22,7 +22,6 @@ def folder_aside(out: pathlib.Path) -> Iterator[pathlib.Path]:
     uses has a file that it holds locked, which the kernel unlocks when the process dies.
     """
     new = [folder for folder in (out, *out.parents) if not folder.exists()]
-    aside = None
     try:
         out.mkdir(parents=True, exist_ok=True)
         for left in out.glob(f"{_NAME}*"):

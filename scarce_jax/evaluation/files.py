@@ -214,6 +214,11 @@ def _file_ids(ids: Sequence[int] | None) -> np.ndarray:
     """The value of each class index in a mask file, uint8 [256]; 255 stays void."""
     values = np.arange(256, dtype=np.uint8)
     if ids is not None:
+        if max(ids) > 255:
+            raise InputError(
+                f"--native-ids: class id {max(ids)} of the dataset's own mask files does not fit in the 8-bit masks "
+                f"that are written; leave out --native-ids, which gives class indices"
+            )
         values[: len(ids)] = ids
     return values
 

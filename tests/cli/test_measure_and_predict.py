@@ -237,7 +237,7 @@ def test_the_composite_keeps_every_coarse_label(detailer_run, command, tmp_path)
     np.testing.assert_array_equal(probabilities[labelled].max(-1), 1)
 
 
-def test_native_ids_are_the_datasets_own(supervised_run, pictures, command, tmp_path):
+def test_native_ids_are_the_datasets_own(supervised_run, pictures, command, refused, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(supervised_run, run)
     tiny.edit(run / "config.json", native_ids=[7 + 3 * k for k in range(12)])
@@ -251,6 +251,9 @@ def test_native_ids_are_the_datasets_own(supervised_run, pictures, command, tmp_
         shown = Image.open(tmp_path / f"{name}/plain.png")
         np.testing.assert_array_equal(np.asarray(shown.convert("RGB")), palette[ours])
         assert tuple(shown.getpalette()[3 * 255 : 3 * 256]) == VOID_COLOUR
+    tiny.edit(run / "config.json", native_ids=[245 + k for k in range(12)])
+    refused(*argv, tmp_path / "wide", "--native-ids", holds=["--native-ids: class id 256", "does not fit"])
+    assert not (tmp_path / "wide").exists()
 
 
 def test_folders_are_predicted_with_their_subfolders_and_keep_their_tree(supervised_run, command, refused, tmp_path):
@@ -387,6 +390,8 @@ def test_what_predict_cannot_read_is_refused_before_anything_is_written(supervis
     shutil.copy(pictures / "plain.png", pictures / "grey_overlay.png")
     refused(*argv, pictures, "--out", out, holds=["both would write", "grey_overlay.png"])
     refused(*argv, pictures / "plain.png", "--out", tmp_path / "plain.png", holds=["is a file; expected a folder"])
+    refused(*argv, pictures / "plain.png", "--out", "/proc/out", holds=["/proc/out: cannot be read or written"])
+    refused(*argv, pictures / "plain.png", "--out", out, "--result", "", holds=["result '': this run has segmenter"])
     assert {path.name for path in tmp_path.iterdir()} == {"pictures", "empty", "plain.png"}
     before = (pictures / "plain.png").read_bytes()
     refused(*argv, pictures / "plain.png", "--out", pictures, holds=["is an input and would be lost"])

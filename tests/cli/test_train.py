@@ -5,6 +5,8 @@ import logging
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -143,19 +145,35 @@ def test_an_interrupted_run_says_so_with_130_and_goes_on(number, tiny_data, comm
     assert read(tmp_path / "summary.json")["stages"][0]["steps"] == 4
 
 
-@pytest.mark.parametrize("where", ["measure", "__post_init__"])
-def test_sigterm_outside_the_stages_ends_with_130_too(where, supervised_run, tiny_data, command, tmp_path, monkeypatch):
-    run = tmp_path / "run"
+@pytest.mark.parametrize(
+    ("where", "number"), [("measure", signal.SIGTERM), ("__post_init__", signal.SIGTERM), ("measure", signal.SIGINT)]
+)
+def test_a_signal_outside_the_stages_ends_with_130_too(
+    where, number, supervised_run, tiny_data, command, tmp_path, monkeypatch
+):
+    run, before = tmp_path / "run", signal.getsignal(number)
     shutil.copytree(supervised_run, run)
     (run / "summary.json").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(Session, where, lambda *args, **kwargs: signal.raise_signal(signal.SIGTERM))
+        patch.setattr(Session, where, lambda *args, **kwargs: signal.raise_signal(number))
         found = command(*again(run, tiny_data))
     assert found.status == 130 and found.err.endswith("scarce-jax: interrupted\n") and "Traceback" not in found.err
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(number) is before
     assert not [path for path in run.iterdir() if path.name.startswith(".")]
     assert command(*again(run, tiny_data)).status == 0
     assert read(run / "summary.json")["results"] == read(supervised_run / "summary.json")["results"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_an_import_ends_with_130(number, tmp_path):
+    """A module may swallow whatever is raised while it is imported."""
+    (tmp_path / "mine.py").write_text(
+        f"import signal\ntry:\n    signal.raise_signal({number:d})\nexcept BaseException:\n    pass\n"
+    )
+    (tmp_path / "config.py").write_text("import mine\n")
+    command = [sys.executable, "-m", "scarce_jax", "train", "config.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=tiny.environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "scarce-jax: interrupted\n")
 
 
 def test_scenes_is_prepared_by_the_first_run(command, tmp_path, monkeypatch):
@@ -222,7 +240,7 @@ def test_impossible_numbers_of_processes_are_usage_errors(flags, tiny_data, refu
 def test_an_empty_folder_is_refused_and_the_home_folder_found(tiny_data, refused, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    refused("train", CONFIGS / "supervised_scenes.py", "--workdir", "", status=2, holds=["an empty text; expected"])
+    refused("train", CONFIGS / "supervised_scenes.py", "--workdir", "", status=2, holds=["an empty path; expected"])
     words = ["train", CONFIGS / "detailer_camvid.py", "--data-dir=~/data"]
     refused(*words, holds=[f"not prepared in {tmp_path / 'home' / 'data'}"])
     assert list(tmp_path.iterdir()) == []
