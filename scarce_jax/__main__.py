@@ -1,14 +1,14 @@
 """`python -m scarce_jax`."""
 
 import os
-import pathlib
 import sys
-
-from scarce_jax.cli import main
 
 if __name__ == "__main__":
     # Python puts the current folder first on the path, where a module in it would hide any other; and it may be a
-    # stranger's. A checkout stays, because this package is found there.
-    if sys.path[0] == os.getcwd() and pathlib.Path(__file__).parents[1] != pathlib.Path.cwd():
+    # stranger's, so nothing that is not loaded yet is imported before. A checkout stays, because this package is found
+    # there.
+    if sys.path[0] == os.getcwd() and os.path.dirname(os.path.dirname(os.path.abspath(__file__))) != os.getcwd():
         del sys.path[0]
+    from scarce_jax.cli import main
+
     sys.exit(main())

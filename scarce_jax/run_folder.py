@@ -105,7 +105,7 @@ def choose_result(
         or the views or the batch are out of their range.
     """
     results = session.recipe.results
-    name = name or next(iter(results))
+    name = next(iter(results)) if name is None else name
     if name not in results:
         raise InputError(f"result {name!r}: this run has {', '.join(results)}; choose one of them")
     evaluation = results[name]

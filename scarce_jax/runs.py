@@ -284,9 +284,9 @@ def replay(
     facts = read_facts(run_dir)
     reports = sorted(run_dir.glob(f"*/{FOLDER}/{REPORT}"), key=lambda path: path.stat().st_mtime)
     names = [path.parents[1].name for path in reports]
-    name = stage or (names[-1] if names else None)
+    name = (names[-1] if names else None) if stage is None else stage
     if name not in names:
-        where = f"stage {name} of {run_dir}" if stage else run_dir
+        where = run_dir if stage is None else f"stage {stage!r} of {run_dir}"
         raise InputError(f"{where}: has no {FOLDER}/{REPORT}; nothing stopped it that was not finite")
     # Before the first use of a device.
     set_xla_flags(from_json(facts["method"], facts["config"]).runtime)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 from scarce_jax.errors import InputError, Interrupted, UsageError, nearest
@@ -31,7 +35,7 @@ DONE, WRONG_INPUT, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 STORAGE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
-    errno.EISDIR, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG,
+    errno.EISDIR, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ENOENT,
 }  # fmt: skip
 """Errors of a file system that choosing another folder or name can solve."""
 
@@ -41,7 +45,8 @@ ADVICE = "make room or choose another folder, then run the same command again"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 the input is wrong, 2 usage, 130 interrupted."""
     try:
-        status = _run(list(sys.argv[1:] if argv is None else argv))
+        with _interruptible():
+            status = _run(list(sys.argv[1:] if argv is None else argv))
         # A broken pipe shows here, and not at the interpreter's exit.
         sys.stdout.flush()
         return status
@@ -67,6 +72,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = "choose a shorter name" if error.errno == errno.ENAMETOOLONG else ADVICE
         print(f"scarce-jax: {where}cannot be read or written ({error.strerror}); {advice}", file=sys.stderr)
         return WRONG_INPUT
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt in the block; the same signal again ends the process at once."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A caller that has handlers of its own keeps them.
+    ours = [n for n, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for number in ours:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    while frame is not None:
+        # Modules in the middle of an import may swallow the exception, or crash.
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"scarce-jax: interrupted\n")
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _run(argv: list[str]) -> int:

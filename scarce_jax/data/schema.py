@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Interval
+
+Byte = Annotated[int, Interval(ge=0, le=255)]
+NativeId = Annotated[int, Interval(ge=0, le=65535)]
 
 IGNORE = 255
 """Label value of void pixels, which do not count: pixels without a label, and pixels outside an augmented image."""

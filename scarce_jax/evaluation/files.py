@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -19,6 +18,7 @@ from scarce_jax.data.image_files import SUFFIXES, composed, list_images, scan_im
 from scarce_jax.data.images import read_image, read_mask, write_png
 from scarce_jax.data.pictures import add_legend, file_palette, overlay
 from scarce_jax.errors import InputError, plural
+from scarce_jax.evaluation.aside import folder_aside
 from scarce_jax.evaluation.predict import Prediction, Predictor
 
 log = logging.getLogger("scarce_jax")
@@ -157,9 +157,8 @@ def predict_files(
     ids = predictor.native_ids if native_ids else None
     values, palette = _file_ids(ids), file_palette(predictor.palette, ids)
     # Pictures are moved to the folder together, so that an error leaves none of them.
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    with tempfile.TemporaryDirectory(prefix=".scarce-jax-", dir=existing) as name:
-        aside, done = pathlib.Path(name), []
+    with folder_aside(out) as aside:
+        done = []
         for k, pixels, prediction in _stream(predictor, load, images):
             if prediction is None:
                 faults.append(pixels)
@@ -214,6 +213,11 @@ def _file_ids(ids: Sequence[int] | None) -> np.ndarray:
     """The value of each class index in a mask file, uint8 [256]; 255 stays void."""
     values = np.arange(256, dtype=np.uint8)
     if ids is not None:
+        if max(ids) > 255:
+            raise InputError(
+                f"--native-ids: class id {max(ids)} of the dataset's own mask files does not fit in the 8-bit masks "
+                f"that are written; leave out --native-ids, which gives class indices"
+            )
         values[: len(ids)] = ids
     return values
 

@@ -57,8 +57,11 @@ def report(
     described = [read_run(folder) for folder in folders]
     default = (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
     path = default if out is None else pathlib.Path(out)
-    if path.is_dir() or not path.parent.is_dir():
-        fault = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+    named = path.suffix.lower() in (".html", ".htm")
+    if path.is_dir() or not path.parent.is_dir() or not named:
+        # Another ending may be that of a file which would be replaced.
+        there = f"there is no folder {path.parent}" if named else "does not end in .html"
+        fault = "is a folder" if path.is_dir() else there
         raise InputError(f"--out {path}: {fault}; expected the name of an HTML file in a folder that exists")
     galleries: list[Gallery] = []
     left_out = []

@@ -12,6 +12,7 @@ from typing import Any
 
 from scarce_jax.data.files import is_plain_name, read_checked_json, read_json, write_checked_json
 from scarce_jax.data.records import MEAN
+from scarce_jax.data.schema import Byte, NativeId
 from scarce_jax.errors import InputError
 from scarce_jax.training import fingerprint as fp
 
@@ -40,14 +41,15 @@ class Facts:
     config: dict[str, Any]
     dataset: _Dataset
     classes: list[str]
-    palette: list[tuple[int, int, int]]
+    palette: list[tuple[Byte, Byte, Byte]]
     background: int | None
-    native_ids: list[int] | None
+    native_ids: list[NativeId] | None
     steps: dict[str, int | None]
     devices: list[str]
     versions: dict[str, str | None]
     git_revision: str | None
     command: list[Any]
+    void_ids: list[NativeId] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass

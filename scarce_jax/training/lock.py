@@ -21,6 +21,7 @@ import pathlib
 import shlex
 import shutil
 import socket
+import stat
 import sys
 import threading
 import time
@@ -140,6 +141,7 @@ class _Lock:
 
     def _try(self) -> bool:
         """Takes the lock; False if its file changed meanwhile. Raises InputError if another command holds it."""
+        _check_plain(self._path)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         with contextlib.ExitStack() as undo:
             try:
@@ -237,6 +239,14 @@ def _in_use(folder: pathlib.Path, holder: dict) -> str:
         f"{folder}: another command is training in this folder ({who}); wait until it ends or end it, or choose "
         f"another --workdir"
     )
+
+
+def _check_plain(path: pathlib.Path) -> None:
+    """Raises InputError if a path is there and no file, or one with a second name elsewhere, which would be changed."""
+    with contextlib.suppress(FileNotFoundError):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise InputError(f"{path}: a link, a folder or a pipe; expected the file of a lock, or nothing: remove it")
 
 
 def _is(path: pathlib.Path, handle: int) -> bool:

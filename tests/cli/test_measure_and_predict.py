@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 import scarce_jax
+from scarce_jax.cli import main
 from scarce_jax.data.images import read_image, write_png
 from scarce_jax.data.pictures import VOID_COLOUR, overlay
 from scarce_jax.data.source import Reader
+from scarce_jax.evaluation import files
 from scarce_jax.ops.crf import PARAMETERS
 from tests import tiny
 
@@ -29,6 +31,7 @@ import jax, numpy as np
 from tests import tiny
 from scarce_jax.cli import main
 import scarce_jax
+from scarce_jax.cli import main
 from scarce_jax.data.images import read_image
 
 run, data, image, coarse = sys.argv[1:]
@@ -171,6 +174,32 @@ def test_without_confidence_none_is_written(supervised_run, pictures, command, t
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["plain.png", "plain_overlay.png"]
 
 
+def test_predict_removes_what_killed_ones_left_and_nothing_that_others_use(
+    supervised_run, pictures, command, tmp_path, monkeypatch
+):
+    out, write, seen = tmp_path / "out", files.write_png, []
+
+    def look(path, *args):
+        write(path, *args)
+        if not seen:
+            seen.append(path.parent)
+            shutil.copytree(path.parent, path.parent.with_name(".scarce-jax-killed"))
+            assert main(["predict", str(supervised_run), str(pictures / "grey.png"), "--out", str(out)]) == 0
+            # It removed the one, and this folder, which is in use, stays.
+            assert {path.name for path in out.glob(".*")} == {path.parent.name, ".scarce-jax-link"}
+
+    out.mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/photo.png").touch()
+    (out / ".scarce-jax-link").symlink_to(tmp_path / "mine")
+    monkeypatch.setattr(files, "write_png", look)
+    assert command("predict", supervised_run, pictures / "plain.png", "--out", out).status == 0
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["photo.png"]
+    (out / ".scarce-jax-link").unlink()
+    names = ["grey.png", "grey_overlay.png", "plain.png", "plain_overlay.png"]
+    assert sorted(path.name for path in out.iterdir()) == names
+
+
 def test_images_of_several_sizes_in_one_command_as_alone(supervised_run, command, tmp_path):
     draw = np.random.default_rng(1)
     images = {f"p{k}": draw.integers(0, 256, size, np.uint8) for k, size in enumerate(SHAPES)}
@@ -208,7 +237,7 @@ def test_the_composite_keeps_every_coarse_label(detailer_run, command, tmp_path)
     np.testing.assert_array_equal(probabilities[labelled].max(-1), 1)
 
 
-def test_native_ids_are_the_datasets_own(supervised_run, pictures, command, tmp_path):
+def test_native_ids_are_the_datasets_own(supervised_run, pictures, command, refused, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(supervised_run, run)
     tiny.edit(run / "config.json", native_ids=[7 + 3 * k for k in range(12)])
@@ -222,6 +251,9 @@ def test_native_ids_are_the_datasets_own(supervised_run, pictures, command, tmp_
         shown = Image.open(tmp_path / f"{name}/plain.png")
         np.testing.assert_array_equal(np.asarray(shown.convert("RGB")), palette[ours])
         assert tuple(shown.getpalette()[3 * 255 : 3 * 256]) == VOID_COLOUR
+    tiny.edit(run / "config.json", native_ids=[245 + k for k in range(12)])
+    refused(*argv, tmp_path / "wide", "--native-ids", holds=["--native-ids: class id 256", "does not fit"])
+    assert not (tmp_path / "wide").exists()
 
 
 def test_folders_are_predicted_with_their_subfolders_and_keep_their_tree(supervised_run, command, refused, tmp_path):
@@ -358,6 +390,8 @@ def test_what_predict_cannot_read_is_refused_before_anything_is_written(supervis
     shutil.copy(pictures / "plain.png", pictures / "grey_overlay.png")
     refused(*argv, pictures, "--out", out, holds=["both would write", "grey_overlay.png"])
     refused(*argv, pictures / "plain.png", "--out", tmp_path / "plain.png", holds=["is a file; expected a folder"])
+    refused(*argv, pictures / "plain.png", "--out", "/proc/out", holds=["/proc/out: cannot be read or written"])
+    refused(*argv, pictures / "plain.png", "--out", out, "--result", "", holds=["result '': this run has segmenter"])
     assert {path.name for path in tmp_path.iterdir()} == {"pictures", "empty", "plain.png"}
     before = (pictures / "plain.png").read_bytes()
     refused(*argv, pictures / "plain.png", "--out", pictures, holds=["is an input and would be lost"])

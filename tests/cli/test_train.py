@@ -5,6 +5,8 @@ import logging
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -16,6 +18,7 @@ from scarce_jax.data.files import unseal
 from scarce_jax.data.images import write_png
 from scarce_jax.errors import InputError
 from scarce_jax.training import loop
+from scarce_jax.training.session import Session
 from tests import tiny
 from tests.cli.conftest import CONFIGS, shrunk
 
@@ -140,6 +143,37 @@ def test_an_interrupted_run_says_so_with_130_and_goes_on(number, tiny_data, comm
     found = command(*argv)
     assert found.status == 0 and "goes on from step" in found.err
     assert read(tmp_path / "summary.json")["stages"][0]["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("where", "number"), [("measure", signal.SIGTERM), ("__post_init__", signal.SIGTERM), ("measure", signal.SIGINT)]
+)
+def test_a_signal_outside_the_stages_ends_with_130_too(
+    where, number, supervised_run, tiny_data, command, tmp_path, monkeypatch
+):
+    run, before = tmp_path / "run", signal.getsignal(number)
+    shutil.copytree(supervised_run, run)
+    (run / "summary.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, where, lambda *args, **kwargs: signal.raise_signal(number))
+        found = command(*again(run, tiny_data))
+    assert found.status == 130 and found.err.endswith("scarce-jax: interrupted\n") and "Traceback" not in found.err
+    assert signal.getsignal(number) is before
+    assert not [path for path in run.iterdir() if path.name.startswith(".")]
+    assert command(*again(run, tiny_data)).status == 0
+    assert read(run / "summary.json")["results"] == read(supervised_run / "summary.json")["results"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_an_import_ends_with_130(number, tmp_path):
+    """A module may swallow whatever is raised while it is imported."""
+    (tmp_path / "mine.py").write_text(
+        f"import signal\ntry:\n    signal.raise_signal({number:d})\nexcept BaseException:\n    pass\n"
+    )
+    (tmp_path / "config.py").write_text("import mine\n")
+    command = [sys.executable, "-m", "scarce_jax", "train", "config.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=tiny.environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "scarce-jax: interrupted\n")
 
 
 def test_scenes_is_prepared_by_the_first_run(command, tmp_path, monkeypatch):

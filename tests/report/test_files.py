@@ -70,6 +70,7 @@ def test_wrong_input_is_refused_before_anything_is_read(run_folder, tmp_path):
         ("are the same run", ([folder, folder / "." / "../run"],)),
         ("there is no folder", ([folder], tmp_path / "none" / "report.html")),
         ("is a folder", ([folder], tmp_path)),
+        ("does not end in .html", ([folder], tmp_path / "photo.png")),
     ):
         with pytest.raises(InputError, match=match):
             report(*arguments)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -218,14 +219,17 @@ def test_without_record_locks_the_holder_keeps_touching_its_file(tmp_path, quick
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_lock_is_no_link_to_another_file(tmp_path):
-    (tmp_path / "precious").write_text("mine")
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / lock.NAME).symlink_to(tmp_path / "precious")
-    with pytest.raises(InputError, match="run folder cannot be written"), held(run):
-        pass
-    assert (tmp_path / "precious").read_text() == "mine" and (run / lock.NAME).is_symlink()
+def test_the_lock_is_a_file_of_its_own(tmp_path):
+    run, precious = tmp_path / "run", tmp_path / "precious"
+    precious.write_text("mine")
+    for make in (lambda path: path.symlink_to(precious), lambda path: os.link(precious, path), os.mkfifo, os.mkdir):
+        run.mkdir()
+        make(run / lock.NAME)
+        message = f"{run / lock.NAME}: a link, a folder or a pipe"
+        with pytest.raises(InputError, match=re.escape(message)), held(run):
+            pass
+        shutil.rmtree(run)
+    assert precious.read_text() == "mine"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -122,6 +122,15 @@ def test_a_key_that_is_missing_or_renamed_is_named(run):
         tiny.edit(run / "config.json", **{key: facts[key]})
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("palette", [[999, 0, 0]]), ("native_ids", [-1]), ("native_ids", [70_000]), ("void_ids", "abc")]
+)
+def test_a_value_that_no_dataset_has_is_named(run, key, value):
+    tiny.edit(run / "config.json", **{key: value})
+    with pytest.raises(InputError, match=rf"config\.json: {key}"):
+        read_facts(run)
+
+
 @pytest.mark.parametrize("content", ["[" * 100_000, "[]", "3", "", '{"format": 2}', "\xff"])
 def test_what_is_no_content_is_named(run, content):
     (run / "config.json").write_text(content, encoding="latin-1")

@@ -57,7 +57,7 @@ def test_no_name_of_a_run_folder_is_imported(hostile, name, command, tiny_data):
 
 
 def test_the_command_line_runs_nothing_of_the_current_folder(run, tmp_path):
-    for name in ("evil", "boto3", "json", "numpy"):
+    for name in ("evil", "boto3", "json", "numpy", "pathlib", "logging"):
         (run / f"{name}.py").write_text(EVIL)
     tiny.edit(run / "config.json", method="evil")
     command = [sys.executable, "-m", "scarce_jax", "evaluate", "."]

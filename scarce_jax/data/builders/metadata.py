@@ -9,6 +9,7 @@ from typing import Any
 
 from scarce_jax.data.coarse import CoarseQuality
 from scarce_jax.data.files import CHECKSUM, is_plain_name, read_checked_json
+from scarce_jax.data.schema import Byte, NativeId
 from scarce_jax.errors import InputError
 
 METADATA = "metadata.json"
@@ -31,9 +32,9 @@ class _Metadata:
     name: str
     version: str
     classes: list[str]
-    palette: list[tuple[int, int, int]]
+    palette: list[tuple[Byte, Byte, Byte]]
     background: int | None
-    native_ids: list[int] | None
+    native_ids: list[NativeId] | None
     splits: dict[str, int]
     tags_from: str
     coarse_from: str
@@ -42,6 +43,7 @@ class _Metadata:
     lacking: dict[str, dict[str, int]]
     shards: dict[str, dict[str, int]]
     files: dict[str, int]
+    void_ids: list[NativeId] = dataclasses.field(default_factory=list)
 
 
 def read_metadata(directory: pathlib.Path) -> dict[str, Any] | None:
