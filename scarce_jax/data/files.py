@@ -34,19 +34,21 @@ TEXTS = {
 """Endings of files that stand beside images and hold none of their own, in lower case."""
 
 _CONVERT = {
-    "convert it to JPEG: magick FILE FILE.jpg": (".heic", ".heif", ".hif"),
-    "convert it to PNG: magick FILE FILE.png": (
+    "convert it to JPEG, and move it out of the folder: magick mogrify -format jpg FILE": (".heic", ".heif", ".hif"),
+    "convert it to PNG, and move it out of the folder: magick mogrify -format png FILE": (
         ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".psd", ".exr", ".hdr", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".pam",
         ".ico", ".svg", ".pcx", ".eps", ".pdf", ".xcf", ".apng",
     ),
-    "develop the raw photograph to PNG: darktable-cli FILE FILE.png": (
+    "develop the raw photograph to PNG, and move it out of the folder: darktable-cli FILE NAME.png": (
         ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".raw", ".pef", ".srw",
     ),
-    "write each picture as 8-bit PNG: PIL.Image.fromarray(array).save(path)": (
+    "write each picture as 8-bit PNG, and move it out of the folder: PIL.Image.fromarray(array).save(path)": (
         ".npy", ".npz", ".mat", ".h5", ".hdf5", ".nii", ".gz", ".dcm", ".czi", ".nd2", ".lif", ".mha",
     ),
 }  # fmt: skip
 """What to do with a picture in a format that is not read -> the endings of such files."""
+
+NOT_UTF8 = "not a text in UTF-8; if it is one in another encoding, save it again as UTF-8"
 
 ASIDE = ".aside"
 """Suffix of a file while it is written; a crash may leave one behind."""
@@ -192,8 +194,10 @@ def read_lines(path: pathlib.Path, expected: str) -> list[str]:
     """Reads the lines of a UTF-8 text file; raises InputError, whose message has `expected`, if that fails."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable text file ({error}); expected {expected}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: {NOT_UTF8}; expected {expected}") from error
+    except OSError as error:
+        raise InputError(f"{path}: not a readable text file ({error.strerror}); expected {expected}") from error
 
 
 def read_json(path: pathlib.Path, expected: str = "JSON that scarce-jax wrote") -> Any:
@@ -202,6 +206,8 @@ def read_json(path: pathlib.Path, expected: str = "JSON that scarce-jax wrote") 
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected {expected}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: {NOT_UTF8}; expected {expected}") from error
     # JSON that is nested too deeply ends in a RecursionError.
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable JSON file ({error}); expected {expected}") from error

@@ -170,7 +170,7 @@ def _two_images_of_one_stem(root):
 
 def _no_image_file(root):
     (root / "train/images/0.heic").write_text("x")
-    return ["0.heic", "not an image file", "magick FILE FILE.jpg"]
+    return ["0.heic", "not an image file", "magick mogrify -format jpg FILE"]
 
 
 def _unknown_id(root):
@@ -212,7 +212,7 @@ def _split_with_a_dash(root):
 
 def _no_classes(root):
     (root / "classes.json").unlink()
-    return [str(root), "has no classes.json"]
+    return [str(root), "no file lists the classes", "classes.json"]
 
 
 def _masks_of_an_unknown_name(root):

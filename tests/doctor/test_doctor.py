@@ -152,7 +152,7 @@ def photograph_of_a_phone(folder):
     image_of(folder).rename(path)
     mask_of(folder).unlink()
     (folder / "coarse/train/b.png").unlink()
-    return "not-an-image", path, "not an image file that is read", "magick FILE FILE.jpg"
+    return "not-an-image", path, "not an image file that is read", "magick mogrify -format jpg FILE"
 
 
 def link_to_nothing(folder):

@@ -162,8 +162,7 @@ def to_indices(ids: np.ndarray, path: pathlib.Path, example_id: str, indices: Ma
     if unknown:
         raise InputError(
             f"{path} (example {example_id}): id {unknown[0]} is in the mask "
-            f"({np.count_nonzero(ids == unknown[0])} pixels), expected ids {ranges(sorted(table))}; "
-            "is this the dataset's own encoding?"
+            f"({np.count_nonzero(ids == unknown[0])} pixels), expected ids {ranges(sorted(table))}"
         )
     mapped = np.array([table[int(v)] for v in values], np.uint8)
     return mapped[np.searchsorted(values, ids)]

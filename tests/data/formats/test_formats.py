@@ -55,6 +55,21 @@ def test_a_prepared_export_has_its_masks(written, tmp_path, name):
 # Which format it is.
 
 
+def test_a_broken_export_is_named(written):
+    root = written("coco")
+    (root / "annotations.json").write_text((root / "annotations.json").read_text()[:99])
+    with pytest.raises(InputError, match=r"of no known format.*not readable as JSON: annotations.json, which may"):
+        choose(root, Options())
+
+
+def test_one_folder_is_not_named_twice(written):
+    root = written("pairs")
+    for folders in ({"masks": "images"}, {"masks": "masks", "coarse": "masks"}):
+        named = {name: root / folder for name, folder in {"images": "images", **folders}.items()}
+        with pytest.raises(InputError, match="name one folder|names the folder of other files"):
+            read_source(root, Options(**named))
+
+
 def test_two_formats_at_once_are_named_and_can_be_chosen(written):
     root = written("voc")
     exports.coco(root)

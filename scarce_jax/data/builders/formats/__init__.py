@@ -26,7 +26,7 @@ from scarce_jax.data.builders.formats.layout import DrawnMask, FileMask, Item, L
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import divide
 from scarce_jax.data.builders.formats.tree import Tree
-from scarce_jax.errors import InputError, nearest
+from scarce_jax.errors import InputError, nearest, some
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +100,11 @@ def choose(source: pathlib.Path, options: Options) -> str:
     if other:
         advice = f"this looks like the dataset {other}: scarce-jax prepare {other} --source {source}"
     else:
+        broken = [str(path.relative_to(source)) for path in tree.json_kinds.get("unreadable", ())]
+        damage = f"not readable as JSON: {some(broken, 3)}, which may hold the annotations; " if broken else ""
         known = [f"  {name}: {one.holds}" for name, one in FORMATS.items()]
         advice = "\n".join(
-            ["expected one of these, or --images DIR --masks DIR --classes FILE for any two folders:", *known]
+            [f"{damage}expected one of these, or --images DIR --masks DIR --classes FILE for any two folders:", *known]
         )
     raise InputError(f"{source}: of no known format; it has {tree.content()}; {advice}")
 

@@ -18,6 +18,7 @@ NAMES = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "tst"),
 }
+SHARE = "expected a share between 0 and 1, such as 0.2, or a file that lists names"
 _SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _AUGMENTED = re.compile(r"\.rf\.[0-9a-zA-Z]+$")
 """What Roboflow adds to the name of an image, of which an export may hold several augmented versions."""
@@ -97,10 +98,12 @@ def divide(layout: Layout, val: str | None) -> Layout:
     try:
         share = float(val)
     except ValueError:
+        if not path.is_file():
+            raise InputError(f"--val {val}: {SHARE}; this is neither a number nor a file") from None
         chosen = _listed(path, items)
     else:
         if not 0 < share < 1:
-            raise InputError(f"--val {val}: expected a share between 0 and 1, such as 0.2, or a file that lists names")
+            raise InputError(f"--val {val}: {SHARE}")
         chosen = _share(share, items)
     train = [item for item in items if item.name not in chosen]
     if not train or len(train) == len(items):
