@@ -97,7 +97,7 @@ def absent_notes(examined: Examined) -> Iterator[str]:
             names = f" (not {_listed(examined.expected, absent)})" if len(absent) <= 6 else ""
             lacking.append(f"{total - len(absent)} of {total} classes are in the {where}{names}")
     if lacking:
-        yield f"{'; '.join(lacking)}: so few seldom show every class; nothing is learned or measured about one they lack"
+        yield f"{'; '.join(lacking)}: so few seldom show all; nothing is learned or measured about a class they lack"
 
 
 def _absent(examined: Examined) -> Iterator[tuple[str, list[int], str, int]]:

@@ -179,3 +179,13 @@ def test_a_validation_split_without_masks_is_a_warning(command, tmp_path):
 def test_images_and_masks_go_together(refused, tmp_path):
     for flag in ("--images", "--masks"):
         refused("prepare", "folder/pets", flag, tmp_path, "--data-dir", tmp_path / "data", holds=["go together"])
+
+
+def test_an_image_of_two_splits_is_told(command, tmp_path):
+    exports.folder(tmp_path / "pets")
+    shutil.copytree(tmp_path / "pets/train", tmp_path / "pets/val")
+    for path in (tmp_path / "pets/val").glob("*/a.png"):
+        path.rename(path.with_name("z.png"))
+    found = command("prepare", "folder/pets", "--source", tmp_path / "pets", "--data-dir", tmp_path / "data")
+    assert found.status == 0
+    assert "folder/pets: the split val has 4 images of train (val/b is train/b)" in found.err

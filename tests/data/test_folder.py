@@ -210,6 +210,11 @@ def _split_with_a_dash(root):
     return ["'my-val' cannot name a split"]
 
 
+def _split_called_all(root):
+    (root / "val").rename(root / "all")
+    return ["'all' cannot name a split", "and not all"]
+
+
 def _no_classes(root):
     (root / "classes.json").unlink()
     return [str(root), "no file lists the classes", "classes.json"]
@@ -264,8 +269,8 @@ def _tags_of_two_splits(root):
     [
         _stray_mask, _two_images_of_one_stem, _no_image_file, _unknown_id, _palettes_that_differ,
         _coarse_of_another_size, _no_splits, _masks_alone, _masks_of_an_unknown_name, _two_folders_of_masks,
-        _polygons_in_text_files, _split_with_a_dash, _no_classes, _tags_of_no_image, _tags_of_no_class, _tags_twice,
-        _tags_in_both_lists, _tags_of_two_splits,
+        _polygons_in_text_files, _split_with_a_dash, _split_called_all, _no_classes,
+        _tags_of_no_image, _tags_of_no_class, _tags_twice, _tags_in_both_lists, _tags_of_two_splits,
     ],
 )  # fmt: skip
 def test_a_wrong_source_is_named_and_nothing_is_left(source, tmp_path, damage):

@@ -36,7 +36,10 @@ def split_of_folder(name: str, where: pathlib.Path) -> str:
       InputError: the name cannot be that of a split.
     """
     if not _SPLIT.fullmatch(name) or name == "all":
-        raise InputError(f"{where}: {name!r} cannot name a split; expected letters, digits and _, such as train or val")
+        raise InputError(
+            f"{where}: {name!r} cannot name a split; expected a letter and then letters, digits or _, such as "
+            "train or val, and not all; rename the folder"
+        )
     return canonical(name) or name
 
 
