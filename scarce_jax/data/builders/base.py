@@ -148,7 +148,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         listing = None if self.source is None else list_source(self.source, self.flags, self.others)
         splits = self.split_examples()
         written = {name: self._write_split(name, examples) for name, examples in splits.items()}
-        self._warn_of_copies({name: tally for name, (_, tally) in written.items()})
+        if self.NAMED:  # The splits of a published dataset are not the user's choice.
+            self._warn_of_copies({name: tally for name, (_, tally) in written.items()})
         infos = [info for info, _ in written.values()]
         indices = {name: tally.index() for name, (_, tally) in written.items()}
         for name, index in indices.items():
@@ -182,7 +183,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         return infos
 
     def _warn_of_copies(self, tallies: Mapping[str, Tally]) -> None:
-        """Tells which images of train are in another split under another id. Equal ids are kept apart by the budget."""
+        """Tells which images of train are in another split under another id; `train` refuses equal ids."""
         train = tallies["train"].files if "train" in tallies else {}
         for split, tally in tallies.items():
             copies = [(tally.files[file], train[file]) for file in tally.files.keys() & train.keys()]
