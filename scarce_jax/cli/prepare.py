@@ -70,13 +70,12 @@ def main(argv: Sequence[str]) -> int:
             "those listed."
         )
     if prepared_before:
-        again = prepare_command(options.dataset, options.data_dir, again=True, source=options.source)
+        source = options.source or (options.images if options.masks else None)
+        again = prepare_command(options.dataset, options.data_dir, again=True, source=source)
         again = " ".join((again, *(reading.flags if reading else ())))
         how = ""
-        if options.source is not None:
+        if source is not None:
             listed = (prepared.directory / LISTING).exists()
-            how = (
-                f" from the files of {options.source}" if listed else " (whether its files changed since is not known)"
-            )
+            how = f" from the files of {source}" if listed else " (whether its files changed since is not known)"
         print(f"\nThe dataset was prepared before{how}, so nothing was read; to build it again: {again}")
     return 0

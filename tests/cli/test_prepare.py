@@ -146,6 +146,8 @@ def test_two_folders_are_prepared(command, tmp_path):
     folders = ["--images", tmp_path / "images", "--masks", tmp_path / "masks", "--classes", tmp_path / "classes.txt"]
     made = command("prepare", "folder/pets", *folders, "--val", "0.4", "--data-dir", tmp_path / "data")
     assert made.status == 0 and "train 3, val 1" in made.out
+    again = command("prepare", "folder/pets", *folders, "--val", "0.4", "--data-dir", tmp_path / "data")
+    assert f"prepared before from the files of {tmp_path / 'images'}" in again.out
 
 
 @pytest.mark.parametrize("loose", [False, True])

@@ -68,6 +68,9 @@ def test_one_folder_is_not_named_twice(written):
         named = {name: root / folder for name, folder in {"images": "images", **folders}.items()}
         with pytest.raises(InputError, match="name one folder|names the folder of other files"):
             read_source(root, Options(**named))
+    (root / "coarse").mkdir()
+    with pytest.raises(InputError, match="coarse: no image file; expected masks"):
+        read_source(root, Options(images=root / "images", masks=root / "masks", coarse=root / "coarse"))
 
 
 def test_two_formats_at_once_are_named_and_can_be_chosen(written):
@@ -95,7 +98,9 @@ def test_an_unknown_folder_is_described(tmp_path):
     ("options", "part"),
     [
         ({"format": "cvatt"}, "did you mean cvat?"),
-        ({"masks": "x"}, "--masks DIR goes with --images DIR"),
+        ({"masks": "."}, "--masks DIR goes with --images DIR"),
+        ({"images": ".", "masks": "x"}, "--masks x: missing, expected a folder"),
+        ({"images": ".", "masks": ".", "coarse": "x"}, "--coarse x: missing, expected a folder"),
         ({"coarse": "x"}, "--coarse DIR needs"),
     ],
 )

@@ -71,7 +71,8 @@ def choose(source: pathlib.Path, options: Options) -> str:
     """The name of a folder's format.
 
     Raises:
-      InputError: the folder is missing, `options.format` is unknown, or the folder is of no format or of several.
+      InputError: the folder or one of `options` is missing, `options.format` is unknown, or the folder is of no format
+        or of several.
     """
     if options.format not in ("auto", *FORMATS):
         names = ", ".join(("auto", *FORMATS))
@@ -80,6 +81,11 @@ def choose(source: pathlib.Path, options: Options) -> str:
         )
     if options.coarse is not None and options.masks is None:
         raise InputError("--coarse DIR needs --images DIR and --masks DIR")
+    for field in ("images", "masks", "coarse"):
+        folder = options.path(field)
+        if folder is not None and not folder.is_dir():
+            state = "a file" if folder.exists() else "missing"
+            raise InputError(f"--{field} {folder}: {state}, expected a folder of image files")
     if options.masks is not None:
         if options.images is None or options.format not in ("auto", "pairs"):
             raise InputError("--masks DIR goes with --images DIR, and with no --format but pairs")

@@ -14,6 +14,7 @@ from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.pairing import Folders, pair
 from scarce_jax.data.builders.formats.splits import in_order
 from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, MASK_FOLDERS, Tree
+from scarce_jax.data.files import list_images
 from scarce_jax.errors import InputError
 
 HOLDS = "images and masks (or img_dir and ann_dir, ...), perhaps with train and val in both, and a file of classes"
@@ -37,7 +38,7 @@ def folders_of(source: pathlib.Path, options: Options) -> list[Folders]:
     if options.masks is not None:
         images = options.path("images") or source
         folders = Folders(split="", images=images, masks=options.path("masks"), coarse=options.path("coarse"))
-        _check_apart(folders, options)
+        _check(folders, options)
         return [folders]
     tree = Tree(source)
     found = []
@@ -51,8 +52,8 @@ def folders_of(source: pathlib.Path, options: Options) -> list[Folders]:
     return [Folders(split="", images=options.path("images") or found[0], masks=found[1], coarse=coarse)]
 
 
-def _check_apart(folders: Folders, options: Options) -> None:
-    """Raises InputError if the flags name one folder twice."""
+def _check(folders: Folders, options: Options) -> None:
+    """Raises InputError if the flags name one folder twice, or a folder of masks that has none."""
     if folders.masks.resolve() == folders.images.resolve():
         raise InputError(
             f"{folders.masks}: --images and --masks name one folder; expected images and masks in folders of their "
@@ -62,6 +63,9 @@ def _check_apart(folders: Folders, options: Options) -> None:
         raise InputError(
             f"{folders.coarse}: --coarse names the folder of other files; expected a folder of coarse masks"
         )
+    for folder in (folders.masks, folders.coarse):
+        if folder is not None and not list_images(folder):
+            raise InputError(f"{folder}: no image file; expected masks, one image file each")
 
 
 def read(source: pathlib.Path, options: Options) -> Layout:
