@@ -110,6 +110,13 @@ class FileMask(Mask):
         return np.array([table[int(v)] for v in values], np.uint8)[inverse.reshape(codes.shape)]
 
 
+def reason(error: Exception) -> str:
+    """What an error of reading an annotation says in words; its type is left out where the text speaks for itself."""
+    if isinstance(error, KeyError):
+        return f"it has no field {error}"
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
 @dataclasses.dataclass(frozen=True)
 class DrawnMask(Mask):
     """What is drawn from an annotation.
@@ -128,7 +135,7 @@ class DrawnMask(Mask):
         try:
             return self.draw()
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-            raise InputError(f"{self}: cannot be drawn ({type(error).__name__}: {error}); export it again") from error
+            raise InputError(f"{self}: cannot be drawn ({reason(error)}); export it again") from error
 
     def __str__(self) -> str:
         return f"{self.path} ({self.of})"
