@@ -330,6 +330,9 @@ def test_classes_may_leave_out_all_but_their_names(tmp_path):
     found = read_classes(path)
     assert (found.background, found.palette) == (1, ((1, 2, 3), (4, 5, 6)))
     assert found.indices == {0: 0, 1: 1, 7: 255, 300: 255}
+    for key, index in (("", 1), (', "background": null', None), (', "background": "a"', 0)):
+        path.write_text(f'{{"classes": ["a", "Background"]{key}}}')
+        assert read_classes(path).background == index
     path.write_text('{"classes": ["a", "b", "c"], "background": "b"}')
     assert read_classes(path).palette == ((128, 0, 0), (0, 0, 0), (0, 128, 0))
     colours = default_palette(255)

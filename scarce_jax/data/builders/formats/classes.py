@@ -124,9 +124,14 @@ def make_classes(
     if not 1 <= len(names) <= IGNORE or len(set(names)) < len(names):
         raise InputError(f"{source}: {len(names)} classes, {len(set(names))} different; expected 1 to 255, each once")
     if background is None:
-        background = next((k for k, name in enumerate(names) if name.strip().lower() in BACKGROUNDS), None)
+        background = _background_of(names)
     colours = drawing_palette(len(names), background) if palette is None else tuple(palette)
     return Classes(classes=tuple(names), palette=colours, background=background, source=source, **fields)
+
+
+def _background_of(names: Sequence[str]) -> int | None:
+    """The index of the class that is called background, or None."""
+    return next((k for k, name in enumerate(names) if name.strip().lower() in BACKGROUNDS), None)
 
 
 def drawing_palette(count: int, background: int | None) -> tuple[Colour, ...]:
@@ -166,7 +171,7 @@ def classes_of_json(path: pathlib.Path, value: Any) -> Classes:
         raise InputError(f"{path}: classes is {names!r}, expected a list of names")
     if not 1 <= len(names) <= IGNORE or len(set(names)) < len(names):
         raise InputError(f"{path}: {len(names)} classes, {len(set(names))} different; expected 1 to 255, each once")
-    background = _background(path, value.get("background"), names)
+    background = _background(path, value["background"], names) if "background" in value else _background_of(names)
     palette = _palette(path, value.get("palette"), len(names))
     ids = None if stated is None else _ids(path, stated, names)
     ignore, void_colours = _ignore(path, value.get("ignore"), names, ids, background)

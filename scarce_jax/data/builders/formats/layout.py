@@ -64,7 +64,7 @@ class FileMask(Mask):
         colours = None if palette is None else self._palette_indices(used, palette)
         if colours is None and palette is not None and palettes is not None:
             palettes.add(self.path, used_colours(used, palette))
-        return to_indices(ids, self.path, self.path.stem, self.classes.indices if colours is None else colours)
+        return to_indices(ids, self.path, "", self.classes.indices if colours is None else colours)
 
     def holds_indices(self) -> bool:
         if not self.classes.plain or not self.classes.colours:
