@@ -17,7 +17,7 @@ from scarce_jax.config_files import from_json, use_compilation_cache
 from scarce_jax.data.builders import import_builder
 from scarce_jax.data.manifest import Manifest
 from scarce_jax.data.schema import DatasetInfo
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, some
 from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.ranges import check
 from scarce_jax.recipe import Eval, NetState, Views, reads
@@ -170,8 +170,8 @@ def open_result(
     prepared = reader.info
     if prepared.classes != info.classes:
         raise InputError(
-            f"dataset {info.name}: prepared with {len(prepared.classes)} classes {prepared.classes[:3]}..., but the "
-            f"run was trained on {len(info.classes)} {info.classes[:3]}...; prepare the dataset that it was trained on"
+            f"dataset {info.name}: prepared with {len(prepared.classes)} classes ({some(prepared.classes)}), but the "
+            f"run was trained on {len(info.classes)} ({some(info.classes)}); prepare the dataset that it was trained on"
         )
     before = read_facts(session.run_dir)["dataset"]["versions"].get(reader.dataset)
     if before not in (None, reader.version):

@@ -66,7 +66,10 @@ def main(argv: Sequence[str]) -> int:
         **options.prediction.arguments(),
     )
     images, left_out = plural(written["images"], "image"), written["left_out"]
-    print(f"{images}: masks and overlays of result {written['result']} are in {written['out']}")
+    if written["images"]:
+        print(f"{images}: masks and overlays of result {written['result']} are in {written['out']}")
+    else:
+        print("no image was predicted, and nothing was written")
     if left_out:
         # After the line above, also where both streams are one file.
         sys.stdout.flush()

@@ -68,13 +68,12 @@ def main(argv: Sequence[str]) -> int:
     if options.dataset.startswith("folder/") and "val" not in prepared.info.splits:
         print(f"\nNote: {NO_VAL}.")
     if prepared_before:
-        again = prepare_command(options.dataset, options.data_dir, again=True, source=options.source)
+        source = options.source or (options.images if options.masks else None)
+        again = prepare_command(options.dataset, options.data_dir, again=True, source=source)
         again = " ".join((again, *(reading.flags if reading else ())))
         how = ""
-        if options.source is not None:
+        if source is not None:
             listed = (prepared.directory / LISTING).exists()
-            how = (
-                f" from the files of {options.source}" if listed else " (whether its files changed since is not known)"
-            )
+            how = f" from the files of {source}" if listed else " (whether its files changed since is not known)"
         print(f"\nThe dataset was prepared before{how}, so nothing was read; to build it again: {again}")
     return 0

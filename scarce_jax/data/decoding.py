@@ -130,7 +130,7 @@ def _too_large(path: str | os.PathLike, found: str) -> FileError:
 
 
 def _several(path: str | os.PathLike, found: str) -> FileError:
-    advice = "write each to a file of its own: magick FILE FILE-%d.png"
+    advice = "write each to a file of its own, and move this one away: magick FILE NAME-%d.png"
     return FileError("unfit-file", path, found, "one picture in a file", advice)
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from scarce_jax.errors import InputError
 
+NOT_UTF8 = "not a text in UTF-8; if it is one in another encoding, save it again as UTF-8"
+
 ASIDE = ".aside"
 """Suffix of a file while it is written; a crash may leave one behind."""
 
@@ -27,8 +29,10 @@ def read_lines(path: pathlib.Path, expected: str) -> list[str]:
     """Reads the lines of a UTF-8 text file; raises InputError, whose message has `expected`, if that fails."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable text file ({error}); expected {expected}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: {NOT_UTF8}; expected {expected}") from error
+    except OSError as error:
+        raise InputError(f"{path}: not a readable text file ({error.strerror}); expected {expected}") from error
 
 
 def read_json(path: pathlib.Path, expected: str = "JSON that scarce-jax wrote") -> Any:
@@ -37,6 +41,8 @@ def read_json(path: pathlib.Path, expected: str = "JSON that scarce-jax wrote") 
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected {expected}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: {NOT_UTF8}; expected {expected}") from error
     # JSON that is nested too deeply ends in a RecursionError.
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable JSON file ({error}); expected {expected}") from error

@@ -26,15 +26,15 @@ TEXTS = {
 """Endings of files that stand beside images and hold none of their own, in lower case."""
 
 _CONVERT = {
-    "convert it to JPEG: magick FILE FILE.jpg": (".heic", ".heif", ".hif"),
-    "convert it to PNG: magick FILE FILE.png": (
+    "convert it to JPEG, and move it out of the folder: magick mogrify -format jpg FILE": (".heic", ".heif", ".hif"),
+    "convert it to PNG, and move it out of the folder: magick mogrify -format png FILE": (
         ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".psd", ".exr", ".hdr", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".pam",
         ".ico", ".svg", ".pcx", ".eps", ".pdf", ".xcf", ".apng",
     ),
-    "develop the raw photograph to PNG: darktable-cli FILE FILE.png": (
+    "develop the raw photograph to PNG, and move it out of the folder: darktable-cli FILE NAME.png": (
         ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".raw", ".pef", ".srw",
     ),
-    "write each picture as 8-bit PNG: PIL.Image.fromarray(array).save(path)": (
+    "write each picture as 8-bit PNG, and move it out of the folder: PIL.Image.fromarray(array).save(path)": (
         ".npy", ".npz", ".mat", ".h5", ".hdf5", ".nii", ".gz", ".dcm", ".czi", ".nd2", ".lif", ".mha",
     ),
 }  # fmt: skip

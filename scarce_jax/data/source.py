@@ -51,10 +51,14 @@ class Reader:
         prepared = load_prepared(dataset, data_dir)
         self.info, self.version = prepared.info, prepared.version
         if not self.info.splits.get(split):
+            anew = ""
+            if dataset.startswith("folder/") and split == "val":
+                command = prepare_command(dataset, data_dir, again=True)
+                anew = f"; or take images of train for it: {command} --val 0.2"
             raise InputError(
                 f"dataset {dataset}: no split {split!r}; it was prepared with {', '.join(sorted(self.info.splits))}: "
                 f"choose one of these with --train-split or --eval-split (of a finished run: --split), or "
-                f"--eval-split None to train without measuring"
+                f"--eval-split None to train without measuring{anew}"
             )
         self.pixels = prepared.occurs[split][1]
         self._again = f"prepare the dataset again: {prepare_command(dataset, data_dir, again=True)}"

@@ -98,7 +98,7 @@ def absent_notes(examined: Examined) -> Iterator[str]:
             names = f" (not {_listed(examined.expected, absent)})" if len(absent) <= 6 else ""
             lacking.append(f"{total - len(absent)} of {total} classes are in the {where}{names}")
     if lacking:
-        yield f"{'; '.join(lacking)}: so few seldom show every class, and nothing is learned about one they lack"
+        yield f"{'; '.join(lacking)}: so few seldom show all; nothing is learned or measured about a class they lack"
 
 
 def _absent(examined: Examined) -> Iterator[tuple[str, list[int], str, int]]:
@@ -122,8 +122,8 @@ def _absent(examined: Examined) -> Iterator[tuple[str, list[int], str, int]]:
             absent = [k for k in range(len(expected.names)) if k not in set().union(*lists)]
             count = plural(sum(f.example.tags is not None for f in here) if what == "list" else len(lists), what)
             where = count + (" of tags" if what == "list" else "") + (f" of {split}" if split else "")
-            # Ids without a class may be those of the absent ones, and a single id is a fault of its own.
-            if len(absent) > len(unknown) and not alone:
+            # Ids without a class may be those of the absent ones; a single id, and void alone, are faults of their own.
+            if len(unknown) < len(absent) < len(expected.names) and not alone:
                 yield split, absent, where, sum(map(len, lists))
 
 

@@ -169,7 +169,7 @@ def _unreadable(path: pathlib.Path, error: InputError) -> Finding:
     """Why a file cannot be decoded."""
     if isinstance(error, FileError):
         return fault_of(error)
-    reason = str(error).removeprefix(f"{path}: ").partition(";")[0]
+    reason, _, advice = str(error).removeprefix(f"{path}: ").partition("; ")
     if not path.is_file() or not os.access(path, os.R_OK):
         return fault("unreadable-file", path, reason)
     data = path.read_bytes()
@@ -181,7 +181,8 @@ def _unreadable(path: pathlib.Path, error: InputError) -> Finding:
             "truncated-file", path, f"cut off after {len(data):,} bytes: the end mark of its format is missing"
         )
     if end is None and isinstance(error.__cause__, Image.UnidentifiedImageError):
-        return fault("not-an-image", path, f"no known image format (first bytes {data[:8]!r})")
+        changes = {"advice": advice} if advice.startswith("it is ") else {}
+        return fault("not-an-image", path, f"no known image format (first bytes {data[:8]!r})", **changes)
     return fault("damaged-file", path, reason)
 
 

@@ -42,7 +42,7 @@ KINDS = {
     "mask-without-image": Kind("an image of that name"),
     "names-differ": Kind("a mask has the name of its image, up to the suffix"),
     "folder-not-read": Kind("masks in a folder `masks`, coarse masks in a folder `coarse`"),
-    "one-folder": Kind("images and masks in folders of their own", certain=False),
+    "one-folder": Kind("images and masks in folders of their own"),
     "no-labels": Kind("masks, coarse masks or tags to learn from"),
     "no-fine-masks": Kind("fine masks, which predictions are measured by", certain=False),
     "tags-file": Kind(
@@ -53,8 +53,8 @@ KINDS = {
     "constant-image": Kind("a picture", "look at the file; remove it if it is a placeholder or a failed export", False),
     "transparent-image": Kind(
         "opaque images, because transparency is left out",
-        "if hidden pixels should have another colour, give it to all images: magick FILE -background white -flatten "
-        "FILE.png",
+        "if hidden pixels should have another colour, give it to all images: magick mogrify -background white "
+        "-alpha remove -alpha off FILE",
         False,
     ),
     "duplicate-image": Kind("each image once in a split", "remove one, unless it is meant to count twice", False),

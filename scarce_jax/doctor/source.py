@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -111,7 +110,7 @@ def _read(mask: Mask, palettes: Palettes, facts: Facts) -> np.ndarray | None:
         facts.faults.append(fault_of(error))
         return None
     except (InputError, OSError) as error:
-        observed = re.sub(r"^ \(example .*?\)(?=: )", "", str(error).removeprefix(str(mask))).removeprefix(": ")
+        observed = str(error).removeprefix(f"{mask}: ")
         facts.faults.append(fault("unusable-mask", mask, observed))
         return None
     readable = facts.digest is not None

@@ -78,8 +78,8 @@ def find_images(
             images[ImageFile(path, composed(path.stem))] = None
         elif _is_below(path / "x", apart):
             raise InputError(
-                f"{path}: lies in a folder of masks, so that masks could replace images or be read as such; choose "
-                f"another folder than {' or '.join(map(str, aside))} for them, such as {path / 'masks'}"
+                f"{path}: lies in {' or '.join(map(str, aside))}, the folder of the masks, so that masks could replace "
+                f"images or be read as such; choose another folder for the masks, such as {path / 'masks'}"
             )
         else:
             listed, wrong = scan_images(path)
@@ -88,7 +88,8 @@ def find_images(
             left_out += len(listed) - len(kept)
             images |= dict.fromkeys(ImageFile(file, stem) for stem, file in kept.items())
     if left_out:
-        log.info("%s below %s are masks, and no images", plural(left_out, "file"), " and ".join(map(str, aside)))
+        folders = " and ".join(map(str, aside))
+        log.info("left out %s in %s, because masks are no images to predict", plural(left_out, "file"), folders)
     if not images and not faults:
         where = ", ".join(map(str, paths)) or "paths"
         raise InputError(f"{where}: no image found; expected files ending in {', '.join(SUFFIXES)}")
@@ -127,10 +128,13 @@ def predict_files(
 
     Raises:
       InputError: without `keep_going`, a file cannot be read, or a coarse mask is missing or does not fit its image;
-        `out` is not a folder, or an output would overwrite an input or another output, or has too long a name.
+        `out` is not a folder, or an output would overwrite an input or another output, or has too long a name; or
+        `coarse` is given to a result that reads no coarse masks.
     """
     predictor.check(coarse is not None)
     needs_coarse = predictor.needs_coarse
+    if coarse is not None and not needs_coarse:
+        raise InputError(f"--coarse {coarse}: result {predictor.name} reads no coarse masks; leave it out")
     masks = _coarse_masks(coarse) if needs_coarse else {}
     if needs_coarse and not keep_going:
         _check_coarse(coarse, masks, images, predictor.name)

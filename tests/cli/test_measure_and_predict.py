@@ -273,9 +273,7 @@ def test_folders_are_predicted_with_their_subfolders_and_keep_their_tree(supervi
         for name, image in images.items():
             np.testing.assert_array_equal(np.asarray(Image.open(out / name)), predictor.predict(image))
     for folder in (photos, photos / "cam1"):
-        refused(
-            "predict", supervised_run, folder, "--out", photos, holds=["lies in a folder of masks", "choose another"]
-        )
+        refused("predict", supervised_run, folder, "--out", photos, holds=["the folder of the masks", "choose another"])
     argv = ["predict", supervised_run, photos / "cam1", photos / "a.png", "--out", tmp_path / "other"]
     refused(*argv, holds=["both would write", "give a folder above both"])
     shutil.copy(photos / "a.png", photos / "cam1/a.JPG")
@@ -293,8 +291,10 @@ def test_one_may_go_on_past_what_cannot_be_read(supervised_run, pictures, comman
     for name in ("cut.jpg: cannot be decoded", "phone.heic: not an image file", "gone.png: no such file"):
         assert name in finished.err
     assert len(list((tmp_path / "out").iterdir())) == 12
-    written = scarce_jax.predict(supervised_run, pictures / "cut.jpg", tmp_path / "none", keep_going=True)
-    assert written["images"] == 0 and len(written["left_out"]) == 1 and not list((tmp_path / "none").glob("*"))
+    none = command("predict", supervised_run, pictures / "cut.jpg", "--out", tmp_path / "none", "--keep-going")
+    assert none.status == 1 and "no image was predicted" in none.out and "1 file left out" in none.err
+    assert not (tmp_path / "none").exists()
+    refused(*argv[:3], "--out", tmp_path / "none", "--coarse", tmp_path / "c", holds=["reads no coarse masks"])
 
 
 def test_coarse_masks_are_read_as_prepare_reads_them(detailer_run, command, refused, tmp_path):

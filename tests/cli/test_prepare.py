@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -144,3 +146,48 @@ def test_two_folders_are_prepared(command, tmp_path):
     folders = ["--images", tmp_path / "images", "--masks", tmp_path / "masks", "--classes", tmp_path / "classes.txt"]
     made = command("prepare", "folder/pets", *folders, "--val", "0.4", "--data-dir", tmp_path / "data")
     assert made.status == 0 and "train 3, val 1" in made.out
+    again = command("prepare", "folder/pets", *folders, "--val", "0.4", "--data-dir", tmp_path / "data")
+    assert f"prepared before from the files of {tmp_path / 'images'}" in again.out
+
+
+@pytest.mark.parametrize("loose", [False, True])
+def test_a_fault_ends_with_the_command_that_says_what_to_do(refused, command, tmp_path, loose):
+    source = tmp_path / "my pets"
+    exports.pairs(source)
+    mask = source / "masks/b.png"
+    exports.save(mask, np.full(exports.SIZE, 7, np.uint8))
+    where = ["--source", source, "--val", "0.34"]
+    if loose:
+        where = ["--images", source / "images", "--masks", source / "masks", "--classes", source / "classes.txt"]
+    found = refused("prepare", "folder/pets", *where, "--data-dir", tmp_path / "data", holds=[str(mask), "id 7 is in"])
+    words = shlex.split(found.splitlines()[-1].partition("scarce-jax ")[2])
+    assert words[0] == "check"
+    checked = command(*words)
+    assert checked.status == 1 and "id 7 (768 pixels)" in checked.out
+
+
+def test_a_validation_split_without_masks_is_a_warning(command, tmp_path):
+    exports.folder(tmp_path / "pets")
+    (tmp_path / "val.txt").write_text("d")
+    flags = ["--source", tmp_path / "pets", "--val", tmp_path / "val.txt", "--data-dir", tmp_path / "data"]
+    found = command("prepare", "folder/pets", *flags)
+    assert found.status == 0 and "WARNING val: no image has a fine mask" in found.out
+    shutil.rmtree(tmp_path / "pets/train/masks")
+    flags = ["--source", tmp_path / "pets", "--data-dir", tmp_path / "data"]
+    found = command("prepare", "folder/unlabelled", *flags)
+    assert found.status == 0 and "WARNING no image has a mask or tags" in found.out
+
+
+def test_images_and_masks_go_together(refused, tmp_path):
+    for flag in ("--images", "--masks"):
+        refused("prepare", "folder/pets", flag, tmp_path, "--data-dir", tmp_path / "data", holds=["go together"])
+
+
+def test_an_image_of_two_splits_is_told(command, tmp_path):
+    exports.folder(tmp_path / "pets")
+    shutil.copytree(tmp_path / "pets/train", tmp_path / "pets/val")
+    for path in (tmp_path / "pets/val").glob("*/a.png"):
+        path.rename(path.with_name("z.png"))
+    found = command("prepare", "folder/pets", "--source", tmp_path / "pets", "--data-dir", tmp_path / "data")
+    assert found.status == 0
+    assert "folder/pets: the split val has 4 images of train (val/b is train/b)" in found.err

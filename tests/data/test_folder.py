@@ -170,7 +170,7 @@ def _two_images_of_one_stem(root):
 
 def _no_image_file(root):
     (root / "train/images/0.heic").write_text("x")
-    return ["0.heic", "not an image file", "magick FILE FILE.jpg"]
+    return ["0.heic", "not an image file", "magick mogrify -format jpg FILE"]
 
 
 def _unknown_id(root):
@@ -210,9 +210,14 @@ def _split_with_a_dash(root):
     return ["'my-val' cannot name a split"]
 
 
+def _split_called_all(root):
+    (root / "val").rename(root / "all")
+    return ["'all' cannot name a split", "and not all"]
+
+
 def _no_classes(root):
     (root / "classes.json").unlink()
-    return [str(root), "has no classes.json"]
+    return [str(root), "no file lists the classes", "classes.json"]
 
 
 def _masks_of_an_unknown_name(root):
@@ -264,8 +269,8 @@ def _tags_of_two_splits(root):
     [
         _stray_mask, _two_images_of_one_stem, _no_image_file, _unknown_id, _palettes_that_differ,
         _coarse_of_another_size, _no_splits, _masks_alone, _masks_of_an_unknown_name, _two_folders_of_masks,
-        _polygons_in_text_files, _split_with_a_dash, _no_classes, _tags_of_no_image, _tags_of_no_class, _tags_twice,
-        _tags_in_both_lists, _tags_of_two_splits,
+        _polygons_in_text_files, _split_with_a_dash, _split_called_all, _no_classes,
+        _tags_of_no_image, _tags_of_no_class, _tags_twice, _tags_in_both_lists, _tags_of_two_splits,
     ],
 )  # fmt: skip
 def test_a_wrong_source_is_named_and_nothing_is_left(source, tmp_path, damage):
@@ -325,6 +330,9 @@ def test_classes_may_leave_out_all_but_their_names(tmp_path):
     found = read_classes(path)
     assert (found.background, found.palette) == (1, ((1, 2, 3), (4, 5, 6)))
     assert found.indices == {0: 0, 1: 1, 7: 255, 300: 255}
+    for key, index in (("", 1), (', "background": null', None), (', "background": "a"', 0)):
+        path.write_text(f'{{"classes": ["a", "Background"]{key}}}')
+        assert read_classes(path).background == index
     path.write_text('{"classes": ["a", "b", "c"], "background": "b"}')
     assert read_classes(path).palette == ((128, 0, 0), (0, 0, 0), (0, 128, 0))
     colours = default_palette(255)

@@ -36,8 +36,8 @@ def test_litter_and_texts_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("IMG_1.HEIC", "magick FILE FILE.jpg"),
-        ("a.avif", "magick FILE FILE.png"),
+        ("IMG_1.HEIC", "magick mogrify -format jpg FILE"),
+        ("a.avif", "magick mogrify -format png FILE"),
         ("a.NEF", "darktable-cli"),
         ("a.npy", "PIL.Image.fromarray"),
         ("scan.nii.gz", "PIL.Image.fromarray"),

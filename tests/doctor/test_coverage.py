@@ -115,3 +115,13 @@ def test_classes_json_with_a_class_too_many(source):
     (source / "classes.json").write_text(json.dumps(listing))
     report = check_source(source)
     assert not report.findings and any("not 4 (bird)" in note for note in report.notes)
+
+
+def test_void_alone_is_told_once(source):
+    """Masks without a labelled pixel are a fault of their own, and no reason to list the classes that they lack."""
+    for path in source.glob("val/masks/*.png"):
+        rewrite(path, lambda mask: np.full_like(mask, 255))
+    for path in source.glob("val/coarse/*.png"):
+        path.unlink()
+    report = check_source(source)
+    assert only(report.problems, "all-ignore") and not any("classes are in" in note for note in report.notes)

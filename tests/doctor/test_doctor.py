@@ -119,6 +119,11 @@ def text_as_image(folder):
     return "not-an-image", image_of(folder), "<html>", "replace it"
 
 
+def phone_photo_called_jpeg(folder):
+    image_of(folder).write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    return "not-an-image", image_of(folder), "no known image format", "it is HEIC"
+
+
 def jpeg_mask(folder):
     path = mask_of(folder).with_suffix(".jpg")
     Image.open(mask_of(folder)).save(path)
@@ -152,7 +157,7 @@ def photograph_of_a_phone(folder):
     image_of(folder).rename(path)
     mask_of(folder).unlink()
     (folder / "coarse/train/b.png").unlink()
-    return "not-an-image", path, "not an image file that is read", "magick FILE FILE.jpg"
+    return "not-an-image", path, "not an image file that is read", "magick mogrify -format jpg FILE"
 
 
 def link_to_nothing(folder):
@@ -235,10 +240,10 @@ def coarse_of_another(folder):
 
 
 FILE_FAULTS = [
-    empty_mask, empty_image, truncated_image, truncated_mask, damaged_mask, text_as_image, jpeg_mask, fractions,
-    deep_camera_image, float_image, photograph_of_a_phone, link_to_nothing, own_palette, another_scale,
-    swapped_sides, another_crop, turned_image, mask_alone, equal_stems, nameless, out_of_range, instance_ids,
-    all_void, coarse_of_another,
+    empty_mask, empty_image, truncated_image, truncated_mask, damaged_mask, text_as_image, phone_photo_called_jpeg,
+    jpeg_mask, fractions, deep_camera_image, float_image, photograph_of_a_phone, link_to_nothing, own_palette,
+    another_scale, swapped_sides, another_crop, turned_image, mask_alone, equal_stems, nameless, out_of_range,
+    instance_ids, all_void, coarse_of_another,
 ]  # fmt: skip
 
 

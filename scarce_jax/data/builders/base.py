@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import logging
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -31,7 +32,9 @@ from scarce_jax.data.coarse import CoarseSettings, example_rng, simulate_coarse
 from scarce_jax.data.files import seal
 from scarce_jax.data.index import index_path
 from scarce_jax.data.schema import IGNORE, DatasetInfo
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, plural
+
+log = logging.getLogger("scarce_jax")
 
 SIMULATED = "simulated from the fine masks (eroded, simplified, jittered polygons)"
 
@@ -145,6 +148,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         listing = None if self.source is None else list_source(self.source, self.flags, self.others)
         splits = self.split_examples()
         written = {name: self._write_split(name, examples) for name, examples in splits.items()}
+        if self.NAMED:  # The splits of a published dataset are not the user's choice.
+            self._warn_of_copies({name: tally for name, (_, tally) in written.items()})
         infos = [info for info, _ in written.values()]
         indices = {name: tally.index() for name, (_, tally) in written.items()}
         for name, index in indices.items():
@@ -176,6 +181,22 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         )
         self.info.metadata.update(seal(metadata))
         return infos
+
+    def _warn_of_copies(self, tallies: Mapping[str, Tally]) -> None:
+        """Tells which images of train are in another split under another id; `train` refuses equal ids."""
+        train = tallies["train"].files if "train" in tallies else {}
+        for split, tally in tallies.items():
+            copies = [(tally.files[file], train[file]) for file in tally.files.keys() & train.keys()]
+            copies = sorted((copy, first) for copy, first in copies if copy != first)
+            if copies:
+                log.warning(
+                    "%s: the split %s has %s of train (%s is %s), so that measurements there are too high; remove "
+                    "them from one of the two",
+                    self.facts.name,
+                    split,
+                    plural(len(copies), "image"),
+                    *copies[0],
+                )
 
     def _write_split(self, split: str, examples: Iterable[Example]) -> tuple[SplitInfo, Tally]:
         folder = pathlib.Path(self.data_dir)

@@ -61,7 +61,9 @@ def prepare(
     settings = {} if options is None else {"options": options}
     if settings and not issubclass(builder, Folder):
         raise InputError(f"dataset {name} has one layout; the flags of formats and folders are for folder/NAME alone")
-    if source is None and options is not None and options.masks is not None:
+    if source is None and options is not None:
+        if (options.images is None) != (options.masks is None):
+            raise InputError("without --source DIR, --images DIR and --masks DIR go together; give both")
         source = options.images
     target, root = dataset_dir(name, data_dir), data_root(data_dir)
     aside = f".{name.replace('/', '-')}."

@@ -145,15 +145,17 @@ def read_indices(
 
 
 def to_indices(ids: np.ndarray, path: pathlib.Path, example_id: str, indices: Mapping[int, int]) -> np.ndarray:
-    """Maps native ids [H, W] to class indices or 255, uint8; raises InputError for an unknown id."""
+    """Maps native ids [H, W] to class indices or 255, uint8; raises InputError for an unknown id.
+
+    The message has `example_id`, unless it is empty.
+    """
     values = np.unique(ids)
     table = {IGNORE: IGNORE, **indices}
     unknown = [int(v) for v in values if int(v) not in table]
     if unknown:
         raise InputError(
-            f"{path} (example {example_id}): id {unknown[0]} is in the mask "
-            f"({np.count_nonzero(ids == unknown[0])} pixels), expected ids {ranges(sorted(table))}; "
-            "is this the dataset's own encoding?"
+            f"{path}{example_id and f' (example {example_id})'}: id {unknown[0]} is in the mask "
+            f"({np.count_nonzero(ids == unknown[0])} pixels), expected ids {ranges(sorted(table))}"
         )
     mapped = np.array([table[int(v)] for v in values], np.uint8)
     return mapped[np.searchsorted(values, ids)]

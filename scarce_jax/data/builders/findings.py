@@ -10,8 +10,12 @@ def findings(prepared: Prepared) -> list[str]:
     """Returns a line for each fault: a split whose masks are all void, masks of one class, classes without a pixel."""
     info = prepared.info
     found = []
+    if not any(info.having(split, field) for split in info.splits for field in ("fine", "coarse", "tags")):
+        return ["no image has a mask or tags, so that there is nothing to learn from"]
     total = [0] * len(info.classes)
     for split, (_, pixels) in prepared.occurs.items():
+        if split == "val" and not info.having(split, "fine"):
+            found.append("val: no image has a fine mask, so that nothing can be measured there")
         if info.having(split, "fine") and not any(pixels):
             found.append(f"{split}: no mask has a labelled pixel; all are void (255)")
         total = [before + count for before, count in zip(total, pixels, strict=True)]

@@ -14,6 +14,7 @@ from scarce_jax.data.builders.formats import FORMATS, Item, Layout, Options, rea
 from scarce_jax.data.images import read_encoded
 from scarce_jax.data.palettes import Palettes
 from scarce_jax.data.schema import IGNORE, DatasetInfo
+from scarce_jax.errors import InputError
 
 
 class Folder(SegmentationBuilder):
@@ -65,7 +66,11 @@ class Folder(SegmentationBuilder):
     ) -> Iterator[Example]:
         """Reads a split; `used` collects the class indices of all masks, and is looked at after the last split."""
         for item in items:
-            example = read_item(item, f"{split}/{item.name}", palettes, simulate=not self.layout.has_coarse)
+            try:
+                example = read_item(item, f"{split}/{item.name}", palettes, simulate=not self.layout.has_coarse)
+            except InputError as error:
+                check = self.options.check_command(self.source)
+                raise InputError(f"{error}\nWhat to do about this and all other files: {check}") from error
             for mask in (example.fine, example.coarse):
                 used.update(() if mask is None else np.unique(mask).tolist())
             yield example

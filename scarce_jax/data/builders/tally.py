@@ -18,11 +18,13 @@ class Tally:
       images: int64 [K], number of images that show a class, by their fine mask or their tags.
       pixels: int64 [K], number of pixels of a class in fine masks.
       meter: compares coarse with fine masks.
+      files: hash of an encoded image -> id of the first example that has it.
     """
 
     def __init__(self, num_classes: int):
         self.images = np.zeros(num_classes, np.int64)
         self.pixels = np.zeros(num_classes, np.int64)
+        self.files: dict[bytes, str] = {}
         self._ids: dict[str, None] = {}
         self._tags: list[np.ndarray] = []
         self._sizes: list[tuple[int, int]] = []
@@ -57,6 +59,7 @@ class Tally:
         """
         labels = {"fine": fine, "coarse": coarse, "tags": tags}
         self._ids[example_id] = None
+        self.files.setdefault(hashlib.blake2b(image, digest_size=16).digest(), example_id)
         self._tags.append(np.zeros(len(self.images), np.uint8) if tags is None else tags)
         self._sizes.append(size)
         for field, value in labels.items():

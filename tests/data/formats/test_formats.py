@@ -55,6 +55,24 @@ def test_a_prepared_export_has_its_masks(written, tmp_path, name):
 # Which format it is.
 
 
+def test_a_broken_export_is_named(written):
+    root = written("coco")
+    (root / "annotations.json").write_text((root / "annotations.json").read_text()[:99])
+    with pytest.raises(InputError, match=r"of no known format.*not readable as JSON: annotations.json, which may"):
+        choose(root, Options())
+
+
+def test_one_folder_is_not_named_twice(written):
+    root = written("pairs")
+    for folders in ({"masks": "images"}, {"masks": "masks", "coarse": "masks"}):
+        named = {name: root / folder for name, folder in {"images": "images", **folders}.items()}
+        with pytest.raises(InputError, match="name one folder|names the folder of other files"):
+            read_source(root, Options(**named))
+    (root / "coarse").mkdir()
+    with pytest.raises(InputError, match="coarse: no image file; expected masks"):
+        read_source(root, Options(images=root / "images", masks=root / "masks", coarse=root / "coarse"))
+
+
 def test_two_formats_at_once_are_named_and_can_be_chosen(written):
     root = written("voc")
     exports.coco(root)
@@ -80,7 +98,9 @@ def test_an_unknown_folder_is_described(tmp_path):
     ("options", "part"),
     [
         ({"format": "cvatt"}, "did you mean cvat?"),
-        ({"masks": "x"}, "--masks DIR goes with --images DIR"),
+        ({"masks": "."}, "--masks DIR goes with --images DIR"),
+        ({"images": ".", "masks": "x"}, "--masks x: missing, expected a folder"),
+        ({"images": ".", "masks": ".", "coarse": "x"}, "--coarse x: missing, expected a folder"),
         ({"coarse": "x"}, "--coarse DIR needs"),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_list_names_the_validation_images(written, tmp_path):
     listing.write_text("b\nz\n")
     with pytest.raises(InputError, match=r"val.txt, line 2: 'z' is no image"):
         read_source(root, Options(val=str(listing)))
-    for value, part in (("1.5", "between 0 and 1"), (str(tmp_path / "none.txt"), "not a readable text file")):
+    for value, part in (("1.5", "between 0 and 1"), (str(tmp_path / "none.txt"), "neither a number nor a file")):
         with pytest.raises(InputError, match=part):
             read_source(root, Options(val=value))
 

@@ -14,6 +14,7 @@ from scarce_jax.data.builders import prepare
 from scarce_jax.data.builders.formats import Options, read_source
 from scarce_jax.data.builders.formats.label_studio import decode_rle
 from scarce_jax.data.builders.formats.labelme import shape_region
+from scarce_jax.data.builders.formats.objects import paste
 from scarce_jax.data.builders.formats.supervisely import decode_bitmap
 from scarce_jax.doctor import check_source
 from scarce_jax.errors import InputError
@@ -121,6 +122,35 @@ def test_coco_files_are_splits(written):
     (root / "images/b.jpg").unlink()
     with pytest.raises(InputError, match=r"1 image of it missing \(b.jpg\)"):
         read_source(root)
+
+
+@pytest.mark.parametrize("outline", [[], None])
+def test_boxes_alone_are_no_masks(written, outline):
+    root = written("coco")
+    content = json.loads((root / "annotations.json").read_text())
+    content["annotations"][2]["segmentation"] = outline
+    exports.dump(root / "annotations.json", content)
+    masks = {item.name: item.fine for item in read_source(root).items()}
+    with pytest.raises(InputError, match=r"image b.jpg\): cannot be drawn \(annotation 2 has no segmentation"):
+        masks["b"].read()
+
+
+def test_an_annotation_of_no_image_is_named(written):
+    root = written("coco")
+    content = json.loads((root / "annotations.json").read_text())
+    content["annotations"][2]["image_id"] = 77
+    exports.dump(root / "annotations.json", content)
+    with pytest.raises(InputError, match="json: annotation 2 is of the image 77, which is not listed"):
+        read_source(root)
+
+
+@pytest.mark.parametrize(
+    ("corner", "pixels"), [((1, 2), 6), ((5, 3), 1), ((-1, -1), 2), ((6, 0), 0), ((0, 9), 0), ((-9, 0), 0)]
+)
+def test_what_lies_outside_of_the_image_is_cut_off(corner, pixels):
+    mask = np.zeros((4, 6), np.uint8)
+    paste(mask, np.ones((2, 3), bool), corner, 1)
+    assert mask.sum() == pixels
 
 
 def test_a_shape_that_cannot_be_drawn_is_named(written, tmp_path):

@@ -26,7 +26,7 @@ from scarce_jax.data.builders.formats.layout import DrawnMask, FileMask, Item, L
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import divide
 from scarce_jax.data.builders.formats.tree import Tree
-from scarce_jax.errors import InputError, nearest
+from scarce_jax.errors import InputError, nearest, some
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,8 @@ def choose(source: pathlib.Path, options: Options) -> str:
     """The name of a folder's format.
 
     Raises:
-      InputError: the folder is missing, `options.format` is unknown, or the folder is of no format or of several.
+      InputError: the folder or one of `options` is missing, `options.format` is unknown, or the folder is of no format
+        or of several.
     """
     if options.format not in ("auto", *FORMATS):
         names = ", ".join(("auto", *FORMATS))
@@ -80,6 +81,11 @@ def choose(source: pathlib.Path, options: Options) -> str:
         )
     if options.coarse is not None and options.masks is None:
         raise InputError("--coarse DIR needs --images DIR and --masks DIR")
+    for field in ("images", "masks", "coarse"):
+        folder = options.path(field)
+        if folder is not None and not folder.is_dir():
+            state = "a file" if folder.exists() else "missing"
+            raise InputError(f"--{field} {folder}: {state}, expected a folder of image files")
     if options.masks is not None:
         if options.images is None or options.format not in ("auto", "pairs"):
             raise InputError("--masks DIR goes with --images DIR, and with no --format but pairs")
@@ -100,9 +106,11 @@ def choose(source: pathlib.Path, options: Options) -> str:
     if other:
         advice = f"this looks like the dataset {other}: scarce-jax prepare {other} --source {source}"
     else:
+        broken = [str(path.relative_to(source)) for path in tree.json_kinds.get("unreadable", ())]
+        damage = f"not readable as JSON: {some(broken, 3)}, which may hold the annotations; " if broken else ""
         known = [f"  {name}: {one.holds}" for name, one in FORMATS.items()]
         advice = "\n".join(
-            ["expected one of these, or --images DIR --masks DIR --classes FILE for any two folders:", *known]
+            [f"{damage}expected one of these, or --images DIR --masks DIR --classes FILE for any two folders:", *known]
         )
     raise InputError(f"{source}: of no known format; it has {tree.content()}; {advice}")
 

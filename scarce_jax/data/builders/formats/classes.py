@@ -123,7 +123,7 @@ def make_classes(
     names = list(names)
     _check_names(names, source)
     if background is None:
-        background = next((k for k, name in enumerate(names) if name.strip().lower() in BACKGROUNDS), None)
+        background = _background_of(names)
     colours = drawing_palette(len(names), background) if palette is None else tuple(palette)
     return Classes(classes=tuple(names), palette=colours, background=background, source=source, **fields)
 
@@ -131,6 +131,11 @@ def make_classes(
 def _check_names(names: Sequence[str], source: str) -> None:
     if not 1 <= len(names) <= IGNORE or len(set(names)) < len(names):
         raise InputError(f"{source}: {len(names)} classes, {len(set(names))} different; expected 1 to 255, each once")
+
+
+def _background_of(names: Sequence[str]) -> int | None:
+    """The index of the class that is called background, or None."""
+    return next((k for k, name in enumerate(names) if name.strip().lower() in BACKGROUNDS), None)
 
 
 def drawing_palette(count: int, background: int | None) -> tuple[Colour, ...]:
@@ -169,7 +174,7 @@ def classes_of_json(path: pathlib.Path, value: Any) -> Classes:
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
         raise InputError(f"{path}: classes is {names!r}, expected a list of names")
     _check_names(names, str(path))
-    background = _background(path, value.get("background"), names)
+    background = _background(path, value["background"], names) if "background" in value else _background_of(names)
     palette = _palette(path, value.get("palette"), len(names))
     ids = None if stated is None else _ids(path, stated, names)
     ignore, void_colours = _ignore(path, value.get("ignore"), names, ids, background)

@@ -16,7 +16,7 @@ import numpy as np
 from scarce_jax.data.builders.coco_masks import fill
 from scarce_jax.data.builders.formats.class_files import of_categories
 from scarce_jax.data.builders.formats.classes import Classes
-from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_name
+from scarce_jax.data.builders.formats.layout import DrawnMask, Item, Layout, by_name, reason
 from scarce_jax.data.builders.formats.objects import canvas, index_of, object_classes
 from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.splits import NAMES, canonical, in_order
@@ -93,6 +93,8 @@ def _items(
         names = {int(category["id"]): str(category["name"]) for category in content["categories"]}
         regions: dict[Any, list[Mapping[str, Any]]] = {record["id"]: [] for record in content["images"]}
         for one in content["annotations"]:
+            if one["image_id"] not in regions:
+                raise ValueError(f"annotation {one.get('id')} is of the image {one['image_id']}, which is not listed")
             regions[one["image_id"]].append(one)
             if one["category_id"] not in names:
                 raise ValueError(
@@ -113,7 +115,7 @@ def _items(
             name = pathlib.PurePosixPath(str(record["file_name"]).replace("\\", "/")).with_suffix("").as_posix()
             items.append(Item(name=composed(name.strip("/")), image=image, fine=mask))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: {type(error).__name__}: {error}; expected COCO's fields; export it again") from error
+        raise InputError(f"{path}: {reason(error)}; expected COCO's fields; export it again") from error
     if missing:
         raise InputError(
             f"{path}: {plural(len(missing), 'image')} of it missing ({some(missing, 3)}); looked in {source}, in "
@@ -164,10 +166,13 @@ def _mask(
     def draw() -> np.ndarray:
         mask = canvas((record["height"], record["width"]), classes)
         for one in annotations:
+            # Exports for object detection have boxes alone.
+            if not one.get("segmentation"):
+                raise ValueError(f"annotation {one.get('id')} has no segmentation, which a box cannot replace")
             try:
                 region = fill(one["segmentation"], mask.shape)
             except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"annotation {one.get('id')}: {type(error).__name__}: {error}") from error
+                raise ValueError(f"annotation {one.get('id')}: {reason(error)}") from error
             mask[region] = index_of(names[one["category_id"]], classes)
         return mask
 

@@ -39,5 +39,7 @@ def find_classes(folder: pathlib.Path, options: Options, expected: str) -> Class
     """
     path = class_file(folder, options)
     if path is None:
-        raise InputError(f"{folder}: has no classes.json; expected {expected}. Or give --classes FILE: {CLASS_FILES}")
+        raise InputError(
+            f"{folder}: no file lists the classes; expected {expected}. Or give --classes FILE: {CLASS_FILES}"
+        )
     return read_class_file(path)

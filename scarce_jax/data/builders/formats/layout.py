@@ -63,7 +63,7 @@ class FileMask(Mask):
         colours = None if palette is None else self._palette_indices(used, palette)
         if colours is None and palette is not None and palettes is not None:
             palettes.add(self.path, used_colours(used, palette))
-        return to_indices(ids, self.path, self.path.stem, self.classes.indices if colours is None else colours)
+        return to_indices(ids, self.path, "", self.classes.indices if colours is None else colours)
 
     def holds_indices(self) -> bool:
         if not self.classes.plain or not self.classes.colours:
@@ -109,6 +109,13 @@ class FileMask(Mask):
         return np.array([table[int(v)] for v in values], np.uint8)[inverse.reshape(codes.shape)]
 
 
+def reason(error: Exception) -> str:
+    """What an error of reading an annotation says in words; its type is left out where the text speaks for itself."""
+    if isinstance(error, KeyError):
+        return f"it has no field {error}"
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
 @dataclasses.dataclass(frozen=True)
 class DrawnMask(Mask):
     """What is drawn from an annotation.
@@ -127,7 +134,7 @@ class DrawnMask(Mask):
         try:
             return self.draw()
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-            raise InputError(f"{self}: cannot be drawn ({type(error).__name__}: {error}); export it again") from error
+            raise InputError(f"{self}: cannot be drawn ({reason(error)}); export it again") from error
 
     def __str__(self) -> str:
         return f"{self.path} ({self.of})"

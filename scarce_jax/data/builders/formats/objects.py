@@ -66,5 +66,6 @@ def paste(mask: np.ndarray, region: np.ndarray, corner: tuple[float, float], val
     """Sets the pixels of a region, bool [h, w], whose upper left corner is at (x, y); what lies outside is cut off."""
     x, y = (int(side) for side in corner)
     top, left = max(y, 0), max(x, 0)
-    inside = region[top - y : mask.shape[0] - y, left - x : mask.shape[1] - x]
+    # A negative end would count from the other side.
+    inside = region[top - y : max(mask.shape[0] - y, 0), left - x : max(mask.shape[1] - x, 0)]
     mask[top : top + inside.shape[0], left : left + inside.shape[1]][inside] = value

@@ -40,6 +40,15 @@ class Options:
             f"--{name} {shlex.quote(str(value))}" for name, value in values.items() if value not in (None, "auto")
         )
 
+    def check_command(self, source: str | os.PathLike[str]) -> str:
+        """The command that checks the files of a source that is read so."""
+        flags = self.flags
+        if self.masks is None:
+            flags = (f"--source {shlex.quote(str(source))}", *flags)
+        else:
+            flags = tuple(flag for flag in flags if not flag.startswith(("--format", "--val")))
+        return " ".join(("scarce-jax check", *flags))
+
     @property
     def others(self) -> tuple[pathlib.Path, ...]:
         """The files and folders that they name, and that exist."""

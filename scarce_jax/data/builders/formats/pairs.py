@@ -14,6 +14,7 @@ from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.pairing import Folders, pair
 from scarce_jax.data.builders.formats.splits import in_order
 from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, MASK_FOLDERS, Tree
+from scarce_jax.data.files import list_images
 from scarce_jax.errors import InputError
 
 HOLDS = "images and masks (or img_dir and ann_dir, ...), perhaps with train and val in both, and a file of classes"
@@ -36,7 +37,9 @@ def folders_of(source: pathlib.Path, options: Options) -> list[Folders]:
     """
     if options.masks is not None:
         images = options.path("images") or source
-        return [Folders(split="", images=images, masks=options.path("masks"), coarse=options.path("coarse"))]
+        folders = Folders(split="", images=images, masks=options.path("masks"), coarse=options.path("coarse"))
+        _check(folders, options)
+        return [folders]
     tree = Tree(source)
     found = []
     for names, what, flag in ((IMAGE_FOLDERS, "images", "--images"), (MASK_FOLDERS, "masks", "--masks")):
@@ -47,6 +50,22 @@ def folders_of(source: pathlib.Path, options: Options) -> list[Folders]:
         found.append(source / folders[0])
     coarse = options.path("coarse") or (source / "coarse" if tree.images("coarse") else None)
     return [Folders(split="", images=options.path("images") or found[0], masks=found[1], coarse=coarse)]
+
+
+def _check(folders: Folders, options: Options) -> None:
+    """Raises InputError if the flags name one folder twice, or a folder of masks that has none."""
+    if folders.masks.resolve() == folders.images.resolve():
+        raise InputError(
+            f"{folders.masks}: --images and --masks name one folder; expected images and masks in folders of their "
+            f"own. How to move them: {options.check_command(folders.images)}"
+        )
+    if folders.coarse is not None and folders.coarse.resolve() in (folders.images.resolve(), folders.masks.resolve()):
+        raise InputError(
+            f"{folders.coarse}: --coarse names the folder of other files; expected a folder of coarse masks"
+        )
+    for folder in (folders.masks, folders.coarse):
+        if folder is not None and not list_images(folder):
+            raise InputError(f"{folder}: no image file; expected masks, one image file each")
 
 
 def read(source: pathlib.Path, options: Options) -> Layout:

@@ -18,6 +18,7 @@ NAMES = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "tst"),
 }
+SHARE = "expected a share between 0 and 1, such as 0.2, or a file that lists names"
 NO_VAL = "there is no split val: --val 0.2 takes a fifth of the labelled images for it, --val FILE those listed"
 
 _SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -37,7 +38,10 @@ def split_of_folder(name: str, where: pathlib.Path) -> str:
       InputError: the name cannot be that of a split.
     """
     if not _SPLIT.fullmatch(name) or name == "all":
-        raise InputError(f"{where}: {name!r} cannot name a split; expected letters, digits and _, such as train or val")
+        raise InputError(
+            f"{where}: {name!r} cannot name a split; expected a letter and then letters, digits or _, such as "
+            "train or val, and not all; rename the folder"
+        )
     return canonical(name) or name
 
 
@@ -96,10 +100,12 @@ def divide(layout: Layout, val: str | None) -> Layout:
     try:
         share = float(val)
     except ValueError:
+        if not path.is_file():
+            raise InputError(f"--val {val}: {SHARE}; this is neither a number nor a file") from None
         chosen = _listed(path, items)
     else:
         if not 0 < share < 1:
-            raise InputError(f"--val {val}: expected a share between 0 and 1, such as 0.2, or a file that lists names")
+            raise InputError(f"--val {val}: {SHARE}")
         chosen = _share(share, items)
     train = [item for item in items if item.name not in chosen]
     if not train or len(train) == len(items):

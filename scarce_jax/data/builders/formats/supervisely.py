@@ -144,7 +144,7 @@ def _draw(mask: np.ndarray, one: Mapping[str, Any], value: int) -> None:
         cv2.polylines(mask, [np.rint(np.array(outer)).astype(np.int32)], False, int(value))
     elif kind == "point":
         (x, y), *_ = np.rint(np.array(outer)).astype(int)
-        mask[y, x] = value
+        paste(mask, np.ones((1, 1), bool), (x, y), value)
     else:
         raise ValueError(f"an object of the type {kind!r}, expected bitmap, polygon, rectangle, line or point")
 

@@ -61,12 +61,13 @@ class Tree:
 
     @functools.cached_property
     def json_kinds(self) -> dict[str, list[pathlib.Path]]:
-        """Kind of JSON file (see `kind_of`) -> those among the first `SAMPLE` of each folder."""
+        """Kind of JSON file (see `kind_of`), or "unreadable" -> those among the first `SAMPLE` of each folder."""
         kinds: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
         for folder, names in self.names.items():
             for name in [name for name in names if name.lower().endswith(".json")][:SAMPLE]:
                 path = self.root / folder / name
-                kind = kind_of(load(path))
+                content = load(path)
+                kind = "unreadable" if content is None else kind_of(content)
                 if kind:
                     kinds[kind].append(path)
         return dict(kinds)

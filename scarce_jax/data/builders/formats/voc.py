@@ -103,7 +103,7 @@ def _masks(source: pathlib.Path, classes: Classes) -> Mapping[str, Mask]:
 def _numpy_mask(path: pathlib.Path, classes: Classes) -> DrawnMask:
     def draw() -> np.ndarray:
         ids = np.load(path, allow_pickle=False).astype(np.int64)
-        return to_indices(np.where(ids == -1, IGNORE, ids), path, path.stem, classes.indices)
+        return to_indices(np.where(ids == -1, IGNORE, ids), path, "", classes.indices)
 
     return DrawnMask(path, "array of ids", draw)
 
