@@ -14,7 +14,7 @@ from scarce_jax.data.builders.formats.options import Options
 from scarce_jax.data.builders.formats.pairing import Folders, pair
 from scarce_jax.data.builders.formats.splits import in_order
 from scarce_jax.data.builders.formats.tree import IMAGE_FOLDERS, MASK_FOLDERS, Tree
-from scarce_jax.data.files import list_images
+from scarce_jax.data.image_files import list_images
 from scarce_jax.errors import InputError
 
 HOLDS = "images and masks (or img_dir and ann_dir, ...), perhaps with train and val in both, and a file of classes"
