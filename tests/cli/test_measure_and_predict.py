@@ -294,7 +294,8 @@ def test_one_may_go_on_past_what_cannot_be_read(supervised_run, pictures, comman
     none = command("predict", supervised_run, pictures / "cut.jpg", "--out", tmp_path / "none", "--keep-going")
     assert none.status == 1 and "no image was predicted" in none.out and "1 file left out" in none.err
     assert not (tmp_path / "none").exists()
-    refused(*argv[:3], "--out", tmp_path / "none", "--coarse", tmp_path / "c", holds=["reads no coarse masks"])
+    one = [pictures / "photo.JPG", "--out", tmp_path / "none", "--coarse", tmp_path / "coarse"]
+    refused("predict", supervised_run, *one, holds=["reads no coarse masks"])
 
 
 def test_coarse_masks_are_read_as_prepare_reads_them(detailer_run, command, refused, tmp_path):
