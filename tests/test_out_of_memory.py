@@ -49,9 +49,9 @@ def too_large(tmp_path_factory, tiny_data):
     """A finished run whose config measures in batches that this machine does not hold, and its figures."""
     run = tmp_path_factory.mktemp("too_large")
     summary = train(run, tiny_data, eval_batch=2)
-    facts = json.loads((run / "config.json").read_text())
-    facts["config"]["segmenter"]["eval_batch"] = 3
-    (run / "config.json").write_text(json.dumps(facts))
+    config = json.loads((run / "config.json").read_text())["config"]
+    config["segmenter"]["eval_batch"] = 3
+    tiny.edit(run / "config.json", config=config)
     return run, summary["results"]["segmenter"]
 
 

@@ -12,6 +12,7 @@ import pytest
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import runs
 from scarce_jax.cli import main
+from scarce_jax.data.budget import Budget
 from scarce_jax.data.datasets import SCENES
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.tags import average_precision, summarise_tags
@@ -39,7 +40,8 @@ class TinySegmenter(nn.Module):
 
 
 def config(**changes):
-    return dataclasses.replace(tiny.supervised_config(**{"steps": 12, "eval_every": 6, **changes}), target="tags")
+    supervised = tiny.supervised_config(**{"steps": 12, "eval_every": 6, **changes})
+    return dataclasses.replace(supervised, target="tags", budget=Budget())
 
 
 @pytest.fixture(scope="module")

@@ -155,7 +155,16 @@ def test_strong_and_weak_categories_have_their_own_means(run, tiny_data, tmp_pat
     assert main(["train", str(path), "--workdir", str(folder), "--data-dir", str(tiny_data)]) == 0
     lines = capsys.readouterr().out.splitlines()
     header = next(line for line in lines if line.startswith("result "))
-    columns = ["result", "mIoU", "mIoU strong", "mIoU weak", "mean accuracy", "pixel accuracy", "images"]
+    columns = [
+        "result",
+        "mIoU",
+        "mIoU strong",
+        "mIoU weak",
+        "mean accuracy",
+        "pixel accuracy",
+        "images",
+        "mIoU is over",
+    ]
     assert re.split(r"\s{2,}", header) == columns
     row = next(line for line in lines if line.startswith("lnet ")).split()
     assert row[1:4] == [f"{results['lnet'][key]:.4f}" for key in ("miou", "miou_strong", "miou_weak")]
