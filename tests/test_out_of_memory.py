@@ -93,7 +93,7 @@ def test_evaluate_and_predict_name_the_flag_and_fit_with_it(too_large, tiny_data
         assert main([str(word) for word in (*predict, "--batch", batch)]) == 0
         masks.append(np.asarray(Image.open(tmp_path / "out/0.png")))
     np.testing.assert_array_equal(*masks)
-    assert "batch is 0; expected 1 or more" in refused([*predict, "--batch", 0], capsys)
+    assert "--batch 0: expected a whole number from 1" in refused([*predict, "--batch", 0], capsys)
 
 
 def test_a_report_does_without_pictures_and_says_what_to_lower(too_large, tiny_data, tmp_path):
