@@ -22,7 +22,7 @@ from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.ranges import check
 from scarce_jax.recipe import Eval, NetState, Views, reads
 from scarce_jax.runtime import Runtime
-from scarce_jax.training.folder import CONFIG, MANIFEST, check_files, read_done, read_facts, refuse_links
+from scarce_jax.training.folder import CONFIG, MANIFEST, check_files, read_done, read_facts
 from scarce_jax.training.plan import Plan
 from scarce_jax.training.session import Session
 
@@ -56,13 +56,12 @@ def open_run(
       The session, the facts of the dataset, and the method's config.
 
     Raises:
-      InputError: `run_dir` is not a run folder, has another format or holds a symbolic link; one of its files is
+      InputError: `run_dir` is not a run folder, has another format or holds a link, pipe or device; one of its files is
         damaged, or config.json does not describe its finished stages; or its method is neither of this package nor
         imported.
     """
     run_dir = pathlib.Path(run_dir)
     facts = read_facts(run_dir)
-    refuse_links(run_dir)
     config = _config(run_dir, facts)
     info = DatasetInfo.of_json(facts, name=facts["dataset"]["name"])
     use_compilation_cache()

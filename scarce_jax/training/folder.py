@@ -102,11 +102,13 @@ def read_facts(run_dir: pathlib.Path) -> dict[str, Any]:
     """Reads the config.json of a run, whose content is that of `Facts`.
 
     Raises:
-      InputError: `run_dir` is not a run folder, has another format, or the file is changed or damaged.
+      InputError: `run_dir` is not a run folder, has another format or holds a link, pipe or device, or the file is
+        changed or damaged.
     """
     path = run_dir / CONFIG
     if not path.exists():
         raise InputError(f"{run_dir}: not a run folder (it has no config.json); expected what `scarce-jax train` made")
+    refuse_links(run_dir)
     _check_format(path)
     remedy = "restore it, or run the train command again, which writes it anew"
     facts = read_checked_json(path, Facts, remedy)
@@ -185,21 +187,23 @@ def begun(run_dir: pathlib.Path, stage: str) -> bool:
 
 
 def refuse_links(run_dir: pathlib.Path) -> None:
-    """Raises InputError if there is a symbolic link in a run folder; the folder itself may be one."""
-    if run_dir.is_dir() and (link := _find_link(run_dir)):
+    """Raises InputError if a run folder holds a symbolic link, a pipe or a device; the folder itself may be a link."""
+    if run_dir.is_dir() and (found := _find_other(run_dir)):
         raise InputError(
-            f"{link}: a symbolic link, which a run folder must not hold, because files would be read and written "
-            f"outside it; put what it leads to in its place, or remove it"
+            f"{found}: a link, pipe or device, expected files and folders alone in a run folder, because what is read "
+            f"and written would lie outside it; put what it leads to in its place, or remove it"
         )
 
 
-def _find_link(folder: pathlib.Path) -> pathlib.Path | None:
+def _find_other(folder: pathlib.Path) -> pathlib.Path | None:
+    """Finds an entry that is neither a file nor a folder."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_symlink():
+            if entry.is_dir(follow_symlinks=False):
+                if found := _find_other(pathlib.Path(entry.path)):
+                    return found
+            elif not entry.is_file(follow_symlinks=False):
                 return pathlib.Path(entry.path)
-            if entry.is_dir() and (found := _find_link(pathlib.Path(entry.path))):
-                return found
     return None
 
 

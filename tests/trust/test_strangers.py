@@ -140,9 +140,18 @@ def test_links_in_a_run_folder_are_refused(run, tiny_data, tmp_path, name):
     link.unlink(missing_ok=True)
     link.symlink_to(mine)
     for call in (lambda: open_run(run), lambda: train(run, data_dir=tiny_data, redo="semi")):
-        with pytest.raises(InputError, match=f"{link}: a symbolic link, which a run folder must not hold"):
+        with pytest.raises(InputError, match=f"{link}: a link, pipe or device, expected files and folders alone"):
             call()
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+def test_a_pipe_in_a_run_folder_is_not_waited_for(run, name):
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    for call in (open_run, lambda run: report([run])):
+        with pytest.raises(InputError, match=f"{run / name}: a link, pipe or device"):
+            call(run)
 
 
 def test_a_link_that_looks_like_a_leftover_is_removed_and_not_followed(run, tmp_path):
@@ -151,7 +160,7 @@ def test_a_link_that_looks_like_a_leftover_is_removed_and_not_followed(run, tmp_
     (mine / "photo").write_text("mine")
     link = run / ".metrics.jsonl.1.aside"
     link.symlink_to(mine)
-    with pytest.raises(InputError, match=f"{link}: a symbolic link"):
+    with pytest.raises(InputError, match=f"{link}: a link, pipe"):
         open_run(run)
     clear(run)
     assert not link.is_symlink() and (mine / "photo").read_text() == "mine"
