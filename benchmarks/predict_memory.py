@@ -40,7 +40,7 @@ GIB = 2**30
 
 def command(tree: pathlib.Path, words: list[Any]) -> tuple[list[str], dict[str, str]]:
     """The words and the environment of a command line of a checkout."""
-    return [sys.executable, "-m", "scarce_jax", *map(str, words)], {**os.environ, "PYTHONPATH": str(tree)}
+    return [sys.executable, "-P", "-m", "scarce_jax", *map(str, words)], {**os.environ, "PYTHONPATH": str(tree)}
 
 
 def make_run(work: pathlib.Path, classes: int, net: str) -> pathlib.Path:
