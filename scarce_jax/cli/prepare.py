@@ -51,26 +51,23 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, "prepare", "Builds a dataset; leaves nothing half-built.")
     from scarce_jax.data.builders import import_builder, is_prepared, prepare, prepare_command
     from scarce_jax.data.builders.findings import findings
+    from scarce_jax.data.builders.formats import Options as SourceOptions
     from scarce_jax.data.builders.formats.splits import NO_VAL
     from scarce_jax.data.builders.listing import LISTING
 
     import_builder(options.dataset)
-    given = {key: getattr(options, key) for key in ("format", "images", "masks", "coarse", "classes", "val")}
-    given = {key: value for key, value in given.items() if value is not None}
-    reading = None
-    if given:
-        from scarce_jax.data.builders.formats import Options as SourceOptions
-
-        reading = SourceOptions(**given)
+    flags = {key: getattr(options, key) for key in ("format", "images", "masks", "coarse", "classes", "val")}
+    flags = {key: value for key, value in flags.items() if value is not None}
+    source_options = SourceOptions(**flags) if flags else None
     prepared_before = not options.again and is_prepared(options.dataset, options.data_dir)
-    prepared = prepare(options.dataset, options.data_dir, options.source, again=options.again, options=reading)
+    prepared = prepare(options.dataset, options.data_dir, options.source, again=options.again, options=source_options)
     print("\n".join([str(prepared), *(f"WARNING {finding}" for finding in findings(prepared))]))
     if options.dataset.startswith("folder/") and "val" not in prepared.info.splits:
         print(f"\nNote: {NO_VAL}.")
     if prepared_before:
         source = options.source or (options.images if options.masks else None)
-        again = prepare_command(options.dataset, options.data_dir, again=True, source=source)
-        again = " ".join((again, *(reading.flags if reading else ())))
+        source_flags = source_options.flags if source_options else ()
+        again = prepare_command(options.dataset, options.data_dir, again=True, source=source, flags=source_flags)
         how = ""
         if source is not None:
             listed = (prepared.directory / LISTING).exists()

@@ -35,10 +35,10 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, "replay", about)
     from scarce_jax import runs
 
-    found = runs.replay(options.run, options.stage, data_dir=options.data_dir, allow_import=options.allow_import)
-    print(_text(found))
+    fault = runs.replay(options.run, options.stage, data_dir=options.data_dir, allow_import=options.allow_import)
+    print(_text(fault))
     if options.json:
-        print_json(found)
+        print_json(fault)
     return 0
 
 
@@ -50,25 +50,25 @@ _WHERE = {
 }
 
 
-def _text(found: dict[str, Any]) -> str:
-    head = f"{found['stage']}, replayed from step {found['starts_from']}"
-    if found["step"] is None:
+def _text(fault: dict[str, Any]) -> str:
+    head = f"{fault['stage']}, replayed from step {fault['starts_from']}"
+    if fault["step"] is None:
         return f"{head}: all is finite; the devices or the versions are not those of the run"
     lines = [
-        f"{head}: step {found['step']} is the first with a value that is not finite",
-        "  metrics   " + (", ".join(f"{name} {value}" for name, value in found["metrics"].items()) or "all finite"),
-        "  begins    " + _WHERE[found["where"]].format_map(found),
-        f"  images    {_images(found)}",
-        f"  update    {_arrays(found['arrays'])}",
-        *(f"  batch     {source}: {', '.join(ids)}" for source, ids in found["examples"].items()),
+        f"{head}: step {fault['step']} is the first with a value that is not finite",
+        "  metrics   " + (", ".join(f"{name} {value}" for name, value in fault["metrics"].items()) or "all finite"),
+        "  begins    " + _WHERE[fault["where"]].format_map(fault),
+        f"  images    {_images(fault)}",
+        f"  update    {_arrays(fault['arrays'])}",
+        *(f"  batch     {source}: {', '.join(ids)}" for source, ids in fault["examples"].items()),
     ]
     return "\n".join(lines)
 
 
-def _images(found: dict[str, Any]) -> str:
-    if any(len(found["images"]) == len(ids) for ids in found["examples"].values()):
+def _images(fault: dict[str, Any]) -> str:
+    if any(len(fault["images"]) == len(ids) for ids in fault["examples"].values()):
         return "all of the batch"
-    return ", ".join(found["images"]) or "cannot be told apart"
+    return ", ".join(fault["images"]) or "cannot be told apart"
 
 
 def _arrays(names: list[str]) -> str:

@@ -67,7 +67,10 @@ def expected_of(classes: Classes) -> Expected:
 
 def with_classes(examples: list[Example], classes: Classes) -> list[Example]:
     """Examples whose masks are read by these classes, where the ids in the files may be no class indices."""
-    read = lambda file: None if file is None else _file(FileMask(file, classes))
+
+    def read(file: pathlib.Path | None) -> Mask | pathlib.Path | None:
+        return None if file is None else _file(FileMask(file, classes))
+
     return [dataclasses.replace(one, mask=read(one.mask), coarse=read(one.coarse)) for one in examples]
 
 

@@ -197,13 +197,17 @@ def refuse_links(run_dir: pathlib.Path) -> None:
 
 def _find_other(folder: pathlib.Path) -> pathlib.Path | None:
     """Finds an entry that is neither a file nor a folder."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if found := _find_other(pathlib.Path(entry.path)):
-                    return found
-            elif not entry.is_file(follow_symlinks=False):
-                return pathlib.Path(entry.path)
+    try:
+        with os.scandir(folder) as scanned:
+            entries = list(scanned)
+    except FileNotFoundError:  # A command that trains in the run folder has deleted it meanwhile.
+        return None
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            if found := _find_other(pathlib.Path(entry.path)):
+                return found
+        elif not entry.is_file(follow_symlinks=False):
+            return pathlib.Path(entry.path)
     return None
 
 

@@ -56,6 +56,16 @@ def test_changed_new_and_missing_files_are_named_and_nothing_is_touched(source, 
     assert prepare(NAME, tmp_path / "data", source) == second
 
 
+@pytest.mark.parametrize("place", [0, 12, -12])
+def test_a_damaged_listing_is_named(source, tmp_path, place):
+    path = prepare(NAME, tmp_path / "data", source).directory / LISTING
+    content = bytearray(path.read_bytes())
+    content[place] ^= 16
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{path}: damaged .*--again"):
+        prepare(NAME, tmp_path / "data", source)
+
+
 def test_another_source_is_a_change(source, tmp_path):
     prepare(NAME, tmp_path / "data", source)
     other = folders.write(tmp_path / "other", images=3)

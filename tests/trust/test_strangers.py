@@ -16,6 +16,7 @@ from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
 from scarce_jax.report import report
 from scarce_jax.run_folder import open_run
+from scarce_jax.training.folder import refuse_links
 from scarce_jax.training.lock import clear
 from scarce_jax.training.log import MetricsLog
 from tests import tiny
@@ -152,6 +153,20 @@ def test_a_pipe_in_a_run_folder_is_not_waited_for(run, name):
     for call in (open_run, lambda run: report([run])):
         with pytest.raises(InputError, match=f"{run / name}: a link, pipe or device"):
             call(run)
+
+
+def test_a_folder_that_goes_while_the_run_is_looked_at_is_no_fault(run, tmp_path, monkeypatch):
+    scandir = os.scandir
+
+    def deleting(folder):
+        if os.path.basename(folder) == "checkpoints":
+            os.rename(folder, tmp_path / "gone")
+        return scandir(folder)
+
+    (run / "semi/checkpoints/3").mkdir(parents=True)
+    monkeypatch.setattr(os, "scandir", deleting)
+    refuse_links(run)
+    assert not (run / "semi/checkpoints").exists()
 
 
 def test_a_link_that_looks_like_a_leftover_is_removed_and_not_followed(run, tmp_path):

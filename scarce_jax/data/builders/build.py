@@ -109,7 +109,7 @@ def _compare(
     folder = None if source is None else _checked_source(name, builder, source)
     flags, others = (options.flags, options.others) if options is not None else ((), ())
     if folder is not None and (found := changes(folder, target, flags, others)):
-        anew = " ".join((prepare_command(name, data_dir, again=True, source=source), *flags))
+        anew = prepare_command(name, data_dir, again=True, source=source, flags=flags)
         how = ", or by other flags" if "--" in found else ""
         raise InputError(
             f"dataset {name} was prepared before, from files that differ from those in {folder}{how}: {found}; nothing "

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import zlib
 from collections.abc import Iterator, Sequence
 
 from scarce_jax.data.image_files import walk
@@ -61,11 +62,19 @@ def changes(
 
     Returns:
       "" if they do not differ, or if the dataset keeps no list of them, as older ones do not.
+
+    Raises:
+      InputError: the list is damaged, or a file cannot be read.
     """
     path = directory / LISTING
     if not path.exists():
         return ""
-    before = json.loads(gzip.decompress(path.read_bytes()))
+    try:
+        before = json.loads(gzip.decompress(path.read_bytes()))
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(
+            f"{path}: damaged ({error}), so what the dataset was prepared from is not known; prepare it with --again"
+        ) from error
     changed, new, now = [], [flag for flag in flags if flag not in before], {*flags}
     for name, file, status in _walk_all(source, others):
         now.add(name)

@@ -9,7 +9,7 @@ import pathlib
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from scarce_jax.data.builders.metadata import DamagedDataset, read_metadata
@@ -223,15 +223,22 @@ def prepare_command(
     *,
     again: bool = False,
     source: str | os.PathLike[str] | None = None,
+    flags: Iterable[str] = (),
 ) -> str:
-    """Returns the command that prepares a dataset in `data_dir`; `again` replaces a prepared one."""
+    """Returns the command that prepares a dataset in `data_dir`.
+
+    Args:
+      again: replaces a prepared one.
+      source: its source folder; None stands for the user's choice.
+      flags: further flags with their values, such as "--val 0.2".
+    """
     builder, _ = builder_class(name)
     folder = "DIR" if source is None else shlex.quote(str(source))
     words = ["scarce-jax prepare", name, *([f"--source {folder}"] if builder.HOLDS else [])]
     words += ["--again"] if again else []
     if data_root(data_dir) != default_data_dir():
         words.append(f"--data-dir {shlex.quote(str(data_root(data_dir)))}")
-    return " ".join(words)
+    return " ".join((*words, *flags))
 
 
 def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:

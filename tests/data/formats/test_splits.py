@@ -74,6 +74,20 @@ def test_a_list_names_the_validation_images(written, tmp_path):
             read_source(root, Options(val=value))
 
 
+def test_a_listed_path_of_another_folder_is_no_image(tmp_path):
+    for folder in ("cam1", "cam2"):
+        exports.save(tmp_path / f"images/{folder}/{folder}.png", exports.image("a"))
+        exports.save(tmp_path / f"masks/{folder}/{folder}.png", exports.truth("a"))
+    (tmp_path / "classes.txt").write_text("background\ncat\ndog\n")
+    listing = tmp_path / "val.txt"
+    for line in ("cam1", "cam1/cam1.png", "data/images/cam1/cam1.png"):
+        listing.write_text(line)
+        assert [item.name for item in read_source(tmp_path, Options(val=str(listing))).splits["val"]] == ["cam1/cam1"]
+    listing.write_text("cam2/cam1.png")
+    with pytest.raises(InputError, match=r"val.txt, line 1: 'cam2/cam1.png' is no image"):
+        read_source(tmp_path, Options(val=str(listing)))
+
+
 def test_a_second_validation_split_is_refused(written):
     root = written("folder")
     shutil.copytree(root / "train", root / "val")

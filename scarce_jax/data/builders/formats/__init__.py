@@ -96,11 +96,11 @@ def choose(source: pathlib.Path, options: Options) -> str:
     if options.format != "auto":
         return options.format
     tree = Tree(source)
-    found = {name: evidence for name, one in FORMATS.items() if (evidence := one.find(tree))}
-    if len(found) == 1:
-        return next(iter(found))
-    if found:
-        listed = "; ".join(f"{name} ({evidence})" for name, evidence in found.items())
+    candidates = {name: evidence for name, one in FORMATS.items() if (evidence := one.find(tree))}
+    if len(candidates) == 1:
+        return next(iter(candidates))
+    if candidates:
+        listed = "; ".join(f"{name} ({evidence})" for name, evidence in candidates.items())
         raise InputError(f"{source}: may be of several formats: {listed}; choose one with --format NAME")
     other = next((name for folder, name in OTHER_DATASETS.items() if tree.has(folder)), "")
     if other:

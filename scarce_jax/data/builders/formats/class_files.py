@@ -129,8 +129,7 @@ def behind(source: str, names: list[str], ids: list[int] | None = None) -> Class
     Args:
       ids: the id of each name; 0 is then the background's.
     """
-    given = make_classes(names, source)
-    if given.background is not None:
+    if make_classes(names, source).background is not None:
         table = None if ids is None else {value: k for k, value in enumerate(ids)}
         return make_classes(names, source, ids=table)
     table = None if ids is None else {**({} if 0 in ids else {0: 0}), **{value: k for k, value in enumerate(ids, 1)}}

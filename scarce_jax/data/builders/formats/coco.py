@@ -71,11 +71,10 @@ def read(source: pathlib.Path, options: Options) -> Layout:
 def _split(path: pathlib.Path, several: bool) -> str:
     """The split in a file's name, such as instances_train2017, else in its folder's; train if it is the only file."""
     words = "".join(c if c.isalpha() else " " for c in path.stem).split()
-    found = {canonical(word) for word in words} - {""}
-    found = found or {canonical(path.parent.name)} - {""}
-    if len(found) == 1:
-        return found.pop()
-    if several or found:
+    splits = {canonical(word) for word in words} - {""} or {canonical(path.parent.name)} - {""}
+    if len(splits) == 1:
+        return splits.pop()
+    if several or splits:
         names = ", ".join(name for every in NAMES.values() for name in every)
         raise InputError(f"{path}: its name does not say which split it is; put one of {names} into it")
     return "train"

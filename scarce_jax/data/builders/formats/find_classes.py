@@ -19,9 +19,9 @@ def class_file(folder: pathlib.Path, options: Options) -> pathlib.Path | None:
     Raises:
       InputError: several files list different classes.
     """
-    given = options.path("classes")
-    if given is not None:
-        return given
+    chosen = options.path("classes")
+    if chosen is not None:
+        return chosen
     files = [folder / name for name in FILES if (folder / name).is_file()]
     if len(files) > 1 and files[0].name != FILES[0]:
         first, *others = [(path, read_class_file(path)) for path in files]

@@ -30,8 +30,8 @@ def read(source: pathlib.Path, options: Options) -> Layout:
       InputError: the lists differ, a mask has no image, or there is no mask at all.
     """
     folders = [path.parent for path in sorted([*source.glob(CLASSES), *source.glob(f"*/{CLASSES}")])]
-    given = options.path("classes")
-    lists = {folder: read_class_file(given or folder / CLASSES) for folder in folders}
+    chosen = options.path("classes")
+    lists = {folder: read_class_file(chosen or folder / CLASSES) for folder in folders}
     if not lists:
         raise InputError(f"{source}: has no {CLASSES}; expected {HOLDS}")
     classes = lists[folders[0]]

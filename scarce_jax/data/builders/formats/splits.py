@@ -133,24 +133,27 @@ def _share(share: float, items: Sequence[Item]) -> set[str]:
 
 def _listed(path: pathlib.Path, items: Sequence[Item]) -> set[str]:
     lines = [line.strip() for line in read_lines(path, "a share such as 0.2, or a text file with a name per line")]
-    places: dict[str, list[str]] = {}
-    for item in items:
-        for key in {item.name, pathlib.PurePosixPath(item.name).name}:
-            places.setdefault(key, []).append(item.name)
+    names = {item.name for item in items}
+    by_last_part: dict[str, list[str]] = {}
+    for name in names:
+        by_last_part.setdefault(pathlib.PurePosixPath(name).name, []).append(name)
     chosen = set()
     for number, line in enumerate(lines, 1):
         if not line or line.startswith("#"):
             continue
         name = composed(without_suffix(line))
-        found = places.get(name) or places.get(pathlib.PurePosixPath(name).name, [])
-        if len(found) != 1:
+        parts = name.split("/")
+        # A list may have longer paths than the names, or the last parts of the names alone.
+        whole = next((tail for k in range(len(parts)) if (tail := "/".join(parts[k:])) in names), None)
+        matches = by_last_part.get(name, []) if whole is None else [whole]
+        if len(matches) != 1:
             fault = (
-                f"is the name of {len(found)} images ({some(found, 3)})"
-                if found
-                else f"is no image{nearest(name, places)}"
+                f"is the name of {len(matches)} images ({some(sorted(matches), 3)})"
+                if matches
+                else f"is no image{nearest(name, [*names, *by_last_part])}"
             )
             raise InputError(f"{path}, line {number}: {line!r} {fault}; expected the name of one image per line")
-        chosen.add(found[0])
+        chosen.add(matches[0])
     return chosen
 
 
