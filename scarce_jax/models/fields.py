@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import tyro
 
+from scarce_jax.models.normalisation import Normalisation
 from scarce_jax.ranges import check
 
 KIND = tyro.conf.arg(name="", metavar="KIND", help="kind of the net; another kind starts from its own defaults.")
@@ -20,6 +21,46 @@ KIND = tyro.conf.arg(name="", metavar="KIND", help="kind of the net; another kin
 
 INJECTIONS = ("before_pool", "after_pool", "after_final")
 """Places where the detailer injects the coarse mask: before the PPM, after it, and after the final block."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Base class of the config of a backbone, the part of a net that may be pretrained.
+
+    A backbone is a module that is called as `backbone(image, train=...)`, with images [B, H, W, 3] that are normalised
+    by ImageNet's mean and deviation. It returns a mapping from the names of its levels to features [B, h, w, C], in the
+    order of the computation. Its parameters are at "backbone/" in every net.
+
+    Attributes:
+      kind: name of the architecture.
+      patch: sides of images must be multiples of it.
+      normalisation: the input normalisation of the weights (see `models.normalisation`), into which the backbone
+        converts its images.
+    """
+
+    kind: ClassVar[str]
+    patch: ClassVar[int] = 1
+
+    normalisation: Normalisation = "imagenet"
+
+    @property
+    def head_width(self) -> int:
+        """Unit with which the layers of a head scale: 64 in the papers."""
+        raise NotImplementedError
+
+    @property
+    def frozen_pattern(self) -> str | None:
+        """Regular expression that finds the paths of the parameters that training must not change; None for none."""
+        raise NotImplementedError
+
+    def build(self, stride: int, dtype: Any = jnp.float32) -> nn.Module:
+        """The module.
+
+        Args:
+          stride: stride of the last level, 8, 16 or 32. A backbone that has only one stride ignores it.
+          dtype: dtype of the computation and the features.
+        """
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
