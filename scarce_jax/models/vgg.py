@@ -1,7 +1,7 @@
 """VGG-16 (Simonyan and Zisserman, 2015, configuration D) as an encoder: its 13 convolutions.
 
 Parameter paths follow the names of the paper and of Caffe: `conv3_2/kernel` is the second convolution of the third
-group, and `bn3_2` its batch normalisation. `vgg_weights` maps torchvision's `features.N` to them.
+group, and `bn3_2` its batch normalisation. `weights.torch_vgg` maps torchvision's `features.N` to them.
 """
 
 from __future__ import annotations

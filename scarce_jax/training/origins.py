@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -14,10 +15,13 @@ import jax
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, plural
 from scarce_jax.models import weights
 from scarce_jax.recipe import FromRun, NetState, Pretrained
-from scarce_jax.training import checkpoint
+from scarce_jax.training import checkpoint, folder
+
+_FEW = 8
+"""Number of unused arrays up to which a log line names all of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +31,9 @@ class ImportedArrays:
     Attributes:
       values: path ("params/backbone/conv1/kernel") -> array. The other arrays of the net keep their initial values.
       drawn: paths of these other parameters, shortened to a module's name if all of the module is drawn.
-      facts: for DONE: the origin, its content, and the unused parts of it.
+      facts: for DONE: the origin, its content, and the unused parts of it. Of a file of weights also "file", its
+        layout, geometry and normalisation and what it states about itself; "used", its keys -> path and shape of each
+        array; and the reason for each key of "unused".
     """
 
     values: dict[str, Any]
@@ -36,7 +42,10 @@ class ImportedArrays:
 
     def __str__(self) -> str:
         initial = f"at initial values: {', '.join(self.drawn) or 'none'}"
-        unused = self.facts["unused"]
+        unused = list(self.facts["unused"])
+        if len(unused) > _FEW:
+            parts = collections.Counter(re.split(r"[./]", key)[0] for key in unused)
+            unused = [f"{part} ({plural(count, 'array')})" for part, count in parts.items()]
         return (
             f"{len(self.values)} arrays of {self.facts['source']}; {initial}; not used: {', '.join(unused) or 'none'}"
         )
@@ -54,26 +63,67 @@ def content(origin: FromRun | Pretrained) -> dict[str, Any]:
     return {"net": hashlib.sha256(text.encode()).hexdigest(), "pattern": origin.pattern}
 
 
-def take(origin: FromRun | Pretrained, net: NetState, mesh: Mesh) -> ImportedArrays:
+def take(
+    origin: FromRun | Pretrained, net: NetState, mesh: Mesh, backbone: weights.Backbone | None = None
+) -> ImportedArrays:
     """Loads the arrays that a net takes from an origin, and checks them.
 
     Args:
       origin: a net of another run, or weights.
       net: abstract arrays of the net.
       mesh: devices to restore a net of another run on.
+      backbone: geometry and normalisation of the net's backbone; None checks neither.
 
     Raises:
       InputError: the origin is missing or damaged, or does not fit the net.
     """
     shapes = weights.flat_shapes(net.variables)
+    facts: dict[str, Any] = {"source": str(origin), "content": content(origin)}
     if isinstance(origin, Pretrained):
-        imported = weights.import_weights(weights.locate(origin.source), shapes)
-        values, unused = imported.values, imported.unused
+        imported = weights.import_weights(weights.locate(origin.source), shapes, backbone)
+        values = imported.values
+        facts |= {"file": imported.facts, "used": imported.used, "unused": imported.unused}
     else:
+        _check_stage(origin)
         values, unused = _from_run(origin, shapes, mesh)
+        if backbone is not None and any(path.split("/")[1] == weights.TRUNK for path in values):
+            weights.check_backbone(f"init_from {origin}", _settings(origin), backbone)
+        facts["unused"] = list(unused)
     drawn = _shorten([name for name in shapes if name not in values], shapes)
-    facts = {"source": str(origin), "content": content(origin), "arrays": len(values)}
-    return ImportedArrays(values, drawn, {**facts, "drawn": list(drawn), "unused": list(unused)})
+    return ImportedArrays(values, drawn, {**facts, "arrays": len(values), "drawn": list(drawn)})
+
+
+def backbone_flag(config: Mapping[str, Any], stage: str, origin: FromRun | Pretrained) -> str:
+    """The flag of the backbone of a stage, as "--segmenter.net.backbone".
+
+    Args:
+      config: the method's config as in config.json.
+      stage: name of the stage. Where the config has no such field, that of the first stage with this origin is meant.
+      origin: what its net starts from.
+    """
+    fields = [k for k, v in config.items() if isinstance(v, Mapping) and v.get("init_from") == str(origin)]
+    field = stage if stage in config or not fields else fields[0]
+    return f"--{field.replace('_', '-')}.{'' if weights.TRUNK in config.get(field, {}) else 'net.'}{weights.TRUNK}"
+
+
+def _check_stage(origin: FromRun) -> None:
+    """Raises InputError if what the stage recorded, or the net that it left, is damaged, or holds a link."""
+    run = pathlib.Path(origin.run)
+    part = f"nets/{_folder(origin).name}/"
+    try:
+        folder.refuse_links(run / origin.stage)
+        done = folder.read_done(run, origin.stage)
+        files = {name: value for name, value in done["files"].items() if name.startswith(part)}
+        folder.check_files(run, origin.stage, {"files": files})
+    except InputError as error:
+        raise InputError(f"init_from {origin}: {error}") from error
+
+
+def _settings(origin: FromRun) -> dict[str, str | None]:
+    """Geometry and normalisation of the backbone of a net of another run, as far as it has one."""
+    description = folder.read_description(pathlib.Path(origin.run), origin.stage)
+    module = description.get("nets", {}).get(origin.net, {}).get("module", {})
+    return module.get(weights.TRUNK) or {}
 
 
 def _folder(origin: FromRun) -> pathlib.Path:
@@ -85,11 +135,11 @@ def _folder(origin: FromRun) -> pathlib.Path:
         raise InputError(
             f"init_from {origin}: {run} has no finished stage {origin.stage!r}; finished: {', '.join(stages) or 'none'}"
         )
-    folder = run / origin.stage / "nets" / origin.net
-    if not folder.is_dir():
-        nets = sorted(path.name for path in folder.parent.glob("*"))
+    net = run / origin.stage / "nets" / origin.net
+    if not net.is_dir():
+        nets = sorted(path.name for path in net.parent.glob("*"))
         raise InputError(f"init_from {origin}: no net {origin.net!r}; the stage left {', '.join(nets) or 'none'}")
-    return folder
+    return net
 
 
 def _read(origin: FromRun, read: Callable, *args: Any) -> Any:

@@ -202,6 +202,15 @@ def _log_source(stage: Stage, name: str, source: Source, count: int) -> dict[str
     return {"dataset": source.dataset, "split": source.split, "ids": ids, "images": count, "labels": labels}
 
 
+def _brief(done: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a DONE without the checks of the stage and the places of all arrays that its nets took over."""
+    brief = {key: value for key, value in done.items() if key not in ("fingerprint", "files")}
+    if origins := brief.get("init_from"):
+        kept = {role: {k: v for k, v in facts.items() if k != "used"} for role, facts in origins.items()}
+        brief["init_from"] = kept
+    return brief
+
+
 def _summarise(
     plan: Plan, header: Mapping[str, Any], stages: list[dict], began: float, results: Mapping[str, Eval]
 ) -> dict[str, Any]:
@@ -230,7 +239,7 @@ def _summarise(
         "seed": plan.session.seed,
         "devices": plan.session.mesh.size,
         "seconds": round(seconds, 1),
-        "stages": [{k: value for k, value in stage.items() if k not in ("fingerprint", "files")} for stage in stages],
+        "stages": [_brief(stage) for stage in stages],
         "results": figures_of,
         "tables": {
             name: table.make({key: load_mean(plan.run_dir, a.stage, a.name) for key, a in table.reads.items()})

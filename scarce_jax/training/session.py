@@ -22,13 +22,14 @@ from scarce_jax.data.records import load_mean, load_means
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.evaluate import MaskEvaluation
 from scarce_jax.evaluation.tags import TagEvaluation, summarise_tags
+from scarce_jax.models.weights import Backbone
 from scarce_jax.recipe import Artifact, Epochs, Eval, FromRun, Infer, NetState, Pretrained, Recipe, Source, Stage, Train
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.checkpoint import DamagedCheckpoint, load_net
 from scarce_jax.training.inputs import Inputs, draws
 from scarce_jax.training.labels import without_truth
-from scarce_jax.training.origins import ImportedArrays, take
+from scarce_jax.training.origins import ImportedArrays, backbone_flag, take
 
 _compiled_from = operator.attrgetter("predict", "source", "metrics", "composite", "inferred", "hidden_truth", "views")
 
@@ -85,7 +86,12 @@ class Session:
     def outside(self, stage: Stage) -> dict[str, ImportedArrays]:
         """Loads the arrays that nets of a stage take from outside the run; raises InputError if they do not fit."""
         return {
-            role: take(net.init_from, state_lib.abstract_net(net), self.mesh)
+            role: take(
+                net.init_from,
+                state_lib.abstract_net(net),
+                self.mesh,
+                Backbone.of(net.module, backbone_flag(self.config, stage.name, net.init_from)),
+            )
             for role, net in stage.nets.items()
             if isinstance(net.init_from, FromRun | Pretrained)
         }

@@ -2,19 +2,22 @@
 
 In both the convolutions are `features.N`. The first two fully connected layers are `classifier.0` and `classifier.3` in
 torchvision's files, `pre_logits.fc1` and `pre_logits.fc2` in timm's. The third one, for ImageNet's 1000 classes, is not
-used here.
+used here. Nets that are built on torchvision's may have parts of `features` under other names, such as the slices of
+the text detector CRAFT.
 """
 
 from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from scarce_jax.errors import InputError
 from scarce_jax.models.vgg import CONVOLUTIONS
+from scarce_jax.models.weights.files import WeightsFile
+from scarce_jax.models.weights.layout import LEAVES, Arranged, Layout, Shapes, from_torch, in_trunk
 
 FC = {"fc6": ("classifier.0", "pre_logits.fc1"), "fc7": ("classifier.3", "pre_logits.fc2")}
 """Fully connected layer -> its names in files."""
@@ -24,6 +27,10 @@ SIDES = {"fc6": 7, "fc7": 1}
 
 _ROW_STEPS = {(1, 1): 1, (7, 7): 1, (7, 3): 3}
 """Sides of the kernel (in the file, in the net) -> step between the rows and columns that are taken."""
+
+
+_KEY = r"(?:features|basenet\.slice[1-4])\.(\d+)\.(\w+)"
+"""Keys of the convolutions and batch normalisations. CRAFT's slices keep torchvision's numbers."""
 
 
 def layers(batch_norm: bool) -> dict[int, str]:
@@ -39,64 +46,37 @@ def layers(batch_norm: bool) -> dict[int, str]:
     return named
 
 
-def arrange(
-    path: pathlib.Path, tensors: Mapping[str, np.ndarray], trunk: str, net: Mapping[str, tuple[int, ...]]
-) -> tuple[dict[str, tuple[str, np.ndarray]], list[str]]:
-    """Maps the arrays of a file to parameter paths of a net.
+def _arrange(path: pathlib.Path, file: WeightsFile, net: Shapes) -> Arranged:
+    """See `Layout.arrange`.
 
     A net whose fc6 and fc7 are 7x7 and 1x1 convolutions takes these layers as they are. A LargeFOV, whose fc6 is 3x3,
     takes a part, as its authors do (Chen et al., 2015): the first, middle and last rows and columns of the 7x7. At
     stride 32 these are 96 pixels apart, as are those of a 3x3 dilated by 12 at stride 8. A net with 1/n of the file's
     channels takes every n-th.
 
-    Args:
-      path: path of the file, for messages.
-      tensors: PyTorch's key -> array.
-      trunk: name of the net's VGG-16.
-      net: "params/backbone/conv1_1/kernel" -> shape, of all arrays of the net.
-
-    Returns:
-      "params/backbone/conv1_1/kernel" -> (key, array in Flax's layout), and the keys that the net does not use.
-
     Raises:
       InputError: a key under `features` does not belong to a VGG-16.
     """
-    names = layers(any(re.fullmatch(r"features\.\d+\.running_mean", key) for key in tensors))
+    keys = {key: match.groups() for key in file.tensors if (match := re.fullmatch(_KEY, key))}
+    names = layers(any(leaf == "running_mean" for _, leaf in keys.values()))
     arrays = {}
-    for key, value in tensors.items():
-        owner, _, leaf = key.rpartition(".")
-        index = re.fullmatch(r"features\.(\d+)", owner)
-        if index is None:
-            continue
-        if (name := names.get(int(index[1]))) is None:
+    for key, (index, leaf) in keys.items():
+        if (name := names.get(int(index))) is None or leaf not in LEAVES:
             raise InputError(
                 f"{path}: {key} is not part of a VGG-16 in torchvision's layout; use a file of `vgg16` or `vgg16_bn`"
             )
-        if leaf.startswith("running_"):
-            arrays[f"batch_stats/{trunk}/{name}/{leaf.removeprefix('running_')}"] = key, value
-        else:
-            ending = leaf if leaf == "bias" else "scale" if name.startswith("bn") else "kernel"
-            # PyTorch's convolutions are [out, in, height, width].
-            value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-            arrays[f"params/{trunk}/{name}/{ending}"] = key, value
+        place, array = from_torch(in_trunk(name), leaf, file.tensors[key])
+        arrays[place] = key, array
     for layer in FC:
-        fitted = _fit(layer, tensors, net)
+        fitted = _fit(layer, file.tensors, net)
         if not fitted:
             break  # fc7 of the file was trained on the output of its fc6.
         arrays |= fitted
     used = {key for key, _ in arrays.values()}
-    return arrays, [key for key in tensors if key not in used]
+    return arrays, [key for key in file.tensors if key not in used]
 
 
-def describe(shapes: Iterable[str]) -> str:
-    """The kind of VGG-16 that has arrays of these names, in words."""
-    normalised = any(re.search(r"/bn\d_\d/", name) for name in shapes)
-    return f"a VGG-16 {'with' if normalised else 'without'} batch normalisation"
-
-
-def _fit(
-    layer: str, tensors: Mapping[str, np.ndarray], net: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[str, np.ndarray]]:
+def _fit(layer: str, tensors: Mapping[str, np.ndarray], net: Shapes) -> dict[str, tuple[str, np.ndarray]]:
     """Kernel and bias of a fully connected layer for the net's convolution of that name; empty if they do not fit."""
     shape = net.get(f"params/{layer}/kernel", ())
     owner = next((name for name in FC[layer] if f"{name}.weight" in tensors), None)
@@ -116,3 +96,10 @@ def _fit(
         f"params/{layer}/kernel": (f"{owner}.weight", kernel),
         f"params/{layer}/bias": (f"{owner}.bias", bias),
     }
+
+
+def _recognises(keys: Collection[str]) -> bool:
+    return any(re.fullmatch(_KEY, key) for key in keys)
+
+
+TORCHVISION = Layout("torchvision's VGG-16", "vgg16", None, "imagenet", _recognises, _arrange)
