@@ -18,6 +18,7 @@ from scarce_jax.errors import InputError, Interrupted, UsageError, nearest
 
 COMMANDS = {
     "check": "find what is wrong with images and masks",
+    "weights": "list pretrained weights, or say what a file of weights is",
     "prepare": "build a dataset, without TensorFlow",
     "train": "run a config's recipe; goes on where it stopped",
     "sweep": "run a config for every combination of some values",

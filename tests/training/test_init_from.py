@@ -231,7 +231,9 @@ def test_a_file_of_weights_fills_the_trunk(trunk, tmp_path, tiny_data):
     tensors["conv1.weight"][0, 0, 0, 0] += 1
     assert content(Pretrained(source=str(torch_files.save(path, tensors)))) != content(moved)
     wide = still(str(path), net=dataclasses.replace(RESNET, width=8))
-    with pytest.raises(InputError, match="width 4, and the net is a ResNet of width 8; set the stage's width"):
+    with pytest.raises(
+        InputError, match="width 4, and the net is a ResNet of width 8; set --segmenter.net.backbone.width 4"
+    ):
         train(wide, tmp_path / "wide", tiny_data)
     assert not (tmp_path / "wide").exists()
 

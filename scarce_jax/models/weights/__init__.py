@@ -8,12 +8,13 @@ A layout implies the geometry of the net and the normalisation of its images. A 
 its metadata, under the keys of `files.STATED`.
 """
 
-from scarce_jax.models.weights.checks import TRUNK, Backbone, check_backbone, flat_shapes
+from scarce_jax.models.weights.checks import SETTINGS, TRUNK, Backbone, check_backbone, flat_shapes
 from scarce_jax.models.weights.files import HUB, SUFFIXES, file_hash, locate, read_file
 from scarce_jax.models.weights.importing import Imported, describe, import_weights, overlay
 
 __all__ = [
     "HUB",
+    "SETTINGS",
     "SUFFIXES",
     "TRUNK",
     "Backbone",

@@ -98,8 +98,7 @@ def check_trunk(path: pathlib.Path, layout: str, theirs: _Shapes, ours: _Shapes,
     facts, expected = features(theirs), features(ours)
     for name, value in facts.items():
         if value != expected[name] and None not in (value, expected[name]):
-            option = {"batch_norm": "batch-norm"}.get(name, name)
-            change = f"set {flag}.{option} {value[1]}, or use" if name in _SETTABLE else "use"
+            change = f"set {flag}.{name.replace('_', '-')} {value[1]}, or use" if value[1] is not None else "use"
             raise InputError(
                 f"{path}: the file looks like {value[0]}, and the net is {expected[name][0]}; {change} another file"
             )
@@ -115,7 +114,6 @@ def check_trunk(path: pathlib.Path, layout: str, theirs: _Shapes, ours: _Shapes,
 
 
 _WORDS = {"resnet": "a ResNet", "vgg16": "a VGG-16", "dinov2": "a DINOv2"}
-_SETTABLE = ("depth", "width", "batch_norm")
 
 
 def kind(shapes: Iterable[str]) -> str | None:
@@ -127,13 +125,18 @@ def kind(shapes: Iterable[str]) -> str | None:
 
 
 def features(shapes: _Shapes) -> dict[str, tuple[str, Any] | None]:
-    """What a backbone is: feature -> (in words, value of the setting). None if that cannot be seen."""
+    """What a backbone is: feature -> (in words, value of the setting of this name). None if that cannot be seen.
+
+    The value is None if there is no such setting, or none with this value.
+    """
     if kind(shapes) == "resnet":
         stem = shapes.get(f"params/{TRUNK}/conv1/kernel")
-        deep = f"params/{TRUNK}/conv2/kernel" in shapes
+        kinds = (
+            "the deep stem of three 3x3 convolutions" if f"params/{TRUNK}/conv2/kernel" in shapes else "the 7x7 stem"
+        )
         return {
             "depth": _depth(shapes),
-            "stem": (f"a ResNet with {'the deep stem of three 3x3 convolutions' if deep else 'the 7x7 stem'}", deep),
+            "stem": (f"a ResNet with {kinds}", None),
             "width": stem and (f"a ResNet of width {stem[-1]}", stem[-1]),
         }
     if kind(shapes) == "vgg16":
@@ -146,7 +149,7 @@ def features(shapes: _Shapes) -> dict[str, tuple[str, Any] | None]:
     return {}
 
 
-def _depth(shapes: Iterable[str]) -> tuple[str, int]:
+def _depth(shapes: Iterable[str]) -> tuple[str, int | None]:
     found = {match[0] for name in shapes if (match := re.search(r"layer\d_block\d+", name))}
     blocks = tuple(sum(block.startswith(f"layer{layer}_") for block in found) for layer in (1, 2, 3, 4))
     bottleneck = any(name.endswith("layer1_block0/conv3/kernel") for name in shapes)
@@ -154,4 +157,4 @@ def _depth(shapes: Iterable[str]) -> tuple[str, int]:
         if usual == blocks and (depth >= 50) == bottleneck:
             return f"ResNet-{depth}", depth
     kinds = "bottlenecks" if bottleneck else "basic blocks"
-    return f"a ResNet with {', '.join(map(str, blocks))} {kinds}", 0
+    return f"a ResNet with {', '.join(map(str, blocks))} {kinds}", None

@@ -125,8 +125,8 @@ def _declare(path: pathlib.Path, layout: Layout, facts: Mapping[str, str], backb
     ours = {name: getattr(backbone, name) or facts.get(name) for name in SETTINGS}
     stated = {name: value for name, value in ours.items() if value is not None}
     return (
-        f". {layout.name} implies the former; if the file was converted from other weights, declare it, and use the "
-        f"new file: {files.declaration(path, **stated)}"
+        f". {layout.name} implies the former; if the file was converted from others, write it again with what they "
+        f"were trained with, such as: {files.declaration(path, **stated)}"
     )
 
 
