@@ -30,6 +30,7 @@ from scarce_jax.methods.transfer.pnet import AdversarialStage, PNetStage
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.decoupled import DecoupledClassifierConfig
 from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.tiny import TinyConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.ops.combinatorial import Combinatorial
@@ -142,7 +143,9 @@ def three_step_config(runtime: Runtime = RUNTIME, **changes: Any) -> three_step.
     images = {key: value for key, value in shared.items() if key != "net"}
     return three_step.Config(
         dataset="scenes",
-        classifier=three_step.ClassifierStage(**{**shared, "net": PSPNetConfig(depth=18, width=16)}),
+        classifier=three_step.ClassifierStage(
+            **{**shared, "net": PSPNetConfig(backbone=ResNetConfig(depth=18, width=16))}
+        ),
         cams=three_step.Cams(
             views=Views(flip=True),
             most=11,
