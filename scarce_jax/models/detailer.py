@@ -9,12 +9,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.fields import INJECTIONS, KIND, NetConfig
+from scarce_jax.models.fields import INJECTIONS, KIND
 from scarce_jax.models.layers import uniform_fan_in
-from scarce_jax.models.pspnet import Embedding, Parts, PSPNet
+from scarce_jax.models.pspnet import Embedding, Parts, PSPNet, PSPNetConfig
 from scarce_jax.ops.logits import Resized
 from scarce_jax.ops.resize import class_fractions
-from scarce_jax.ranges import BelowOne, Channels, Width
+from scarce_jax.ranges import Channels
 
 
 class CoarseEmbedding(nn.Module):
@@ -96,12 +96,12 @@ class Detailer(PSPNet):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DetailerConfig(NetConfig):
+class DetailerConfig(PSPNetConfig):
     """The detailer (Katsman et al., section 3.1): a PSPNet that also reads a coarse mask.
 
     Attributes:
-      depth: depth of the ResNet; 101 in the paper.
-      width: channels of the stem, at least 1; all layers scale with it. 64 in the paper.
+      backbone: the backbone, chosen by its kind; a ResNet of 101 layers in the paper.
+      stride: stride of the last features of a ResNet or a VGG. 8 in the paper.
       dropout: probability, below 1, with which each channel is dropped before the classifiers.
       inject: where the coarse embedding enters: before the PPM, after it, or after the final block.
       embedding: channels of the coarse embedding, at least 1.
@@ -110,8 +110,5 @@ class DetailerConfig(NetConfig):
     module = Detailer
 
     kind: Annotated[Literal["detailer"], KIND] = "detailer"
-    depth: Literal[18, 34, 50, 101] = 101
-    width: Width = 64
-    dropout: BelowOne = 0.1
     inject: Literal["before_pool", "after_pool", "after_final"] = "after_pool"
     embedding: Channels = 800
