@@ -158,7 +158,7 @@ class OnVGG(resnet.nn.Module):
 
     @resnet.nn.compact
     def __call__(self, image):
-        x, _ = VGG16Trunk(self.width, self.batch_norm, name="backbone")(image, train=False)
+        x = VGG16Trunk(self.width, self.batch_norm, name="backbone")(image, train=False)["layer5"]
         if self.hidden:
             y = resnet.nn.Conv(self.hidden, (self.fc6, self.fc6), name="fc6")(x)
             resnet.nn.Conv(self.hidden, (1, 1), name="fc7")(y)
