@@ -10,6 +10,14 @@ import tyro
 
 from scarce_jax.cli.common import Switch, parse, print_json, shown, table
 
+_ABOUT = """\
+Sizes are of float32 arrays; licences are those that the publishers' pages name, and - is to be seen there. Any net with
+a backbone of the kind takes the weights. In a command, STAGE is the name of a stage, such as segmenter:"""
+
+_BY_HAND = """\
+(OWNER/NAME alike for the others) with a browser, and give the path of the file in place of hf:OWNER/NAME.
+`scarce-jax weights FILE` says what a file is."""
+
 
 @dataclasses.dataclass(kw_only=True)
 class Options:
@@ -49,11 +57,8 @@ def _list() -> dict[str, Any]:
     print(table(rows, ("init_from", "what", "MB", "licence", "net.backbone")))
     first = next(p for p in PUBLISHED if p.settings.get("depth") == 50)
     print(
-        "\nSizes are of float32 arrays; licences are those that the publishers' pages name. Any net with a backbone of "
-        "the\nkind takes the weights. In a command, STAGE is the name of a stage, such as segmenter:\n\n"
-        f"  scarce-jax train CONFIG {_flags(first.origin, first.kind, first.settings)}\n\n"
-        f"Without a network: download {first.url}\n(OWNER/NAME alike for the others) with a browser, "
-        "and give the path of the file in place of hf:OWNER/NAME.\n`scarce-jax weights FILE` says what a file is."
+        f"\n{_ABOUT}\n\n  scarce-jax train CONFIG {_flags(first.origin, first.kind, first.settings)}\n\n"
+        f"Without a network: download {first.url}\n{_BY_HAND}"
     )
     return {"weights": [{**dataclasses.asdict(p), "init_from": p.origin, "url": p.url} for p in PUBLISHED]}
 

@@ -123,7 +123,7 @@ def _settings(origin: FromRun) -> dict[str, str | None]:
     """Geometry and normalisation of the backbone of a net of another run, as far as it has one."""
     description = folder.read_description(pathlib.Path(origin.run), origin.stage)
     module = description.get("nets", {}).get(origin.net, {}).get("module", {})
-    return module.get(weights.TRUNK) or {}
+    return weights.settings(module.get(weights.TRUNK) or {})
 
 
 def _folder(origin: FromRun) -> pathlib.Path:

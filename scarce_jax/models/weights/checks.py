@@ -12,6 +12,7 @@ import flax.linen as nn
 from flax import traverse_util
 
 from scarce_jax.errors import InputError
+from scarce_jax.models.dinov2 import SIZES
 from scarce_jax.models.resnet import BLOCKS
 
 TRUNK = "backbone"
@@ -40,9 +41,14 @@ class Backbone:
     @classmethod
     def of(cls, net: nn.Module, flag: str) -> Backbone:
         """That of a net whose backbone, if it has one, is a field of the module."""
-        has = any(field.name == TRUNK for field in dataclasses.fields(net))
-        part = getattr(net, TRUNK) if has else None
-        return cls(*(getattr(part, name, None) for name in SETTINGS), flag=flag)
+        module = getattr(net, TRUNK) if any(field.name == TRUNK for field in dataclasses.fields(net)) else None
+        return cls(**settings({} if module is None else vars(module)), flag=flag)
+
+
+def settings(fields: Mapping[str, Any]) -> dict[str, str | None]:
+    """SETTINGS of a backbone, from the fields of its module; None for those that it has not."""
+    geometry = "caffe" if fields.get("caffe") else "torchvision"
+    return {"geometry": geometry if "caffe" in fields else None, "normalisation": fields.get("normalisation")}
 
 
 def flat_shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -78,29 +84,28 @@ def check_backbone(where: str, has: Mapping[str, str | None], net: Backbone, rem
         )
 
 
-def check_trunk(path: pathlib.Path, layout: str, theirs: _Shapes, ours: _Shapes, flag: str) -> None:
+def check_trunk(path: pathlib.Path, layout: str, found: str, theirs: _Shapes, ours: _Shapes, flag: str) -> None:
     """Checks that a file holds all of the net's backbone and nothing else.
 
     Args:
       path: path of the file.
-      layout: name of its layout.
+      layout, found: name of its layout, and kind of the backbone that has it.
       theirs, ours: shapes by parameter path of the backbones of the file and of the net.
       flag: flag of the net's backbone.
 
     Raises:
       InputError: they differ in kind, depth, stem, batch normalisation, width, arrays or shapes.
     """
-    kinds = kind(theirs), kind(ours)
-    if kinds[0] != kinds[1]:
-        what = _WORDS.get(kinds[1], "no backbone that can be pretrained")
-        advice = f"set {flag} {kinds[0]}, or use" if kinds[1] else "use a net with one, or"
-        raise InputError(f"{path}: holds {_WORDS[kinds[0]]} ({layout}), and the net has {what}; {advice} other weights")
-    facts, expected = features(theirs), features(ours)
-    for name, value in facts.items():
-        if value != expected[name] and None not in (value, expected[name]):
+    if found != (expected := kind(ours)):
+        what = _WORDS.get(expected, "no backbone that can be pretrained")
+        advice = f"set {flag} {found}, or use" if expected else "use a net with one, or"
+        raise InputError(f"{path}: holds {_WORDS[found]} ({layout}), and the net has {what}; {advice} other weights")
+    of_net = features(ours)
+    for name, value in features(theirs).items():
+        if value != of_net[name] and None not in (value, of_net[name]):
             change = f"set {flag}.{name.replace('_', '-')} {value[1]}, or use" if value[1] is not None else "use"
             raise InputError(
-                f"{path}: the file looks like {value[0]}, and the net is {expected[name][0]}; {change} another file"
+                f"{path}: the file looks like {value[0]}, and the net is {of_net[name][0]}; {change} another file"
             )
     missing, unknown = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
     if missing or unknown:
@@ -121,6 +126,8 @@ def kind(shapes: Iterable[str]) -> str | None:
     names = {name.split("/")[2] for name in shapes if name.split("/")[1] == TRUNK}
     if any(re.fullmatch(r"layer\d_block\d+", name) for name in names):
         return "resnet"
+    if "class_token" in names:
+        return "dinov2"
     return "vgg16" if any(re.fullmatch(r"conv\d_\d", name) for name in names) else None
 
 
@@ -131,12 +138,11 @@ def features(shapes: _Shapes) -> dict[str, tuple[str, Any] | None]:
     """
     if kind(shapes) == "resnet":
         stem = shapes.get(f"params/{TRUNK}/conv1/kernel")
-        kinds = (
-            "the deep stem of three 3x3 convolutions" if f"params/{TRUNK}/conv2/kernel" in shapes else "the 7x7 stem"
-        )
+        deep = f"params/{TRUNK}/conv2/kernel" in shapes
+        words = "the deep stem of three 3x3 convolutions" if deep else "the 7x7 stem"
         return {
             "depth": _depth(shapes),
-            "stem": (f"a ResNet with {kinds}", None),
+            "stem": (f"a ResNet with {words}", None),
             "width": stem and (f"a ResNet of width {stem[-1]}", stem[-1]),
         }
     if kind(shapes) == "vgg16":
@@ -146,7 +152,22 @@ def features(shapes: _Shapes) -> dict[str, tuple[str, Any] | None]:
             "batch_norm": (f"a VGG-16 {'with' if normalised else 'without'} batch normalisation", normalised),
             "width": first and (f"a VGG-16 of width {first[-1]}", first[-1]),
         }
+    if kind(shapes) == "dinov2":
+        registers = f"params/{TRUNK}/registers" in shapes
+        return {
+            "size": _size(shapes),
+            "registers": (f"a DINOv2 {'with' if registers else 'without'} registers", registers),
+        }
     return {}
+
+
+def _size(shapes: _Shapes) -> tuple[str, str | None]:
+    width = shapes[f"params/{TRUNK}/class_token"][-1]
+    blocks = len({match[0] for name in shapes if (match := re.search(r"/block\d+/", name))})
+    for name, size in SIZES.items():
+        if (size.width, size.blocks) == (width, blocks):
+            return f"a DINOv2 of size {name}", name
+    return f"a vision transformer of {blocks} blocks and {width} channels", None
 
 
 def _depth(shapes: Iterable[str]) -> tuple[str, int | None]:

@@ -85,7 +85,7 @@ def import_weights(path: pathlib.Path, net: Shapes, backbone: Backbone | None = 
     backbone = backbone or Backbone()
     layout, (arrays, unplaced), facts, stated = _read(path, net)
     theirs = trunk({name: value.shape for name, (_, value) in arrays.items()})
-    check_trunk(path, layout.name, theirs, trunk(net), backbone.flag)
+    check_trunk(path, layout.name, layout.kind, theirs, trunk(net), backbone.flag)
     remark = "" if stated else _declare(path, layout, facts, backbone)
     check_backbone(str(path), facts, backbone, remark)
     values, used, unused = {}, {}, dict.fromkeys(unplaced, "no place in the net")

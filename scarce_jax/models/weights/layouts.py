@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Collection
 
 from scarce_jax.errors import InputError, some
-from scarce_jax.models.weights import deeplab, keras, torch_resnet, torch_vgg
+from scarce_jax.models.weights import deeplab, dinov2, keras, torch_resnet, torch_vgg
 from scarce_jax.models.weights.layout import Layout
 
 LAYOUTS = (
@@ -16,6 +16,7 @@ LAYOUTS = (
     torch_vgg.TORCHVISION,
     keras.RESNET,
     keras.VGG,
+    dinov2.LAYOUT,
 )
 """The first one that recognises a file counts."""
 

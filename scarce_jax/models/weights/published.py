@@ -17,7 +17,7 @@ class Published:
       name: "OWNER/NAME" on the Hub.
       what: the net and its training data, in words.
       parameters: their number, in millions.
-      licence: as the publisher's page names it.
+      licence: as the publisher's page names it; None where that could not be seen.
       kind: of the backbone that takes it.
       settings: fields of the backbone's config that differ from its defaults, or may.
     """
@@ -25,7 +25,7 @@ class Published:
     name: str
     what: str
     parameters: float
-    licence: str
+    licence: str | None
     kind: str
     settings: Mapping[str, Any]
 
@@ -53,7 +53,8 @@ def _resnet(depth: int, parameters: float) -> Published:
 def _dinov2(size: str, letter: str, parameters: float, registers: bool) -> Published:
     name = f"facebook/dinov2-{'with-registers-' if registers else ''}{size}"
     what = f"DINOv2 ViT-{letter}/14{' with registers' if registers else ''}, LVD-142M"
-    return Published(name, what, parameters, "apache-2.0", "dinov2", {"size": size, "registers": registers})
+    licence = None if registers and size != "base" else "apache-2.0"
+    return Published(name, what, parameters, licence, "dinov2", {"size": size, "registers": registers})
 
 
 _SIZES = (("small", "S", 22.06), ("base", "B", 86.58), ("large", "L", 304.37))

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import numpy as np
 
 from scarce_jax.errors import InputError
 from scarce_jax.models.dinov2 import SIZES
+from scarce_jax.models.weights.files import WeightsFile
+from scarce_jax.models.weights.layout import Arranged, Layout, Shapes, in_trunk
 
 _RENAMED = (
     (r"^(?:dinov2|dinov2_with_registers|backbone)\.", ""),
@@ -43,42 +45,22 @@ _LAYERS = {
 
 _TOKENS = {"cls_token": "class_token", "register_tokens": "registers", "pos_embed": "positions"}
 
-_Shapes = Mapping[str, tuple[int, ...]]
 
-
-def arrange(
-    path: pathlib.Path, tensors: Mapping[str, np.ndarray], trunk: str, net: _Shapes
-) -> tuple[dict[str, tuple[str, np.ndarray]], list[str]]:
-    """Maps the arrays of a file to parameter paths of a net.
-
-    Args:
-      path: path of the file, for messages.
-      tensors: PyTorch's key -> array.
-      trunk: name of the net's DINOv2.
-      net: "params/backbone/class_token" -> shape, of all arrays of the net.
-
-    Returns:
-      "params/backbone/block0/qkv/kernel" -> (key, array in Flax's layout), and the keys that the net does not use: the
-      mask token and heads. The key of what a file has in three arrays is that of the first one.
-
-    Raises:
-      InputError: the file holds no DINOv2, or one of another size, or it has registers and the net has not, or the
-        reverse; or a key of a block is not part of a DINOv2.
-    """
-    named = {_authors_key(key): (key, value) for key, value in tensors.items()}
+def _arrange(path: pathlib.Path, file: WeightsFile, net: Shapes) -> Arranged:
+    """See `Layout.arrange`. The key of what a file has in three arrays is that of the first one."""
+    named = {_authors_key(key): (key, value) for key, value in file.tensors.items()}
     _join_attention(path, named)
     arrays = {}
     for name, (key, value) in named.items():
         if (target := _target(name)) is not None:
-            arrays[f"params/{trunk}/{target}"] = key, _in_flax_layout(name, value)
+            arrays[f"params/{in_trunk(target)}"] = key, _in_flax_layout(name, value)
         elif name.startswith("blocks."):
             raise InputError(
                 f"{path}: {key} is not part of a DINOv2 of size {', '.join(SIZES)}; use a file of one of these"
             )
-    _check(path, {name: value.shape for name, (_, value) in arrays.items()}, trunk, net)
     used = {_authors_key(key) for key, _ in arrays.values()}
     used |= {_part(name, part) for name in used for part in ("key", "value") if ".attn.query." in name}
-    return arrays, [key for key in tensors if _authors_key(key) not in used]
+    return arrays, [key for key in file.tensors if _authors_key(key) not in used]
 
 
 def _authors_key(key: str) -> str:
@@ -133,35 +115,9 @@ def _in_flax_layout(name: str, value: np.ndarray) -> np.ndarray:
     return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
 
 
-def _check(path: pathlib.Path, theirs: _Shapes, trunk: str, net: _Shapes) -> None:
-    """Raises InputError where size or registers of the file and the net differ."""
-    token, registers = (f"params/{trunk}/{name}" for name in ("class_token", "registers"))
-    if token not in theirs:
-        raise InputError(
-            f"{path}: found no DINOv2; expected keys such as embeddings.cls_token or cls_token; use a file of the "
-            f"net's backbone, such as hf:facebook/dinov2-small"
-        )
-    found, expected = (_describe(shapes, trunk) for shapes in (theirs, net))
-    if found != expected:
-        size = next((name for name in SIZES if found == _in_words(name)), None)
-        fix = "use another file" if size is None else f"set --STAGE.net.backbone.size {size}, or use another file"
-        raise InputError(f"{path}: the file looks like {found}, and the net is {expected}; {fix}")
-    if (registers in theirs) != (registers in net):
-        has = registers in theirs
-        raise InputError(
-            f"{path}: the file is a DINOv2 {'with' if has else 'without'} registers, and the net "
-            f"{'has none' if has else 'has registers'}; set --STAGE.net.backbone.registers {has}, or use another file"
-        )
+def _recognises(keys: Collection[str]) -> bool:
+    names = {_authors_key(key) for key in keys}
+    return not names.isdisjoint(_TOKENS) and any(name.startswith("blocks.") for name in names)
 
 
-def _describe(shapes: _Shapes, trunk: str) -> str:
-    """The size of a DINOv2 with arrays of these shapes, in words."""
-    width = shapes[f"params/{trunk}/class_token"][-1]
-    count = len({match[1] for name in shapes if (match := re.match(rf"params/{trunk}/block(\d+)/", name))})
-    sizes = (name for name, size in SIZES.items() if (size.width, size.blocks) == (width, count))
-    name = next(sizes, None)
-    return f"a vision transformer of {count} blocks and {width} channels" if name is None else _in_words(name)
-
-
-def _in_words(size: str) -> str:
-    return f"a DINOv2 of size {size}"
+LAYOUT = Layout("DINOv2", "dinov2", None, "imagenet", _recognises, _arrange)
