@@ -5,7 +5,12 @@ To add a backbone, write a file with its module and its config (see `resnet.py`)
 
 from __future__ import annotations
 
-from scarce_jax.models.resnet import ResNetConfig
+from typing import Annotated
 
-Backbone = ResNetConfig
+import pydantic
+
+from scarce_jax.models.resnet import ResNetConfig
+from scarce_jax.models.vgg import VGGConfig
+
+Backbone = Annotated[ResNetConfig | VGGConfig, pydantic.Field(discriminator="kind")]
 """Annotation of the field `backbone` of a net. In JSON the entry "kind" selects the config."""

@@ -91,7 +91,7 @@ def test_what_is_unknown_ends_with_the_nearest_name(flags, expected, capsys):
 
 def test_json_names_the_type_and_gives_the_same_config_back():
     adapter = pydantic.TypeAdapter(Config)
-    config = Config(segmenter=Stage(net=DeconvNetConfig(convolutions=(1, 2, 1, 2, 1))), student_net=Stage())
+    config = Config(segmenter=Stage(net=DeconvNetConfig(deconvolutions=(1, 2, 1, 2, 1))), student_net=Stage())
     values = adapter.dump_python(config, mode="json")
     assert values["segmenter"]["net"]["kind"] == "deconvnet"
     assert adapter.validate_python(values) == config
