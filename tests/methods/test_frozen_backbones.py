@@ -97,21 +97,13 @@ def test_training_keeps_a_frozen_backbone_to_the_bit(tiny_data, tmp_path):
 @pytest.mark.parametrize(
     ("size", "crop", "fault"),
     [
-        (
-            (56, 70),
-            (42, 60),
-            "--s.augment.crop 42 60: expected multiples of 14, the patch of net.backbone, such as 42 56",
-        ),
+        ((56, 70), (42, 60), ("--s.augment.crop 42 60", "42 56")),
         ((50, 70), (42, 42), ("--s.size 50 70", "56 70")),
-        (
-            (56, 56),
-            (3, 14),
-            "--s.augment.crop 3 14: expected multiples of 14, the patch of net.backbone, such as 14 14",
-        ),
+        ((56, 56), (3, 14), ("--s.augment.crop 3 14", "14 14")),
         ((56, 70), (42, 42), None),
     ],
 )
-def test_sides_must_be_multiples_of_the_patch(size, crop, message):
+def test_sides_must_be_multiples_of_the_patch(size, crop, fault):
     changes = {"size": size, "augment": Augment(crop=crop)}
     stage = SegmenterStage(**tiny.stage(net=PSPNetConfig(backbone=DINOv2Config()), **changes))
     if fault is None:
