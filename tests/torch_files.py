@@ -4,7 +4,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 
-def save(path, tensors):
+def save(path, tensors, **metadata):
     """A .safetensors file of {key: array}; returns the path."""
-    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, metadata={"format": "pt"})
+    arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+    save_file(arrays, path, metadata={"format": "pt", **metadata})
     return path
