@@ -7,7 +7,6 @@ pixel changes its place, so that a label of the weakly augmented image is one of
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
@@ -81,7 +80,7 @@ def strong_colours(image: jax.Array, inside: jax.Array, key: jax.Array, config: 
     pixels = jnp.where(drawn[5] < config.grey, grey(pixels), pixels)
     if config.blur:
         smallest, largest = config.sigma
-        blurred = gaussian_blur(pixels, smallest + (largest - smallest) * drawn[7], math.ceil(3 * largest))
+        blurred = gaussian_blur(pixels, smallest + (largest - smallest) * drawn[7])
         pixels = jnp.where(drawn[6] < config.blur, blurred, pixels)
     return jnp.where(inside[..., None], normalise(pixels), 0.0)
 
@@ -110,22 +109,22 @@ def turn_hue(pixels: jax.Array, turn: jax.Array | float) -> jax.Array:
     return jnp.stack([channel(5), channel(3), channel(1)], -1)
 
 
-def gaussian_blur(image: jax.Array, sigma: jax.Array | float, radius: int) -> jax.Array:
-    """Gaussian blur of floating [H, W, C]; edges are repeated.
+def gaussian_blur(image: jax.Array, sigma: jax.Array | float) -> jax.Array:
+    """Gaussian blur of floating [H, W, C]. At an edge it is the mean of the pixels there are.
 
     Args:
       sigma: scalar above 0, standard deviation in pixels.
-      radius: static, pixels on each side beyond which the window is cut off.
     """
-    window = jnp.exp(-0.5 * (jnp.arange(-radius, radius + 1) / sigma) ** 2)
-    window /= window.sum()
-    for axis in (0, 1):
-        pads = [(radius, radius) if axis == i else (0, 0) for i in range(3)]
-        padded, length = jnp.pad(image, pads, mode="edge"), image.shape[axis]
-        # Shifted sums, not a convolution: XLA fuses them, and no product of matrices may run in TF32.
-        shifted = (jax.lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(2 * radius + 1))
-        image = sum(weight * part for weight, part in zip(window, shifted, strict=True))
-    return image
+
+    def window(length: int) -> jax.Array:
+        distance = jnp.arange(length)[:, None] - jnp.arange(length)
+        weights = jnp.exp(-0.5 * (distance / sigma) ** 2)
+        return weights / weights.sum(1, keepdims=True)
+
+    # Two products of matrices: as many shifted sums as a window has pixels take long to compile.
+    height, width = image.shape[:2]
+    blurred = jnp.einsum("ih,hwc->iwc", window(height), image, precision="highest")
+    return jnp.einsum("jw,iwc->ijc", window(width), blurred, precision="highest")
 
 
 def cutmix_box(key: jax.Array, size: tuple[int, int], config: Strong) -> jax.Array:
