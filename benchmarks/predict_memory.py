@@ -31,7 +31,10 @@ SIDES = {12: (3000, 4000), 48: (6000, 8000), 50: (5792, 8688), 100: (8660, 11547
 """(height, width) by megapixels."""
 
 SHORT = "--segmenter.batch 2 --segmenter.steps 1 --segmenter.eval-every 0"
-TINY = "--segmenter.net.depth 18 --segmenter.net.width 16 --segmenter.size 96 96 --segmenter.augment.crop 64 64"
+TINY = (
+    "--segmenter.net.backbone.depth 18 --segmenter.net.backbone.width 16 "
+    "--segmenter.size 96 96 --segmenter.augment.crop 64 64"
+)
 NETS = {"small": f"{SHORT} {TINY}", "shipped": SHORT}
 """Flags of `train` for each net."""
 

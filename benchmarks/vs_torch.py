@@ -46,6 +46,7 @@ def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
 
     from scarce_jax.losses import cross_entropy
     from scarce_jax.models.pspnet import PSPNet
+    from scarce_jax.models.resnet import ResNet
     from scarce_jax.ops.pool import max_pool_with_switches, unpool
     from scarce_jax.provenance import environment
 
@@ -82,7 +83,8 @@ def jax_side(sizes: dict[str, Any]) -> dict[str, Any]:
     seconds["unpool_gradient"] = timed(pulled, pull_unpool, spread)
 
     step = sizes["step"]
-    module = PSPNet(classes=CLASSES, depth=step["depth"], width=step["width"], dropout=DROPOUT, dtype=dtype)
+    backbone = ResNet(step["depth"], step["width"], dtype=dtype)
+    module = PSPNet(CLASSES, backbone, step["width"], dropout=DROPOUT, dtype=dtype)
     images = jax.random.normal(jax.random.key(3), (step["batch"], step["crop"], step["crop"], 3))
     labels = jax.random.randint(jax.random.key(4), images.shape[:3], 0, CLASSES).astype(jnp.uint8)
     tx = optax.chain(

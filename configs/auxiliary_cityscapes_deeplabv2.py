@@ -22,7 +22,7 @@ data = dict(
     batch=2, size=(512, 1024), augment=Augment(crop=(512, 1024), scale=(0.75, 1.75), rotate_probability=0.0, flip=0.5)
 )
 net = dict(
-    net=DeepLabV2Config(depth=101, width=64),
+    net=DeepLabV2Config(),
     steps=40_000,
     optim=Optimizer(
         lr=2.5e-4,

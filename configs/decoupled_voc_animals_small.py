@@ -14,6 +14,7 @@ from scarce_jax.methods.decoupled import ClassifierStage, Config, DeconvNetStage
 from scarce_jax.methods.decoupled.figure_ground import SegmentationStage
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.decoupled import DecoupledClassifierConfig
+from scarce_jax.models.vgg import VGGConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.ops.combinatorial import Combinatorial
 from scarce_jax.optim import Optimizer
@@ -22,7 +23,7 @@ from scarce_jax.runtime import Runtime
 # pool5 is 4 x 4, and each class has 3 x 3 scores. The receptive field of pool5 is 94 pixels wide. With all convolutions
 # of VGG-16 it would be 212, wider than the image, and the saliency would localise classes less well (see the README).
 side = (128, 128)
-net = dict(width=12, hidden=256, fc6_kernel=2, convolutions=(1, 1, 1, 1, 1))
+net = dict(backbone=VGGConfig(width=12, batch_norm=True, convolutions=(1, 1, 1, 1, 1)), hidden=256, fc6_kernel=2)
 adam = Optimizer(kind="adam", lr=7e-4, weight_decay=1e-4)
 
 config = Config(
@@ -34,7 +35,7 @@ config = Config(
         size=side,
         # Hardly any crops, because an object that is cut off would leave a tag without its object.
         augment=Augment(crop=side, scale=(1.0, 1.15), rotate=0.0, flip=0.5),
-        net=DecoupledClassifierConfig(batch_norm=True, dropout=0.0, **net),
+        net=DecoupledClassifierConfig(dropout=0.0, **net),
         optim=dataclasses.replace(adam, lr=1e-3),
         eval_every=1_000,
         eval_batch=25,

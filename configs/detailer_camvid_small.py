@@ -12,6 +12,7 @@ from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.detailer import Config, DetailerStage
 from scarce_jax.models.detailer import DetailerConfig
 from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 from scarce_jax.runtime import Runtime
@@ -26,12 +27,12 @@ shared = dict(
     optim=Optimizer(kind="adam", lr=2e-3, weight_decay=1e-4),
 )
 
-net = dict(depth=18, width=32)
+backbone = ResNetConfig(depth=18, width=32)
 
 config = Config(
     dataset="camvid",
     budget=Budget(fine=25),
-    detailer=DetailerStage(net=DetailerConfig(embedding=128, **net), **shared),
-    classifier=SegmenterStage(net=PSPNetConfig(**net), **shared),
+    detailer=DetailerStage(net=DetailerConfig(embedding=128, backbone=backbone), **shared),
+    classifier=SegmenterStage(net=PSPNetConfig(backbone=backbone), **shared),
     runtime=Runtime(checkpoint_every=100, log_every=20),
 )

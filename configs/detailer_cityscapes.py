@@ -11,6 +11,7 @@ from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.detailer import Config, DetailerStage, StudentStage
 from scarce_jax.models.detailer import DetailerConfig
 from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Group, Optimizer
 
@@ -31,14 +32,14 @@ shared = dict(
     eval_batch=8,
 )
 
-net = dict(depth=101)
+backbone = ResNetConfig(depth=101)
 
 config = Config(
     dataset="cityscapes",
     budget=Budget(fine=100),
-    detailer=DetailerStage(net=DetailerConfig(**net), **shared),
-    classifier=SegmenterStage(net=PSPNetConfig(**net), **shared),
-    student=StudentStage(images=100, net=PSPNetConfig(**net), **shared),
+    detailer=DetailerStage(net=DetailerConfig(backbone=backbone), **shared),
+    classifier=SegmenterStage(net=PSPNetConfig(backbone=backbone), **shared),
+    student=StudentStage(images=100, net=PSPNetConfig(backbone=backbone), **shared),
     paper={
         "coarse": 0.4781,
         "detailer": 0.5661,

@@ -14,8 +14,9 @@
      scarce-jax predict runs/mine MORE_PHOTOS --coarse THEIR_COARSE_MASKS --out overlays
 
 Paper: Katsman et al., "Semantic Segmentation with Scarce Data". The sizes are for one GPU, and no figure was measured
-with them. On a CPU, for both stages: --detailer.net.depth 18 --detailer.net.width 32 --detailer.size 192 192
---detailer.augment.crop 128 128 --detailer.batch 4 --detailer.steps 300 --detailer.net.embedding 128.
+with them. On a CPU, for both stages: --detailer.net.backbone.depth 18 --detailer.net.backbone.width 32
+--detailer.size 192 192 --detailer.augment.crop 128 128 --detailer.batch 4 --detailer.steps 300
+--detailer.net.embedding 128.
 """
 
 from scarce_jax.data.budget import Budget
@@ -23,6 +24,7 @@ from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.detailer import Config, DetailerStage
 from scarce_jax.models.detailer import DetailerConfig
 from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 
@@ -37,11 +39,11 @@ shared = dict(
     eval_every=1_000,
 )
 
-net = dict(depth=50)
+backbone = ResNetConfig(depth=50)
 
 config = Config(
     dataset="folder/mine",
     budget=Budget(fine="all"),
-    detailer=DetailerStage(net=DetailerConfig(**net), **shared),
-    classifier=SegmenterStage(net=PSPNetConfig(**net), **shared),
+    detailer=DetailerStage(net=DetailerConfig(backbone=backbone), **shared),
+    classifier=SegmenterStage(net=PSPNetConfig(backbone=backbone), **shared),
 )

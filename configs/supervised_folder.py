@@ -11,8 +11,8 @@
      scarce-jax train configs/supervised_folder.py --dataset folder/mine --workdir runs/mine
      scarce-jax predict runs/mine MORE_PHOTOS --out overlays
 
-The sizes are for one GPU, and no figure was measured with them. On a CPU: --segmenter.net.depth 18
---segmenter.net.width 32 --segmenter.size 192 192 --segmenter.augment.crop 128 128 --segmenter.batch 4
+The sizes are for one GPU, and no figure was measured with them. On a CPU: --segmenter.net.backbone.depth 18
+--segmenter.net.backbone.width 32 --segmenter.size 192 192 --segmenter.augment.crop 128 128 --segmenter.batch 4
 --segmenter.steps 600.
 """
 
@@ -20,6 +20,7 @@ from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.supervised import Config
 from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 
@@ -32,7 +33,7 @@ config = Config(
         # Whole photographs are resized to this size. Set it to the aspect ratio of yours if they are not square.
         size=(480, 480),
         augment=Augment(crop=(384, 384), scale=(0.5, 2.0), rotate=10.0, flip=0.5),
-        net=PSPNetConfig(depth=50),
+        net=PSPNetConfig(backbone=ResNetConfig(depth=50)),
         # As in supervised_scenes.py; no other optimizer was tried.
         optim=Optimizer(kind="adam", lr=2e-3, weight_decay=1e-4),
         eval_every=1_000,

@@ -76,7 +76,7 @@ def of_dataset(dataset: str, images: int, confident: int, *, balance=None, binar
         segmenter=SegmenterStage(
             epochs=40,
             batch=12,
-            net=DeepLabV3PlusConfig(depth=50),
+            net=DeepLabV3PlusConfig(),
             optim=Optimizer(
                 lr=0.001,
                 momentum=0.9,
@@ -107,7 +107,7 @@ config = of_dataset(
         "segment_tta": 0.3964,
         "segment_tta_added": 0.3980,
         "table_3": {
-            "segmenter.net.depth": [50, 50, 101],
+            "segmenter.net.backbone.depth": [50, 50, 101],
             "segmenter.init_from": [RESNET.format(50), RESNET.format(50), RESNET.format(101)],
             "walk.threshold": [0.3, 0.5, 0.5],
             "segment": [0.3665, 0.3711, 0.3614],

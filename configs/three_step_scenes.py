@@ -13,6 +13,7 @@ from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.three_step import Cams, ClassifierStage, Config, IRNetStage, Walk
 from scarce_jax.models.deeplabv3plus import DeepLabV3PlusConfig
 from scarce_jax.models.dsnet import DSNetConfig
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.ops.crf import CRF
 from scarce_jax.optim import Optimizer
@@ -34,7 +35,7 @@ config = Config(
         steps=900,
         # Maps of 16 x 16. Of 8 x 8, at output stride 16, they had an mIoU of 0.30 instead of 0.35 (seed 0, training
         # images, best threshold).
-        net=DeepLabV3PlusConfig(output_stride=8, **resnet),
+        net=DeepLabV3PlusConfig(output_stride=8, backbone=ResNetConfig(**resnet)),
         optim=adam,
         eval_batch=20,
         # No crops, because an object that is cut off would leave a tag without its object.

@@ -13,12 +13,13 @@ from scarce_jax.methods.transfer import Config
 from scarce_jax.methods.transfer.pnet import AdversarialStage, PNetStage
 from scarce_jax.models.dsnet import DSNetConfig
 from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer, Schedule
 from scarce_jax.runtime import Runtime
 
 data = dict(batch=8, size=(64, 64), augment=Augment(crop=(64, 64), scale=(0.75, 1.25), rotate=10.0, flip=0.5))
-resnet = dict(net=PSPNetConfig(depth=18, width=16), aux_weight=0.0, eval_batch=20, **data)
+resnet = dict(net=PSPNetConfig(backbone=ResNetConfig(depth=18, width=16)), aux_weight=0.0, eval_batch=20, **data)
 dsnet = dict(net=DSNetConfig(width=16), eval_batch=20, **data)
 # Label maps are inferred at 128 x 128, where class maps and objectness have twice as many places along each side.
 lnet = dsnet | dict(size=(128, 128), augment=Augment(crop=(64, 64), scale=(0.5, 1.25), rotate=10.0, flip=0.5))

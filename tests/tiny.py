@@ -39,7 +39,9 @@ from scarce_jax.methods.transfer.pnet import AdversarialStage, PNetStage
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.decoupled import DecoupledClassifierConfig
 from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.tiny import TinyConfig
+from scarce_jax.models.vgg import VGGConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.ops.combinatorial import Combinatorial
 from scarce_jax.ops.crf import CRF
@@ -158,7 +160,9 @@ def three_step_config(runtime: Runtime = RUNTIME, **changes: Any) -> three_step.
     images = {key: value for key, value in shared.items() if key != "net"}
     return three_step.Config(
         dataset="scenes",
-        classifier=three_step.ClassifierStage(**{**shared, "net": PSPNetConfig(depth=18, width=16)}),
+        classifier=three_step.ClassifierStage(
+            **{**shared, "net": PSPNetConfig(backbone=ResNetConfig(depth=18, width=16))}
+        ),
         cams=three_step.Cams(
             views=Views(flip=True),
             most=11,
@@ -179,15 +183,14 @@ def decoupled_config(
     """`changes` are of every training stage; images of 64 x 64, a pool5 of 2 x 2."""
     fields = stage(**{"size": (64, 64), **changes})
     shared = {key: fields[key] for key in ("steps", "batch", "size", "optim", "eval_batch")}
-    net = {"width": 2, "hidden": 4, "fc6_kernel": 1, "convolutions": (1,) * 5}
+    backbone = VGGConfig(width=2, batch_norm=True, convolutions=(1,) * 5)
+    net = {"backbone": backbone, "hidden": 4, "fc6_kernel": 1}
     augment = Augment(crop=(64, 64))
     return decoupled.Config(
         dataset="scenes",
         budget=Budget(fine=6),
         compare=compare,
-        classifier=decoupled.ClassifierStage(
-            net=DecoupledClassifierConfig(batch_norm=True, **net), augment=augment, **shared
-        ),
+        classifier=decoupled.ClassifierStage(net=DecoupledClassifierConfig(**net), augment=augment, **shared),
         decoupled=SegmentationStage(crops=Combinatorial(crop=(64, 64)), hidden=4, reestimate=reestimate, **shared),
         deconvnet=decoupled.DeconvNetStage(net=DeconvNetConfig(**net), augment=augment, **{**shared, "steps": None}),
         runtime=runtime,

@@ -1,4 +1,7 @@
-"""Flags that choose the type of a field of the config: the kind of a net, or None: `--segmenter.net dsnet`."""
+"""Flags that choose the type of a field of the config: the kind of a net or its backbone, or None.
+
+For example `--segmenter.net pspnet --segmenter.net.backbone resnet`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ def choose_kinds(config: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
 
     A field whose type is a union of dataclasses with a field `kind` takes its kind as a flag, and one that may hold a
     dataclass or None takes None. The config's own kind keeps the config's values; another kind starts from its
-    defaults. The last of several flags for one field counts.
+    defaults. The last of several flags for one field counts. The kind of a net is chosen before that of its backbone,
+    whatever the order of their flags.
 
     Returns:
       The config with the chosen kinds, and `argv` without those flags.
@@ -25,11 +29,19 @@ def choose_kinds(config: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
     Raises:
       SystemExit: status 2, after a message with the most similar kind, where a kind is unknown.
     """
+    rest = list(argv)
+    for depth in range(1, 1 + max((word.count(".") + 1 for word in rest), default=0)):
+        config, rest = _choose_at(config, rest, depth)
+    return config, rest
+
+
+def _choose_at(config: Any, argv: Sequence[str], depth: int) -> tuple[Any, list[str]]:
+    """`choose_kinds` for the fields whose paths have so many names."""
     rest, words = [], iter(argv)
     for word in words:
         flag, equals, value = word.partition("=")
         path = flag.removeprefix("--").replace("-", "_").split(".")
-        kinds = _kinds(config, path) if flag.startswith("--") else {}
+        kinds = _kinds(config, path) if flag.startswith("--") and len(path) == depth else {}
         if not kinds:
             rest.append(word)
             continue
@@ -48,8 +60,8 @@ def kinds_help(config: Any) -> str:
     if not lines:
         return ""
     about = (
-        "Kinds of nets. Another kind starts from its own defaults; --help after its flag lists its fields. None leaves "
-        "a part out."
+        "Kinds of nets and backbones. Another kind starts from its own defaults; --help after its flag lists its "
+        "fields. None leaves a part out."
     )
     return "\n".join(["\n", about, *lines])
 
@@ -61,7 +73,7 @@ def _choices(config: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, typ
         kinds = _kinds(config, [field.name])
         if kinds and not (value is None and kinds.keys() == {"None"}):
             yield path, kinds
-        if dataclasses.is_dataclass(value) and not hasattr(value, "kind"):
+        if dataclasses.is_dataclass(value):
             yield from _choices(value, f"{path}.")
 
 

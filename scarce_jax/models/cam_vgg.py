@@ -1,4 +1,4 @@
-"""A VGG-16 classifier whose class activation maps localise image tags.
+"""A classifier whose class activation maps localise image tags.
 
 Zhou et al., 2016, "Learning Deep Features for Discriminative Localization".
 """
@@ -12,59 +12,44 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.fields import KIND, NetConfig
+from scarce_jax.models.fields import KIND, BackboneConfig, NetConfig
 from scarce_jax.models.layers import Convolution
 from scarce_jax.models.tags import AveragedFeatures
-from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk
-from scarce_jax.ranges import BelowOne, Few, Width
-
-GEOMETRIES = {
-    16: {"pools": (Pool(2, 2),) * 4 + (None,)},
-    8: {"pools": (Pool(2, 2),) * 3 + (Pool(3, 1, 1), None), "dilation": 2},
-}
-"""Stride of the maps -> poolings of the trunk and dilation of its conv5. The paper's stride is 16, without pool5."""
+from scarce_jax.models.vgg import VGGConfig
+from scarce_jax.ranges import BelowOne
 
 HEAD_PATTERN = r"^(conv\d|classifier)/"
-"""Matches the layers that VGG-16 does not have, for a higher learning rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
+"""Matches the layers after the backbone, for a higher learning rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
 
 
 class CamClassifier(AveragedFeatures):
     """Image -> tag logits: the mean of each class activation map, plus a bias.
 
-    A VGG-16 without pool5 is followed by a 3x3 convolution with ReLU, the average over the image, and one linear layer
-    that starts from N(0, 0.01). 19,454,804 parameters with 20 classes. The authors' code has two groups in the
-    convolution and no bias in the linear layer; this follows their paper.
+    A VGG-16 without pool5 (stride 16) is followed by a 3x3 convolution with ReLU, the average over the image, and one
+    linear layer that starts from N(0, 0.01). 19,454,804 parameters with 20 classes. The authors' code has two groups in
+    the convolution and no bias in the linear layer; this follows their paper.
 
-    With `extra=(8, 8, 8)` and `stride=8` it is the classifier of the three-step method (section 3.1, after Jiang et
-    al., 2019): 21,896,712 parameters with 200 classes, 21,905,160 with batch normalisation.
+    With `extra=(8, 8, 8)` and a VGG-16 of stride 8 it is the classifier of the three-step method (section 3.1, after
+    Jiang et al., 2019): 21,896,712 parameters with 200 classes, 21,905,160 with batch normalisation. Any other backbone
+    may take the place of VGG-16.
 
     Attributes:
+      backbone: see `BackboneConfig`; its last features are read.
       classes: number of tags, without the background.
-      width: width of the trunk (see VGG16Trunk). 64 in the paper.
-      batch_norm: batch normalisation in the trunk. The paper's net has none.
+      width: `head_width` of the backbone. 64 in the paper.
       dropout: rate of the dropout of the averaged features.
-      convolutions: number of convolutions in each group of the trunk.
-      stride: stride of the maps: 16 as in the paper, or 8, with pool4 at stride 1 and conv5 dilated by 2.
       extra: channels of the additional convolutions conv6, conv7, ..., as multiples of `width`.
       dtype: dtype of the computation before the average, which is float32 as are parameters and batch statistics.
     """
 
+    backbone: nn.Module
     classes: int
     width: int = 64
-    batch_norm: bool = False
     dropout: float = 0.5
-    convolutions: tuple[int, ...] = CONVOLUTIONS
-    stride: int = 16
     extra: tuple[int, ...] = (16,)
     dtype: Any = jnp.float32
 
     def setup(self):
-        if self.stride not in GEOMETRIES:
-            raise ValueError(
-                f"stride of the class activation maps is {self.stride}; expected one of {list(GEOMETRIES)}"
-            )
-        options = {**GEOMETRIES[self.stride], "convolutions": self.convolutions, "dtype": self.dtype}
-        self.backbone = VGG16Trunk(self.width, self.batch_norm, **options)
         for index, channels in enumerate(self.extra, start=6):
             layer = Convolution(channels * self.width, 3, use_bias=True, dtype=self.dtype)
             setattr(self, f"conv{index}", layer)
@@ -72,34 +57,38 @@ class CamClassifier(AveragedFeatures):
         self.classifier = nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.01))
 
     def features(self, image: jax.Array, *, train: bool) -> jax.Array:
-        """Features float32 [B, H // stride, W // stride, extra[-1] * width], at least 0; H and W at least `stride`."""
-        x, _ = self.backbone(image, train=train)
+        """Features float32 [B, h, w, extra[-1] * width], at least 0, at the stride of the backbone."""
+        *_, x = self.backbone(image, train=train).values()
         for index in range(6, 6 + len(self.extra)):
             x = getattr(self, f"conv{index}")(x, relu=True)
         return x.astype(jnp.float32)
 
 
+def cam_classifier(
+    backbone: BackboneConfig, tags: int, *, dropout: float, dtype: Any, stride: int = 16, **fields: Any
+) -> CamClassifier:
+    """The classifier on a backbone, with maps of this stride: 16 as in Zhou et al. `fields` are of the module."""
+    trunk = backbone.build(stride, dtype)
+    return CamClassifier(trunk, tags, width=backbone.head_width, dropout=dropout, dtype=dtype, **fields)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CamVGGConfig(NetConfig):
-    """The VGG-16 of the three-step paper (section 3.1): maps of an eighth of the image, three more convolutions.
+    """The classifier of the three-step paper (section 3.1): maps of an eighth of the image, three more convolutions.
 
-    It classifies image tags and does not segment.
+    It classifies image tags and does not segment. The paper's backbone is VGG-16.
 
     Attributes:
-      width: channels of VGG-16's conv1, at least 1; all layers scale with it. 64 in the paper.
-      batch_norm: batch normalisation in VGG-16, as in the authors' code.
+      backbone: the backbone, chosen by its kind. Batch normalisation in VGG-16 is as in the authors' code.
       dropout: rate of the dropout, below 1, of the averaged features. The paper has none.
-      convolutions: number of convolutions in each of VGG-16's five groups, at least 1.
     """
 
     module = CamClassifier
 
     kind: Annotated[Literal["cam_vgg"], KIND] = "cam_vgg"
-    width: Width = 64
-    batch_norm: bool = True
+    backbone: VGGConfig = VGGConfig(batch_norm=True)
     dropout: BelowOne = 0.0
-    convolutions: tuple[Few, Few, Few, Few, Few] = CONVOLUTIONS
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
         """The classifier of image tags."""
-        return self.module(tags, stride=8, extra=(8, 8, 8), dtype=dtype, **self._settings())
+        return cam_classifier(self.backbone, tags, dropout=self.dropout, dtype=dtype, stride=8, extra=(8, 8, 8))

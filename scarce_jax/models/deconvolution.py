@@ -15,17 +15,17 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.batch_norm import batch_norm
-from scarce_jax.models.cam_vgg import CamClassifier
-from scarce_jax.models.fields import KIND, NetConfig
+from scarce_jax.models.cam_vgg import CamClassifier, cam_classifier
+from scarce_jax.models.fields import KIND, BackboneConfig, NetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import Convolution, TransposedConv
 from scarce_jax.models.tracing import block
-from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk, check_convolutions
+from scarce_jax.models.vgg import CONVOLUTIONS, VGG16Trunk, VGGConfig, check_convolutions
 from scarce_jax.ops.pool import unpool
-from scarce_jax.ranges import Channels, Few, Width
+from scarce_jax.ranges import Channels, Few, check
 
-POOLS = (Pool(2, 2, 0, switches=True),) * 5
-"""Poolings of the encoders. Each halves the image and returns its switches."""
+STRIDE = 32
+"""Stride of the backbone: five unpoolings double its features up to the image."""
 
 GROUPS = {5: (8, 8), 4: (8, 4), 3: (4, 2), 2: (2, 1), 1: (1, 1)}
 """Group of deconvolutions -> channels of all its layers but the last, and of the last layer, as multiples of the width.
@@ -33,26 +33,64 @@ GROUPS = {5: (8, 8), 4: (8, 4), 3: (4, 2), 2: (2, 1), 1: (1, 1)}
 Group g reads the features that are unpooled with the switches of pool g."""
 
 
+def encode(backbone: nn.Module, image: jax.Array, *, train: bool) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """The last features of a backbone, and the switches of VGG-16's five pools; other backbones have none.
+
+    Args:
+      image: float [B, H, W, 3], normalised RGB.
+
+    Returns:
+      [B, H / 32, W / 32, C]. What a ResNet of Caffe's geometry has beyond is left out: it lies outside of the image.
+
+    Raises:
+      ValueError: the sides of the image are no multiples of 32.
+    """
+    height, width = image.shape[1:3]
+    if height % STRIDE or width % STRIDE:
+        raise ValueError(f"image is {height} x {width}; expected multiples of {STRIDE}")
+    if isinstance(backbone, VGG16Trunk):
+        levels, switches = backbone.with_switches(image, train=train)
+    else:
+        levels, switches = backbone(image, train=train), ()
+    *_, last = levels.values()
+    return last[:, : height // STRIDE, : width // STRIDE], switches
+
+
+def units(backbone: BackboneConfig) -> int:
+    """Channels of fc6 and fc7 as a multiple of the backbone's `head_width`: 64 for VGG-16, as in the papers, else 16.
+
+    So fc6 has as many parameters, 103 million, on the 2048 channels of a ResNet-50 as on the 512 of VGG-16.
+    """
+    return 64 if isinstance(backbone, VGGConfig) else 16
+
+
+def mirrored(backbone: BackboneConfig) -> tuple[int, ...]:
+    """Numbers of deconvolutions in groups 1 to 5: the numbers of convolutions in a VGG-16, in the paper's without."""
+    return backbone.convolutions if isinstance(backbone, VGGConfig) else CONVOLUTIONS
+
+
 class DeconvNet(nn.Module):
     """DeconvNet, the baseline of the decoupled method: one deconvolution net for all classes.
 
     A VGG-16 with batch normalisation and switches, fc6, fc7 and fc6-deconv, the deconvolution net and a softmax.
-    251,805,653 parameters with 21 classes.
+    251,805,653 parameters with 21 classes. Another backbone has no switches (see `Deconvolution`).
 
     Attributes:
+      backbone: of stride 32, see `BackboneConfig`; its last features are read.
       classes: K, with the background.
-      width: width of the trunk (see VGG16Trunk). 64 in the paper.
-      hidden: channels of fc6 and fc7; None is 64 * width, 4096 in the paper.
+      width: `head_width` of the backbone. 64 in the paper.
+      hidden: channels of fc6 and fc7. 4096 in the paper.
       fc6_kernel: side of the window of fc6 and fc6-deconv on pool5. 7 in the paper.
-      convolutions: number of convolutions in each group of the trunk, and of deconvolutions.
+      deconvolutions: number of deconvolutions in groups 1 to 5.
       dtype: dtype of the computation before the logits, which are float32 as are parameters and batch statistics.
     """
 
+    backbone: nn.Module
     classes: int
     width: int = 64
-    hidden: int | None = None
+    hidden: int = 4096
     fc6_kernel: int = 7
-    convolutions: tuple[int, ...] = CONVOLUTIONS
+    deconvolutions: tuple[int, ...] = CONVOLUTIONS
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -69,12 +107,10 @@ class DeconvNet(nn.Module):
         Raises:
           ValueError: the image has another size.
         """
-        trunk = VGG16Trunk(self.width, True, POOLS, self.convolutions, dtype=self.dtype, name="backbone")
-        x, switches = trunk(image, train=train)  # [B, H/32, W/32, 8 * width]
-        hidden = 64 * self.width if self.hidden is None else self.hidden
-        fully = FullyConnected(hidden, self.width, self.fc6_kernel, self.dtype, name="fully_connected")
+        x, switches = encode(self.backbone, image, train=train)  # [B, H/32, W/32, C]
+        fully = FullyConnected(self.hidden, self.width, self.fc6_kernel, self.dtype, name="fully_connected")
         x = fully(x, train=train)
-        x = Deconvolution(self.width, self.convolutions, self.dtype, name="deconvolution")(x, switches, train=train)
+        x = Deconvolution(self.width, self.deconvolutions, self.dtype, name="deconvolution")(x, switches, train=train)
         return score_layer(self.classes, "seg_score")(x), None
 
 
@@ -111,6 +147,11 @@ class Deconvolution(nn.Module):
     A deconvolution of stride 1 is a convolution with the kernel turned by half a turn, so the layers are 3x3
     convolutions. Batch normalisation and ReLU follow each of them.
 
+    Features of a backbone without switches are unpooled to the upper left of each window, as in the decoder that Laina
+    et al. (2016, "Deeper Depth Prediction with Fully Convolutional Residual Networks", section 3.1) put on a ResNet.
+    That is where the features of a ResNet lie: (i, j) at pixel (32 * i, 32 * j). From there the first layer of a group
+    can learn any interpolation, the bilinear one too.
+
     Attributes:
       convolutions: number of layers in groups 1 to 5.
     """
@@ -124,16 +165,16 @@ class Deconvolution(nn.Module):
         """Decodes features.
 
         Args:
-          switches: switches of pool1 to pool5.
+          switches: switches of pool1 to pool5, or none.
 
         Raises:
-          ValueError: there are not five switches, or their sizes do not lead from x to the image.
+          ValueError: there are neither five switches nor none, or their sizes do not lead from x to the image.
         """
-        if len(switches) != len(GROUPS):
-            raise ValueError(f"switches of {len(switches)} pools; expected 5, those of pool1 to pool5")
+        if len(switches) not in (0, len(GROUPS)):
+            raise ValueError(f"switches of {len(switches)} pools; expected 5, those of pool1 to pool5, or none")
         check_convolutions(self.convolutions)
         for group, (first, last) in GROUPS.items():
-            x = unpool(x, switches[group - 1])
+            x = unpool(x, switches[group - 1] if switches else jnp.zeros(x.shape, jnp.uint8))
             number = self.convolutions[group - 1]
             channels = (first,) * (number - 1) + (last,)
             x = block(self, functools.partial(Deconvolution._group, group=group, channels=channels, train=train), x)
@@ -180,23 +221,40 @@ def _unit(layer: Convolution, x: jax.Array, *, train: bool) -> jax.Array:
 class DeconvNetConfig(NetConfig):
     """DeconvNet (Noh, Hong and Han, 2015): VGG-16 with batch normalisation, and its mirror image with unpooling.
 
-    The sides of images must be multiples of 32, and at least 32 * fc6_kernel.
+    The sides of images must be multiples of 32, and at least 32 * fc6_kernel. On another backbone, which has no
+    switches, values are unpooled to fixed places.
 
     Attributes:
-      width: channels of VGG-16's conv1, at least 1; all layers scale with it. 64 in the paper.
-      hidden: channels of fc6 and fc7, at least 1; None is 64 * width, 4096 in the paper.
+      backbone: the backbone, chosen by its kind; all layers scale with its width.
+      hidden: channels of fc6 and fc7, at least 1; None is 64 * width on VGG-16, 4096 in the paper, and 16 * width on a
+        ResNet.
       fc6_kernel: side of the window of fc6 and fc6-deconv on pool5, at least 1. 7 in the paper.
-      convolutions: number of convolutions in each of VGG-16's five groups, and of deconvolutions, at least 1.
+      deconvolutions: number of deconvolutions in groups 1 to 5, at least 1; None is that of VGG-16's convolutions, and
+        2, 2, 3, 3, 3 on a ResNet.
     """
 
     module = DeconvNet
 
     kind: Annotated[Literal["deconvnet"], KIND] = "deconvnet"
-    width: Width = 64
+    backbone: VGGConfig = VGGConfig(batch_norm=True)
     hidden: Channels | None = None
     fc6_kernel: Few = 7
-    convolutions: tuple[Few, Few, Few, Few, Few] = CONVOLUTIONS
+    deconvolutions: tuple[Few, Few, Few, Few, Few] | None = None
+
+    def build(self, classes: int, dtype: Any = jnp.float32) -> DeconvNet:
+        """The module with this number of classes and this dtype of the computation."""
+        check(self, self.kind)
+        backbone, width = self.backbone, self.backbone.head_width
+        return self.module(
+            backbone.build(STRIDE, dtype),
+            classes,
+            width=width,
+            hidden=self.hidden or units(backbone) * width,
+            fc6_kernel=self.fc6_kernel,
+            deconvolutions=self.deconvolutions or mirrored(backbone),
+            dtype=dtype,
+        )
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
         """A classifier of image tags on the trunk of the net, with dropout 0.5 (Zhou et al., 2016)."""
-        return CamClassifier(tags, self.width, True, 0.5, self.convolutions, dtype=dtype)
+        return cam_classifier(self.backbone, tags, dropout=0.5, dtype=dtype)

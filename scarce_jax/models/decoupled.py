@@ -15,11 +15,19 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.batch_norm import batch_norm
-from scarce_jax.models.deconvolution import POOLS, Deconvolution, FullyConnected, score_layer
+from scarce_jax.models.deconvolution import (
+    STRIDE,
+    Deconvolution,
+    FullyConnected,
+    encode,
+    mirrored,
+    score_layer,
+    units,
+)
 from scarce_jax.models.fields import NetConfig
 from scarce_jax.models.layers import Convolution
-from scarce_jax.models.vgg import CONVOLUTIONS, VGG16Trunk
-from scarce_jax.ranges import BelowOne, Channels, Few, Width
+from scarce_jax.models.vgg import CONVOLUTIONS, VGGConfig
+from scarce_jax.ranges import BelowOne, Channels, Few, check
 
 HEAD_PATTERN = r"^score/"
 """Matches the layer that VGG-16 does not have, for a higher learning rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
@@ -29,8 +37,9 @@ class Classified(NamedTuple):
     """Outputs of the classification net.
 
     Attributes:
-      pool5: [B, H/32, W/32, 8 * width], in the dtype of the computation.
-      switches: switches of pool1 to pool5, uint8.
+      pool5: [B, H/32, W/32, C], in the dtype of the computation: the last features of the backbone, which are pool5 of
+        VGG-16.
+      switches: switches of VGG-16's pool1 to pool5, uint8; other backbones have none.
       scores: float32 [B, h, w, K], class logits at each position of the window of fc6.
     """
 
@@ -57,33 +66,27 @@ class DecoupledClassifier(nn.Module):
     from N(0, 0.01).
 
     Attributes:
+      backbone: of stride 32, see `BackboneConfig`; its last features stand for pool5.
       classes: K, without the background.
-      width: width of the trunk (see VGG16Trunk). 64 in the paper.
-      hidden: channels of fc6 and fc7; None is 64 * width, 4096 in the paper.
+      hidden: channels of fc6 and fc7. 4096 in the paper.
       fc6_kernel: side of the window of fc6 on pool5. 7 in the paper; images smaller than 224 need less.
-      batch_norm: batch normalisation in the trunk, for training from scratch. The paper's net has none.
       dropout: rate of the dropout after fc6 and fc7.
-      convolutions: number of convolutions in each group of the trunk.
       dtype: dtype of the computation before the scores, which are float32 as are parameters and batch statistics.
     """
 
+    backbone: nn.Module
     classes: int
-    width: int = 64
-    hidden: int | None = None
+    hidden: int = 4096
     fc6_kernel: int = 7
-    batch_norm: bool = False
     dropout: float = 0.5
-    convolutions: tuple[int, ...] = CONVOLUTIONS
     dtype: Any = jnp.float32
 
     def setup(self):
-        hidden = 64 * self.width if self.hidden is None else self.hidden
-        self.backbone = VGG16Trunk(self.width, self.batch_norm, POOLS, self.convolutions, dtype=self.dtype)
         options = {"use_bias": True, "dtype": self.dtype}
         # He's values over the inputs, which are fewer than the outputs here; `convolution` has them over the outputs.
         initial = nn.initializers.he_normal()
-        self.fc6 = Convolution(hidden, self.fc6_kernel, padding=0, kernel_init=initial, **options)
-        self.fc7 = Convolution(hidden, 1, **options)
+        self.fc6 = Convolution(self.hidden, self.fc6_kernel, padding=0, kernel_init=initial, **options)
+        self.fc7 = Convolution(self.hidden, 1, **options)
         self.score = nn.Conv(self.classes, (1, 1), kernel_init=nn.initializers.normal(0.01))
         self.drop = nn.Dropout(self.dropout)
 
@@ -104,11 +107,11 @@ class DecoupledClassifier(nn.Module):
 
     def classify(self, image: jax.Array, *, train: bool = False) -> Classified:
         """The outputs that the segmentation net reads."""
-        pool5, switches = self.backbone(image, train=train)
+        pool5, switches = encode(self.backbone, image, train=train)
         return Classified(pool5, switches, self.head(pool5, train=train))
 
     def head(self, pool5: jax.Array, *, train: bool = False) -> jax.Array:
-        """fc6, fc7 and the scores: [B, h, w, 8 * width] -> float32 [B, h - fc6_kernel + 1, w - fc6_kernel + 1, K].
+        """fc6, fc7 and the scores: [B, h, w, C] -> float32 [B, h - fc6_kernel + 1, w - fc6_kernel + 1, K].
 
         Raises:
           ValueError: pool5 is smaller than the window of fc6.
@@ -123,31 +126,6 @@ class DecoupledClassifier(nn.Module):
         for layer in (self.fc6, self.fc7):
             x = self.drop(layer(x, relu=True), deterministic=not train)
         return self.score(x.astype(jnp.float32))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DecoupledClassifierConfig(NetConfig):
-    """The classification net of the decoupled method (section 3.2), VGG-16 with fc6 as a convolution.
-
-    Attributes:
-      width: channels of VGG-16's conv1, at least 1; all layers of both nets scale with it. 64 in the paper.
-      hidden: channels of fc6 and fc7, at least 1; None is 64 * width, 4096 in the paper.
-      fc6_kernel: side of the window of fc6 on pool5, at least 1; pool5 has a 32nd of the image's size. 7 in the paper.
-      convolutions: number of convolutions in each of VGG-16's five groups, and of deconvolutions, at least 1. Fewer
-        suit small images.
-      batch_norm: batch normalisation in VGG-16, for training from scratch. The paper's net has none.
-      dropout: rate of the dropout, below 1, after fc6 and fc7. 0.5 in the paper.
-    """
-
-    kind: ClassVar[str] = "decoupled classifier"
-    module = DecoupledClassifier
-
-    width: Width = 64
-    hidden: Channels | None = None
-    fc6_kernel: Few = 7
-    convolutions: tuple[Few, Few, Few, Few, Few] = CONVOLUTIONS
-    batch_norm: bool = False
-    dropout: BelowOne = 0.5
 
 
 def class_saliency(
@@ -200,21 +178,23 @@ class SegmentationNet(nn.Module):
     The bridging layers normalise pool5 and the saliency separately, concatenate them, and apply fc6-seg and fc7-seg.
     fc6-deconv and the deconvolution net follow. All classes share the weights. 173,107,906 parameters.
 
+    The classifier may have a backbone without switches (see `Deconvolution`).
+
     For several label vectors of an image, map over the saliency alone:
     `jax.vmap(lambda s: net.apply(variables, pool5, s, *switches, train=False), in_axes=1, out_axes=1)`.
 
     Attributes:
-      width: channels of deconv1; must be the width of the classifier. 64 in the paper.
-      hidden: channels of fc6-seg and fc7-seg; None is 32 * width, 2048 in the paper.
+      width: channels of deconv1; `head_width` of the classifier's backbone. 64 in the paper.
+      hidden: channels of fc6-seg and fc7-seg. 2048 in the paper.
       fc6_kernel: side of the window of fc6-seg and fc6-deconv on pool5. 7 in the paper.
-      convolutions: number of deconvolutions in groups 1 to 5.
+      deconvolutions: number of deconvolutions in groups 1 to 5.
       dtype: dtype of the computation before the logits, which are float32 as are parameters and batch statistics.
     """
 
     width: int = 64
-    hidden: int | None = None
+    hidden: int = 2048
     fc6_kernel: int = 7
-    convolutions: tuple[int, ...] = CONVOLUTIONS
+    deconvolutions: tuple[int, ...] = CONVOLUTIONS
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -222,9 +202,9 @@ class SegmentationNet(nn.Module):
         """Segments the classes of the saliency.
 
         Args:
-          pool5: floating [B, h, w, 8 * width], see `Classified`. h and w are at least fc6_kernel.
+          pool5: floating [B, h, w, C], see `Classified`. h and w are at least fc6_kernel.
           saliency: floating, of the same shape.
-          switches: switches of pool1 to pool5.
+          switches: switches of VGG-16's pool1 to pool5; none of another backbone.
           train: use and update the statistics of this batch.
 
         Returns:
@@ -238,9 +218,55 @@ class SegmentationNet(nn.Module):
         spatial = batch_norm(train=train, dtype=self.dtype, name="bn_pool5")(pool5)
         # The authors' epsilon. The usual one would outweigh the variance of the gradients, which are small.
         specific = batch_norm(train=train, epsilon=1e-9, dtype=self.dtype, name="bn_saliency")(saliency)
-        x = jnp.concatenate([spatial, specific], -1)  # [B, h, w, 16 * width]
-        hidden = 32 * self.width if self.hidden is None else self.hidden
-        fully = FullyConnected(hidden, self.width, self.fc6_kernel, self.dtype, name="bridge")
+        x = jnp.concatenate([spatial, specific], -1)  # [B, h, w, 2 * C]
+        fully = FullyConnected(self.hidden, self.width, self.fc6_kernel, self.dtype, name="bridge")
         x = fully(x, train=train)
-        x = Deconvolution(self.width, self.convolutions, self.dtype, name="deconvolution")(x, switches, train=train)
+        x = Deconvolution(self.width, self.deconvolutions, self.dtype, name="deconvolution")(x, switches, train=train)
         return score_layer(2, "seg_score")(x)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoupledClassifierConfig(NetConfig):
+    """The classification net of the decoupled method (section 3.2), VGG-16 with fc6 as a convolution.
+
+    Attributes:
+      backbone: the backbone, chosen by its kind; all layers of both nets scale with its width.
+      hidden: channels of fc6 and fc7, at least 1; None is 64 * width on VGG-16, 4096 in the paper, and 16 * width on a
+        ResNet.
+      fc6_kernel: side of the window of fc6 on pool5, at least 1; pool5 has a 32nd of the image's size. 7 in the paper.
+      dropout: rate of the dropout, below 1, after fc6 and fc7. 0.5 in the paper.
+    """
+
+    kind: ClassVar[str] = "decoupled classifier"
+    module = DecoupledClassifier
+
+    backbone: VGGConfig = VGGConfig()
+    hidden: Channels | None = None
+    fc6_kernel: Few = 7
+    dropout: BelowOne = 0.5
+
+    def build(self, classes: int, dtype: Any = jnp.float32) -> DecoupledClassifier:
+        """The module with this number of classes, without the background, and this dtype of the computation."""
+        check(self, self.kind)
+        hidden = self.hidden or units(self.backbone) * self.backbone.head_width
+        fields = {"hidden": hidden, "fc6_kernel": self.fc6_kernel, "dropout": self.dropout, "dtype": dtype}
+        return self.module(self.backbone.build(STRIDE, dtype), classes, **fields)
+
+    def segmentation_net(
+        self, hidden: int | None, deconvolutions: tuple[int, ...] | None, dtype: Any = jnp.float32
+    ) -> SegmentationNet:
+        """The segmentation net that reads the classifier.
+
+        Args:
+          hidden: channels of fc6-seg and fc7-seg; None is 32 * width on VGG-16, and 8 * width on a ResNet.
+          deconvolutions: number of deconvolutions in groups 1 to 5; None is that of VGG-16's convolutions, and 2, 2, 3,
+            3, 3 on a ResNet.
+        """
+        width = self.backbone.head_width
+        return SegmentationNet(
+            width,
+            hidden=hidden or units(self.backbone) * width // 2,
+            fc6_kernel=self.fc6_kernel,
+            deconvolutions=deconvolutions or mirrored(self.backbone),
+            dtype=dtype,
+        )

@@ -14,12 +14,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.fields import KIND, NetConfig
-from scarce_jax.models.resnet import ResNet
-from scarce_jax.models.tags import TagClassifier
-from scarce_jax.ops.logits import Resized
+from scarce_jax.models.backbones import Backbone
+from scarce_jax.models.fields import KIND, BackboneNetConfig
+from scarce_jax.models.resnet import ResNetConfig
+from scarce_jax.ops.logits import Logits, from_patches
 from scarce_jax.ops.product import dilated_product
-from scarce_jax.ranges import Width
 
 RATES = (6, 12, 18, 24)
 """Dilations of the branches of the ASPP. (The code of Hung et al. returns after the first two.)"""
@@ -51,20 +50,18 @@ class DeepLabV2(nn.Module):
 
     Attributes:
       classes: K.
-      depth, width: of the ResNet; 101 and 64 in the paper.
-      caffe: strides and pooling of the paper's Caffe network (see ResNet). False is the geometry of torchvision's
-        weights.
+      backbone: encoder, as `BackboneConfig` describes it.
+      patch: see `BackboneConfig`.
       dtype: dtype of the computation; the sums of the classifiers, parameters and batch statistics are float32.
     """
 
     classes: int
-    depth: int = 101
-    width: int = 64
-    caffe: bool = True
+    backbone: nn.Module
+    patch: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Resized, None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Logits, None]:
         """Segments images.
 
         Args:
@@ -72,33 +69,31 @@ class DeepLabV2(nn.Module):
           train: use and update the statistics of this batch.
 
         Returns:
-          float32 logits [B, H, W, K], not yet resized from an eighth of the size (321 -> 41), and None: there is no
-          auxiliary head.
+          float32 logits [B, H, W, K], not yet resized from the size of the features (321 -> 41 at stride 8), and None:
+          there is no auxiliary head.
         """
-        backbone = ResNet(self.depth, width=self.width, caffe=self.caffe, dtype=self.dtype, name="backbone")
-        x = backbone(image, train=train)["layer4"]  # [B, h, w, C]
+        *_, x = self.backbone(image, train=train).values()  # [B, h, w, C]
         branches = {rate: Branch(self.classes, x.shape[-1], name=f"aspp_rate{rate}")() for rate in RATES}
         logits = dilated_product(x, {rate: kernel for rate, (kernel, _) in branches.items()})
         logits += sum(bias for _, bias in branches.values())
-        return Resized(logits, size=image.shape[1:3], align_corners=True), None
+        return from_patches(logits, image.shape[1:3], self.patch), None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DeepLabV2Config(NetConfig):
-    """DeepLab-v2 (Chen et al., 2018) as Hung et al. use it: dilated ResNet and ASPP, without an auxiliary head.
+class DeepLabV2Config(BackboneNetConfig):
+    """DeepLab-v2 (Chen et al., 2018) as Hung et al. use it: dilated backbone and ASPP, without an auxiliary head.
 
     Attributes:
-      depth: depth of the ResNet; 101 in the paper.
-      width: channels of the stem, at least 1; all layers scale with it. 64 in the paper.
+      backbone: the backbone, chosen by its kind, at stride 8. In the paper it is a ResNet of 101 layers with Caffe's
+        geometry; weights from elsewhere mostly need `--STAGE.net.backbone.geometry torchvision`.
     """
 
     module = DeepLabV2
 
     kind: Annotated[Literal["deeplabv2"], KIND] = "deeplabv2"
-    depth: Literal[18, 34, 50, 101] = 101
-    width: Width = 64
+    backbone: Backbone = ResNetConfig(depth=101, geometry="caffe")
 
-    def classifier(self, tags: int, dtype: Any = jnp.float32) -> TagClassifier:
-        """A classifier of image tags on the trunk of the net, with dropout 0.1."""
-        trunk = ResNet(self.depth, width=self.width, caffe=True, dtype=dtype)
-        return TagClassifier(backbone=trunk, classes=tags, dropout=0.1)
+    def _settings(self) -> dict[str, Any]:
+        settings = super()._settings()
+        del settings["width"]
+        return settings

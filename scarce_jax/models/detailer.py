@@ -9,12 +9,25 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.fields import INJECTIONS, KIND, NetConfig
+from scarce_jax.data.schema import IGNORE
+from scarce_jax.models.fields import INJECTIONS, KIND
 from scarce_jax.models.layers import uniform_fan_in
-from scarce_jax.models.pspnet import Embedding, Parts, PSPNet
-from scarce_jax.ops.logits import Resized
+from scarce_jax.models.pspnet import Embedding, Parts, PSPNet, PSPNetConfig
+from scarce_jax.ops.logits import Logits
 from scarce_jax.ops.resize import class_fractions
-from scarce_jax.ranges import BelowOne, Channels, Width
+from scarce_jax.ranges import Channels
+
+
+def coarse_fractions(coarse: jax.Array, classes: int, grid: tuple[int, int], patch: int) -> jax.Array:
+    """Shares of the classes in the cells of a backbone's features, float32 [B, h, w, K], less than 1 with void.
+
+    Args:
+      coarse: integer [B, H, W], class ids; 255 = void. Where patches reach beyond it, it is void.
+      grid: (h, w).
+      patch: see `BackboneConfig`.
+    """
+    ends = ((0, -side % patch) for side in coarse.shape[1:])
+    return class_fractions(jnp.pad(coarse, ((0, 0), *ends), constant_values=IGNORE), classes, grid)
 
 
 class CoarseEmbedding(nn.Module):
@@ -68,7 +81,7 @@ class Detailer(PSPNet):
         super().setup()
         self.coarse_embedding = CoarseEmbedding(self.embedding)
 
-    def __call__(self, image: jax.Array, coarse: jax.Array, *, train: bool) -> tuple[Resized, Resized | None]:
+    def __call__(self, image: jax.Array, coarse: jax.Array, *, train: bool) -> tuple[Logits, Logits | None]:
         """Segments images with coarse masks.
 
         Args:
@@ -88,20 +101,19 @@ class Detailer(PSPNet):
         def inject(place: str, parts: Parts) -> Parts:
             if place != self.inject:
                 return parts
-            one_hot = class_fractions(coarse, self.classes, parts[0].shape[1:3])
+            one_hot = coarse_fractions(coarse, self.classes, parts[0].shape[1:3], self.patch)
             return (*parts, self.coarse_embedding(one_hot))  # [B, h, w, C + embedding] in parts
 
-        logits, aux_logits = self._segment(image, inject, train=train)
-        return logits.replace(mask=coarse), aux_logits
+        return self._segment(image, inject, train=train, mask=coarse)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DetailerConfig(NetConfig):
+class DetailerConfig(PSPNetConfig):
     """The detailer (Katsman et al., section 3.1): a PSPNet that also reads a coarse mask.
 
     Attributes:
-      depth: depth of the ResNet; 101 in the paper.
-      width: channels of the stem, at least 1; all layers scale with it. 64 in the paper.
+      backbone: the backbone, chosen by its kind; a ResNet of 101 layers in the paper.
+      stride: stride of the last features of a ResNet or a VGG. 8 in the paper.
       dropout: probability, below 1, with which each channel is dropped before the classifiers.
       inject: where the coarse embedding enters: before the PPM, after it, or after the final block.
       embedding: channels of the coarse embedding, at least 1.
@@ -110,8 +122,5 @@ class DetailerConfig(NetConfig):
     module = Detailer
 
     kind: Annotated[Literal["detailer"], KIND] = "detailer"
-    depth: Literal[18, 34, 50, 101] = 101
-    width: Width = 64
-    dropout: BelowOne = 0.1
     inject: Literal["before_pool", "after_pool", "after_final"] = "after_pool"
     embedding: Channels = 800

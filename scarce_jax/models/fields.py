@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import tyro
 
 from scarce_jax.models.normalisation import Normalisation
+from scarce_jax.models.tags import TagClassifier
 from scarce_jax.ranges import check
 
 KIND = tyro.conf.arg(name="", metavar="KIND", help="kind of the net; another kind starts from its own defaults.")
@@ -34,12 +35,14 @@ class BackboneConfig:
     Attributes:
       kind: name of the architecture.
       patch: sides of images must be multiples of it.
+      low_level: the last level of a quarter of the image's size, or the first level if none has it.
       normalisation: the input normalisation of the weights (see `models.normalisation`), into which the backbone
         converts its images.
     """
 
     kind: ClassVar[str]
     patch: ClassVar[int] = 1
+    low_level: ClassVar[str] = "layer1"
 
     normalisation: Normalisation = "imagenet"
 
@@ -89,3 +92,36 @@ class NetConfig:
         """
         check(self, self.kind)
         return self.module(classes=classes, dtype=dtype, **self._settings())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneNetConfig(NetConfig):
+    """Base class of the config of a net on any backbone.
+
+    The module has a field `backbone`. Its fields `width` and `patch` are `head_width` and `patch` of the backbone.
+
+    Attributes:
+      backbone: the backbone.
+      stride: stride of its last features; a backbone that has only one ignores it.
+      dropout: rate of the dropout of the net's tag classifier.
+    """
+
+    backbone: BackboneConfig
+    stride: ClassVar[int] = 8
+    dropout: ClassVar[float] = 0.1
+
+    def trunk(self, dtype: Any = jnp.float32) -> nn.Module:
+        """The module of the backbone, at the stride of this net."""
+        return self.backbone.build(self.stride, dtype)
+
+    def _settings(self) -> dict[str, Any]:
+        settings = {name: value for name, value in super()._settings().items() if name not in ("backbone", "stride")}
+        return settings | {"width": self.backbone.head_width, "patch": self.backbone.patch}
+
+    def build(self, classes: int, dtype: Any = jnp.float32) -> nn.Module:
+        check(self, self.kind)
+        return self.module(classes=classes, backbone=self.trunk(dtype), dtype=dtype, **self._settings())
+
+    def classifier(self, tags: int, dtype: Any = jnp.float32) -> TagClassifier:
+        """A classifier of image tags on the backbone of the net, with the same dropout."""
+        return TagClassifier(backbone=self.trunk(dtype), classes=tags, dropout=self.dropout)

@@ -14,15 +14,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.cam_vgg import CamClassifier
+from scarce_jax.models.cam_vgg import CamClassifier, cam_classifier
 from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import Convolution
-from scarce_jax.models.vgg import CONVOLUTIONS, Pool, VGG16Trunk
-from scarce_jax.ranges import BelowOne, Few, Width
+from scarce_jax.models.vgg import Pool, VGGConfig
+from scarce_jax.ranges import BelowOne, check
 
 POOLS = (Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 1, 1), Pool(3, 1, 1))
-"""Poolings of the trunk: three halve the image, rounded up, and two keep its size."""
+"""Poolings of VGG-16 in this net: three halve the image, rounded up, and two keep its size."""
 
 HEAD_PATTERN = r"^fc8"
 """Matches the classifier, which has ten times the learning rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
@@ -34,8 +34,9 @@ BIAS_PATTERN = r"/bias$"
 class LargeFOV(nn.Module):
     """Image -> class logits at an eighth of its size. With one class it is the L-Net, and the logit is of "foreground".
 
-    The trunk is a VGG-16 with pool4 and pool5 at stride 1 and conv5 dilated by 2. A 3x3 average follows, in which the
-    zeros of the border count, as in Caffe. Then come fc6 (3x3, dilated by 12), fc7 and fc8 (1x1).
+    The backbone is a VGG-16 with pool4 and pool5 at stride 1 and conv5 dilated by 2, or another one of stride 8. A 3x3
+    average follows, in which the zeros of the border count, as in Caffe. Then come fc6 (3x3, dilated by 12), fc7 and
+    fc8 (1x1).
 
     Feature (i, j) lies at pixel (8 * i, 8 * j). The loss of the paper compares it with every eighth pixel of the label.
     For a side of 8 * n + 1 pixels a bilinear resize with aligned corners puts the logits at the right places.
@@ -44,19 +45,17 @@ class LargeFOV(nn.Module):
     `weights`), because N(0, 0.01) would make the signal vanish at smaller widths.
 
     Attributes:
+      backbone: see `BackboneConfig`; its last features are read.
       classes: K; 1 for the L-Net.
-      width: width of the trunk (see VGG16Trunk). fc6 and fc7 have 16 times as many channels. 64 in the paper.
-      batch_norm: batch normalisation in the trunk, as in torchvision's `vgg16_bn`. The paper's net has none.
+      width: `head_width` of the backbone. fc6 and fc7 have 16 times as many channels. 64 in the paper.
       dropout: rate of the dropout after fc6 and fc7.
-      convolutions: number of convolutions in each group of the trunk.
       dtype: dtype of the computation; the logits are float32, as are the sums of fc8, parameters and batch statistics.
     """
 
+    backbone: nn.Module
     classes: int
     width: int = 64
-    batch_norm: bool = False
     dropout: float = 0.5
-    convolutions: tuple[int, ...] = CONVOLUTIONS
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -68,11 +67,10 @@ class LargeFOV(nn.Module):
           train: use and update the statistics of this batch, and drop features (random key "dropout").
 
         Returns:
-          float32 logits [B, ceil(H/8), ceil(W/8), K] (321 -> 41), and None for the auxiliary head.
+          float32 logits [B, ceil(H/8), ceil(W/8), K] (321 -> 41), and None for the auxiliary head. A backbone that has
+          another stride has logits of that stride.
         """
-        options = {"dilation": 2, "dtype": self.dtype, "name": "backbone"}
-        trunk = VGG16Trunk(self.width, self.batch_norm, POOLS, self.convolutions, **options)
-        x, _ = trunk(image, train=train)  # [B, H/8, W/8, 8 * width]
+        *_, x = self.backbone(image, train=train).values()  # [B, H/8, W/8, 8 * width] of VGG-16
         x = nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=True)
         for name, kernel, dilation in (("fc6", 3, 12), ("fc7", 1, 1)):
             options = {"dilation": dilation, "use_bias": True, "dtype": self.dtype}
@@ -83,24 +81,29 @@ class LargeFOV(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LargeFOVConfig(NetConfig):
-    """DeepLab-LargeFOV (Chen et al., 2015) on VGG-16. Its logits have an eighth of the image's size.
+    """DeepLab-LargeFOV (Chen et al., 2015). Its logits have an eighth of the image's size. The paper's is on VGG-16.
 
     Attributes:
-      width: channels of VGG-16's conv1, at least 1; all layers scale with it. 64 in the paper.
-      batch_norm: batch normalisation in VGG-16, for training from scratch. The paper's net has none.
+      backbone: the backbone, chosen by its kind.
       dropout: rate of the dropout, below 1, after fc6 and fc7. 0.5 in the paper.
-      convolutions: number of convolutions in each of VGG-16's five groups, at least 1.
     """
 
     module = LargeFOV
     full_size = False
 
     kind: Annotated[Literal["largefov"], KIND] = "largefov"
-    width: Width = 64
-    batch_norm: bool = False
+    backbone: VGGConfig = VGGConfig()
     dropout: BelowOne = 0.5
-    convolutions: tuple[Few, Few, Few, Few, Few] = CONVOLUTIONS
+
+    def build(self, classes: int, dtype: Any = jnp.float32) -> LargeFOV:
+        """The module. VGG-16 gets the poolings of Caffe's definition."""
+        check(self, self.kind)
+        if isinstance(self.backbone, VGGConfig):
+            trunk = self.backbone.trunk(POOLS, dilation=2, dtype=dtype)
+        else:
+            trunk = self.backbone.build(8, dtype)
+        return self.module(trunk, classes, width=self.backbone.head_width, dropout=self.dropout, dtype=dtype)
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
         """A classifier of image tags on the trunk of the net."""
-        return CamClassifier(tags, self.width, self.batch_norm, self.dropout, self.convolutions, dtype=dtype)
+        return cam_classifier(self.backbone, tags, dropout=self.dropout, dtype=dtype)

@@ -1,7 +1,7 @@
-"""PSPNet (Zhao et al., 2017): dilated ResNet, pyramid pooling module (PPM), final block and auxiliary head.
+"""PSPNet (Zhao et al., 2017): dilated backbone, pyramid pooling module (PPM), final block and auxiliary head.
 
-Layer sizes follow the authors' PyTorch code (hszhao/semseg). At depth 101, width 64 and 19 classes the net has
-67,948,390 parameters; 2,364,691 of them are in the auxiliary head, which is used only in training.
+Layer sizes follow the authors' PyTorch code (hszhao/semseg). On a ResNet-101 of width 64 and with 19 classes the net
+has 67,948,390 parameters; 2,364,691 of them are in the auxiliary head, which is used only in training.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scarce_jax.models.backbones import Backbone
 from scarce_jax.models.batch_norm import BatchNorm, batch_norm, with_normalisation
-from scarce_jax.models.fields import KIND, NetConfig
+from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.layers import he_normal_fan_out, uniform_fan_in
-from scarce_jax.models.resnet import ResNet
-from scarce_jax.models.tags import TagClassifier
-from scarce_jax.ops.logits import Resized
+from scarce_jax.models.resnet import ResNetConfig
+from scarce_jax.ops.logits import Logits, from_patches
 from scarce_jax.ops.product import float32_product
 from scarce_jax.ops.pyramid import pool_pyramid, resized_convolution
-from scarce_jax.ranges import BelowOne, Width
+from scarce_jax.ranges import BelowOne
 
 
 class Embedding(NamedTuple):
@@ -142,10 +142,10 @@ class ConvBlock(nn.Module):
 class PyramidPooling(nn.Module):
     """PPM (section 3.2): the input, and its averages over 1x1, 2x2, 3x3 and 6x6 bins after a 1x1 convolution.
 
-    Parts of [B, H, W, C] -> parts of [B, H, W, C + 4 * features].
+    Parts of [B, H, W, C] -> parts of [B, H, W, C + 4 * C0 // 4]. As in the paper, each level has a quarter of the
+    channels of the backbone's features, which are the first part, of C0 channels.
     """
 
-    features: int
     bins: tuple[int, ...] = (1, 2, 3, 6)
     dtype: Any = jnp.float32
 
@@ -158,7 +158,7 @@ class PyramidPooling(nn.Module):
                 part._replace(inputs=grids[index]) if isinstance(part, Embedding) else grids[index]
                 for part, grids in zip(parts, pooled, strict=True)
             )
-            block = ConvBlock(self.features, 1, dtype=self.dtype, name=f"bin{bins}")
+            block = ConvBlock(parts[0].shape[-1] // 4, 1, dtype=self.dtype, name=f"bin{bins}")
             levels.append(Level(block(averages, train=train)))
         return (*parts, *levels)
 
@@ -168,27 +168,25 @@ class PSPNet(nn.Module):
 
     Attributes:
       classes: K.
-      depth: depth of the ResNet: 18, 34, 50 or 101.
-      width: width of the ResNet; all layers scale with it.
-      deep_stem: see ResNet.
+      backbone: encoder, as `BackboneConfig` describes it.
+      width: unit of the channels: the final block has 8 times as many, the auxiliary head 4 times. 64 in the paper.
       dropout: probability with which each channel is dropped before the two classifiers.
-      aux: whether there is an auxiliary head on layer3. The authors weight its loss by 0.4.
+      patch: see `BackboneConfig`.
+      aux: whether there is an auxiliary head on the last level of the backbone but one. The authors weight its loss by
+        0.4.
       dtype: dtype of the computation; the sums of the classifiers, parameters and batch statistics are float32.
     """
 
     classes: int
-    depth: int = 101
+    backbone: nn.Module
     width: int = 64
-    deep_stem: bool = False
+    patch: int = 1
     dropout: float = 0.1
     aux: bool = True
     dtype: Any = jnp.float32
 
     def setup(self):
-        self.backbone = ResNet(self.depth, width=self.width, deep_stem=self.deep_stem, dtype=self.dtype)
-        # Each level of the PPM has a quarter of the channels of layer4, as in the paper.
-        layer4 = 8 * self.width * (4 if self.depth >= 50 else 1)
-        self.ppm = PyramidPooling(layer4 // 4, dtype=self.dtype)
+        self.ppm = PyramidPooling(dtype=self.dtype)
         self.final_block = ConvBlock(8 * self.width, 3, dtype=self.dtype)
         self.final_dropout = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
         self.classifier = PartsHead(self.classes, dtype=self.dtype)
@@ -197,7 +195,7 @@ class PSPNet(nn.Module):
             self.aux_dropout = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
             self.aux_classifier = PartsHead(self.classes, dtype=self.dtype)
 
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Resized, Resized | None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Logits, Logits | None]:
         """Segments images.
 
         Args:
@@ -205,49 +203,48 @@ class PSPNet(nn.Module):
           train: use and update the statistics of this batch, and drop channels (random key "dropout").
 
         Returns:
-          Two float32 [B, H, W, K], not yet resized: the logits and those of the auxiliary head. The latter are None
-          unless `train` and `aux`.
+          Two float32 [B, H, W, K], not yet resized unless patches reach beyond the image (`ops.logits`): the logits and
+          those of the auxiliary head. The latter are None unless `train` and `aux`.
         """
         return self._segment(image, lambda place, parts: parts, train=train)
 
     def _segment(
-        self, image: jax.Array, inject: Callable[[str, Parts], Parts], *, train: bool
-    ) -> tuple[Resized, Resized | None]:
-        """The whole net. `inject(place, parts)` may add a part to the features at each place of INJECTIONS."""
+        self, image: jax.Array, inject: Callable[[str, Parts], Parts], *, train: bool, mask: jax.Array | None = None
+    ) -> tuple[Logits, Logits | None]:
+        """The whole net. `inject(place, parts)` may add a part to the features at each place of INJECTIONS.
+
+        Args:
+          mask: see `from_patches`.
+        """
         size = image.shape[1:3]
-        layers = self.backbone(image, train=train)  # [B, h, w, C3 or C4], h = H / 8
-        parts = self.ppm(inject("before_pool", (layers["layer4"],)), train=train)
+        *_, auxiliary, last = self.backbone(image, train=train).values()  # [B, h, w, C] each
+        parts = self.ppm(inject("before_pool", (last,)), train=train)
         x = self.final_block(inject("after_pool", parts), train=train)
         x = self.final_dropout(x, deterministic=not train)
         logits = self.classifier(inject("after_final", (x,)))  # [B, h, w, K]
-        logits = Resized(logits, size=size, align_corners=True)
+        logits = from_patches(logits, size, self.patch, mask)
         # The initialisation creates the parameters of the auxiliary head whether `train` is set or not.
         if not self.aux or not (train or self.is_initializing()):
             return logits, None
-        x = self.aux_block((layers["layer3"],), train=train)
+        x = self.aux_block((auxiliary,), train=train)
         x = self.aux_dropout(x, deterministic=not train)
-        aux_logits = Resized(self.aux_classifier((x,)), size=size, align_corners=True)
+        aux_logits = from_patches(self.aux_classifier((x,)), size, self.patch)
         return logits, aux_logits if train else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PSPNetConfig(NetConfig):
-    """PSPNet (Zhao et al., 2017): a dilated ResNet with pyramid pooling and an auxiliary head.
+class PSPNetConfig(BackboneNetConfig):
+    """PSPNet (Zhao et al., 2017): a dilated backbone with pyramid pooling and an auxiliary head.
 
     Attributes:
-      depth: depth of the ResNet; 101 in the paper.
-      width: channels of the stem, at least 1; all layers scale with it. 64 in the paper.
+      backbone: the backbone, chosen by its kind; a ResNet of 101 layers in the paper.
+      stride: stride of the last features of a ResNet or a VGG. 8 in the paper.
       dropout: probability, below 1, with which each channel is dropped before the classifiers. 0.1 in the paper.
     """
 
     module = PSPNet
 
     kind: Annotated[Literal["pspnet"], KIND] = "pspnet"
-    depth: Literal[18, 34, 50, 101] = 101
-    width: Width = 64
+    backbone: Backbone = ResNetConfig(depth=101)
+    stride: Literal[8, 16, 32] = 8
     dropout: BelowOne = 0.1
-
-    def classifier(self, tags: int, dtype: Any = jnp.float32) -> TagClassifier:
-        """A classifier of image tags on the trunk of the net."""
-        trunk = ResNet(self.depth, width=self.width, dtype=dtype)
-        return TagClassifier(backbone=trunk, classes=tags, dropout=self.dropout)

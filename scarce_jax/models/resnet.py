@@ -7,19 +7,32 @@ Parameter paths follow torchvision's names, so that its weights can be copied ke
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import functools
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval
 
 from scarce_jax.models.batch_norm import batch_norm
+from scarce_jax.models.fields import KIND, BackboneConfig
 from scarce_jax.models.layers import Convolution
+from scarce_jax.models.normalisation import Normalisation, renormalise
 from scarce_jax.models.tracing import block
 from scarce_jax.ops.max_pool import max_pool
+from scarce_jax.ranges import Width
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Depth -> number of residual blocks in layer1 to layer4. From depth 50 on the blocks are bottlenecks."""
+
+STRIDES = {
+    8: {"strides": (1, 2, 1, 1), "dilations": (1, 1, 2, 4)},
+    16: {"strides": (1, 2, 2, 1), "dilations": (1, 1, 1, 2)},
+    32: {"strides": (1, 2, 2, 2), "dilations": (1, 1, 1, 1)},
+}
+"""Output stride -> strides and dilations of layer1 to layer4."""
 
 
 def max_pool_3x3(x: jax.Array, *, ceil: bool = False) -> jax.Array:
@@ -86,6 +99,10 @@ class ResNet(nn.Module):
         previous layer, as in torchvision's `replace_stride_with_dilation`.
       caffe: geometry of the original Caffe networks: bottlenecks have their stride in the first 1x1 convolution, and
         the pooling of the stem rounds up. The parameters are the same, but trained weights fit only one geometry.
+      normalisation: that of the images which the layers read.
+      frozen: number of parts, of the stem and layer1 to layer4, that training does not change: no gradient reaches
+        them, and their batch normalisation uses and keeps its running averages.
+      frozen_statistics: all batch normalisation uses and keeps its running averages in training.
       dtype: dtype of the computation and the outputs; parameters and batch statistics are float32.
     """
 
@@ -96,6 +113,9 @@ class ResNet(nn.Module):
     dilations: tuple[int, int, int, int] = (1, 1, 2, 4)
     dilate_first: bool = True
     caffe: bool = False
+    normalisation: Normalisation = "imagenet"
+    frozen: int = 0
+    frozen_statistics: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -103,8 +123,8 @@ class ResNet(nn.Module):
         """Encodes images.
 
         Args:
-          image: float [B, H, W, 3], normalised RGB, of any size.
-          train: use and update the statistics of this batch.
+          image: float [B, H, W, 3], RGB normalised by ImageNet's mean and deviation, of any size.
+          train: use and update the statistics of this batch, where they are not frozen.
 
         Returns:
           {"stem": [B, H/4, W/4, C0], "layer1": [B, H/4, W/4, C1], ..., "layer4": [B, H/8, W/8, C4]} with the default
@@ -116,23 +136,30 @@ class ResNet(nn.Module):
         """
         if self.depth not in BLOCKS:
             raise ValueError(f"ResNet depth is {self.depth}; expected one of {sorted(BLOCKS)}")
-        x = self._stem(image.astype(self.dtype), train=train)
-        outputs = {"stem": x}
-        for layer, blocks in enumerate(BLOCKS[self.depth]):
-            for index in range(blocks):
-                keeps = index == 0 and not self.dilate_first
-                unit = Block(
-                    self.width * 2**layer,
-                    bottleneck=self.depth >= 50,
-                    stride=self.strides[layer] if index == 0 else 1,
-                    dilation=(1, *self.dilations)[layer] if keeps else self.dilations[layer],
-                    stride_first=self.caffe,
-                    dtype=self.dtype,
-                    name=f"layer{layer + 1}_block{index}",
-                )
-                x = block(unit, lambda unit, x: unit(x, train=train), x)
-            outputs[f"layer{layer + 1}"] = x
+        parts = {"stem": self._stem}
+        parts |= {f"layer{layer}": functools.partial(self._layer, layer) for layer in range(1, 5)}
+        x, outputs = renormalise(image, self.normalisation).astype(self.dtype), {}
+        for index, (name, run) in enumerate(parts.items()):
+            frozen = index < self.frozen
+            x = run(x, train=train and not frozen and not self.frozen_statistics)
+            outputs[name] = x = jax.lax.stop_gradient(x) if frozen else x
         return outputs
+
+    def _layer(self, layer: int, x: jax.Array, *, train: bool) -> jax.Array:
+        """The residual blocks of a layer, 1 to 4."""
+        stride, previous, dilation = self.strides[layer - 1], (1, *self.dilations)[layer - 1], self.dilations[layer - 1]
+        for index in range(BLOCKS[self.depth][layer - 1]):
+            unit = Block(
+                self.width * 2 ** (layer - 1),
+                bottleneck=self.depth >= 50,
+                stride=stride if index == 0 else 1,
+                dilation=dilation if index or self.dilate_first else previous,
+                stride_first=self.caffe,
+                dtype=self.dtype,
+                name=f"layer{layer}_block{index}",
+            )
+            x = block(unit, lambda unit, x: unit(x, train=train), x)
+        return x
 
     def _stem(self, x: jax.Array, *, train: bool) -> jax.Array:
         """[B, H, W, 3] -> [B, H/4, W/4, width], or 2 * width channels with the deep stem."""
@@ -143,3 +170,51 @@ class ResNet(nn.Module):
             layer = Convolution(features, kernel, stride=stride, dtype=self.dtype, name=f"conv{index}")
             x = layer(x, batch_norm(train=train, dtype=self.dtype, name=f"bn{index}"), relu=True)
         return max_pool_3x3(x, ceil=self.caffe)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResNetConfig(BackboneConfig):
+    """ResNet (He et al., 2016), dilated to the stride that the net wants.
+
+    Attributes:
+      depth: number of layers.
+      width: channels of the stem, at least 1; all layers scale with it, those of the net's head too. 64 in the paper.
+      geometry: that of the weights. "torchvision" has the stride of a bottleneck in its 3x3 convolution, as most
+        weights do. "caffe" has it in the first 1x1 convolution, and the pooling of the stem rounds up: the original
+        networks, and what was converted from them. Initial values of the one are of no use in the other.
+      normalisation: input normalisation of the weights: "imagenet" is RGB in 0..1 less ImageNet's mean, by its
+        deviation (torchvision, most of timm), "caffe" BGR in 0..255 less the mean, "inception" RGB in -1..1.
+      frozen: number of parts that training does not change, 0 to 5: the stem, layer1, layer2, layer3, layer4. Their
+        batch normalisation uses running averages in training too.
+      frozen_statistics: the batch normalisation of the whole backbone uses and keeps its running averages in training.
+    """
+
+    kind: Annotated[Literal["resnet"], KIND] = "resnet"
+    depth: Literal[18, 34, 50, 101] = 101
+    width: Width = 64
+    geometry: Literal["torchvision", "caffe"] = "torchvision"
+    frozen: Annotated[int, Interval(ge=0, le=5)] = 0
+    frozen_statistics: bool = False
+
+    @property
+    def head_width(self) -> int:
+        return self.width
+
+    @property
+    def frozen_pattern(self) -> str | None:
+        parts = (r"(conv|bn)\d", "layer1_", "layer2_", "layer3_", "layer4_")[: self.frozen]
+        return f"^backbone/({'|'.join(parts)})" if parts else None
+
+    def build(self, stride: int, dtype: Any = jnp.float32, *, dilate_first: bool = True) -> ResNet:
+        """The module. `dilate_first` is a field of it."""
+        return ResNet(
+            self.depth,
+            width=self.width,
+            **STRIDES[stride],
+            dilate_first=dilate_first,
+            caffe=self.geometry == "caffe",
+            normalisation=self.normalisation,
+            frozen=self.frozen,
+            frozen_statistics=self.frozen_statistics,
+            dtype=dtype,
+        )

@@ -14,6 +14,7 @@ from scarce_jax.cli.kinds import choose_kinds, kinds_help
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.dsnet import DSNetConfig
 from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.segmenters import Segmenter
 from scarce_jax.models.tiny import TinyConfig
 
@@ -32,7 +33,10 @@ class Config:
     student_net: Stage | None = None
 
 
-FILE = Config(segmenter=Stage(net=PSPNetConfig(depth=18, width=8)), student_net=Stage(net=DSNetConfig(width=16)))
+FILE = Config(
+    segmenter=Stage(net=PSPNetConfig(backbone=ResNetConfig(depth=18, width=8))),
+    student_net=Stage(net=DSNetConfig(width=16)),
+)
 
 
 def parsed(*flags: str) -> Config:
@@ -46,13 +50,17 @@ def parsed(*flags: str) -> Config:
 @pytest.mark.parametrize(
     ("flags", "segmenter", "student"),
     [
-        ((), PSPNetConfig(depth=18, width=8), DSNetConfig(width=16)),
-        (("--segmenter.net.depth", "50"), PSPNetConfig(depth=50, width=8), DSNetConfig(width=16)),
-        (("--segmenter.net", "pspnet"), PSPNetConfig(depth=18, width=8), DSNetConfig(width=16)),
+        ((), PSPNetConfig(backbone=ResNetConfig(depth=18, width=8)), DSNetConfig(width=16)),
+        (
+            ("--segmenter.net.backbone.depth", "50"),
+            PSPNetConfig(backbone=ResNetConfig(depth=50, width=8)),
+            DSNetConfig(width=16),
+        ),
+        (("--segmenter.net", "pspnet"), PSPNetConfig(backbone=ResNetConfig(depth=18, width=8)), DSNetConfig(width=16)),
         (("--segmenter.net", "tiny", "--segmenter.net.dropout", "0.2"), TinyConfig(dropout=0.2), DSNetConfig(width=16)),
         (("--segmenter.net.width", "2", "--segmenter.net=tiny"), TinyConfig(width=2), DSNetConfig(width=16)),
         (("--segmenter.net", "tiny", "--segmenter.net", "dsnet"), DSNetConfig(), DSNetConfig(width=16)),
-        (("--student-net.net", "deconvnet"), PSPNetConfig(depth=18, width=8), DeconvNetConfig()),
+        (("--student-net.net", "deconvnet"), PSPNetConfig(backbone=ResNetConfig(depth=18, width=8)), DeconvNetConfig()),
     ],
 )
 def test_a_flag_chooses_the_type_and_others_its_fields(flags, segmenter, student):

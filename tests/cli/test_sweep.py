@@ -138,8 +138,8 @@ def test_an_interrupted_sweep_ends_with_130_and_goes_on(swept, tiny_data, comman
         (["--over", "budget.fine=2.5"], ["budget.fine=2.5: config field budget.fine", "fraction"]),
         (["--over", "budget.fien=1,2"], ["no field 'budget.fien'", "did you mean budget.fine?"]),
         (
-            ["--segmenter.net", "pspnet", "--over", "segmenter.net.depth=18,19"],
-            ["segmenter.net.depth=19: config field segmenter.net.depth", "101"],
+            ["--segmenter.net", "pspnet", "--over", "segmenter.net.backbone.depth=18,19"],
+            ["segmenter.net.backbone.depth=19: config field segmenter.net.backbone.depth", "101"],
         ),
         (["--over", "seed=x"], ["seed=x: config field seed"]),
         ([], ["give at least one --over"]),

@@ -282,8 +282,8 @@ def test_unknown_flags_are_usage_errors_with_the_nearest_name(command):
         found = command("train", config, wrong, 5)
         assert (found.status, found.out) == (2, "")
         assert wrong in found.err and re.search(rf"{re.escape(right)}\b", found.err), found.err
-    found = command("train", config, "--detailer.net.depth", 19)
-    assert found.status == 2 and "--detailer.net.depth" in found.err and "101" in found.err
+    found = command("train", config, "--detailer.net.backbone.depth", 19)
+    assert found.status == 2 and "--detailer.net.backbone.depth" in found.err and "101" in found.err
     found = command("train", config, "--seed", "x")
     assert found.status == 2 and "--seed" in found.err
 

@@ -11,9 +11,12 @@ from scarce_jax.mesh import make_mesh
 from scarce_jax.methods import detailer
 from scarce_jax.models.detailer import DetailerConfig
 from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.batches import TrainInput
 from tests import tiny
+
+SMALL = ResNetConfig(depth=18, width=4)
 
 
 def initial(stage, seed=0):
@@ -27,8 +30,8 @@ def initial(stage, seed=0):
 
 
 def test_every_shared_weight_starts_from_the_same_value():
-    config = tiny.detailer_config(compare=True, student=True, net=PSPNetConfig(depth=18, width=4))
-    config = tiny.replaced(config, "detailer", net=DetailerConfig(depth=18, width=4, embedding=8))
+    config = tiny.detailer_config(compare=True, student=True, net=PSPNetConfig(backbone=SMALL))
+    config = tiny.replaced(config, "detailer", net=DetailerConfig(backbone=SMALL, embedding=8))
     recipe = detailer.recipe(config, SCENES)
     ours, theirs = initial(recipe.stage("detailer")), initial(recipe.stage("classifier"))
     assert set(ours) - set(theirs) == {"params/coarse_embedding/kernel", "params/coarse_embedding/bias"}

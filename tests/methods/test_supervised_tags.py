@@ -158,4 +158,4 @@ def test_the_trunk_of_a_tag_classifier_is_that_of_a_pspnet():
         return {k: v for k, v in weights.flat_shapes(variables).items() if k.split("/")[1] == "backbone"}
 
     ours = shapes(TagClassifier(ResNet(18, width=8), 3))
-    assert len(ours) == 100 and ours == shapes(PSPNet(5, 18, 8))
+    assert len(ours) == 100 and ours == shapes(PSPNet(5, ResNet(18, width=8), 8))

@@ -12,7 +12,7 @@ from scarce_jax.models.resnet import ResNet, max_pool_3x3
 from scarce_jax.optim import Group, assign_groups, parameter_paths
 from tests.models.shapes import abstract, random_image, random_variables
 
-SMALL = {"classes": 5, "depth": 18, "width": 4}
+SMALL = {"classes": 5, "backbone": ResNet(18, width=4)}
 
 
 @pytest.mark.parametrize(("size", "eighth"), [((321, 321), (41, 41)), ((512, 1024), (65, 129))])
@@ -69,14 +69,14 @@ def test_classifiers_start_at_a_hundredth():
     shape = (1, 9, 9, 3)
     keys = [name for name in abstract(DeepLabV2(**SMALL), shape)[1]["params"] if re.search(HEAD_PATTERN, name)]
     assert sorted(keys) == ["aspp_rate12", "aspp_rate18", "aspp_rate24", "aspp_rate6"]
-    module = DeepLabV2(21, depth=18, width=8)
+    module = DeepLabV2(21, ResNet(18, width=8))
     kernel = jax.jit(lambda: module.init(jax.random.key(0), jnp.zeros(shape), train=False)["params"]["aspp_rate6"])()
     np.testing.assert_allclose(kernel["kernel"].std(), 0.01, rtol=0.05)
     assert not np.any(kernel["bias"])
 
 
 def test_patterns_find_the_frozen_affine_and_the_head():
-    params = abstract(DeepLabV2(19), (1, 33, 33, 3))[1]["params"]
+    params = abstract(DeepLabV2(19, ResNet(101)), (1, 33, 33, 3))[1]["params"]
     groups = (Group(pattern=AFFINE_PATTERN, lr=0.0), Group(pattern=HEAD_PATTERN, lr=10.0), Group())
     group = jax.tree.leaves(assign_groups(groups, params))
     sizes = [x.size for x in jax.tree.leaves(params)]

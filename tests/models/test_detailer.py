@@ -10,10 +10,11 @@ import pytest
 from scarce_jax.losses import cross_entropy
 from scarce_jax.models.detailer import INJECTIONS, CoarseEmbedding, Detailer
 from scarce_jax.models.pspnet import PSPNet
+from scarce_jax.models.resnet import ResNet
 from scarce_jax.ops.resize import adaptive_average_pool, class_fractions
 from tests.models.shapes import UNOPTIMISED, abstract, random_variables
 
-SMALL = {"classes": 5, "depth": 18, "width": 8}
+SMALL = {"classes": 5, "backbone": ResNet(18, width=8), "width": 8}
 SIZE = (2, 33, 41)
 
 
@@ -96,7 +97,7 @@ def test_an_all_void_mask_gives_the_pspnet_and_a_mask_is_read(inject):
 
 def test_identity_skip_over_zero_logits():
     image, _ = example()
-    module = Detailer(19, depth=18, width=8, embedding=8)
+    module = Detailer(19, ResNet(18, width=8), 8, embedding=8)
     coarse = jnp.zeros(SIZE, jnp.uint8).at[:, :10].set(18).at[:, 20:].set(255)
     variables = variables_of(module)
     for name in ("classifier", "aux_classifier"):

@@ -9,8 +9,9 @@ import pytest
 from flax import traverse_util
 
 from scarce_jax.models import irnet
-from scarce_jax.models.deeplabv3plus import HEAD_PATTERN, DeepLabV3Plus
+from scarce_jax.models.deeplabv3plus import HEAD_PATTERN, DeepLabV3PlusConfig
 from scarce_jax.models.irnet import DISPLACEMENT_PATTERN, EDGE_PATTERN, IRNet
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.weights import flat_shapes
 from scarce_jax.optim import Group, assign_groups
 from tests.models.golden import recipe
@@ -83,7 +84,7 @@ def test_branches_are_those_of_pytorch():
 
 @pytest.mark.parametrize(("output_stride", "sides"), [(8, (44, 88)), (16, (22, 88))])
 def test_deeplabv3plus_works_at_these_sizes(output_stride, sides):
-    module = DeepLabV3Plus(21, 18, 8, output_stride)
+    module = DeepLabV3PlusConfig(backbone=ResNetConfig(depth=18, width=8), output_stride=output_stride).build(21)
     shape = (2, 352, 352, 3)
     _, variables = abstract(module, shape)
     image = jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -96,14 +97,16 @@ def test_deeplabv3plus_works_at_these_sizes(output_stride, sides):
 
 
 def test_deeplabv3plus_is_that_of_pytorch():
-    module = DeepLabV3Plus(recipe.CLASSES, 50, recipe.WIDTH["deeplabv3plus"])
+    module = DeepLabV3PlusConfig(backbone=ResNetConfig(width=recipe.WIDTH["deeplabv3plus"], depth=50)).build(
+        recipe.CLASSES
+    )
     variables = golden_variables(abstract(module, recipe.EIGHTHS)[1])
     run = jax.jit(lambda v, x: module.apply(v, x, train=False)[0].full(), compiler_options=UNOPTIMISED)
     assert_golden(run(variables, recipe.image(recipe.EIGHTHS)), "deeplabv3plus")
 
 
 def test_head_pattern_finds_all_but_the_resnet():
-    params = abstract(DeepLabV3Plus(21), (2, 33, 33, 3))[1]["params"]
+    params = abstract(DeepLabV3PlusConfig().build(21), (2, 33, 33, 3))[1]["params"]
     indices = jax.tree.leaves(assign_groups((Group(pattern=HEAD_PATTERN), Group()), params))
     sizes = [x.size for x in jax.tree.leaves(params)]
     assert sum(s for s, i in zip(sizes, indices, strict=True) if i == 1) == 23_508_032

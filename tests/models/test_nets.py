@@ -15,12 +15,14 @@ from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet
 from scarce_jax.models.deeplab import DeepLabV2
 from scarce_jax.models.deeplabv3plus import DeepLabV3Plus
 from scarce_jax.models.detailer import Detailer
+from scarce_jax.models.dinov2 import DINOv2, DINOv2Config
 from scarce_jax.models.discriminator import Discriminator
 from scarce_jax.models.dsnet import DSNet, DSNetEncoder
+from scarce_jax.models.fcn import FCN, FCNDetailer
 from scarce_jax.models.largefov import LargeFOV
 from scarce_jax.models.pnet import PNet
 from scarce_jax.models.pspnet import PSPNet
-from scarce_jax.models.resnet import ResNet
+from scarce_jax.models.resnet import STRIDES, ResNet
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.models.tiny import TinyEncoder, TinyNet
 from scarce_jax.models.vgg import POOLS, Pool, VGG16Trunk
@@ -39,18 +41,20 @@ from tests.models.shapes import UNOPTIMISED, abstract, count, integers, random_v
         (ResNet(101), [(1, 33, 33, 3)], 42_500_160),
         (VGG16Trunk(), [(1, 32, 32, 3)], 14_714_688),
         (VGG16Trunk(batch_norm=True), [(1, 32, 32, 3)], 14_723_136),
-        (PSPNet(19, aux=False), [(1, 33, 33, 3)], 65_583_699),
-        (PSPNet(19), [(1, 33, 33, 3)], 67_948_390),
-        (PSPNet(19, deep_stem=True), [(1, 33, 33, 3)], 68_072_166),
-        (Detailer(19, inject="before_pool"), [(1, 33, 33, 3), integers(1, 33, 33)], 73_289_190),
-        (Detailer(19, inject="after_pool"), [(1, 33, 33, 3), integers(1, 33, 33)], 71_650_790),
-        (Detailer(19, inject="after_final"), [(1, 33, 33, 3), integers(1, 33, 33)], 67_979_590),
-        (Detailer(19, deep_stem=True, aux=False), [(1, 33, 33, 3), integers(1, 33, 33)], 69_409_875),
-        (DeepLabV2(19), [(1, 33, 33, 3)], 43_901_068),
-        (DeepLabV2(21), [(1, 33, 33, 3)], 44_048_532),
-        (DeepLabV3Plus(21), [(1, 33, 33, 3)], 39_761_845),
-        (DeepLabV3Plus(201), [(1, 33, 33, 3)], 39_808_105),
-        (DeepLabV3Plus(201, 101), [(1, 33, 33, 3)], 58_800_233),
+        (PSPNet(19, ResNet(101), aux=False), [(1, 33, 33, 3)], 65_583_699),
+        (PSPNet(19, ResNet(101)), [(1, 33, 33, 3)], 67_948_390),
+        (PSPNet(19, ResNet(101, deep_stem=True)), [(1, 33, 33, 3)], 68_072_166),
+        (Detailer(19, ResNet(101), inject="before_pool"), [(1, 33, 33, 3), integers(1, 33, 33)], 73_289_190),
+        (Detailer(19, ResNet(101), inject="after_pool"), [(1, 33, 33, 3), integers(1, 33, 33)], 71_650_790),
+        (Detailer(19, ResNet(101), inject="after_final"), [(1, 33, 33, 3), integers(1, 33, 33)], 67_979_590),
+        (Detailer(19, ResNet(101, deep_stem=True), aux=False), [(1, 33, 33, 3), integers(1, 33, 33)], 69_409_875),
+        (DeepLabV2(19, ResNet(101)), [(1, 33, 33, 3)], 43_901_068),
+        (DeepLabV2(21, ResNet(101)), [(1, 33, 33, 3)], 44_048_532),
+        (DeepLabV3Plus(21, ResNet(50)), [(1, 33, 33, 3)], 39_761_845),
+        (DeepLabV3Plus(201, ResNet(50)), [(1, 33, 33, 3)], 39_808_105),
+        (DeepLabV3Plus(201, ResNet(101)), [(1, 33, 33, 3)], 58_800_233),
+        # The linear head: batch normalisation and a 1x1 convolution.
+        (FCN(21, DINOv2Config().build(8), 14, 0), [(1, 28, 28, 3)], 22_056_192 + 2 * 384 + 385 * 21),
         (DSNet(19), [(1, 64, 64, 3)], 2_107_027),
         (DSNet(11), [(1, 64, 64, 3)], 2_057_867),
         (LargeFOV(21), [(1, 33, 33, 3)], 20_505_429),
@@ -113,7 +117,6 @@ def resnet_layers(shape, stem, *args):
 
 FINE, ODD, ONE = (1, 340, 340, 3), (1, 33, 47, 3), (1, 1, 2, 3)
 CITYSCAPES, CAMVID, VOC = (1, 512, 1024, 3), (1, 360, 480, 3), (1, 321, 321, 3)
-UNDILATED = {"strides": (1, 2, 2, 2), "dilations": (1, 1, 1, 1)}
 HALVED = (4, 8, 16, 32)
 
 
@@ -123,7 +126,11 @@ HALVED = (4, 8, 16, 32)
         (ResNet(50), [FINE], resnet_layers(FINE, 64, (256, 512, 1024, 2048))),
         (ResNet(50, width=4), [(1, 850, 713, 3)], resnet_layers((1, 850, 713, 3), 4, (16, 32, 64, 128))),
         (ResNet(18, width=8), [ODD], resnet_layers(ODD, 8, (8, 16, 32, 64))),
-        (ResNet(50, 4, **UNDILATED), [(1, 224, 224, 3)], resnet_layers((1, 224, 224, 3), 4, (16, 32, 64, 128), HALVED)),
+        (
+            ResNet(50, 4, **STRIDES[32]),
+            [(1, 224, 224, 3)],
+            resnet_layers((1, 224, 224, 3), 4, (16, 32, 64, 128), HALVED),
+        ),
         (VGG16Trunk(), [(1, 224, 224, 3)], ((1, 7, 7, 512), (None,) * 5)),
         (VGG16Trunk(4, pools=POOLS, dilation=2), [VOC], ((1, 10, 10, 32), (None,) * 5)),
         (VGG16Trunk(4, pools=(*POOLS[:4], None)), [VOC], ((1, 20, 20, 32), (None,) * 5)),
@@ -135,14 +142,18 @@ HALVED = (4, 8, 16, 32)
             ((1, 41, 41, 32), (None,) * 5),
         ),
         (VGG16Trunk(4, pools=(None,) * 5), [(1, 17, 17, 3)], ((1, 17, 17, 32), (None,) * 5)),
-        (PSPNet(19, 18), [(2, 340, 340, 3)], two_heads(2, 340, 340, 19)),
-        (PSPNet(19, 18), [(2, 850, 850, 3)], two_heads(2, 850, 850, 19)),
-        (PSPNet(19, 18, aux=False), [ODD], one_head(1, 33, 47, 19)),
-        (Detailer(19), [FINE, integers(1, 340, 340)], two_heads(1, 340, 340, 19)),
-        (DeepLabV2(21), [VOC], one_head(1, 321, 321, 21)),
-        (DeepLabV2(21, 18), [CITYSCAPES], one_head(1, 512, 1024, 21)),
-        (DeepLabV3Plus(201), [(2, 352, 352, 3)], one_head(2, 352, 352, 201)),
-        (DeepLabV3Plus(21, 18, output_stride=16), [ODD], one_head(1, 33, 47, 21)),
+        (PSPNet(19, ResNet(18)), [(2, 340, 340, 3)], two_heads(2, 340, 340, 19)),
+        (PSPNet(19, ResNet(18)), [(2, 850, 850, 3)], two_heads(2, 850, 850, 19)),
+        (PSPNet(19, ResNet(18), aux=False), [ODD], one_head(1, 33, 47, 19)),
+        (Detailer(19, ResNet(101)), [FINE, integers(1, 340, 340)], two_heads(1, 340, 340, 19)),
+        (DeepLabV2(21, ResNet(101)), [VOC], one_head(1, 321, 321, 21)),
+        (DeepLabV2(21, ResNet(18)), [CITYSCAPES], one_head(1, 512, 1024, 21)),
+        (DeepLabV3Plus(201, ResNet(50)), [(2, 352, 352, 3)], one_head(2, 352, 352, 201)),
+        (DeepLabV3Plus(21, ResNet(18, **STRIDES[16]), output_stride=16), [ODD], one_head(1, 33, 47, 21)),
+        (DINOv2Config(size="base").build(8), [ODD], layers(ODD, (768,) * 4, (14,) * 4)),
+        (FCN(21, DINOv2Config().build(8), 14, 1), [(1, 28, 42, 3)], one_head(1, 28, 42, 21)),
+        (FCN(21, DINOv2Config().build(8), 14, 1), [ODD], one_head(1, 33, 47, 21)),
+        (FCNDetailer(21, ResNet(18)), [ODD, integers(1, 33, 47)], one_head(1, 33, 47, 21)),
         (DSNet(19), [CITYSCAPES], one_head(1, 512, 1024, 19)),
         (DSNet(11, 4), [CAMVID], one_head(1, 360, 480, 11)),
         (DSNet(11, 4), [ODD], one_head(1, 33, 47, 11)),
@@ -183,15 +194,24 @@ SMALL = {
         lambda width, **o: VGG16Trunk(width, True, (*POOLS[:3], None, None), (1, 1, 1, 1, 2), **o),
         [(2, 19, 16, 3)],
     ),
-    "pspnet": (lambda width, **o: PSPNet(5, 18, width, dropout=0.0, **o), [(2, 33, 41, 3)]),
+    "pspnet": (lambda width, **o: PSPNet(5, ResNet(18, width, **o), width, dropout=0.0, **o), [(2, 33, 41, 3)]),
     "detailer": (
-        lambda width, **o: Detailer(5, 18, width, dropout=0.0, embedding=2 * width, **o),
+        lambda width, **o: Detailer(5, ResNet(18, width, **o), width, dropout=0.0, embedding=2 * width, **o),
         [(2, 33, 41, 3), integers(2, 33, 41)],
     ),
-    "deeplabv2": (lambda width, **o: DeepLabV2(5, 18, width, **o), [(2, 33, 41, 3)]),
+    "deeplabv2": (lambda width, **o: DeepLabV2(5, ResNet(18, width, **o), **o), [(2, 33, 41, 3)]),
     "deeplabv3plus": (
-        lambda width, **o: DeepLabV3Plus(5, 18, width, dropout=0.0, **o),
+        lambda width, **o: DeepLabV3Plus(5, ResNet(18, width, **o), width, dropout=0.0, **o),
         [(2, 33, 41, 3)],
+    ),
+    "dinov2": (lambda width, **o: DINOv2(width, 4, 2, registers=2, grid=2, **o), [(2, 28, 30, 3)]),
+    "fcn": (
+        lambda width, **o: FCN(5, TinyEncoder(width, **o), layers=0, dropout=0.0, **o),
+        [(2, 17, 16, 3)],
+    ),
+    "fcn detailer": (
+        lambda width, **o: FCNDetailer(5, TinyEncoder(width, **o), 2, 1, width, 0.0, embedding=2 * width, **o),
+        [(2, 17, 16, 3), integers(2, 17, 16)],
     ),
     "dsnet": (lambda width, **o: DSNet(5, width, units=(1, 1, 1, 1), **o), [(2, 17, 19, 3)]),
     "largefov": (lambda width, **o: LargeFOV(5, width, True, 0.0, (1,) * 5, **o), [(2, 17, 25, 3)]),
@@ -213,7 +233,7 @@ SMALL = {
 }
 """Name -> a narrow net without dropout (width, dtype=...), and its inputs: two images each."""
 
-ENCODERS = ("resnet", "vgg16")
+ENCODERS = ("resnet", "vgg16", "dinov2")
 """What computes features in its dtype, where all others give float32 logits."""
 
 
@@ -304,6 +324,8 @@ def test_training_reaches_every_parameter_and_all_statistics(name):
 
     def cancelled(path):
         """Whether it is the bias of a layer before a batch normalisation, which takes it away again."""
+        if len(path) == 1:
+            return False
         *above, layer, name = (key.key for key in path)
         beside = functools.reduce(lambda tree, key: tree[key], above, variables["params"])
         normalised = {f"bn_{layer}", layer.replace("conv", "bn")} - {layer}

@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 
 from scarce_jax.models.pspnet import Embedding, Level, PartsConv, PSPNet, PyramidPooling
+from scarce_jax.models.resnet import ResNet
 from scarce_jax.ops.resize import resize_bilinear
 from tests.models.shapes import UNOPTIMISED, abstract, random_variables
 
-SMALL = {"classes": 5, "depth": 18, "width": 8}
+SMALL = {"classes": 5, "backbone": ResNet(18, width=8), "width": 8}
 
 
 def test_head_scales_with_width_and_depth():
-    params = abstract(PSPNet(classes=5, depth=50, width=16), (1, 33, 33, 3))[1]["params"]
+    params = abstract(PSPNet(5, ResNet(50, width=16), 16), (1, 33, 33, 3))[1]["params"]
     assert params["ppm"]["bin6"]["conv"]["kernel"].shape == (1, 1, 512, 128)
     assert params["final_block"]["conv"]["kernel"].shape == (3, 3, 1024, 128)
     assert params["classifier"]["kernel"].shape == (1, 1, 128, 5)
     assert params["aux_block"]["conv"]["kernel"].shape == (3, 3, 256, 64)
     # Basic blocks have a quarter of the channels in layer4, and so have the levels of the PPM.
-    (_, aux_logits), variables = abstract(PSPNet(classes=5, depth=18, width=16), (1, 33, 33, 3))
+    (_, aux_logits), variables = abstract(PSPNet(5, ResNet(18, width=16), 16), (1, 33, 33, 3))
     params = variables["params"]
     assert params["ppm"]["bin6"]["conv"]["kernel"].shape == (1, 1, 128, 32)
     assert params["final_block"]["conv"]["kernel"].shape == (3, 3, 256, 128)
@@ -57,13 +58,13 @@ def test_training_gives_auxiliary_logits_and_drops_channels():
 
 
 def test_pyramid_levels_are_averages_over_bins():
-    # A level that passes its average through: identity 1x1 convolution, neutral batch normalisation.
-    x = jnp.asarray(np.random.default_rng(0).random((1, 6, 6, 2)), jnp.float32)
-    module = PyramidPooling(2)
+    # A level that passes its average through: two of eight channels, neutral batch normalisation.
+    x = jnp.asarray(np.random.default_rng(0).random((1, 6, 6, 8)), jnp.float32)
+    module = PyramidPooling()
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), (x,), train=False))
     variables = jax.tree.map_with_path(
         lambda path, leaf: (
-            jnp.eye(2).reshape(leaf.shape)
+            jnp.eye(8, 2).reshape(leaf.shape)
             if path[-1].key == "kernel"
             else jnp.full(leaf.shape, float(path[-1].key in ("scale", "var")))
         ),
@@ -71,6 +72,7 @@ def test_pyramid_levels_are_averages_over_bins():
     )
     visual, *levels = jax.jit(lambda v, x: module.apply(v, (x,), train=False))(variables, x)
     np.testing.assert_array_equal(visual, x)
+    x = x[..., :2]
     one, two, three, six = (resize_bilinear(level.grid, (6, 6), align_corners=True) for level in levels)
     np.testing.assert_allclose(one, jnp.broadcast_to(x.mean((1, 2), keepdims=True), x.shape), atol=1e-4)
     np.testing.assert_allclose(six, x, atol=1e-4)

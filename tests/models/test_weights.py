@@ -48,10 +48,11 @@ class WithAux(PSPNet):
         return self(image, train=False)[0].full(), self.aux_classifier((self.aux_block((layer3,), train=False),))
 
 
+DEEP_STEM = {"backbone": ResNet(50, recipe.WIDTH["pspnet"], deep_stem=True), "width": recipe.WIDTH["pspnet"]}
 NETS = {
     "basic": Wrapped(18, recipe.WIDTH["basic"]),
     "bottleneck": Wrapped(50, recipe.WIDTH["bottleneck"]),
-    "pspnet": WithAux(recipe.CLASSES, 50, recipe.WIDTH["pspnet"], deep_stem=True),
+    "pspnet": WithAux(recipe.CLASSES, **DEEP_STEM),
 }
 
 
@@ -157,7 +158,7 @@ class OnVGG(resnet.nn.Module):
 
     @resnet.nn.compact
     def __call__(self, image):
-        x, _ = VGG16Trunk(self.width, self.batch_norm, name="backbone")(image, train=False)
+        x = VGG16Trunk(self.width, self.batch_norm, name="backbone")(image, train=False)["layer5"]
         if self.hidden:
             y = resnet.nn.Conv(self.hidden, (self.fc6, self.fc6), name="fc6")(x)
             resnet.nn.Conv(self.hidden, (1, 1), name="fc7")(y)
@@ -278,7 +279,7 @@ def test_half_precision_is_widened(basic):
 
 def test_heads_of_other_classes_stay_as_they_are(tmp_path):
     path = torch_files.save(tmp_path / "w.safetensors", tensors("pspnet"))
-    net = PSPNet(recipe.CLASSES + 2, 50, recipe.WIDTH["pspnet"], deep_stem=True)
+    net = PSPNet(recipe.CLASSES + 2, **DEEP_STEM)
     expected = shapes(net, train=False)
     imported = weights.import_weights(path, expected)
     assert set(imported.unused) == {f"{head}.4.{leaf}" for head in ("cls", "aux") for leaf in ("weight", "bias")}

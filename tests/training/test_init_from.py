@@ -19,6 +19,7 @@ from scarce_jax.errors import InputError
 from scarce_jax.methods import supervised
 from scarce_jax.models import weights
 from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.tiny import TinyConfig
 from scarce_jax.optim import Group, Optimizer
 from scarce_jax.recipe import Artifact, FromRun, Net, Pretrained, parse_origin
@@ -193,7 +194,7 @@ def test_content_counts_and_its_place_does_not(other, tmp_path, tiny_data, caplo
         train(config, run, tiny_data)
 
 
-RESNET = PSPNetConfig(depth=18, width=4)
+RESNET = PSPNetConfig(backbone=ResNetConfig(depth=18, width=4))
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def test_a_file_of_weights_fills_the_trunk(trunk, tmp_path, tiny_data):
     assert content(moved) == taken.facts["content"]
     tensors["conv1.weight"][0, 0, 0, 0] += 1
     assert content(Pretrained(source=str(torch_files.save(path, tensors)))) != content(moved)
-    wide = still(str(path), net=dataclasses.replace(RESNET, width=8))
+    wide = still(str(path), net=PSPNetConfig(backbone=ResNetConfig(depth=18, width=8)))
     with pytest.raises(InputError, match="width 4, and the net is a ResNet of width 8; set the stage's width"):
         train(wide, tmp_path / "wide", tiny_data)
     assert not (tmp_path / "wide").exists()

@@ -18,6 +18,7 @@ from scarce_jax.losses import cross_entropy
 from scarce_jax.methods import auxiliary, detailer, transfer
 from scarce_jax.methods.segmentation import SegmentationLoss
 from scarce_jax.models.pspnet import PSPNet
+from scarce_jax.models.resnet import ResNet
 from scarce_jax.models.tiny import TinyNet
 from scarce_jax.optim import Optimizer, Schedule
 from scarce_jax.recipe import Net, Out, Source, Train, Turn
@@ -152,7 +153,7 @@ def test_groups_have_batch_statistics_of_their_own_whatever_the_devices():
 
 
 def test_features_computed_again_change_no_result():
-    net = PSPNet(CLASSES, depth=18, width=2, dropout=0.5, aux=False)
+    net = PSPNet(CLASSES, ResNet(18, width=2), width=2, dropout=0.5, aux=False)
     plain, again = (stepped(net, 1, optimizer=SGD, remat=remat)[0] for remat in (False, True))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), plain.nets, again.nets)
 

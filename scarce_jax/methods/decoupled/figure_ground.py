@@ -22,7 +22,7 @@ from scarce_jax.methods.tagging import CLASSIFIER
 from scarce_jax.models.batch_norm import MOMENTUM
 from scarce_jax.models.decoupled import Classified, DecoupledClassifier, SegmentationNet, class_saliency
 from scarce_jax.ops.combinatorial import Combinatorial, SubsetDraws, crop_subset
-from scarce_jax.ranges import Channels, CountOrZero
+from scarce_jax.ranges import Channels, CountOrZero, Few
 from scarce_jax.recipe import Artifact, Infer, Mean, Net, NetState, Out, Train, Turn
 
 FLOOR = 1e-6
@@ -38,13 +38,16 @@ class SegmentationStage(SizedStage):
 
     Attributes:
       crops: settings of the windows. Masks are predicted at the size `crops.crop`.
-      hidden: channels of fc6-seg and fc7-seg; None is 32 times the classifier's width.
+      hidden: channels of fc6-seg and fc7-seg; None is half of what None is for the classifier's fc6 and fc7.
+      deconvolutions: number of deconvolutions in groups 1 to 5, at least 1; None is that of VGG-16's convolutions, and
+        2, 2, 3, 3, 3 on a ResNet.
       reestimate: number of windows of each image over which batch statistics are averaged after the training, as the
         authors do before inference; 0 keeps the running averages.
     """
 
     crops: Combinatorial
     hidden: Channels | None = None
+    deconvolutions: tuple[Few, Few, Few, Few, Few] | None = None
     reestimate: CountOrZero = 0
 
 
@@ -87,14 +90,13 @@ class ByClass:
 
 
 def inputs(by_class: ByClass, crop: tuple[int, int]) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Abstract inputs of the segmentation net for images of the size `crop`: pool5, its saliency and five switches."""
-    width = by_class.segmenter.width
-    channels = (width, 2 * width, 4 * width, 8 * width, 8 * width)
-    switches = [
-        jax.ShapeDtypeStruct((1, crop[0] >> pool, crop[1] >> pool, c), jnp.uint8) for pool, c in enumerate(channels, 1)
-    ]
-    pool5 = jax.ShapeDtypeStruct(switches[-1].shape, jnp.float32)
-    return pool5, pool5, *switches
+    """Abstract inputs of the segmentation net for images of the size `crop`: pool5, its saliency and any switches."""
+
+    def classify(key: jax.Array, image: jax.Array) -> Classified:
+        return by_class.classifier.init_with_output(key, image, method="classify")[0]
+
+    classified = jax.eval_shape(classify, jax.random.key(0), common.image_input(crop))
+    return classified.pool5, classified.pool5, *classified.switches
 
 
 def train_segmentation(

@@ -25,7 +25,8 @@ class SaliencyMaps:
     """Maps of the evidence for each class at each place of conv5_3, float32 [B, H/16, W/16, K] in 0..1.
 
     A map is the product of pool5 and the class's saliency, unpooled and summed over channels. Negative values are zero,
-    and the largest value is one. The map of the background is zero.
+    and the largest value is one. The map of the background is zero. A classifier without switches has maps
+    [B, H/32, W/32, K], of its last features.
     """
 
     by_class: ByClass
@@ -36,8 +37,9 @@ class SaliencyMaps:
         each = jnp.broadcast_to(jnp.eye(outputs), (len(classified.pool5), outputs, outputs))
         saliency = self.by_class.saliency(nets, classified, each, jnp.ones(each.shape[:2]))
         gain = (saliency * classified.pool5[:, None]).astype(jnp.float32)  # [B, L, h, w, C]
-        gain = jax.vmap(lambda x: unpool(x, classified.switches[-1]).sum(-1), in_axes=1, out_axes=-1)(gain)
-        gain = jax.nn.relu(gain)  # [B, 2h, 2w, L]
+        if classified.switches:
+            gain = jax.vmap(lambda x: unpool(x, classified.switches[-1]), in_axes=1, out_axes=1)(gain)
+        gain = jax.nn.relu(jnp.moveaxis(gain.sum(-1), 1, -1))  # [B, 2h, 2w, L], or [B, h, w, L]
         gain /= jnp.maximum(gain.max((1, 2), keepdims=True), 1e-12)
         return jnp.insert(gain, self.by_class.background, 0.0, axis=-1)
 

@@ -30,7 +30,7 @@ from scarce_jax.methods.decoupled.pointing import SaliencyMaps, infer_pointing, 
 from scarce_jax.methods.segmentation import measured, network, train_segmenter
 from scarce_jax.methods.tagging import CLASSIFIER, tags_measured, train_classifier
 from scarce_jax.models.deconvolution import DeconvNetConfig
-from scarce_jax.models.decoupled import DecoupledClassifierConfig, SegmentationNet
+from scarce_jax.models.decoupled import DecoupledClassifierConfig
 from scarce_jax.ranges import Count
 from scarce_jax.recipe import Artifact, Eval, Net, NetState, Predict, Recipe, Stage, Train
 
@@ -40,7 +40,7 @@ class ClassifierStage(ImageStage):
     """Settings of the classifier's training on image tags.
 
     Attributes:
-      net: the classifier. The segmentation net has the same width, fc6_kernel and convolutions.
+      net: the classifier. The segmentation net has the same width and fc6_kernel.
     """
 
     net: DecoupledClassifierConfig = DecoupledClassifierConfig()
@@ -77,8 +77,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     """
     _check(config, info)
     net, dtype, classes = config.classifier.net, compute_dtype(config), len(info.classes)
-    shared = {"width": net.width, "fc6_kernel": net.fc6_kernel, "convolutions": net.convolutions}
-    segmenter = SegmentationNet(hidden=config.decoupled.hidden, dtype=dtype, **shared)
+    segmenter = net.segmentation_net(config.decoupled.hidden, config.decoupled.deconvolutions, dtype)
     by_class = ByClass(net.build(classes - 1, dtype), segmenter, classes, info.background)
     classifier = _classifier(config, by_class, "classifier")
     segmentation, result = _segmentation("decoupled", config, by_class, "classifier")
