@@ -4,7 +4,7 @@ Paper: Yang et al., "Revisiting Weak-to-Strong Consistency in Semi-Supervised Se
 2023), here on the built-in dataset with the net, images and labels of auxiliary_scenes.py.
 
 Command: scarce-jax train configs/consistency_scenes.py
-The labelled images alone: scarce-jax train configs/supervised_scenes.py
+Beside the labelled images alone and other methods: scarce-jax train configs/auxiliary_scenes.py --compare
 """
 
 from scarce_jax.data.budget import Budget

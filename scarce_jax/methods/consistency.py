@@ -11,7 +11,6 @@ that one prediction of each image serves both.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -98,17 +97,10 @@ def train_consistency(
     config: common.Experiment, stage: ConsistencyStage, module: nn.Module, *, keys_as: str | None = None
 ) -> Train:
     """Stage `consistency`. One source has the labelled images of the budget, the other one all other images."""
-    loss = ConsistencyLoss(
-        module=module,
-        threshold=stage.threshold,
-        feature_dropout=stage.feature_dropout,
-        teacher=stage.teacher,
-        unlabelled_weight=stage.unlabelled_weight,
-        aux_weight=stage.aux_weight,
-        class_weighting=stage.class_weighting,
-    )
+    names = (field.name for field in dataclasses.fields(ConsistencyLoss) if field.name != "module")
+    loss = ConsistencyLoss(module=module, **{name: getattr(stage, name) for name in names})
     views = WeakAndStrong(stage.augment, stage.strong, stage.views)
-    batch = stage.unlabelled_batch or stage.batch
+    unlabelled = {"ids": "unlabelled", "labels": (), "batch": stage.unlabelled_batch or stage.batch, "transform": views}
     return common.train(
         "consistency",
         config,
@@ -117,9 +109,7 @@ def train_consistency(
         turns=(Turn(net=SEGMENTER, loss=loss),),
         sources={
             "labelled": common.training_source(config, stage, weight=common.draws(stage)),
-            "unlabelled": common.training_source(
-                config, stage, ids="unlabelled", labels=(), batch=batch, transform=views
-            ),
+            "unlabelled": common.training_source(config, stage, **unlabelled),
         },
         predict=SegmentationLogits(module),
         source=common.evaluation_source(config, stage),
@@ -163,16 +153,12 @@ class ConsistencyLoss:
         labelled, unlabelled, net = batch["labelled"], batch["unlabelled"], nets[SEGMENTER]
         weights = class_weights(self.class_weighting, shared)
         guess, confidence = self.pseudo_labels(net, unlabelled, shared)
-        count, drop = len(labelled["image"]), self.feature_dropout > 0
-
         weak_key, strong_key, drop_key = jax.random.split(key, 3)
-        images, perturbed = labelled["image"], contextlib.nullcontext()
-        if drop:
-            images = jnp.concatenate([images, unlabelled["image"]])
-            perturbed = dropping_features(self.feature_dropout, len(guess), drop_key)
-        with perturbed:
+        weak = unlabelled["image"] if self.feature_dropout else unlabelled["image"][:0]
+        images = jnp.concatenate([labelled["image"], weak])
+        with dropping_features(self.feature_dropout, len(weak), drop_key):
             outputs, stats = common.apply_in_training(self.module, params, net, images, key=weak_key)
-        logits, aux = _rows(outputs, 0, count)
+        logits, aux = _rows(outputs, 0, len(labelled["image"]))
         loss = cross_entropy(logits, labelled["label"], class_weights=weights)
         metrics = {"cross_entropy": loss}
         if aux is not None:
@@ -184,8 +170,8 @@ class ConsistencyLoss:
         net = net.replace(batch_stats=stats)
         (strong_logits, _), stats = common.apply_in_training(self.module, params, net, strong, key=strong_key)
         taught = metrics["strong"] = self.unlabelled_loss(strong_logits, labels, trust, weights)
-        if drop:
-            dropped = _rows(outputs[0], count, len(guess))
+        if self.feature_dropout:
+            dropped = _rows(outputs[0], len(labelled["image"]), len(weak))
             metrics["dropped"] = self.unlabelled_loss(dropped, guess, confidence, weights)
             taught = (taught + metrics["dropped"]) / 2
         loss = (loss + self.unlabelled_weight * taught) / 2
@@ -202,11 +188,9 @@ class ConsistencyLoss:
         guess = jnp.where(unlabelled["inside"], probabilities.argmax(-1).astype(jnp.uint8), IGNORE)
         return guess, probabilities.max(-1)
 
-    def unlabelled_loss(
-        self, logits: Logits, labels: jax.Array, confidence: jax.Array, weights: jax.Array | None
-    ) -> jax.Array:
+    def unlabelled_loss(self, logits: Logits, labels: jax.Array, trust: jax.Array, weights: Any) -> jax.Array:
         """Cross-entropy of the pixels that reach the threshold, divided by the weight of all that have a label."""
-        selected = confident_labels(labels, confidence, self.threshold)
+        selected = confident_labels(labels, trust, self.threshold)
         share = total_weight(selected, weights) / jnp.maximum(total_weight(labels, weights), 1e-6)
         return share * cross_entropy(logits, selected, class_weights=weights)
 

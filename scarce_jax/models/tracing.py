@@ -78,19 +78,19 @@ def dropping_features(rate: float, rows: int, key: jax.Array) -> Iterator[None]:
 
     Args:
       rate: probability, below 1, with which each channel of each image is set to 0. The others are divided by 1 - rate.
-      rows: number of images, the last ones of the batch, to which it applies.
+      rows: number of images, the last ones of the batch, to which it applies; 0 changes nothing.
       key: random key.
 
     Raises:
       InputError: the net does not call `entering_head`.
     """
     drop = _Drop(rate, rows, key)
-    token = _DROP.set(drop)
+    token = _DROP.set(drop if rows else None)
     try:
         yield
     finally:
         _DROP.reset(token)
-    if not drop.done:
+    if rows and not drop.done:
         raise InputError(
             "feature_dropout: the net has no place where channels of its backbone can be dropped; set feature_dropout "
             "to 0, or call `models.tracing.entering_head` in the net where the head reads the backbone"

@@ -1,6 +1,7 @@
 """Weak-to-strong consistency: the loss by hand, its teachers, where features are dropped, and a run as a whole."""
 
 import dataclasses
+from typing import get_args
 
 import flax.linen as nn
 import jax
@@ -13,9 +14,17 @@ from scarce_jax.data.datasets import SCENES
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.methods import consistency
 from scarce_jax.methods.consistency import ConsistencyLoss
+from scarce_jax.models.deconvolution import DeconvNetConfig
+from scarce_jax.models.deeplab import DeepLabV2Config
+from scarce_jax.models.deeplabv3plus import DeepLabV3PlusConfig
 from scarce_jax.models.dsnet import DSNetConfig
+from scarce_jax.models.fcn import FCNConfig
+from scarce_jax.models.largefov import LargeFOVConfig
+from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.segmenters import SegmenterConfig
 from scarce_jax.models.tiny import TinyConfig
 from scarce_jax.models.tracing import dropping_features, entering_head
+from scarce_jax.models.vgg import VGGConfig
 from scarce_jax.ops.strong import Strong
 from scarce_jax.optim import Optimizer
 from scarce_jax.ranges import check
@@ -85,7 +94,7 @@ def losses(logits, labels):
     return -np.take_along_axis(log_softmax(logits), known[..., None], -1)[..., 0]
 
 
-def by_hand(batch, weights=np.ones(CLASSES), mask=None):
+def by_hand(batch, weights=(1, 1, 1), mask=None):
     """The loss of `LOSS` as its docstring says; `mask` [B, C] are factors of the weak images' features."""
     labelled, unlabelled = batch["labelled"], batch["unlabelled"]
     weights = np.append(weights, np.zeros(256 - len(weights)))  # By label; void has none.
@@ -148,9 +157,18 @@ def test_dropped_channels_are_whole_and_the_others_are_scaled():
     assert entering_head(levels) is levels
 
 
-@pytest.mark.parametrize("net", [TinyConfig(), DSNetConfig(width=4)], ids=lambda net: net.kind)
+SMALL = {"backbone": VGGConfig(width=4, batch_norm=True, convolutions=(1,) * 5)}
+NETS = {
+    DeconvNetConfig: {**SMALL, "hidden": 4, "fc6_kernel": 1},
+    DSNetConfig: {"width": 4},
+    TinyConfig: {},
+    **dict.fromkeys((PSPNetConfig, FCNConfig, DeepLabV2Config, DeepLabV3PlusConfig, LargeFOVConfig), SMALL),
+}
+
+
+@pytest.mark.parametrize("net", get_args(SegmenterConfig), ids=lambda net: net.kind)
 def test_every_net_has_a_place_for_it(net):
-    module, image = net.build(3), jnp.zeros((2, 64, 64, 3))
+    module, image = net(**NETS[net]).build(3), jnp.zeros((2, 64, 64, 3))
     with dropping_features(0.5, 1, jax.random.key(0)):
         jax.eval_shape(lambda key: module.init(key, image, train=False), jax.random.key(0))
 
