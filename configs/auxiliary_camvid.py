@@ -15,6 +15,7 @@ from scarce_jax.methods.adversarial import AdversarialStage
 from scarce_jax.methods.auxiliary import Config, SemiStage
 from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.consistency import ConsistencyStage
 from scarce_jax.models.dsnet import DSNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
@@ -37,5 +38,6 @@ config = Config(
     auxiliary=AuxiliaryStage(epochs=50, optim=Optimizer(kind="adam", lr=5e-4, weight_decay=5e-4), **data),
     semi=SemiStage(epochs=150, threshold=0.9, **net),
     adversarial=AdversarialStage(epochs=300, semi_start=1_000, **net),
+    consistency=ConsistencyStage(epochs=300, **net),
     paper={"semi": 0.706, "labelled_only": 0.693, "all_labels": 0.718},
 )

@@ -12,6 +12,7 @@ from scarce_jax.methods.adversarial import AdversarialStage
 from scarce_jax.methods.auxiliary import Config, SemiStage
 from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.consistency import ConsistencyStage
 from scarce_jax.models.dsnet import DSNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
@@ -35,6 +36,7 @@ config = Config(
     ),
     semi=SemiStage(steps=500, threshold=0.8, start="segmenter", labelled_batch=4, **net),
     adversarial=AdversarialStage(steps=200, discriminator_width=16, semi_start=50, **net),
+    consistency=ConsistencyStage(steps=500, **net),
     paper={"semi": 0.706, "labelled_only": 0.693, "all_labels": 0.718},
     runtime=Runtime(checkpoint_every=200, log_every=20),
 )

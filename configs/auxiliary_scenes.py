@@ -16,6 +16,7 @@ from scarce_jax.methods.adversarial import AdversarialStage
 from scarce_jax.methods.auxiliary import Config, SemiStage
 from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.consistency import ConsistencyStage
 from scarce_jax.models.dsnet import DSNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
@@ -33,5 +34,6 @@ config = Config(
     auxiliary=AuxiliaryStage(steps=150, width=16, optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4), **data),
     semi=SemiStage(steps=400, threshold=0.5, start="segmenter", labelled_batch=4, **net),
     adversarial=AdversarialStage(steps=150, discriminator_width=16, semi_start=50, **net),
+    consistency=ConsistencyStage(steps=400, **net),
     runtime=Runtime(checkpoint_every=250, log_every=20),
 )

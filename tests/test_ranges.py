@@ -30,6 +30,7 @@ CONFIGS = [
     tiny.decoupled_config(compare=True),
     tiny.three_step_config(),
     methods.adversarial.Config(dataset="scenes", adversarial=tiny.auxiliary_config().adversarial),
+    tiny.consistency_config(),
 ]
 
 

@@ -22,7 +22,16 @@ from scarce_jax.cpu.diffusion import Diffusion
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.files import write_checked_json
 from scarce_jax.mesh import make_mesh
-from scarce_jax.methods import adversarial, auxiliary, decoupled, detailer, supervised, three_step, transfer
+from scarce_jax.methods import (
+    adversarial,
+    auxiliary,
+    consistency,
+    decoupled,
+    detailer,
+    supervised,
+    three_step,
+    transfer,
+)
 from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.decoupled.figure_ground import SegmentationStage
@@ -116,8 +125,15 @@ def auxiliary_config(compare: bool = False, runtime: Runtime = RUNTIME, **change
         auxiliary=AuxiliaryStage(width=4, **judged),
         semi=auxiliary.SemiStage(threshold=0.3, **shared),
         adversarial=adversarial.AdversarialStage(discriminator_width=4, semi_start=2, **shared),
+        consistency=consistency.ConsistencyStage(threshold=0.3, **shared),
         runtime=runtime,
     )
+
+
+def consistency_config(runtime: Runtime = RUNTIME, **changes: Any) -> consistency.Config:
+    """`changes` are of the stage."""
+    settings = consistency.ConsistencyStage(**stage(**{"threshold": 0.3, **changes}))
+    return consistency.Config(dataset="scenes", budget=Budget(fine=4), consistency=settings, runtime=runtime)
 
 
 def transfer_config(compare: bool = False, runtime: Runtime = RUNTIME, **changes: Any) -> transfer.Config:

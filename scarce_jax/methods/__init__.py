@@ -15,7 +15,7 @@ from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.recipe import Recipe, without_measurements
 
-NAMES = ("supervised", "detailer", "auxiliary", "adversarial", "transfer", "decoupled", "three_step")
+NAMES = ("supervised", "detailer", "auxiliary", "adversarial", "consistency", "transfer", "decoupled", "three_step")
 """Names of the methods of this package."""
 
 

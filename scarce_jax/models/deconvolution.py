@@ -21,7 +21,7 @@ from scarce_jax.models.fields import KIND, BackboneConfig, BackboneNetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import Convolution, TransposedConv
 from scarce_jax.models.resnet import ResNetConfig
-from scarce_jax.models.tracing import block
+from scarce_jax.models.tracing import block, entering_head
 from scarce_jax.models.vgg import CONVOLUTIONS, VGG16Trunk, VGGConfig, check_convolutions
 from scarce_jax.ops.pool import unpool
 from scarce_jax.ranges import Channels, Few
@@ -57,7 +57,7 @@ def encode(backbone: nn.Module, image: jax.Array, *, train: bool) -> tuple[jax.A
         levels, switches = backbone.with_switches(image, train=train)
     else:
         levels, switches = backbone(image, train=train), ()
-    *_, last = levels.values()
+    *_, last = entering_head(levels).values()
     return last[:, : height // STRIDE, : width // STRIDE], switches
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from scarce_jax.models.backbones import Backbone
 from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.resnet import ResNetConfig
+from scarce_jax.models.tracing import entering_head
 from scarce_jax.ops.logits import Logits, from_patches
 from scarce_jax.ops.product import dilated_product
 
@@ -72,7 +73,7 @@ class DeepLabV2(nn.Module):
           float32 logits [B, H, W, K], not yet resized from the size of the features (321 -> 41 at stride 8), and None:
           there is no auxiliary head.
         """
-        *_, x = self.backbone(image, train=train).values()  # [B, h, w, C]
+        *_, x = entering_head(self.backbone(image, train=train)).values()  # [B, h, w, C]
         branches = {rate: Branch(self.classes, x.shape[-1], name=f"aspp_rate{rate}")() for rate in RATES}
         logits = dilated_product(x, {rate: kernel for rate, (kernel, _) in branches.items()})
         logits += sum(bias for _, bias in branches.values())

@@ -20,6 +20,7 @@ from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import ConvUnit, he_normal_fan_out
 from scarce_jax.models.resnet import ResNetConfig
+from scarce_jax.models.tracing import entering_head
 from scarce_jax.ops.logits import Logits, from_patches
 from scarce_jax.ops.resize import resize_bilinear
 from scarce_jax.ranges import BelowOne
@@ -94,7 +95,7 @@ class DeepLabV3Plus(nn.Module):
           there is no auxiliary head.
         """
         features = 4 * self.width
-        levels = self.backbone(image, train=train)
+        levels = entering_head(self.backbone(image, train=train))
         *_, last = levels.values()  # [B, h, w, C]
         x = ASPP(features, RATES[self.output_stride], self.dropout, self.dtype, name="aspp")(last, train=train)
         unit = ConvUnit(3 * self.width // 4, 1, dtype=self.dtype, name="decoder_low")

@@ -27,7 +27,7 @@ from einops import rearrange, repeat
 from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.layers import ConvUnit, Upsampler
 from scarce_jax.models.tags import TagClassifier
-from scarce_jax.models.tracing import block
+from scarce_jax.models.tracing import block, entering_head
 from scarce_jax.ops.logits import Phases
 from scarce_jax.ops.resize import resize_bilinear
 
@@ -183,7 +183,8 @@ class DSNet(nn.Module):
         """
         if self.width < 4 or self.width % 4:
             raise ValueError(f"width of a DSNet is {self.width}; expected a multiple of 4, for the decoder's channels")
-        blocks = DSNetEncoder(self.width, self.units, dtype=self.dtype, name="backbone")(image, train=train)
+        encoder = DSNetEncoder(self.width, self.units, dtype=self.dtype, name="backbone")
+        blocks = entering_head(encoder(image, train=train))
         quarter = blocks["block1"].shape[1:3]
         channels = (3 * self.width // 4, self.width, self.width // 2, 3 * self.width // 4)
         merged = []

@@ -19,6 +19,7 @@ from scarce_jax.models.detailer import CoarseEmbedding, coarse_fractions
 from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.pspnet import ConvBlock, Parts, PartsHead
 from scarce_jax.models.resnet import ResNetConfig
+from scarce_jax.models.tracing import entering_head
 from scarce_jax.ops.logits import Logits, from_patches
 from scarce_jax.ranges import BelowOne, Channels
 
@@ -60,7 +61,7 @@ class FCN(nn.Module):
     @nn.compact
     def _segment(self, image: jax.Array, coarse: jax.Array | None, *, train: bool) -> Logits:
         """The whole net, where `coarse` is not None with the injection of that mask and the skip."""
-        *_, x = self.backbone(image, train=train).values()  # [B, h, w, C]
+        *_, x = entering_head(self.backbone(image, train=train)).values()  # [B, h, w, C]
         if not self.layers:
             x = batch_norm(train=train, dtype=self.dtype, name="head_bn")(x)
         parts = (x,) if coarse is None else (x, *self._injected(coarse, x.shape[1:3]))

@@ -19,6 +19,7 @@ from scarce_jax.models.cam_vgg import CamClassifier, cam_classifier
 from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import Convolution
+from scarce_jax.models.tracing import entering_head
 from scarce_jax.models.vgg import Pool, VGGConfig
 from scarce_jax.ranges import BelowOne
 
@@ -71,7 +72,7 @@ class LargeFOV(nn.Module):
           float32 logits [B, ceil(H/8), ceil(W/8), K] (321 -> 41), and None for the auxiliary head. A backbone that has
           another stride has logits of that stride.
         """
-        *_, x = self.backbone(image, train=train).values()  # [B, H/8, W/8, 8 * width] of VGG-16
+        *_, x = entering_head(self.backbone(image, train=train)).values()  # [B, H/8, W/8, 8 * width] of VGG-16
         x = nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=True)
         for name, kernel, dilation in (("fc6", 3, 12), ("fc7", 1, 1)):
             options = {"dilation": dilation, "use_bias": True, "dtype": self.dtype}

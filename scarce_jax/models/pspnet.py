@@ -21,6 +21,7 @@ from scarce_jax.models.batch_norm import BatchNorm, batch_norm, with_normalisati
 from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.layers import he_normal_fan_out, uniform_fan_in
 from scarce_jax.models.resnet import ResNetConfig
+from scarce_jax.models.tracing import entering_head
 from scarce_jax.ops.logits import Logits, from_patches
 from scarce_jax.ops.product import float32_product
 from scarce_jax.ops.pyramid import pool_pyramid, resized_convolution
@@ -217,7 +218,7 @@ class PSPNet(nn.Module):
           mask: see `from_patches`.
         """
         size = image.shape[1:3]
-        *_, auxiliary, last = self.backbone(image, train=train).values()  # [B, h, w, C] each
+        *_, auxiliary, last = entering_head(self.backbone(image, train=train)).values()  # [B, h, w, C] each
         parts = self.ppm(inject("before_pool", (last,)), train=train)
         x = self.final_block(inject("after_pool", parts), train=train)
         x = self.final_dropout(x, deterministic=not train)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from scarce_jax.models.batch_norm import batch_norm
 from scarce_jax.models.fields import KIND, NetConfig
 from scarce_jax.models.tags import TagClassifier
+from scarce_jax.models.tracing import entering_head
 from scarce_jax.ops.logits import Resized
 from scarce_jax.ranges import BelowOne, Width
 
@@ -49,7 +50,7 @@ class TinyNet(nn.Module):
         if coarse is not None:
             x = jnp.concatenate([x, jax.nn.one_hot(coarse, self.classes)], -1)
         x = nn.Conv(2 * self.width, (3, 3), 2, use_bias=False, dtype=self.dtype, name="conv")(x)  # [B, H/2, W/2, C]
-        x = batch_norm(train=train, name="bn")(x, relu=True)
+        x = entering_head({"layer1": batch_norm(train=train, name="bn")(x, relu=True)})["layer1"]
         x = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)
         heads = [nn.Conv(self.classes, (1, 1), name=name)(x) for name in ("classifier", "aux_classifier")]
         logits, aux_logits = (Resized(head, size=image.shape[1:3], align_corners=True) for head in heads)

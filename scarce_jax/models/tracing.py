@@ -1,15 +1,18 @@
-"""Settings of a training stage that hold for all layers of its nets while a step is traced."""
+"""Settings of a training stage, and of one pass through a net, that hold for all layers while a step is traced."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+
+from scarce_jax.errors import InputError
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -52,3 +55,61 @@ def tracing(settings: Tracing) -> Iterator[None]:
 def block(module: Module, run: Callable[[Module, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
     """Applies `run(module, x)`, which is computed again in the backward pass where `tracing` says so."""
     return nn.remat(run)(module, x) if current().remat else run(module, x)
+
+
+@dataclasses.dataclass
+class _Drop:
+    """What `dropping_features` asks for, and whether a net did it."""
+
+    rate: float
+    rows: int
+    key: jax.Array
+    done: bool = False
+
+
+_DROP: contextvars.ContextVar[_Drop | None] = contextvars.ContextVar("drop", default=None)
+
+
+@contextlib.contextmanager
+def dropping_features(rate: float, rows: int, key: jax.Array) -> Iterator[None]:
+    """Drops channels of a backbone's features where they enter the head of a net that is applied inside the context.
+
+    It is the feature perturbation of UniMatch (Yang et al., CVPR 2023), whose rate is 0.5.
+
+    Args:
+      rate: probability, below 1, with which each channel of each image is set to 0. The others are divided by 1 - rate.
+      rows: number of images, the last ones of the batch, to which it applies; 0 changes nothing.
+      key: random key.
+
+    Raises:
+      InputError: the net does not call `entering_head`.
+    """
+    drop = _Drop(rate, rows, key)
+    token = _DROP.set(drop if rows else None)
+    try:
+        yield
+    finally:
+        _DROP.reset(token)
+    if rows and not drop.done:
+        raise InputError(
+            "feature_dropout: the net has no place where channels of its backbone can be dropped; set feature_dropout "
+            "to 0, or call `models.tracing.entering_head` in the net where the head reads the backbone"
+        )
+
+
+def entering_head(levels: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+    """The features [B, h, w, C] of a backbone as the head reads them, by level: see `dropping_features`.
+
+    Every net passes what its backbone returned through this function.
+    """
+    drop = _DROP.get()
+    if drop is None:
+        return levels
+    drop.done = True
+
+    def dropped(number: int, x: jax.Array) -> jax.Array:
+        kept = jax.random.bernoulli(jax.random.fold_in(drop.key, number), 1 - drop.rate, (drop.rows, x.shape[-1]))
+        factors = jnp.concatenate([jnp.ones((len(x) - drop.rows, x.shape[-1])), kept / (1 - drop.rate)])
+        return x * factors[:, None, None].astype(x.dtype)
+
+    return {name: dropped(number, x) for number, (name, x) in enumerate(levels.items())}

@@ -74,6 +74,12 @@ def normalise(image: jax.Array) -> jax.Array:
     return (image.astype(jnp.float32) / 255 - mean) / std
 
 
+def denormalise(image: jax.Array) -> jax.Array:
+    """The inverse of `normalise`: float [..., 3] -> float32 RGB in 0..255."""
+    mean, std = jnp.asarray(MEAN, jnp.float32), jnp.asarray(STD, jnp.float32)
+    return (image.astype(jnp.float32) * std + mean) * 255
+
+
 def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, Any]:
     """Augments one row at random. Use `vmap` for a batch of rows and keys.
 
@@ -112,7 +118,8 @@ def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, A
     nearest = flat_index(row_index, column_index, height, width, canvas)
 
     result = {name: value for name, value in row.items() if name not in ("height", "width")}
-    pixels = _photometric(sample_bilinear(image, y, x, height, width), inside, drawn[6:], config)
+    amounts = (config.brightness, config.contrast, config.saturation)
+    pixels = jitter(sample_bilinear(image, y, x, height, width), inside, drawn[6:], amounts)
     pixels = _distort(pixels, jax.random.fold_in(key, 2), config)
     result["image"] = jnp.where(inside[..., None], normalise(pixels), 0.0)
     for name in ("label", *LABEL_FIELDS):
@@ -183,32 +190,32 @@ def sample_bilinear(image: jax.Array, y: jax.Array, x: jax.Array, height, width)
     return upper * (1 - down) + lower * down
 
 
-def _photometric(pixels: jax.Array, inside: jax.Array, drawn: jax.Array, config: Augment) -> jax.Array:
-    """Pixels [h, w, 3] in 0..255 with random brightness, contrast and saturation.
+def jitter(pixels: jax.Array, inside: jax.Array, drawn: jax.Array, amounts: tuple[float, float, float]) -> jax.Array:
+    """Pixels [h, w, 3] in 0..255 with random brightness, contrast and saturation, in this order.
 
     Args:
       inside: bool [h, w], True for pixels of the image. The mean of the contrast leaves out the padding.
       drawn: float32 [3], uniform in [0, 1).
+      amounts: static, the v of each change, whose factor is in 1 - v..1 + v. A change of 0 costs nothing.
     """
-    brightness, contrast, saturation = (
-        1 + amount * (2 * number - 1)
-        for amount, number in zip((config.brightness, config.contrast, config.saturation), drawn, strict=True)
-    )
+    brightness, contrast, saturation = (1 + v * (2 * number - 1) for v, number in zip(amounts, drawn, strict=True))
 
     def blend(pixels: jax.Array, other: jax.Array | float, share: jax.Array) -> jax.Array:
         return jnp.clip(pixels * share + other * (1 - share), 0, 255)
 
-    def grey(pixels: jax.Array) -> jax.Array:
-        return jnp.sum(pixels * jnp.asarray(LUMA, jnp.float32), -1, keepdims=True)
-
-    if config.brightness:
+    if amounts[0]:
         pixels = blend(pixels, 0.0, brightness)
-    if config.contrast:
+    if amounts[1]:
         mean = jnp.sum(grey(pixels) * inside[..., None]) / jnp.maximum(jnp.sum(inside), 1)
         pixels = blend(pixels, mean, contrast)
-    if config.saturation:
+    if amounts[2]:
         pixels = blend(pixels, grey(pixels), saturation)
     return pixels
+
+
+def grey(pixels: jax.Array) -> jax.Array:
+    """The brightness of RGB pixels, [..., 3] -> [..., 1]."""
+    return jnp.sum(pixels * jnp.asarray(LUMA, jnp.float32), -1, keepdims=True)
 
 
 def _distort(pixels: jax.Array, key: jax.Array, config: Augment) -> jax.Array:

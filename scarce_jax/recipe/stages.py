@@ -82,7 +82,8 @@ Predict = Callable[[Mapping[str, NetState], dict, Mapping], Any]
 class Turn:
     """One update of a net within a step, by the gradient of `loss(params, nets, batch, shared, key)`.
 
-    `shared` has the constants of the stage, the shared arrays of earlier turns, and the number of the step as "step".
+    `shared` has the constants of the stage, the shared arrays of earlier turns, the number of the step as "step", and
+    as "averages" the moving averages of parameters (`Optimizer.ema`) with which the step began, role -> tree.
     A loss is a frozen dataclass with `__call__`, or a function of a module, because it is part of the fingerprint of
     the stage. Stages with equal turns, optimizers and transforms share their compiled step.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from scarce_jax import mesh as mesh_lib
 from scarce_jax import optim
 from scarce_jax.models.tracing import Tracing, tracing
 from scarce_jax.recipe import NetState, Out, Source, Train, Turn
+from scarce_jax.training import state as state_lib
 from scarce_jax.training.batches import TrainInput, make_batch
 from scarce_jax.training.dispatch import scan_is_slow
 from scarce_jax.training.packing import Buffers, is_packed, pack, packed_like, unpack
@@ -69,7 +71,7 @@ def _make_step(
             batch[name] = make_batch(mesh, transform, draws[name], key, consts)
         loss_key = jax.random.fold_in(keys["loss"], state.step)
         packed, shared, metrics = pack(state, dict(optimizers)).nets, {}, {}
-        consts = {**consts, "step": state.step}
+        consts = {**consts, "step": state.step, "averages": _averages(packed, optimizers)}
         for i, turn in enumerate(turns):
             nets, net = unpack({role: one.replace(opt_state=()) for role, one in packed.items()}), packed[turn.net]
             loss, out, grads = gradient(turn, nets, batch, consts, shared, jax.random.fold_in(loss_key, i), net.params)
@@ -94,6 +96,12 @@ def _make_step(
 
     sharding = mesh_lib.replicated(mesh)
     return jax.jit(step if count == 1 else several, donate_argnums=0, out_shardings=(sharding, sharding))
+
+
+def _averages(packed: Mapping[str, NetState], optimizers: tuple[tuple[str, optim.Optimizer], ...]) -> dict[str, Any]:
+    """The averaged parameters of every net whose optimizer has a moving average, by role."""
+    averaged = {role: packed[role] for role, optimizer in optimizers if optimizer.ema is not None}
+    return {role: net.params for role, net in unpack(state_lib.averaged(averaged)).items()}
 
 
 def _gradient(

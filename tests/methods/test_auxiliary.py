@@ -135,7 +135,7 @@ def test_what_it_is_compared_with_takes_as_many_steps():
     stages = {stage.name: stage for stage in auxiliary.recipe(epochs, SCENES).stages}
     assert stages["labelled_long"].steps == stages["all_labels"].steps
     assert stages["labelled_long"].steps.of == "semi" and stages["semi"].steps.of is None
-    for name in ("semi", "labelled_long", "all_labels", "adversarial"):
+    for name in ("semi", "labelled_long", "all_labels", "adversarial", "consistency"):
         assert stages[name].keys_as == "segmenter"
     semi = stages["semi"].sources["labelled"]
     pseudo = Artifact(stage="pseudo_labels", name="label")
@@ -146,7 +146,7 @@ def test_what_it_is_compared_with_takes_as_many_steps():
 def test_what_it_is_compared_with_starts_where_it_does():
     config = tiny.replaced(tiny.auxiliary_config(compare=True), "semi", start="segmenter")
     stages = {stage.name: stage for stage in auxiliary.recipe(config, SCENES).stages}
-    for name in ("semi", "labelled_long", "all_labels", "adversarial"):
+    for name in ("semi", "labelled_long", "all_labels", "adversarial", "consistency"):
         assert stages[name].nets["segmenter"].init_from == Artifact(stage="segmenter", name="segmenter")
     assert set(stages["adversarial"].nets) == {"segmenter", "discriminator"}
 
@@ -191,7 +191,7 @@ def test_a_batch_needs_images_of_both_kinds(count):
         auxiliary.recipe(config, SCENES)
 
 
-@pytest.mark.parametrize("stage", ["segmenter", "adversarial"])
+@pytest.mark.parametrize("stage", ["segmenter", "adversarial", "consistency"])
 def test_a_net_of_small_logits_is_refused(stage):
     config = tiny.replaced(tiny.auxiliary_config(compare=True), stage, net=LargeFOVConfig())
     with pytest.raises(InputError, match=rf"{stage}.net is largefov.*smaller.*; expected one of pspnet, dsnet, "):

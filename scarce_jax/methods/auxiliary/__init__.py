@@ -14,6 +14,7 @@ Stages (* with `compare`):
 - `labelled_long`* trains on the labelled images for as many steps as `semi`.
 - `all_labels`* trains on the true masks of all images.
 - `adversarial`* is the method of Hung et al. with the same budget.
+- `consistency`* is the method of UniMatch (Yang et al.) with the same budget.
 
 The starred stages start from the same values as `semi` and use the same random keys.
 """

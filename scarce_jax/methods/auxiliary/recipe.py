@@ -25,6 +25,7 @@ from scarce_jax.methods.auxiliary.judge import (
 )
 from scarce_jax.methods.auxiliary.selection import selection_tables
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, compute_dtype, with_frequencies
+from scarce_jax.methods.consistency import ConsistencyStage, train_consistency
 from scarce_jax.methods.segmentation import full_size_network, measured, network, train_segmenter
 from scarce_jax.models.auxiliary import AuxiliaryNet
 from scarce_jax.ranges import Batch, Share
@@ -58,6 +59,7 @@ class Config(common.Experiment):
       auxiliary: training of the auxiliary net.
       semi: training on labelled and pseudo-labelled images.
       adversarial: training of the baseline of Hung et al., with `compare`; None omits it.
+      consistency: the same for a baseline of today, weak-to-strong consistency after UniMatch.
       thresholds: confidence thresholds of the selection tables, one row each.
     """
 
@@ -65,13 +67,14 @@ class Config(common.Experiment):
     auxiliary: AuxiliaryStage
     semi: SemiStage
     adversarial: AdversarialStage | None = None
+    consistency: ConsistencyStage | None = None
     thresholds: Annotated[tuple[Share, ...], MinLen(1)] = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
     """Results `semi`, `labelled_only` (the net of `segmenter`) and those of `compare`; tables `selection*`.
 
-    With `compare` there are also `labelled_long`, `all_labels` and `adversarial`.
+    With `compare` there are also `labelled_long`, `all_labels`, `adversarial` and `consistency`.
     """
     classes = len(info.classes)
     module = full_size_network(config, config.segmenter, classes, "segmenter")
@@ -100,6 +103,11 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
             stage = train_adversarial(config, config.adversarial, rival, classes, keys_as="segmenter")
             stages.append(_started(config, stage))
             results["adversarial"] = measured("adversarial", config, config.adversarial, rival)
+        if config.consistency is not None:
+            rival = full_size_network(config, config.consistency, classes, "consistency")
+            stage = train_consistency(config, config.consistency, rival, keys_as="segmenter")
+            stages.append(_started(config, stage))
+            results["consistency"] = measured("consistency", config, config.consistency, rival)
     return Recipe(
         stages=with_frequencies(config, stages, config.segmenter, classes),
         results=results,

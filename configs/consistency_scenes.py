@@ -1,0 +1,30 @@
+"""Weak-to-strong consistency on `scenes/coloured` with an eighth of the labels (50 images), for two CPU cores.
+
+Paper: Yang et al., "Revisiting Weak-to-Strong Consistency in Semi-Supervised Semantic Segmentation" (UniMatch, CVPR
+2023), here on the built-in dataset with the net, images and labels of auxiliary_scenes.py.
+
+Command: scarce-jax train configs/consistency_scenes.py
+Beside the labelled images alone and other methods: scarce-jax train configs/auxiliary_scenes.py --compare
+"""
+
+from scarce_jax.data.budget import Budget
+from scarce_jax.methods.consistency import Config, ConsistencyStage
+from scarce_jax.models.dsnet import DSNetConfig
+from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Optimizer
+from scarce_jax.runtime import Runtime
+
+config = Config(
+    dataset="scenes/coloured",
+    budget=Budget(fine=0.125),
+    consistency=ConsistencyStage(
+        steps=400,
+        batch=8,
+        size=(64, 64),
+        augment=Augment(crop=(64, 64), scale=(0.75, 1.25), rotate=10.0, flip=0.5),
+        net=DSNetConfig(width=16),
+        optim=Optimizer(kind="adam", lr=3e-3, weight_decay=1e-4),
+        eval_batch=20,
+    ),
+    runtime=Runtime(checkpoint_every=250, log_every=20),
+)
