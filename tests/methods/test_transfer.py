@@ -334,11 +334,12 @@ def test_categories_that_do_not_make_sense_are_refused():
             transfer.recipe(wrong, SCENES)
     with pytest.raises(InputError, match="camvid has no background"):
         transfer.recipe(config, CAMVID)
-    alone = dataclasses.replace(tiny.replaced(config, "pnet", mismatched=True), adversarial=config.adversarial)
+    alone = tiny.replaced(config, "pnet", mismatched=True)
     check(alone)
     for name in ("pnet", "adversarial"):
-        with pytest.raises(InputError, match=f"--{name}.batch 4: expected at least 2 for each of its parts"):
-            check(tiny.replaced(alone, name, accumulate=4))
+        batch = getattr(alone, name).batch
+        with pytest.raises(InputError, match=f"--{name}.batch {batch}: expected at least 2 for each of its parts"):
+            check(tiny.replaced(alone, name, accumulate=batch))
     with pytest.raises(InputError, match="lnet.eval_every is 5"):
         transfer.recipe(tiny.replaced(config, "lnet", eval_every=5), SCENES)
 
