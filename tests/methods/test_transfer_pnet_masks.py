@@ -98,11 +98,11 @@ def test_true_masks_of_the_image_before_are_fakes_unless_they_are_the_same(pictu
 
 def test_mismatched_masks_share_the_weight_of_the_fakes(pictures):
     images, labels, logits = pictures
-    judge = dataclasses.replace(JUDGE, module=Sums())
     batch = {"labelled": {"image": images, "label": labels}}
 
     def loss(mismatched):
-        value, out = PNetLoss(judge, mismatched=mismatched)({}, {}, batch, {"logits": jnp.asarray(logits)}, None)
+        judge = dataclasses.replace(JUDGE, module=Sums(), mismatched=mismatched)
+        value, out = PNetLoss(judge)({}, {}, batch, {"logits": jnp.asarray(logits)}, None)
         return float(value), out.metrics
 
     without, metrics = loss(False)

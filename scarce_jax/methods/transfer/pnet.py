@@ -87,17 +87,15 @@ class AdversarialStage(TrainStage):
 
 @dataclasses.dataclass(frozen=True)
 class PNetLoss:
-    """Equation 5: cross-entropy of true against predicted masks.
+    """Equation 5: cross-entropy of true against predicted masks, and against the judge's further fakes.
 
     Attributes:
       frozen: the segmenter, which predicts the masks; None takes the "logits" that an earlier turn shared.
-      mismatched: also judge true masks of other images, which are no masks of theirs.
       source: name of the source that the loss reads.
     """
 
     judge: PNetJudge
     frozen: nn.Module | None = None
-    mismatched: bool = False
     source: str = "labelled"
 
     def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
@@ -108,14 +106,14 @@ class PNetLoss:
             logits, _ = self.frozen.apply(nets[SEGMENTER].variables, rows["image"], train=False)
         masks = self.judge.masks(rows["image"], rows["label"], logits)
         judged, fakes = [masks.true(), self.judge.predicted(masks)], {"predicted": masks.shown}
-        if self.mismatched:
+        if self.judge.mismatched:
             other, fakes["mismatched"] = masks.mismatched()
             judged.append(other)
         of_true, *of_fakes = self.judge({"params": params}, masks, *judged)
         metrics = {"real": binary_cross_entropy(of_true, 1.0, weights=masks.labelled)}
         metrics |= {
-            name: binary_cross_entropy(logits, 0.0, weights=weights)
-            for (name, weights), logits in zip(fakes.items(), of_fakes, strict=True)
+            name: binary_cross_entropy(of_fake, 0.0, weights=weights)
+            for (name, weights), of_fake in zip(fakes.items(), of_fakes, strict=True)
         }
         loss = metrics["real"] + sum(metrics[name] for name in fakes) / len(fakes)
         return loss, Out(metrics=metrics, weight=masks.labelled.sum())
@@ -156,7 +154,7 @@ def train_pnet(
             SEGMENTER: common.frozen(module, net_inputs(segmenter.size), "segmenter", SEGMENTER),
             PNET: common.trained(stage, judge.module, judge.inputs),
         },
-        turns=(Turn(net=PNET, loss=PNetLoss(judge, module, stage.mismatched)),),
+        turns=(Turn(net=PNET, loss=PNetLoss(judge, module)),),
         sources={"labelled": common.training_source(config, segmenter, batch=stage.batch)},
     )
 
@@ -167,7 +165,6 @@ def train_adversarial(
     segmenter: SegmenterStage,
     module: nn.Module,
     judge: PNetJudge,
-    mismatched: bool,
     labelled: Source,
 ) -> Train:
     """Stage `adversarial`: trains the nets of the stages `segmenter` and `pnet` against each other.
@@ -176,13 +173,12 @@ def train_adversarial(
     reads the logits that it shared.
 
     Args:
-      mismatched: as in `PNetLoss`.
       labelled: images and labels of the segmenter's training.
     """
-    sources, judging = {"labelled": dataclasses.replace(labelled, batch=stage.batch)}, PNetLoss(judge, None, mismatched)
+    sources, judging = {"labelled": dataclasses.replace(labelled, batch=stage.batch)}, PNetLoss(judge)
     if stage.truths == "strong":
         sources["strong"] = common.training_source(config, segmenter, batch=stage.batch)
-        judging = PNetLoss(judge, module, mismatched, source="strong")
+        judging = PNetLoss(judge, module, source="strong")
     loss = DeceivingLoss(judge, segmentation_loss(module, segmenter), stage.lambda_adv)
     nets = {
         SEGMENTER: Net(

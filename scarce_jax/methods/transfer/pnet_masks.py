@@ -78,6 +78,7 @@ class PNetJudge:
       number: largest number of categories of an image.
       background: id of the class that gives no sample.
       mask: which predicted masks it is shown.
+      mismatched: whether true masks of other images are also fakes in its loss.
       false_positives: whether it is shown categories that are predicted, but not in the label.
     """
 
@@ -86,6 +87,7 @@ class PNetJudge:
     number: int
     background: int
     mask: Mask = "soft"
+    mismatched: bool = False
     false_positives: bool = False
 
     @property

@@ -66,14 +66,11 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     side = config.pnet.side
     size = stage.augment.crop if side is None else (side, side)
     pnet = PNet(width=config.pnet.width, dtype=compute_dtype(config))
-    judge = PNetJudge(
-        pnet, size, config.pnet.categories, info.background, config.pnet.mask, config.pnet.false_positives
-    )
+    options = {name: getattr(config.pnet, name) for name in ("mask", "mismatched", "false_positives")}
+    judge = PNetJudge(pnet, size, config.pnet.categories, info.background, **options)
     diffusion = dataclasses.replace(config.diffusion, background=info.background)
     segmenter = _train_on_maps("segmenter", "label_maps", config, module)
-    opposed = train_adversarial(
-        config, config.adversarial, stage, module, judge, config.pnet.mismatched, segmenter.sources["labelled"]
-    )
+    opposed = train_adversarial(config, config.adversarial, stage, module, judge, segmenter.sources["labelled"])
     stages: list[Train | Infer] = [
         train_classifier("cam", config, config.cam, cam, info.background),
         train_lnet(config, config.lnet, lnet, info.background),
