@@ -5,8 +5,9 @@ val.
 
 The paper specifies the nets, crop, batch size and epochs of the L-Net, and its learning rate of 5e-8 for a loss summed
 over 321 x 321 pixels, which is 5e-8 * 321^2 for the mean. It trains the segmenter as DeepLab-LargeFOV (Chen et al.,
-2015), and specifies learning rates and epochs of `adversarial`. Ours are the training of `cam` and `pnet`, lambda, and
-the size of the frames, which is the same for all. This config was not run.
+2015), and specifies learning rates and epochs of `adversarial`. Ours are the training of `cam` and `pnet`, lambda, the
+size of the frames, which is the same for all, and that of the P-Net's masks. It is that of the segmenter's logits: at
+321 x 321 they would have smoother outlines than true masks, whatever the segmenter learns. This config was not run.
 
 ImageNet weights are downloaded. `--cam.init-from`, `--lnet.init-from` and `--segmenter.init-from` take a file instead.
 
@@ -69,6 +70,7 @@ config = Config(
     pnet=PNetStage(
         steps=5 * STRONG // BATCH,
         batch=BATCH,
+        side=41,
         optim=Optimizer(lr=1e-3, weight_decay=5e-4, schedule=CONSTANT),
         eval_batch=8,
     ),

@@ -7,6 +7,7 @@ import json
 import pathlib
 import runpy
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -37,6 +38,10 @@ Target = Annotated[str | None, shown("GPU", name="gpu")]
 
 Flat = tyro.conf.arg(name="")
 """For a field that is a dataclass: its own fields are flags without a prefix."""
+
+
+WIDE = 120
+"""Characters of the longest line that is printed."""
 
 
 _PATHS = tyro.constructors.ConstructorRegistry()
@@ -190,6 +195,22 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str], decimals: Sequen
         return "  ".join(padded).rstrip()
 
     return "\n".join([line(header), line(["-" * w for w in widths]), *(line(row) for row in cells)])
+
+
+def recipe_table(name: str, content: Mapping[str, Any]) -> str:
+    """A table of the summary; only the report shows those that are too wide for a terminal."""
+    text = table(content["rows"], content["columns"])
+    if max(map(len, text.splitlines())) > WIDE:
+        text = "(too wide for a terminal; in summary.json and the report)"
+    further = [f"{key}: {_text(value)}" for key, value in content.items() if key not in ("columns", "rows")]
+    lines = [line for value in further for line in textwrap.wrap(value, WIDE)]
+    return "\n".join([name, text, *lines])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(entry)}" for key, entry in value.items())
+    return cell(value)
 
 
 def cell(value: Any, decimals: int = 4) -> str:

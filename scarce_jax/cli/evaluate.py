@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from scarce_jax.cli.common import Flat, Folder, Name, RunFolder, Switch, cell, parse, print_json, table
+from scarce_jax.cli.common import Flat, Folder, Name, RunFolder, Switch, cell, parse, print_json, recipe_table, table
 from scarce_jax.cli.views import PredictionFlags
 
 
@@ -36,10 +36,14 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Options, argv, "evaluate", "Measures a result over every image of a split.")
     from scarce_jax import runs
+    from scarce_jax.training.folder import read_summary
 
     arguments = {"split": options.split, "data_dir": options.data_dir, **options.prediction.arguments()}
     figures = runs.evaluate(options.run, options.result, allow_import=options.allow_import, **arguments)
     print(_text(figures))
+    tables = (read_summary(options.run) or {"tables": {}})["tables"]
+    if figures["result"] in tables:  # What the run itself measured of this result, on its own split.
+        print(f"\n{recipe_table(figures['result'], tables[figures['result']])}")
     if options.json:
         print_json(figures)
     return 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from itertools import starmap
 from typing import Annotated, Any
 
-from scarce_jax.cli.common import Folder, Switch, Target, cell, parse_with_config, print_json, shown, table
+from scarce_jax.cli.common import Folder, Switch, Target, parse_with_config, print_json, recipe_table, shown, table
 from scarce_jax.errors import InputError, plural
 
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     workdir = options.workdir or default_workdir(config, path.stem)
     summary = runs.train(config, workdir, data_dir=options.data_dir, redo=options.redo, reuse=options.reuse)
     if mesh.is_primary():
-        print(_results(summary, config.paper) + _tables(summary))
+        print(_results(summary, config.paper), *starmap(recipe_table, summary["tables"].items()), sep="\n\n")
         stages, devices = plural(len(summary["stages"]), "stage"), plural(summary["devices"], "device")
         print(f"\n{workdir}: {stages} in {summary['seconds']:.0f} s on {devices}")
         if options.json:
@@ -79,9 +80,6 @@ FIGURES = (
     {"map": "mAP", "mean_f1": "mean F1"},
 )
 """Key in the summary -> column, for results that are masks and for those that are image tags."""
-
-WIDE = 120
-"""Characters of the longest line that is printed."""
 
 
 def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
@@ -107,24 +105,6 @@ def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
         if rows:
             tables.append(f"\n{table(rows, header)}")
     return "\n".join(tables) or "\nnothing was measured"
-
-
-def _tables(summary: dict[str, Any]) -> str:
-    """The recipe's own tables; only the report shows those that are too wide for a terminal."""
-    shown = ""
-    for name, content in summary["tables"].items():
-        text = table(content["rows"], content["columns"])
-        if max(map(len, text.splitlines())) > WIDE:
-            text = "(too wide for a terminal; in summary.json and the report)"
-        further = [f"{key}: {_text(value)}" for key, value in content.items() if key not in ("columns", "rows")]
-        shown += "\n".join([f"\n\n{name}", text, *further])
-    return shown
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(entry)}" for key, entry in value.items())
-    return cell(value)
 
 
 def _describe(plan: dict[str, Any]) -> str:

@@ -35,9 +35,9 @@ class PNet(nn.Module):
         """Judges masks, one class of one image at a time.
 
         Args:
-          masked_image: float [B, H, W, 3], the normalised image times the mask of one class, which is 0 or 1 for a true
-            mask and the probability for a predicted one. Zero is the mean colour. H and W are at least 8, and the same
-            in each call.
+          masked_image: float [B, H, W, 3], the normalised image times the mask of one class, which is 0 or 1, or for a
+            predicted one also the probability. Zero is the mean colour. H and W are at least 8, and the same in each
+            call.
           train: without effect; all nets are called with it.
 
         Returns:

@@ -252,8 +252,8 @@ function timing() {
 }
 
 function tables() {
-  return runs.flatMap((run) => Object.entries(run.tables).map(([name, { columns, rows }]) =>
-    [el("h3", {}, alone ? name : `${run.name}: ${name}`), table(columns, rows, { label: name })]));
+  return runs.flatMap((run) => Object.entries(run.tables).map(([name, { columns, rows, caption }]) =>
+    [el("h3", {}, alone ? name : `${run.name}: ${name}`), table(columns, rows, { caption, label: name })]));
 }
 
 function leftOut() {

@@ -33,7 +33,6 @@ NOT_FUSED = {
 }
 
 CHOICE = "logits of a frozen net, from which a class or a probability is read: one array, without a gradient"
-SAMPLES = "the P-Net sees masks at the size of the images, of full logits and of a choice among the classes"
 
 BLUR = "the median of the augmentation sorts 25 shifted images"
 
@@ -45,8 +44,6 @@ NAMED = {
     ("three_step_voc", "classifier"): {(40, 25, 352, 352, 3): BLUR},
     ("three_step_voc", "irnet"): {(32, 25, 512, 512, 3): BLUR},
     ("three_step_voc", "segmenter"): {(12, 25, 352, 352, 3): BLUR},
-    ("transfer_voc_split1", "pnet"): {(30, 321, 6741): SAMPLES, (30, 321, 321, 21): SAMPLES},
-    ("transfer_voc_split1", "adversarial"): {(30, 321, 6741): SAMPLES, (30, 321, 321, 21): SAMPLES},
 }
 """(config, stage) -> shape of a large float32 array and the reason for it."""
 

@@ -20,6 +20,7 @@ from scarce_jax.data.records import Records
 from scarce_jax.data.source import Example, Reader
 from scarce_jax.errors import InputError
 from scarce_jax.methods import transfer
+from scarce_jax.ranges import check
 from scarce_jax.recipe import Artifact, Epochs, Eval, Loss, Train, Turn
 from scarce_jax.report import report
 from scarce_jax.training import infer as infer_lib
@@ -81,9 +82,7 @@ def test_every_stage_leaves_what_the_next_one_reads(run):
     assert read["segmenter"] == read["adversarial"] == {"labelled": 12}
     # The frozen segmenter of P-Net's stage stays where it was trained.
     assert [path.name for path in (folder / "pnet/nets").iterdir()] == ["pnet"]
-    table = summary["tables"]["pnet"]
-    assert table["share of images"] == pytest.approx(3 / 7)
-    assert all(0 <= value <= 1 for value in table["rows"][0])
+    assert all(0 <= value <= 1 for row in summary["tables"]["pnet"]["rows"] for value in row[1:])
 
 
 def test_a_class_of_a_label_map_is_one_of_its_tags(run, tiny_data):
@@ -129,6 +128,22 @@ def test_label_maps_are_measured_against_the_hidden_masks(run, tiny_data, capsys
         runs.evaluate(folder, "label_maps", split="val", data_dir=tiny_data)
     with pytest.raises(InputError, match="label_maps: is stored masks of train; it predicts none"):
         runs.load(folder, "label_maps")
+
+
+def test_what_the_pnet_takes_for_true_is_shown_with_its_result(run, tiny_data, tmp_path, capsys):
+    folder, _ = run
+    table = json.loads((folder / "summary.json").read_text())["tables"]["pnet"]
+    for result in ("pnet", "lnet"):
+        assert main(["evaluate", str(folder), "--result", result, "--data-dir", str(tiny_data)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        shown = [line.split() for line in lines if line.startswith(("strong", "weak"))]
+        rows = [[name, *(f"{value:.4f}" for value in values)] for name, *values in table["rows"]]
+        assert shown == (rows if result == "pnet" else [])
+        assert max(map(len, lines[1:])) <= 120
+    report([folder], tmp_path / "report.html", images=0, data_dir=tiny_data)
+    text = (tmp_path / "report.html").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert data["runs"][0]["tables"]["pnet"] == table
 
 
 def test_the_report_shows_label_maps_on_their_images(run, tiny_data, tmp_path):
@@ -319,6 +334,12 @@ def test_categories_that_do_not_make_sense_are_refused():
             transfer.recipe(wrong, SCENES)
     with pytest.raises(InputError, match="camvid has no background"):
         transfer.recipe(config, CAMVID)
+    alone = tiny.replaced(config, "pnet", mismatched=True)
+    check(alone)
+    for name in ("pnet", "adversarial"):
+        batch = getattr(alone, name).batch
+        with pytest.raises(InputError, match=f"--{name}.batch {batch}: expected at least 2 for each of its parts"):
+            check(tiny.replaced(alone, name, accumulate=batch))
     with pytest.raises(InputError, match="lnet.eval_every is 5"):
         transfer.recipe(tiny.replaced(config, "lnet", eval_every=5), SCENES)
 

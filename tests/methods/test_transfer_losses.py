@@ -14,57 +14,20 @@ from scarce_jax.methods import common, transfer
 from scarce_jax.methods.common import SEGMENTER
 from scarce_jax.methods.segmentation import SegmentationLogits, SegmentationLoss
 from scarce_jax.methods.transfer.lnet import LNET, ObjectnessLoss
-from scarce_jax.methods.transfer.pnet import PNET, DeceivingLoss, PNetJudge, PNetLoss
-from scarce_jax.methods.transfer.pnet_accuracy import judgement_table
-from scarce_jax.models.pnet import PNet
+from scarce_jax.methods.transfer.pnet import PNET, DeceivingLoss, PNetLoss
 from scarce_jax.optim import Group
-from scarce_jax.recipe import NetState, Out, Turn
+from scarce_jax.recipe import Artifact, NetState, Out, Turn
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.batches import TrainInput
 from scarce_jax.training.step import make_step
 from tests import tiny
+from tests.methods.pictures import CLASSES, JUDGE, made_pictures
 from tests.models.shapes import random_variables
-
-CLASSES = 4
-JUDGE = PNetJudge(module=PNet(width=1), size=(16, 16), categories=3, background=0)
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    """Two images, their labels and the logits of a segmenter: one image of classes 1 and 3 and void, one of class 2."""
-    rng = np.random.default_rng(0)
-    labels = np.zeros((2, 16, 16), np.uint8)
-    labels[0, :8], labels[0, 8:10], labels[0, 10:12] = 3, 1, 255
-    labels[1, :4] = 2
-    images = rng.normal(size=(2, 16, 16, 3)).astype(np.float32)
-    return images, labels, rng.normal(size=(2, 16, 16, CLASSES)).astype(np.float32)
-
-
-def test_a_sample_is_the_image_times_the_mask_of_one_category(pictures):
-    images, labels, logits = pictures
-    real, predicted, weights = JUDGE.samples(*map(jnp.asarray, pictures))
-    np.testing.assert_array_equal(weights, [[1, 1, 0], [1, 0, 0]])
-    real, predicted = (np.asarray(x).reshape(2, 3, 16, 16, 3) for x in (real, predicted))
-    probabilities = np.asarray(jax.nn.softmax(logits))
-    for image, sample, k in ((0, 0, 3), (0, 1, 1), (1, 0, 2)):
-        np.testing.assert_allclose(real[image, sample], images[image] * (labels[image] == k)[..., None], atol=1e-6)
-        expected = images[image] * (probabilities[image, ..., k] * (labels[image] != 255))[..., None]
-        np.testing.assert_allclose(predicted[image, sample], expected, atol=1e-6)
-    # Void is nothing in both, and what is no sample shows nothing real.
-    assert not real[0, :, 10:12].any() and not predicted[0, :, 10:12].any()
-    assert not real[1, 1:].any()
-
-
-def test_it_is_shown_every_eighth_pixel_where_its_side_is_the_grids():
-    labels = np.random.default_rng(1).integers(0, CLASSES, (1, 33, 33)).astype(np.uint8)
-    image = np.ones((1, 33, 33, 3), np.float32)
-    logits = np.zeros((1, 9, 9, CLASSES), np.float32)
-    judge = dataclasses.replace(JUDGE, size=(9, 9), categories=1)
-    real, predicted, _ = judge.samples(*map(jnp.asarray, (image, labels, logits)))
-    counts = np.bincount(labels[0, ::4, ::4].ravel(), minlength=CLASSES)
-    most = 1 + counts[1:].argmax()
-    np.testing.assert_array_equal(real[0, ..., 0], labels[0, ::4, ::4] == most)
-    np.testing.assert_allclose(predicted, 1 / CLASSES, rtol=1e-6)
+    return made_pictures()
 
 
 def test_losses_at_a_zero_last_layer_and_the_weight_of_samples(pictures):
@@ -142,8 +105,11 @@ def test_a_net_at_an_eighth_of_the_size_and_without_statistics_is_trained_on_eve
     np.testing.assert_allclose(scores[:, ::8, ::8], logits, atol=1e-6)
 
 
+@dataclasses.dataclass(frozen=True)
 class Pictures:
-    """Rows in place of a data set's."""
+    """Rows in place of a data set's. `seed` is of their labels."""
+
+    seed: int = 0
 
     canvas = (32, 32)
 
@@ -153,7 +119,7 @@ class Pictures:
     def __getitem__(self, k):
         rng = np.random.default_rng(k)
         label = np.full((32, 32), 255, np.uint8)
-        label[2:] = rng.integers(0, 12, (30, 1))
+        label[2:] = np.random.default_rng([self.seed, k]).integers(0, 12, (30, 1))
         return {"image": rng.integers(0, 256, (32, 32, 3), np.uint8), "label": label}
 
 
@@ -169,17 +135,27 @@ def frozen(stage, role):
     return dataclasses.replace(stage, nets={**stage.nets, role: dataclasses.replace(stage.nets[role], optim=optim)})
 
 
-def after(stage, steps):
-    """Variables of every net at the start and after each of some steps; its nets are drawn."""
+def after(stage, steps, **pictures):
+    """Variables of every net at the start and after each of some steps; its nets are drawn. `pictures` by source."""
     mesh = tiny.mesh()
     state = state_lib.init_state(stage.nets, 10, 0, stage.keys_as, {}, mesh)
-    source = dataclasses.replace(stage.sources["labelled"], transform=common.unaugmented)
-    inputs = {"labelled": TrainInput(source, Pictures(), 0, "labelled", mesh, 1, True)}
+    inputs = {
+        name: TrainInput(
+            dataclasses.replace(source, transform=common.unaugmented),
+            pictures.get(name, Pictures()),
+            0,
+            name,
+            mesh,
+            1,
+            True,
+        )
+        for name, source in stage.sources.items()
+    }
     step = make_step(stage, 10, inputs, mesh)
-    keys = {"labelled": inputs["labelled"].key, "loss": jax.random.key(1)}
+    keys = {"loss": jax.random.key(1), **{name: source.key for name, source in inputs.items()}}
     trail = [jax.device_get({role: net.variables for role, net in state.nets.items()})]
-    for draws in inputs["labelled"].batches(0, steps):
-        state, _ = step(state, {"labelled": draws}, keys, {})
+    for draws in zip(*(source.batches(0, steps) for source in inputs.values()), strict=True):
+        state, _ = step(state, dict(zip(inputs, draws, strict=True)), keys, {})
         trail.append(jax.device_get({role: net.variables for role, net in state.nets.items()}))
     return trail
 
@@ -214,10 +190,20 @@ def test_each_turn_moves_its_own_net_alone_and_lambda_zero_is_plain_training():
     assert np.abs(felt - without).max() > 1e-5
 
 
-def test_the_table_divides_by_the_images_that_were_judged():
-    values = {"images": 0.25, "real": 0.2, "predicted": 0.15, "ranked": 0.25}
-    table = judgement_table().make({name: np.float32(value) for name, value in values.items()})
-    np.testing.assert_allclose(table["rows"], [[0.8, 0.6, 0.7, 1.0]], rtol=1e-6)
-    assert len(table["columns"]) == 4 and table["share of images"] == 0.25
-    nothing = judgement_table().make({name: np.float32(0) for name in values})
-    assert nothing["rows"] == [[None] * 4]
+def test_truths_of_strong_images_are_all_that_the_pnet_learns_from():
+    config = tiny.transfer_config(compare=True)
+    strong = tiny.replaced(config, "adversarial", truths="strong", lambda_adv=1.0)
+    recipe = transfer.recipe(strong, SCENES)
+    stage = recipe.stage("adversarial")
+    labels = {name: (source.ids, source.labels) for name, source in stage.sources.items()}
+    maps = Artifact(stage="label_maps", name="label")
+    assert labels == {"labelled": (("fine", maps), ("fine", maps)), "strong": ("fine", ("fine",))}
+    assert list(recipe.stage("lambda_zero").sources) == ["labelled"]
+    # The segmenter stands still, so that only what the P-Net reads makes a difference to it.
+    stage = frozen(stage, SEGMENTER)
+    with tiny.little_optimised():
+        first, second, third = (
+            after(stage, 1, labelled=Pictures(seed), strong=Pictures(other))[-1][PNET]["params"]
+            for seed, other in ((0, 0), (1, 0), (0, 1))
+        )
+    assert all(equal(first, second)) and not all(equal(first, third))

@@ -10,7 +10,7 @@ Stages (* with `compare`):
 - `label_maps` infers masks for all other images by self-diffusion.
 - `segmenter` trains on masks and label maps.
 - `pnet` trains the P-Net on true masks and on the segmenter's masks of the strong images.
-- `judgement` measures how well the P-Net distinguishes them on held-out images.
+- `judgement` measures which masks of held-out images it takes for true (table `pnet`).
 - `adversarial` trains segmenter and P-Net against each other on all images.
 - `strong_only`* trains the segmenter only on the strong images.
 - `cam_maps`* and `cam_only`* repeat `label_maps` and `segmenter` without the L-Net.

@@ -2,29 +2,25 @@
 
 "Transferable Semi-supervised Semantic Segmentation", section "P-Net: Semantic Segmentation with Adversarial Learning".
 The P-Net judges whether a mask fits its image. Its input is the image times the mask of one category, so it does not
-depend on the set of categories. Each category of an image gives one sample, all samples have the same weight, and the
-background gives none.
+depend on the set of categories. Each category of an image gives one sample, all samples of a kind have the same weight,
+and the background gives none.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from annotated_types import Interval
 
-from scarce_jax.data.schema import IGNORE
-from scarce_jax.losses import binary_cross_entropy, class_counts
+from scarce_jax.losses import binary_cross_entropy
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage, TrainStage, net_inputs
 from scarce_jax.methods.segmentation import SegmentationLogits, SegmentationLoss, frequency_consts, segmentation_loss
-from scarce_jax.models.pnet import PNet
-from scarce_jax.ops.logits import Logits, full_size
-from scarce_jax.ops.resize import resize_bilinear, sample_nearest
+from scarce_jax.methods.transfer.pnet_masks import Mask, PNetJudge
 from scarce_jax.optim import Optimizer
 from scarce_jax.ranges import Few, NonNegative, Width
 from scarce_jax.recipe import Artifact, Net, NetState, Out, Source, Train, Turn
@@ -46,11 +42,23 @@ class PNetStage(TrainStage):
         segmentation 1.2 million. With crops of 64 x 64 (configs/transfer_scenes.py) the P-Net judged 99% of the masks
         correctly at side 64, 95% at 32 and 89% at 16.
       categories: largest number of samples per image. The categories with most pixels are taken.
+      mask: predicted masks that the P-Net is shown: "soft" shows the probabilities of a category, "hard" the pixels in
+        which it is the largest, with the gradient of the probabilities (straight through). The paper multiplies the
+        image by "the predicted segmentation mask", and shows "not directly" the probabilities.
+      mismatched: beyond the paper, also learn that true masks of another image of the batch are no masks of this one,
+        as the matching-aware discriminator of Reed et al. (2016) does with texts. They and the predicted masks have
+        half the weight of the true ones each. The settings `mask`, `mismatched` and `false_positives` hold in the
+        stage `adversarial`, too.
+      false_positives: beyond the paper, also show categories that are predicted, but not in the label; they have no
+        true mask, and come after the others.
     """
 
     width: Width = 16
     side: Annotated[int, Interval(ge=8, le=2**14)] | None = None
     categories: Few = 3
+    mask: Mask = "soft"
+    mismatched: bool = False
+    false_positives: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,10 +70,13 @@ class AdversarialStage(TrainStage):
     Attributes:
       lambda_adv: lambda of equation 4, weight of the adversarial loss. The paper does not specify it. Of 0.01, 0.03 and
         0.1 the default harmed the weak categories least, in trials of 150 steps with configs/transfer_scenes.py.
+      truths: images from which the P-Net learns: "all", where label maps count as true, as in the paper, or "strong",
+        those with true masks. Then it reads a batch of its own, which the segmenter predicts as in evaluation.
       pnet_optim: optimizer of the P-Net; `optim` is that of the segmenter.
     """
 
     lambda_adv: NonNegative = 0.01
+    truths: Literal["all", "strong"] = "all"
     pnet_optim: Optimizer
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -75,61 +86,8 @@ class AdversarialStage(TrainStage):
 
 
 @dataclasses.dataclass(frozen=True)
-class PNetJudge:
-    """The P-Net and its inputs.
-
-    Attributes:
-      size: (height, width) of its inputs.
-      categories: samples per image.
-      background: id of the class that gives no sample.
-    """
-
-    module: PNet
-    size: tuple[int, int]
-    categories: int
-    background: int
-
-    @property
-    def inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Abstract inputs of the P-Net."""
-        return net_inputs(self.size)
-
-    def samples(self, images: jax.Array, labels: jax.Array, logits: Logits) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The image times the true mask, and times the predicted mask, of N categories that the label shows.
-
-        Void pixels are zero in both. Otherwise they would reveal which masks are predicted.
-
-        Args:
-          images: float [B, H, W, 3], normalised.
-          labels: uint8 [B, H, W], class ids or 255.
-          logits: floating [B, h, w, K].
-
-        Returns:
-          True and predicted samples, float32 [B * N, *size, 3], and their weights, float32 [B, N]: 1, or 0 where the
-          image has fewer than N categories.
-        """
-        images = resize_bilinear(images, self.size, align_corners=True)
-        labels = sample_nearest(labels, self.size)
-        logits = resize_bilinear(full_size(logits), self.size, align_corners=True)
-        counts = class_counts(labels, logits.shape[-1]).at[:, self.background].set(-1)
-        pixels, chosen = jax.lax.top_k(counts, min(self.categories, logits.shape[-1] - 1))  # [B, N]
-        real = labels[:, None] == chosen[:, :, None, None]  # [B, N, H, W]
-        # A product, because the gradient of a gather would be a scatter.
-        which = jax.nn.one_hot(chosen, logits.shape[-1])
-        predicted = jnp.einsum("bhwk,bnk->bnhw", jax.nn.softmax(logits), which, precision=jax.lax.Precision.HIGHEST)
-        predicted *= (labels != IGNORE)[:, None]
-        masked = (images[:, None] * mask[..., None] for mask in (real, predicted))  # [B, N, H, W, 3]
-        flat = (x.reshape(-1, *x.shape[2:]) for x in masked)  # [B * N, H, W, 3]
-        return *flat, (pixels > 0).astype(jnp.float32)
-
-    def __call__(self, variables: Mapping, *masked: jax.Array) -> list[jax.Array]:
-        """Logits [B * N] of each array of samples."""
-        return jnp.split(self.module.apply(variables, jnp.concatenate(masked), train=True), len(masked))
-
-
-@dataclasses.dataclass(frozen=True)
 class PNetLoss:
-    """Equation 5: cross-entropy of true against predicted masks.
+    """Equation 5: cross-entropy of true against predicted masks, and against the judge's further fakes.
 
     Attributes:
       frozen: the segmenter, which predicts the masks; None takes the "logits" that an earlier turn shared.
@@ -146,13 +104,19 @@ class PNetLoss:
             logits = shared["logits"]
         else:
             logits, _ = self.frozen.apply(nets[SEGMENTER].variables, rows["image"], train=False)
-        real, predicted, weights = self.judge.samples(rows["image"], rows["label"], logits)
-        of_real, of_predicted = self.judge({"params": params}, real, predicted)
-        weights = weights.reshape(-1)  # [B, N] -> [B * N]
-        as_real = binary_cross_entropy(of_real, 1.0, weights=weights)
-        as_predicted = binary_cross_entropy(of_predicted, 0.0, weights=weights)
-        metrics = {"real": as_real, "predicted": as_predicted}
-        return as_real + as_predicted, Out(metrics=metrics, weight=weights.sum())
+        masks = self.judge.masks(rows["image"], rows["label"], logits)
+        judged, fakes = [masks.true(), self.judge.predicted(masks)], {"predicted": masks.shown}
+        if self.judge.mismatched:
+            other, fakes["mismatched"] = masks.mismatched()
+            judged.append(other)
+        of_true, *of_fakes = self.judge({"params": params}, masks, *judged)
+        metrics = {"real": binary_cross_entropy(of_true, 1.0, weights=masks.labelled)}
+        metrics |= {
+            name: binary_cross_entropy(of_fake, 0.0, weights=weights)
+            for (name, weights), of_fake in zip(fakes.items(), of_fakes, strict=True)
+        }
+        loss = metrics["real"] + sum(metrics[name] for name in fakes) / len(fakes)
+        return loss, Out(metrics=metrics, weight=masks.labelled.sum())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,9 +130,9 @@ class DeceivingLoss:
     def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
         loss, out = self.segmentation(params, nets, batch, shared, key)
         rows = batch[self.segmentation.source]
-        _, predicted, weights = self.judge.samples(rows["image"], rows["label"], out.share["logits"])
-        (of_predicted,) = self.judge(nets[PNET].variables, predicted)
-        deceived = binary_cross_entropy(of_predicted, 1.0, weights=weights.reshape(-1))
+        masks = self.judge.masks(rows["image"], rows["label"], out.share["logits"])
+        (of_predicted,) = self.judge(nets[PNET].variables, masks, self.judge.predicted(masks))
+        deceived = binary_cross_entropy(of_predicted, 1.0, weights=masks.shown)
         if self.lambda_adv:  # With lambda = 0 the training is bit for bit that of the segmenter alone.
             loss += self.lambda_adv * deceived
         return loss, out.replace(metrics={**out.metrics, "adversarial": deceived})
@@ -211,6 +175,10 @@ def train_adversarial(
     Args:
       labelled: images and labels of the segmenter's training.
     """
+    sources, judging = {"labelled": dataclasses.replace(labelled, batch=stage.batch)}, PNetLoss(judge)
+    if stage.truths == "strong":
+        sources["strong"] = common.training_source(config, segmenter, batch=stage.batch)
+        judging = PNetLoss(judge, module, source="strong")
     loss = DeceivingLoss(judge, segmentation_loss(module, segmenter), stage.lambda_adv)
     nets = {
         SEGMENTER: Net(
@@ -231,8 +199,8 @@ def train_adversarial(
         config,
         stage,
         nets=nets,
-        turns=(Turn(net=SEGMENTER, loss=loss), Turn(net=PNET, loss=PNetLoss(judge))),
-        sources={"labelled": dataclasses.replace(labelled, batch=stage.batch)},
+        turns=(Turn(net=SEGMENTER, loss=loss), Turn(net=PNET, loss=judging)),
+        sources=sources,
         predict=SegmentationLogits(module),
         source=common.evaluation_source(config, segmenter),
         consts=frequency_consts(segmenter),

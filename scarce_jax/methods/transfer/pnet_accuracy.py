@@ -1,4 +1,4 @@
-"""Accuracy of the P-Net on masks of held-out strong images."""
+"""What the P-Net takes for true: shares of true, predicted and wrong masks of held-out images."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ import numpy as np
 
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage, net_inputs
-from scarce_jax.methods.transfer.pnet import PNET, PNetJudge, PNetStage
+from scarce_jax.methods.transfer.pnet import PNET, PNetStage
+from scarce_jax.methods.transfer.pnet_masks import PNetJudge
 from scarce_jax.recipe import Artifact, Infer, Mean, NetState, Table
 
-COLUMNS = ("real right", "predicted right", "right", "real above predicted")
+ROWS = ("strong", "weak")
+COLUMNS = ("true", "soft", "hard", "other image", "shifted", "background")
+CAPTION = (
+    "Share of masks that the pre-trained P-Net takes for true, of held-out images with strong categories alone and of "
+    "those with a weak one. soft, hard: the segmenter's probabilities, and its classes. The others are true masks: of "
+    "another image, moved by a fifth of the width, and of the image's background."
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class PNetHits:
-    """How many samples of each image the P-Net judges correctly: four float32 arrays [B], zero for other images.
+class PNetReactions:
+    """Counts of the masks of each image, by the kind of the image (`ROWS`) and of the mask (`COLUMNS`).
 
-    "images" is 1 for a strong image. "real" and "predicted" are the shares of its true and of its predicted masks that
-    the P-Net recognises. "ranked" is the share of pairs in which the true mask has the larger logit.
+    Returns {"masks": their number, "judged_true": how many of them the P-Net takes for true}, float32 [B, 2, 6].
 
     Attributes:
       segmenter: the segmentation net.
@@ -37,20 +43,17 @@ class PNetHits:
 
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
         logits, _ = self.segmenter.apply(nets[SEGMENTER].variables, batch["image"], train=False)
-        real, predicted, weights = self.judge.samples(batch["image"], batch["label"], logits)
-        judged = self.judge(nets[PNET].variables, real, predicted)
-        of_real, of_predicted = (x.reshape(weights.shape) for x in judged)  # [B, N]
-        strong = ~(batch["tags"][:, np.array(self.weak, int)] > 0).any(-1) & (weights.sum(-1) > 0)
-
-        def share(hits: jax.Array) -> jax.Array:
-            return strong * (weights * hits).sum(-1) / jnp.maximum(weights.sum(-1), 1)
-
-        return {
-            "images": strong.astype(jnp.float32),
-            "real": share(of_real > 0),
-            "predicted": share(of_predicted <= 0),
-            "ranked": share(of_real > of_predicted),
-        }
+        masks = self.judge.masks(batch["image"], batch["label"], logits)
+        true, (other, others) = masks.true(), masks.mismatched()
+        shifted = jnp.roll(true, true.shape[-1] // 5, axis=-1)
+        background = jnp.broadcast_to((masks.label == self.judge.background)[:, None], true.shape)
+        labelled = masks.labelled
+        weights = jnp.stack([labelled, labelled, labelled, others, labelled, labelled])  # [6, B, N]
+        judged = self.judge(nets[PNET].variables, masks, true, masks.soft(), masks.hard(), other, shifted, background)
+        weak = (batch["tags"][:, np.array(self.weak, int)] > 0).any(-1)
+        kinds = jnp.stack([~weak, weak], axis=-1)[..., None]  # [B, 2, 1]
+        counts = {"masks": weights, "judged_true": weights * (jnp.stack(judged) > 0)}
+        return {name: kinds * count.sum(-1).T[:, None] for name, count in counts.items()}
 
 
 def infer_judgement(
@@ -61,31 +64,30 @@ def infer_judgement(
     judge: PNetJudge,
     weak: tuple[int, ...],
 ) -> Infer:
-    """Stage `judgement`: means of `PNetHits` of the pre-trained P-Net over all images of the evaluation split."""
+    """Stage `judgement`: means of `PNetReactions` of the pre-trained P-Net over all images of the evaluation split."""
     return Infer(
         name="judgement",
         nets={
             SEGMENTER: common.frozen(module, net_inputs(segmenter.size), "segmenter", SEGMENTER),
             PNET: common.frozen(judge.module, judge.inputs, "pnet", PNET),
         },
-        predict=PNetHits(module, judge, weak),
+        # Categories that are predicted alone have no true mask to compare with.
+        predict=PNetReactions(module, dataclasses.replace(judge, false_positives=False), weak),
         source=common.evaluation_source(config, segmenter, fields=("tags",), batch=stage.eval_batch),
         write=Mean(),
+        per_batch=True,
     )
 
 
 def judgement_table() -> Table:
-    """Table `pnet`: shares of the masks of held-out strong images that the P-Net judges correctly.
-
-    The shares are means over images. "right" is the mean of "real right" and "predicted right". Guessing gives 0.5 for
-    "right" and for "real above predicted".
-    """
-    names = ("images", "real", "predicted", "ranked")
+    """Table `pnet`: what the P-Net takes for true. One that judges the fit takes true masks alone."""
+    names = ("masks", "judged_true")
 
     def make(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        images, *shares = (float(values[name]) for name in names)
-        real, predicted, ranked = (share / images if images else None for share in shares)
-        right = (real + predicted) / 2 if images else None
-        return {"columns": list(COLUMNS), "rows": [[real, predicted, right, ranked]], "share of images": images}
+        rows = [
+            [name, *(float(hits / masks) if masks else None for hits, masks in zip(*counts, strict=True))]
+            for name, *counts in zip(ROWS, values["judged_true"], values["masks"], strict=True)
+        ]
+        return {"columns": ["images", *COLUMNS], "rows": rows, "caption": CAPTION}
 
     return Table(reads={name: Artifact(stage="judgement", name=name) for name in names}, make=make)

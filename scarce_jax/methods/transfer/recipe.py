@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import flax.linen as nn
 
@@ -15,8 +16,9 @@ from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, com
 from scarce_jax.methods.segmentation import measured, network, segmentation_loss, train_segmenter
 from scarce_jax.methods.tagging import train_classifier
 from scarce_jax.methods.transfer.lnet import infer_label_maps, train_lnet
-from scarce_jax.methods.transfer.pnet import PNET, AdversarialStage, PNetJudge, PNetStage, train_adversarial, train_pnet
+from scarce_jax.methods.transfer.pnet import PNET, AdversarialStage, PNetStage, train_adversarial, train_pnet
 from scarce_jax.methods.transfer.pnet_accuracy import infer_judgement, judgement_table
+from scarce_jax.methods.transfer.pnet_masks import PNetJudge
 from scarce_jax.models.pnet import PNet
 from scarce_jax.recipe import Artifact, Eval, Infer, Recipe, Train, Turn
 
@@ -41,6 +43,13 @@ class Config(common.Experiment):
     pnet: PNetStage
     adversarial: AdversarialStage
 
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        for name in ("pnet", "adversarial"):
+            stage = getattr(self, name)
+            if self.pnet.mismatched and stage.batch // stage.accumulate < 2:
+                yield f"{name}.batch", "at least 2 for each of its parts (accumulate) with pnet.mismatched"
+
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
     """Results `pnet` (the segmenter of `adversarial`), `lnet` (of `segmenter`), `label_maps` and those of `compare`.
@@ -57,7 +66,8 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     side = config.pnet.side
     size = stage.augment.crop if side is None else (side, side)
     pnet = PNet(width=config.pnet.width, dtype=compute_dtype(config))
-    judge = PNetJudge(pnet, size, config.pnet.categories, info.background)
+    options = {name: getattr(config.pnet, name) for name in ("mask", "mismatched", "false_positives")}
+    judge = PNetJudge(pnet, size, config.pnet.categories, info.background, **options)
     diffusion = dataclasses.replace(config.diffusion, background=info.background)
     segmenter = _train_on_maps("segmenter", "label_maps", config, module)
     opposed = train_adversarial(config, config.adversarial, stage, module, judge, segmenter.sources["labelled"])
@@ -76,7 +86,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         "label_maps": _measured_maps("label_maps", config),
     }
     if config.compare:
-        unopposed = {SEGMENTER: opposed.nets[SEGMENTER]}
+        unopposed, alone = {SEGMENTER: opposed.nets[SEGMENTER]}, {"labelled": opposed.sources["labelled"]}
         plain = Turn(net=SEGMENTER, loss=segmentation_loss(module, stage))
         scratch = {**opposed.nets, PNET: dataclasses.replace(opposed.nets[PNET], init_from=None)}
         compared = [
@@ -85,7 +95,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
             _train_on_maps("cam_only", "cam_maps", config, module),
             _train_on_masks("all_labels", "all", config, module),
             # With lambda = 0 the P-Net does not change the segmenter. Leaving it out halves the time of a step.
-            dataclasses.replace(opposed, name="lambda_zero", nets=unopposed, turns=(plain,)),
+            dataclasses.replace(opposed, name="lambda_zero", nets=unopposed, turns=(plain,), sources=alone),
             dataclasses.replace(opposed, name="pnet_scratch", nets=scratch),
         ]
         stages += compared
