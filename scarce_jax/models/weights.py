@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from scarce_jax.errors import InputError
-from scarce_jax.models import vgg_weights
+from scarce_jax.models import dinov2_weights, vgg_weights
 from scarce_jax.models.resnet import BLOCKS
 
 TRUNK = "backbone"
@@ -185,6 +185,9 @@ def import_weights(path: pathlib.Path, net: Mapping[str, tuple[int, ...]]) -> Im
     if f"params/{TRUNK}/conv1_1/kernel" in net:
         arrays, unused = vgg_weights.arrange(path, tensors, TRUNK, net)
         check = _check_vgg
+    elif f"params/{TRUNK}/class_token" in net:
+        arrays, unused = dinov2_weights.arrange(path, tensors, TRUNK, net)
+        check = None
     else:
         arrays, unused = _arrange_resnet(path, tensors)
         check = _check_resnet
@@ -192,7 +195,8 @@ def import_weights(path: pathlib.Path, net: Mapping[str, tuple[int, ...]]) -> Im
     theirs, ours = (
         {name: shape for name, shape in table.items() if name.split("/")[1] == TRUNK} for table in (shapes, net)
     )
-    check(path, theirs, ours)
+    if check is not None:
+        check(path, theirs, ours)
     _check_arrays(path, theirs, ours)
     values = {}
     for name, (key, value) in arrays.items():

@@ -80,3 +80,15 @@ def sample(array):
     """What is stored of a result [B, H, W, C]: all of a small map, its edges too, in a few channels."""
     step = max(1, array.shape[1] // 12)
     return array[:, ::step, ::step, :: max(1, array.shape[3] // 12)]
+
+
+DINOV2 = {"width": 24, "blocks": 4, "heads": 2, "grid": 5}
+DINOV2_SIZES = ((70, 70), (42, 98), (84, 126))
+"""The grid of the positions, one that is smaller one way and larger the other, and a larger one."""
+
+
+def dinov2_weight(key, shape):
+    """The value of an array of DINOv2's: tokens, positions and LayerScale too large to be overlooked."""
+    if key.endswith(("_token", "_tokens", "position_embeddings")):
+        return uniform(key, shape, -1, 1)
+    return uniform(key, shape, 0.3, 1) if key.endswith("lambda1") else weight(key, shape)
