@@ -20,7 +20,7 @@ from scarce_jax.losses import class_counts
 from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.models.segmenters import Segmenter
 from scarce_jax.ops.augment import Augment, augment, normalise
-from scarce_jax.optim import Optimizer
+from scarce_jax.optim import Group, Optimizer
 from scarce_jax.ranges import AboveOne, Batch, Count, CountOrZero, NonNegative, Pixels, Positive, Seed
 from scarce_jax.recipe import (
     Artifact,
@@ -187,6 +187,14 @@ class SegmenterStage(ImageStage):
     rare_class_sampling: Annotated[float, Interval(ge=0, le=10)] | None = None
     cache: Annotated[int, Interval(ge=0, le=4096)] = 0
 
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        patch = getattr(getattr(self.net, "backbone", None), "patch", 1)
+        for name, sides in (("augment.crop", self.augment.crop), ("size", self.size)):
+            if any(side % patch for side in sides):
+                nearest = " ".join(str(max(1, round(side / patch)) * patch) for side in sides)
+                yield name, f"multiples of {patch}, the patch of net.backbone, such as {nearest}"
+
 
 def draws(stage: SegmenterStage) -> RareClassSampling | None:
     """The `weight` of a stage's labelled source: how often each image is drawn in an epoch."""
@@ -262,7 +270,16 @@ def as_long_as(stage: Train, other: str) -> Train:
 def trained(stage: TrainStage, module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> Net:
     """The net that a stage trains. Raises InputError if `init_from` is malformed."""
     init_from = None if stage.init_from is None else parse_origin(stage.init_from)
-    return Net(module=module, inputs=inputs, optim=stage.optim, init_from=init_from)
+    return Net(module=module, inputs=inputs, optim=freezing(stage.optim, stage), init_from=init_from)
+
+
+def freezing(optim: Optimizer, stage: TrainStage) -> Optimizer:
+    """The optimizer, with what the backbone of the stage's net freezes as its first group."""
+    backbone = getattr(getattr(stage, "net", None), "backbone", None)
+    pattern = None if backbone is None else backbone.frozen_pattern
+    if pattern is None:
+        return optim
+    return dataclasses.replace(optim, groups=(Group(pattern=pattern, lr=0.0), *optim.groups))
 
 
 def frozen(module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...], stage: str, role: str) -> Net:

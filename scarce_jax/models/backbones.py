@@ -5,7 +5,12 @@ To add a backbone, write a file with its module and its config (see `resnet.py`)
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import pydantic
+
+from scarce_jax.models.dinov2 import DINOv2Config
 from scarce_jax.models.resnet import ResNetConfig
 
-Backbone = ResNetConfig
+Backbone = Annotated[ResNetConfig | DINOv2Config, pydantic.Field(discriminator="kind")]
 """Annotation of the field `backbone` of a net. In JSON the entry "kind" selects the config."""

@@ -15,18 +15,26 @@ from scarce_jax.models.deeplab import DeepLabV2Config
 from scarce_jax.models.deeplabv3plus import DeepLabV3PlusConfig
 from scarce_jax.models.detailer import DetailerConfig
 from scarce_jax.models.dsnet import DSNetConfig
+from scarce_jax.models.fcn import FCNConfig, FCNDetailerConfig
 from scarce_jax.models.largefov import LargeFOVConfig
 from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.models.tiny import TinyConfig
 
 SegmenterConfig = (
-    PSPNetConfig | DSNetConfig | DeepLabV2Config | DeepLabV3PlusConfig | LargeFOVConfig | DeconvNetConfig | TinyConfig
+    PSPNetConfig
+    | FCNConfig
+    | DSNetConfig
+    | DeepLabV2Config
+    | DeepLabV3PlusConfig
+    | LargeFOVConfig
+    | DeconvNetConfig
+    | TinyConfig
 )
 
 Segmenter = Annotated[SegmenterConfig, pydantic.Field(discriminator="kind")]
 """Annotation of the field `net` of a stage. In JSON the entry "kind" selects the config."""
 
-DetailerNet = Annotated[DetailerConfig | TinyConfig, pydantic.Field(discriminator="kind")]
+DetailerNet = Annotated[DetailerConfig | FCNDetailerConfig | TinyConfig, pydantic.Field(discriminator="kind")]
 """The same for nets that also read a coarse mask."""
 
 TagNet = Annotated[SegmenterConfig | CamVGGConfig, pydantic.Field(discriminator="kind")]

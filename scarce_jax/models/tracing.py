@@ -22,8 +22,8 @@ class Tracing:
       statistics_groups: number of equal, contiguous parts of a batch whose batch statistics are their own (ghost batch
         normalisation, Hoffer et al., 2017). If each part is on one device, no device waits for the statistics of
         others. Running averages are those of the parts' means and variances; the latter leave out how the means differ.
-      remat: whether the backward pass computes each block again (residual blocks, groups of a VGG or of deconvolutions,
-        units of a DSNet) in place of keeping its features in memory.
+      remat: whether the backward pass computes each block again (residual or transformer blocks, groups of a VGG or of
+        deconvolutions, units of a DSNet) in place of keeping its features in memory.
     """
 
     statistics_groups: int = 1

@@ -104,6 +104,28 @@ Logits = jax.Array | Resized | Phases
 """What a segmentation net returns: logits [B, H, W, K], or what they are computed from."""
 
 
+def from_patches(
+    coarse: jax.Array, size: tuple[int, int], patch: int, mask: jax.Array | None = None
+) -> Resized | jax.Array:
+    """Logits of features that may belong to square patches of the image.
+
+    Features of convolutions are resized with their corners on the image's. Patches have their outer edges on those of
+    the image. Where the last patches reach beyond it, their logits are resized at once, and cut.
+
+    Args:
+      coarse: floating [B, h, w, K].
+      size: (H, W) of the full logits.
+      patch: side of the patches, with h = H / patch rounded up; 1 for features that belong to no patches.
+      mask: as in `Resized`.
+    """
+    covered = tuple(patch * count for count in coarse.shape[1:3]) if patch > 1 else size
+    logits = Resized(coarse, size=covered, align_corners=patch == 1)
+    if covered == size:
+        return logits.replace(mask=mask)
+    full = logits.full()[:, : size[0], : size[1]]
+    return full if mask is None else full + one_hot(mask, coarse.shape[-1])
+
+
 def full_size(logits: Logits) -> jax.Array:
     """Logits of all pixels, float32 [B, H, W, K]."""
     return logits.full() if isinstance(logits, Resized | Phases) else logits.astype(jnp.float32)

@@ -147,7 +147,9 @@ def test_what_is_no_dinov2_is_refused(tmp_path):
         arrays = tensors("dinov2") | {key.replace("__", "."): value for key, value in changes.items()}
         return imported(tmp_path, {k: v for k, v in arrays.items() if v is not None}, tiny("dinov2"))
 
-    with pytest.raises(InputError, match=r"w\.safetensors: found no DINOv2; expected keys such as embeddings.cls_token"):
+    with pytest.raises(
+        InputError, match=r"w\.safetensors: found no DINOv2; expected keys such as embeddings.cls_token"
+    ):
         changed(embeddings__cls_token=None)
     with pytest.raises(InputError, match=r"1 are missing \['params/backbone/block2/scale1'\]"):
         changed(encoder__layer__2__layer_scale1__lambda1=None)

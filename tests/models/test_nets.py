@@ -15,8 +15,10 @@ from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet
 from scarce_jax.models.deeplab import DeepLabV2
 from scarce_jax.models.deeplabv3plus import DeepLabV3Plus
 from scarce_jax.models.detailer import Detailer
+from scarce_jax.models.dinov2 import DINOv2, DINOv2Config
 from scarce_jax.models.discriminator import Discriminator
 from scarce_jax.models.dsnet import DSNet, DSNetEncoder
+from scarce_jax.models.fcn import FCN, FCNDetailer
 from scarce_jax.models.largefov import LargeFOV
 from scarce_jax.models.pnet import PNet
 from scarce_jax.models.pspnet import PSPNet
@@ -51,6 +53,8 @@ from tests.models.shapes import UNOPTIMISED, abstract, count, integers, random_v
         (DeepLabV3Plus(21, ResNet(50)), [(1, 33, 33, 3)], 39_761_845),
         (DeepLabV3Plus(201, ResNet(50)), [(1, 33, 33, 3)], 39_808_105),
         (DeepLabV3Plus(201, ResNet(101)), [(1, 33, 33, 3)], 58_800_233),
+        # The linear head: batch normalisation and a 1x1 convolution.
+        (FCN(21, DINOv2Config().build(8), 14, 0), [(1, 28, 28, 3)], 22_056_192 + 2 * 384 + 385 * 21),
         (DSNet(19), [(1, 64, 64, 3)], 2_107_027),
         (DSNet(11), [(1, 64, 64, 3)], 2_057_867),
         (LargeFOV(21), [(1, 33, 33, 3)], 20_505_429),
@@ -146,6 +150,10 @@ HALVED = (4, 8, 16, 32)
         (DeepLabV2(21, ResNet(18)), [CITYSCAPES], one_head(1, 512, 1024, 21)),
         (DeepLabV3Plus(201, ResNet(50)), [(2, 352, 352, 3)], one_head(2, 352, 352, 201)),
         (DeepLabV3Plus(21, ResNet(18, **STRIDES[16]), output_stride=16), [ODD], one_head(1, 33, 47, 21)),
+        (DINOv2Config(size="base").build(8), [ODD], layers(ODD, (768,) * 4, (14,) * 4)),
+        (FCN(21, DINOv2Config().build(8), 14, 1), [(1, 28, 42, 3)], one_head(1, 28, 42, 21)),
+        (FCN(21, DINOv2Config().build(8), 14, 1), [ODD], one_head(1, 33, 47, 21)),
+        (FCNDetailer(21, ResNet(18)), [ODD, integers(1, 33, 47)], one_head(1, 33, 47, 21)),
         (DSNet(19), [CITYSCAPES], one_head(1, 512, 1024, 19)),
         (DSNet(11, 4), [CAMVID], one_head(1, 360, 480, 11)),
         (DSNet(11, 4), [ODD], one_head(1, 33, 47, 11)),
@@ -196,6 +204,15 @@ SMALL = {
         lambda width, **o: DeepLabV3Plus(5, ResNet(18, width, **o), width, dropout=0.0, **o),
         [(2, 33, 41, 3)],
     ),
+    "dinov2": (lambda width, **o: DINOv2(width, 4, 2, registers=2, grid=2, **o), [(2, 28, 30, 3)]),
+    "fcn": (
+        lambda width, **o: FCN(5, TinyEncoder(width, **o), layers=0, dropout=0.0, **o),
+        [(2, 17, 16, 3)],
+    ),
+    "fcn detailer": (
+        lambda width, **o: FCNDetailer(5, TinyEncoder(width, **o), 2, 1, width, 0.0, embedding=2 * width, **o),
+        [(2, 17, 16, 3), integers(2, 17, 16)],
+    ),
     "dsnet": (lambda width, **o: DSNet(5, width, units=(1, 1, 1, 1), **o), [(2, 17, 19, 3)]),
     "largefov": (lambda width, **o: LargeFOV(5, width, True, 0.0, (1,) * 5, **o), [(2, 17, 25, 3)]),
     "cam": (lambda width, **o: CamClassifier(5, width, True, 0.0, (1,) * 5, **o), [(2, 33, 32, 3)]),
@@ -216,7 +233,7 @@ SMALL = {
 }
 """Name -> a narrow net without dropout (width, dtype=...), and its inputs: two images each."""
 
-ENCODERS = ("resnet", "vgg16")
+ENCODERS = ("resnet", "vgg16", "dinov2")
 """What computes features in its dtype, where all others give float32 logits."""
 
 
@@ -307,6 +324,8 @@ def test_training_reaches_every_parameter_and_all_statistics(name):
 
     def cancelled(path):
         """Whether it is the bias of a layer before a batch normalisation, which takes it away again."""
+        if len(path) == 1:
+            return False
         *above, layer, name = (key.key for key in path)
         beside = functools.reduce(lambda tree, key: tree[key], above, variables["params"])
         normalised = {f"bn_{layer}", layer.replace("conv", "bn")} - {layer}
