@@ -11,6 +11,7 @@ import pydantic
 
 from scarce_jax.models.dinov2 import DINOv2Config
 from scarce_jax.models.resnet import ResNetConfig
+from scarce_jax.models.vgg import VGGConfig
 
-Backbone = Annotated[ResNetConfig | DINOv2Config, pydantic.Field(discriminator="kind")]
+Backbone = Annotated[ResNetConfig | VGGConfig | DINOv2Config, pydantic.Field(discriminator="kind")]
 """Annotation of the field `backbone` of a net. In JSON the entry "kind" selects the config."""

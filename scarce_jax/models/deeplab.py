@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from scarce_jax.models.backbones import Backbone
 from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.resnet import ResNetConfig
-from scarce_jax.ops.logits import Resized
+from scarce_jax.ops.logits import Logits, from_patches
 from scarce_jax.ops.product import dilated_product
 
 RATES = (6, 12, 18, 24)
@@ -51,15 +51,17 @@ class DeepLabV2(nn.Module):
     Attributes:
       classes: K.
       backbone: encoder, as `BackboneConfig` describes it.
+      patch: see `BackboneConfig`.
       dtype: dtype of the computation; the sums of the classifiers, parameters and batch statistics are float32.
     """
 
     classes: int
     backbone: nn.Module
+    patch: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Resized, None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Logits, None]:
         """Segments images.
 
         Args:
@@ -74,7 +76,7 @@ class DeepLabV2(nn.Module):
         branches = {rate: Branch(self.classes, x.shape[-1], name=f"aspp_rate{rate}")() for rate in RATES}
         logits = dilated_product(x, {rate: kernel for rate, (kernel, _) in branches.items()})
         logits += sum(bias for _, bias in branches.values())
-        return Resized(logits, size=image.shape[1:3], align_corners=True), None
+        return from_patches(logits, image.shape[1:3], self.patch), None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,4 +94,6 @@ class DeepLabV2Config(BackboneNetConfig):
     backbone: Backbone = ResNetConfig(depth=101, geometry="caffe")
 
     def _settings(self) -> dict[str, Any]:
-        return {}
+        settings = super()._settings()
+        del settings["width"]
+        return settings

@@ -20,7 +20,7 @@ from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import ConvUnit, he_normal_fan_out
 from scarce_jax.models.resnet import ResNetConfig
-from scarce_jax.ops.logits import Resized
+from scarce_jax.ops.logits import Logits, from_patches
 from scarce_jax.ops.resize import resize_bilinear
 from scarce_jax.ranges import BelowOne
 
@@ -64,6 +64,7 @@ class DeepLabV3Plus(nn.Module):
       backbone: encoder, as `BackboneConfig` describes it.
       width: unit of the channels: the ASPP and the decoder have 4 times as many, the low-level features 3/4. 64 in the
         paper.
+      patch: see `BackboneConfig`.
       low_level: level of the backbone that the decoder reads.
       output_stride: of the backbone, 8 or 16; the rates of the ASPP follow from it.
       dropout: rate after the ASPP.
@@ -73,13 +74,14 @@ class DeepLabV3Plus(nn.Module):
     classes: int
     backbone: nn.Module
     width: int = 64
+    patch: int = 1
     low_level: str = "layer1"
     output_stride: int = 8
     dropout: float = 0.1
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Resized, None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Logits, None]:
         """Segments images.
 
         Args:
@@ -101,7 +103,7 @@ class DeepLabV3Plus(nn.Module):
         x = jnp.concatenate((low, x), -1)
         x = ConvUnit(features, 3, dtype=self.dtype, name="decoder")(x, train=train)
         logits = Head(self.classes, he_normal_fan_out, name="classifier")(x)
-        return Resized(logits, size=image.shape[1:3], align_corners=False), None
+        return from_patches(logits, image.shape[1:3], self.patch, align_corners=False), None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

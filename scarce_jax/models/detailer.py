@@ -9,12 +9,25 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.data.schema import IGNORE
 from scarce_jax.models.fields import INJECTIONS, KIND
 from scarce_jax.models.layers import uniform_fan_in
 from scarce_jax.models.pspnet import Embedding, Parts, PSPNet, PSPNetConfig
-from scarce_jax.ops.logits import Resized
+from scarce_jax.ops.logits import Logits
 from scarce_jax.ops.resize import class_fractions
 from scarce_jax.ranges import Channels
+
+
+def coarse_fractions(coarse: jax.Array, classes: int, grid: tuple[int, int], patch: int) -> jax.Array:
+    """Shares of the classes in the cells of a backbone's features, float32 [B, h, w, K], less than 1 with void.
+
+    Args:
+      coarse: integer [B, H, W], class ids; 255 = void. Where patches reach beyond it, it is void.
+      grid: (h, w).
+      patch: see `BackboneConfig`.
+    """
+    ends = ((0, -side % patch) for side in coarse.shape[1:])
+    return class_fractions(jnp.pad(coarse, ((0, 0), *ends), constant_values=IGNORE), classes, grid)
 
 
 class CoarseEmbedding(nn.Module):
@@ -68,7 +81,7 @@ class Detailer(PSPNet):
         super().setup()
         self.coarse_embedding = CoarseEmbedding(self.embedding)
 
-    def __call__(self, image: jax.Array, coarse: jax.Array, *, train: bool) -> tuple[Resized, Resized | None]:
+    def __call__(self, image: jax.Array, coarse: jax.Array, *, train: bool) -> tuple[Logits, Logits | None]:
         """Segments images with coarse masks.
 
         Args:
@@ -88,11 +101,10 @@ class Detailer(PSPNet):
         def inject(place: str, parts: Parts) -> Parts:
             if place != self.inject:
                 return parts
-            one_hot = class_fractions(coarse, self.classes, parts[0].shape[1:3])
+            one_hot = coarse_fractions(coarse, self.classes, parts[0].shape[1:3], self.patch)
             return (*parts, self.coarse_embedding(one_hot))  # [B, h, w, C + embedding] in parts
 
-        logits, aux_logits = self._segment(image, inject, train=train)
-        return logits.replace(mask=coarse), aux_logits
+        return self._segment(image, inject, train=train, mask=coarse)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

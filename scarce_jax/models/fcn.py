@@ -13,15 +13,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.data.schema import IGNORE
 from scarce_jax.models.backbones import Backbone
 from scarce_jax.models.batch_norm import batch_norm
-from scarce_jax.models.detailer import CoarseEmbedding
+from scarce_jax.models.detailer import CoarseEmbedding, coarse_fractions
 from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.pspnet import ConvBlock, Parts, PartsHead
 from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.ops.logits import Logits, from_patches
-from scarce_jax.ops.resize import class_fractions
 from scarce_jax.ranges import BelowOne, Channels
 
 
@@ -109,11 +107,8 @@ class FCNDetailer(FCN):
         return self._segment(image, coarse, train=train), None
 
     def _injected(self, coarse: jax.Array, grid: tuple[int, int]) -> Parts:
-        # As the backbone pads the image.
-        ends = ((0, -side % self.patch) for side in coarse.shape[1:])
-        covered = jnp.pad(coarse, ((0, 0), *ends), constant_values=IGNORE)
         embedding = CoarseEmbedding(self.embedding, name="coarse_embedding")
-        return (embedding(class_fractions(covered, self.classes, grid)),)
+        return (embedding(coarse_fractions(coarse, self.classes, grid, self.patch)),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,11 +134,9 @@ class FCNConfig(BackboneNetConfig):
     dropout: BelowOne = 0.1
 
     def _settings(self) -> dict[str, Any]:
-        settings = {name: value for name, value in super()._settings().items() if name not in ("stride", "width")}
-        return settings | {"patch": self.backbone.patch}
-
-    def trunk(self, dtype: Any = jnp.float32) -> nn.Module:
-        return self.backbone.build(self.stride, dtype)
+        settings = super()._settings()
+        del settings["width"]
+        return settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

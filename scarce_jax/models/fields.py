@@ -96,24 +96,27 @@ class NetConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BackboneNetConfig(NetConfig):
-    """Base class of the config of a net on any backbone, which is the field `backbone` of its module.
+    """Base class of the config of a net on any backbone.
+
+    The module has a field `backbone`. Its fields `width` and `patch` are `head_width` and `patch` of the backbone.
 
     Attributes:
       backbone: the backbone.
+      stride: stride of its last features; a backbone that has only one ignores it.
       dropout: rate of the dropout of the net's tag classifier.
     """
 
     backbone: BackboneConfig
+    stride: ClassVar[int] = 8
     dropout: ClassVar[float] = 0.1
 
     def trunk(self, dtype: Any = jnp.float32) -> nn.Module:
         """The module of the backbone, at the stride of this net."""
-        return self.backbone.build(8, dtype)
+        return self.backbone.build(self.stride, dtype)
 
     def _settings(self) -> dict[str, Any]:
-        settings = super()._settings()
-        del settings["backbone"]
-        return settings | {"width": self.backbone.head_width}
+        settings = {name: value for name, value in super()._settings().items() if name not in ("backbone", "stride")}
+        return settings | {"width": self.backbone.head_width, "patch": self.backbone.patch}
 
     def build(self, classes: int, dtype: Any = jnp.float32) -> nn.Module:
         check(self, self.kind)

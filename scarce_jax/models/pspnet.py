@@ -21,7 +21,7 @@ from scarce_jax.models.batch_norm import BatchNorm, batch_norm, with_normalisati
 from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.layers import he_normal_fan_out, uniform_fan_in
 from scarce_jax.models.resnet import ResNetConfig
-from scarce_jax.ops.logits import Resized
+from scarce_jax.ops.logits import Logits, from_patches
 from scarce_jax.ops.product import float32_product
 from scarce_jax.ops.pyramid import pool_pyramid, resized_convolution
 from scarce_jax.ranges import BelowOne
@@ -171,6 +171,7 @@ class PSPNet(nn.Module):
       backbone: encoder, as `BackboneConfig` describes it.
       width: unit of the channels: the final block has 8 times as many, the auxiliary head 4 times. 64 in the paper.
       dropout: probability with which each channel is dropped before the two classifiers.
+      patch: see `BackboneConfig`.
       aux: whether there is an auxiliary head on the last level of the backbone but one. The authors weight its loss by
         0.4.
       dtype: dtype of the computation; the sums of the classifiers, parameters and batch statistics are float32.
@@ -179,6 +180,7 @@ class PSPNet(nn.Module):
     classes: int
     backbone: nn.Module
     width: int = 64
+    patch: int = 1
     dropout: float = 0.1
     aux: bool = True
     dtype: Any = jnp.float32
@@ -193,7 +195,7 @@ class PSPNet(nn.Module):
             self.aux_dropout = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
             self.aux_classifier = PartsHead(self.classes, dtype=self.dtype)
 
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Resized, Resized | None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Logits, Logits | None]:
         """Segments images.
 
         Args:
@@ -201,28 +203,32 @@ class PSPNet(nn.Module):
           train: use and update the statistics of this batch, and drop channels (random key "dropout").
 
         Returns:
-          Two float32 [B, H, W, K], not yet resized: the logits and those of the auxiliary head. The latter are None
-          unless `train` and `aux`.
+          Two float32 [B, H, W, K], not yet resized unless patches reach beyond the image (`ops.logits`): the logits and
+          those of the auxiliary head. The latter are None unless `train` and `aux`.
         """
         return self._segment(image, lambda place, parts: parts, train=train)
 
     def _segment(
-        self, image: jax.Array, inject: Callable[[str, Parts], Parts], *, train: bool
-    ) -> tuple[Resized, Resized | None]:
-        """The whole net. `inject(place, parts)` may add a part to the features at each place of INJECTIONS."""
+        self, image: jax.Array, inject: Callable[[str, Parts], Parts], *, train: bool, mask: jax.Array | None = None
+    ) -> tuple[Logits, Logits | None]:
+        """The whole net. `inject(place, parts)` may add a part to the features at each place of INJECTIONS.
+
+        Args:
+          mask: see `from_patches`.
+        """
         size = image.shape[1:3]
         *_, auxiliary, last = self.backbone(image, train=train).values()  # [B, h, w, C] each
         parts = self.ppm(inject("before_pool", (last,)), train=train)
         x = self.final_block(inject("after_pool", parts), train=train)
         x = self.final_dropout(x, deterministic=not train)
         logits = self.classifier(inject("after_final", (x,)))  # [B, h, w, K]
-        logits = Resized(logits, size=size, align_corners=True)
+        logits = from_patches(logits, size, self.patch, mask)
         # The initialisation creates the parameters of the auxiliary head whether `train` is set or not.
         if not self.aux or not (train or self.is_initializing()):
             return logits, None
         x = self.aux_block((auxiliary,), train=train)
         x = self.aux_dropout(x, deterministic=not train)
-        aux_logits = Resized(self.aux_classifier((x,)), size=size, align_corners=True)
+        aux_logits = from_patches(self.aux_classifier((x,)), size, self.patch)
         return logits, aux_logits if train else None
 
 
@@ -242,11 +248,3 @@ class PSPNetConfig(BackboneNetConfig):
     backbone: Backbone = ResNetConfig(depth=101)
     stride: Literal[8, 16, 32] = 8
     dropout: BelowOne = 0.1
-
-    def _settings(self) -> dict[str, Any]:
-        settings = super()._settings()
-        del settings["stride"]
-        return settings
-
-    def trunk(self, dtype: Any = jnp.float32) -> nn.Module:
-        return self.backbone.build(self.stride, dtype)

@@ -186,6 +186,8 @@ class VGGConfig(BackboneConfig):
       frozen_statistics: all batch normalisation of the backbone uses running averages also in training.
     """
 
+    low_level = "layer2"
+
     kind: Annotated[Literal["vgg16"], KIND] = "vgg16"
     width: Width = 64
     batch_norm: bool = False

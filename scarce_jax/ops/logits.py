@@ -105,21 +105,27 @@ Logits = jax.Array | Resized | Phases
 
 
 def from_patches(
-    coarse: jax.Array, size: tuple[int, int], patch: int, mask: jax.Array | None = None
+    coarse: jax.Array,
+    size: tuple[int, int],
+    patch: int,
+    mask: jax.Array | None = None,
+    *,
+    align_corners: bool = True,
 ) -> Resized | jax.Array:
     """Logits of features that may belong to square patches of the image.
 
-    Features of convolutions are resized with their corners on the image's. Patches have their outer edges on those of
-    the image. Where the last patches reach beyond it, their logits are resized at once, and cut.
+    Patches have their outer edges on those of the image. Where the last patches reach beyond it, their logits are
+    resized at once, and cut.
 
     Args:
       coarse: floating [B, h, w, K].
       size: (H, W) of the full logits.
       patch: side of the patches, with h = H / patch rounded up; 1 for features that belong to no patches.
       mask: as in `Resized`.
+      align_corners: whether features that belong to no patches are resized with their corners on the image's.
     """
     covered = tuple(patch * count for count in coarse.shape[1:3]) if patch > 1 else size
-    logits = Resized(coarse, size=covered, align_corners=patch == 1)
+    logits = Resized(coarse, size=covered, align_corners=align_corners and patch == 1)
     if covered == size:
         return logits.replace(mask=mask)
     full = logits.full()[:, : size[0], : size[1]]
