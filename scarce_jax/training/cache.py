@@ -98,7 +98,7 @@ def _fill(where: str, cache: Cache, source: TrainInput, net: NetState, mesh: Mes
         for first in range(0, count, batch)
         for key in (jax.random.fold_in(source.key, draw),)
     ]
-    source.keep(jax.jit(functools.partial(_joined, count), donate_argnums=0)(parts), cache.draws)
+    source.keep(jax.jit(functools.partial(_joined, count))(parts), cache.draws)
     return needed
 
 

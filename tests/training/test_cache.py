@@ -71,7 +71,8 @@ def test_one_draw_without_augmentation_is_exact(tmp_path, tiny_data):
 def test_each_epoch_takes_another_draw_and_devices_agree(tmp_path, tiny_data, caplog):
     caplog.set_level("INFO")
     # 8 images and batches of 8: a step is an epoch.
-    settings = config(cache=2, batch=8, steps=3, optim=dataclasses.replace(config().segmenter.optim, lr=1e-9))
+    net = PSPNetConfig(backbone=RESNET, dropout=0.0)
+    settings = config(net=net, cache=2, batch=8, steps=3, optim=dataclasses.replace(config().segmenter.optim, lr=1e-9))
     _, losses = trained(settings, tmp_path / "one", tiny_data)
     assert "frozen features of 2 draws of 8 images" in caplog.text
     assert losses[0] != pytest.approx(losses[1], rel=1e-5)
