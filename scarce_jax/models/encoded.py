@@ -66,16 +66,18 @@ def encode(module: nn.Module, image: jax.Array) -> dict[str, jax.Array]:
     return {name: levels[name] for name in module.backbone.frozen_levels}
 
 
-def levels_read(apply: Callable[[Encoded], Any], levels: Mapping[str, Any], size: tuple[int, int]) -> tuple[str, ...]:
+def levels_read(
+    apply: Callable[[Encoded], Any], names: Sequence[str], levels: Mapping[str, Any], size: tuple[int, int]
+) -> tuple[str, ...]:
     """Which frozen levels the rest of a net reads.
 
     Args:
       apply: the net as a function of `Encoded`, which is traced and not computed.
-      levels: name -> abstract features [B, h, w, C] of every frozen level.
+      names: names of the frozen levels, in the order of the computation.
+      levels: name -> abstract features [B, h, w, C] of each.
       size: (H, W) of the images.
     """
-    *_, last = levels
-    read = [last]
+    read = [names[-1]]
     while True:
         at_hand = {name: level for name, level in levels.items() if name in read}
         unread = tuple((name, x.shape[1:], x.dtype) for name, x in levels.items() if name not in read)
@@ -84,4 +86,4 @@ def levels_read(apply: Callable[[Encoded], Any], levels: Mapping[str, Any], size
         except LevelIsRead as error:
             read.append(error.name)
         else:
-            return tuple(name for name in levels if name in read)
+            return tuple(name for name in names if name in read)

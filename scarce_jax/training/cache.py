@@ -76,7 +76,7 @@ def _fill(where: str, cache: Cache, source: TrainInput, net: NetState, mesh: Mes
         rngs = {"dropout": jax.random.key(0)}
         return cache.module.apply(variables, encoded, *others, train=True, mutable=["batch_stats"], rngs=rngs)
 
-    read = levels_read(rest, levels, size)
+    read = levels_read(rest, cache.module.backbone.frozen_levels, levels, size)
     unread = tuple((name, x.shape[1:], x.dtype) for name, x in levels.items() if name not in read)
 
     def features(variables: Any, draw: Mapping[str, Any], key: jax.Array, consts: Mapping) -> dict:

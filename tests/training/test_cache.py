@@ -50,11 +50,12 @@ def test_a_net_continues_from_its_frozen_levels(net, backbone):
         )
         return logits.coarse, None if aux is None else aux.coarse
 
-    read = levels_read(apply, levels, (32, 32))
-    assert list(levels)[-1] in read
-    if net is DeepLabV3PlusConfig:
-        assert backbone.low_level in read
-    assert "stem" not in read
+    names = module.backbone.frozen_levels
+    assert set(names) == set(levels)
+    read = levels_read(apply, names, levels, (32, 32))
+    # PSPNet's auxiliary head reads the last level but one, which is frozen only if all of the VGG is.
+    others = {PSPNetConfig: "layer4", DeepLabV3PlusConfig: backbone.low_level}
+    assert read == tuple(name for name in names if name in (others[net], names[-1]))
     unread = tuple((name, x.shape[1:], x.dtype) for name, x in levels.items() if name not in read)
     encoded = Encoded({name: levels[name] for name in read}, unread, (32, 32))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), apply(encoded), apply(image))
