@@ -106,6 +106,10 @@ def train_adversarial(
         semi_start=stage.semi_start,
         class_weighting=stage.class_weighting,
     )
+    sources = {
+        "labelled": common.training_source(config, stage, weight=common.draws(stage)),
+        "unlabelled": common.training_source(config, stage, ids="unlabelled", labels=()),
+    }
     return common.train(
         "adversarial",
         config,
@@ -119,8 +123,7 @@ def train_adversarial(
             Turn(net=DISCRIMINATOR, loss=DiscriminatorLoss(discriminator, classes)),
         ),
         sources={
-            "labelled": common.training_source(config, stage, weight=common.draws(stage)),
-            "unlabelled": common.training_source(config, stage, ids="unlabelled", labels=()),
+            name: common.cached("adversarial", stage, source, module, SEGMENTER) for name, source in sources.items()
         },
         predict=SegmentationLogits(module),
         source=common.evaluation_source(config, stage),
@@ -148,7 +151,7 @@ class SegmenterLoss:
 
     def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
         labels = batch["labelled"]["label"]
-        images = jnp.concatenate([batch["labelled"]["image"], batch["unlabelled"]["image"]])
+        images = common.concatenated(batch["labelled"]["image"], batch["unlabelled"]["image"])
         (logits, _), stats = common.apply_in_training(self.module, params, nets[SEGMENTER], images, key=key)
         logits = full_size(logits)
         labelled, unlabelled = logits[: len(labels)], logits[len(labels) :]

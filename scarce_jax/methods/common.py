@@ -22,7 +22,20 @@ from scarce_jax.models.segmenters import Segmenter
 from scarce_jax.ops.augment import Augment, augment, normalise
 from scarce_jax.optim import Group, Optimizer
 from scarce_jax.ranges import AboveOne, Batch, Count, CountOrZero, NonNegative, Pixels, Positive, Seed
-from scarce_jax.recipe import Artifact, Epochs, Eval, Infer, Mean, Net, NetState, Predict, Source, Train, parse_origin
+from scarce_jax.recipe import (
+    Artifact,
+    Cache,
+    Epochs,
+    Eval,
+    Infer,
+    Mean,
+    Net,
+    NetState,
+    Predict,
+    Source,
+    Train,
+    parse_origin,
+)
 from scarce_jax.runtime import Runtime
 
 SEGMENTER = "segmenter"
@@ -163,12 +176,16 @@ class SegmenterStage(ImageStage):
         equally.
       rare_class_sampling: exponent with which images of rare classes are drawn more often; see `data.sampling`, whose
         paper uses 0.5. It needs images whose classes the budget reveals. None draws all images equally often.
+      cache: number of augmented draws of each image that are made once, before the first step. What the frozen part of
+        the backbone computes of them is kept in memory, and no step computes it again. Each epoch takes one draw of an
+        image, in turn. 0 keeps nothing, and no draw repeats. Without random augmentation 1 is exact.
     """
 
     net: Segmenter = PSPNetConfig()
     aux_weight: NonNegative = 0.4
     class_weighting: AboveOne | None = None
     rare_class_sampling: Annotated[float, Interval(ge=0, le=10)] | None = None
+    cache: Annotated[int, Interval(ge=0, le=4096)] = 0
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
@@ -290,6 +307,11 @@ def apply_in_training(
     return outputs, updated.get("batch_stats", {})
 
 
+def concatenated(*rows: Any) -> Any:
+    """Trees of arrays [B1, ...], [B2, ...], ... of equal structure, joined: [B1 + B2 + ..., ...]."""
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *rows)
+
+
 def image_input(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
     """Abstract normalised image with which a net is initialised."""
     return jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
@@ -326,6 +348,29 @@ def training_source(config: Experiment, stage: ImageStage, **changes: Any) -> So
     transform = Augmented(stage.augment)
     fields = {"ids": "fine", "labels": ("fine",), "batch": stage.batch, "size": stage.size, "transform": transform}
     return Source(dataset=config.dataset, split=config.train_split, **(fields | changes))
+
+
+def cached(name: str, stage: SegmenterStage, source: Source, module: nn.Module, role: str, *fields: str) -> Source:
+    """The source with the `Cache` of the stage's settings, if they ask for one.
+
+    Args:
+      name: name of the stage in the config.
+      module: the net that is trained, of this role.
+      fields: further fields of a row that the net reads.
+
+    Raises:
+      InputError: no part of the net's backbone is frozen.
+    """
+    if not stage.cache:
+        return source
+    if not getattr(getattr(module, "backbone", None), "frozen_levels", ()):
+        raise InputError(
+            f"--{name}.cache {stage.cache}: the net has no frozen levels whose features could be kept; set "
+            f"--{name}.net.backbone.frozen (of a DINOv2 5, the whole), or leave cache out"
+        )
+    return dataclasses.replace(
+        source, cache=Cache(net=role, module=module, draws=stage.cache, fields=("image", *fields))
+    )
 
 
 def inference_source(config: Experiment, stage: SizedStage, **changes: Any) -> Source:

@@ -154,6 +154,7 @@ def train_segmenter(
     source = common.training_source(
         config, stage, ids=ids, take=take, fields=fields[1:], having=having, labels=labels, weight=weight
     )
+    source = common.cached(name, stage, source, module, SEGMENTER, *fields[1:])
     return common.train(
         name,
         config,

@@ -63,6 +63,8 @@ def train_classifier(
         if stage.class_weighting is not None:
             raise InputError(f"{name}.class_weighting is {stage.class_weighting}; expected none for image tags")
     source = common.training_source(config, stage, ids="tags", fields=("tags",), labels=(), weight=weight)
+    if isinstance(stage, common.SegmenterStage):
+        source = common.cached(name, stage, source, module, CLASSIFIER)
     return common.train(
         name,
         config,

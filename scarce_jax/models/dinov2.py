@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from annotated_types import Interval
 
+from scarce_jax.models.encoded import Encoded, known_levels
 from scarce_jax.models.fields import KIND, BackboneConfig
 from scarce_jax.models.normalisation import Normalisation, renormalise
 from scarce_jax.models.tracing import block
@@ -106,12 +107,12 @@ class DINOv2(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def __call__(self, image: jax.Array | Encoded, *, train: bool) -> dict[str, jax.Array]:
         """Encodes images.
 
         Args:
-          image: float [B, H, W, 3], normalised RGB, of any size. Where a side is no multiple of 14, zeros at the bottom
-            and at the right, which are ImageNet's mean colour, make it one.
+          image: float [B, H, W, 3], normalised RGB, of any size; or its frozen levels. Where a side is no multiple of
+            14, zeros at the bottom and at the right, which are ImageNet's mean colour, make it one.
           train: has no effect: there is neither dropout nor a batch normalisation.
 
         Returns:
@@ -126,6 +127,8 @@ class DINOv2(nn.Module):
                 f"blocks are {self.blocks} and frozen is {self.frozen}; expected a multiple of {LEVELS}, and 0 to "
                 f"{LEVELS + 1}"
             )
+        if known := known_levels(image, self.frozen_levels):
+            return known
         rows, columns = (-(-side // PATCH) for side in image.shape[1:3])
         tokens = self._fixed(self._embed(image, rows, columns), 1)
         special, levels = 1 + self.registers, {}
@@ -136,6 +139,11 @@ class DINOv2(nn.Module):
             tokens, patches = (self._fixed(x, level + 1) for x in (tokens, patches))
             levels[f"layer{level}"] = patches.reshape(-1, rows, columns, self.width)
         return levels
+
+    @property
+    def frozen_levels(self) -> tuple[str, ...]:
+        """Names of the levels if none of them is trained. Blocks read tokens that levels lack."""
+        return tuple(f"layer{level}" for level in range(1, LEVELS + 1)) if self.frozen > LEVELS else ()
 
     def _fixed(self, x: jax.Array, parts: int) -> jax.Array:
         """What so many parts have computed, without its gradient if all of them are frozen."""

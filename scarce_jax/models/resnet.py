@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from annotated_types import Interval
 
 from scarce_jax.models.batch_norm import batch_norm
+from scarce_jax.models.encoded import Encoded, known_levels
 from scarce_jax.models.fields import KIND, BackboneConfig
 from scarce_jax.models.layers import Convolution
 from scarce_jax.models.normalisation import Normalisation, renormalise
@@ -119,11 +120,11 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def __call__(self, image: jax.Array | Encoded, *, train: bool) -> dict[str, jax.Array]:
         """Encodes images.
 
         Args:
-          image: float [B, H, W, 3], RGB normalised by ImageNet's mean and deviation, of any size.
+          image: float [B, H, W, 3], RGB normalised by ImageNet's mean and deviation, of any size; or its frozen levels.
           train: use and update the statistics of this batch, where they are not frozen.
 
         Returns:
@@ -138,12 +139,20 @@ class ResNet(nn.Module):
             raise ValueError(f"ResNet depth is {self.depth}; expected one of {sorted(BLOCKS)}")
         parts = {"stem": self._stem}
         parts |= {f"layer{layer}": functools.partial(self._layer, layer) for layer in range(1, 5)}
-        x, outputs = renormalise(image, self.normalisation).astype(self.dtype), {}
+        outputs = known_levels(image, self.frozen_levels)
+        x = outputs[self.frozen_levels[-1]] if outputs else renormalise(image, self.normalisation).astype(self.dtype)
         for index, (name, run) in enumerate(parts.items()):
+            if name in outputs:
+                continue
             frozen = index < self.frozen
             x = run(x, train=train and not frozen and not self.frozen_statistics)
             outputs[name] = x = jax.lax.stop_gradient(x) if frozen else x
         return outputs
+
+    @property
+    def frozen_levels(self) -> tuple[str, ...]:
+        """Names of the levels that no training changes, in the order of the computation."""
+        return ("stem", "layer1", "layer2", "layer3", "layer4")[: self.frozen]
 
     def _layer(self, layer: int, x: jax.Array, *, train: bool) -> jax.Array:
         """The residual blocks of a layer, 1 to 4."""

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from annotated_types import Interval
 
 from scarce_jax.models.batch_norm import batch_norm
+from scarce_jax.models.encoded import Encoded, known_levels
 from scarce_jax.models.fields import KIND, BackboneConfig
 from scarce_jax.models.layers import Convolution
 from scarce_jax.models.normalisation import Normalisation, renormalise
@@ -100,11 +101,11 @@ class VGG16Trunk(nn.Module):
     frozen_statistics: bool = False
     dtype: Any = jnp.float32
 
-    def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    def __call__(self, image: jax.Array | Encoded, *, train: bool) -> dict[str, jax.Array]:
         """Encodes images.
 
         Args:
-          image: float [B, H, W, 3], RGB normalised by ImageNet's mean and deviation.
+          image: float [B, H, W, 3], RGB normalised by ImageNet's mean and deviation; or its frozen levels.
           train: use and update the statistics of this batch.
 
         Returns:
@@ -126,15 +127,17 @@ class VGG16Trunk(nn.Module):
 
     @nn.compact
     def _encode(
-        self, image: jax.Array, *, train: bool, switched: bool
+        self, image: jax.Array | Encoded, *, train: bool, switched: bool
     ) -> tuple[dict[str, jax.Array], tuple[jax.Array, ...]]:
         """Features, and switches or none."""
         if len(self.pools) != len(CONVOLUTIONS):
             raise ValueError(f"pools of a VGG-16 are {len(self.pools)}; expected 5, each a Pool or None")
         check_convolutions(self.convolutions)
-        x = renormalise(image, self.normalisation).astype(self.dtype)
-        levels, switches = {}, []
+        levels, switches = known_levels(image, self.frozen_levels), []
+        x = levels[self.frozen_levels[-1]] if levels else renormalise(image, self.normalisation).astype(self.dtype)
         for group, (count, pool) in enumerate(zip(self.convolutions, self.pools, strict=True), start=1):
+            if f"layer{group}" in levels:
+                continue
             is_frozen = group <= self.frozen
             learns_statistics = train and not is_frozen and not self.frozen_statistics
             run = functools.partial(VGG16Trunk._convolve, group=group, count=count, train=learns_statistics)
@@ -153,6 +156,11 @@ class VGG16Trunk(nn.Module):
             x = jax.lax.stop_gradient(x) if is_frozen else x
             levels[f"layer{group}"] = x
         return levels, tuple(switches)
+
+    @property
+    def frozen_levels(self) -> tuple[str, ...]:
+        """Names of the levels that no training changes, in the order of the computation."""
+        return tuple(f"layer{group}" for group in range(1, self.frozen + 1))
 
     def _convolve(self, x: jax.Array, *, group: int, count: int, train: bool) -> jax.Array:
         """The convolutions of a group, without its pooling."""

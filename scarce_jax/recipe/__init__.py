@@ -1,7 +1,7 @@
 """The types that recipes consist of: stages, sources and results."""
 
 from scarce_jax.recipe.origins import FromRun, Pretrained, parse_origin
-from scarce_jax.recipe.sources import Artifact, Chosen, Confident, Part, Read, Source
+from scarce_jax.recipe.sources import Artifact, Cache, Chosen, Confident, Part, Read, Source
 from scarce_jax.recipe.stages import (
     Epochs,
     Eval,
@@ -27,6 +27,7 @@ from scarce_jax.recipe.views import PLAIN, ViewMean, Views
 __all__ = [
     "PLAIN",
     "Artifact",
+    "Cache",
     "Chosen",
     "Confident",
     "Epochs",

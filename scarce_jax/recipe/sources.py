@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -125,6 +126,23 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Cache:
+    """Keeps the frozen features of a source's images, so that no step computes them again.
+
+    Attributes:
+      net: role of the net whose frozen part is applied to the images.
+      module: its module, which has a frozen backbone.
+      draws: number of augmented draws of each example. Each epoch takes one of them, in turn.
+      fields: fields of a row that the net reads, "image" first.
+    """
+
+    net: str
+    module: nn.Module
+    draws: int
+    fields: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
     """The origin of rows `{"image", "label", <fields>, "height", "width"}`, one per example.
 
@@ -146,6 +164,7 @@ class Source:
       transform: `(row, key, consts) -> row`, a pure function that is applied to each row inside the compiled step.
       weight: `(tags [N, K] uint8) -> [N]`, how often each example is drawn per epoch; None draws each once.
       resident: overrides `Runtime.resident`.
+      cache: keep frozen features of the images, in training.
     """
 
     dataset: str
@@ -161,6 +180,7 @@ class Source:
     transform: Callable[[dict, jax.Array, Mapping], dict]
     weight: Callable[[np.ndarray], np.ndarray] | None = None
     resident: bool | None = None
+    cache: Cache | None = None
 
     @property
     def id_parts(self) -> tuple[str | Artifact | Chosen, ...]:

@@ -30,8 +30,10 @@ class TrainInput:
     """The batches of one source in training.
 
     Attributes:
+      source: the source.
       size: examples in a global batch.
-      transform: the transform of the source.
+      examples: examples of the source.
+      transform: what the step applies to each row: the transform of the source, unless its rows are kept transformed.
       key: PRNG key of the transform.
       resident: whether all decoded examples are in device memory. They are then replicated, and every device picks its
         rows; otherwise they are decoded as they are needed.
@@ -49,14 +51,32 @@ class TrainInput:
         resident: bool | None,
     ):
         self._rows, self._mesh, self._threads = rows, mesh, threads
-        self.size = source.batch
+        self.source, self.size, self.examples, self._draws = source, source.batch, len(rows), 1
         self.transform = source.transform
         weights = draws(source, rows.reader, rows.indices) if source.weight else None
         self._order = Order(len(rows), zlib.crc32(f"{seed}/{name}".encode()), weights)
         self.key = named_key(seed, name, "transform")
         wanted = resident if source.resident is None else source.resident
-        self.resident = fits(rows, mesh) if wanted is None else wanted
-        self.arrays = mesh_lib.replicate(mesh, load_all(rows, threads)) if self.resident else {}
+        self.resident = source.cache is not None or (fits(rows, mesh) if wanted is None else wanted)
+        self.arrays = mesh_lib.replicate(mesh, self.load()) if self.resident and source.cache is None else {}
+
+    def load(self) -> dict[str, np.ndarray]:
+        """Decodes all examples: fields with a leading axis of their number."""
+        return load_all(self._rows, self._threads)
+
+    def keep(self, arrays: dict[str, Any], draws: int) -> None:
+        """Makes rows that are already transformed the content of the source.
+
+        Args:
+          arrays: fields on the devices, with a leading axis of draws * examples.
+          draws: number of rows of each example. Each epoch takes one of them, in turn.
+        """
+        self.arrays, self._draws, self.transform = arrays, draws, transformed_before
+
+    def _places(self, step: int) -> np.ndarray:
+        """Rows of the resident arrays that are the global batch of a step: int32 [size]."""
+        epochs = np.arange(step * self.size, (step + 1) * self.size) // self._order.epoch_length
+        return (self._order.batch(step, self.size) + epochs % self._draws * self.examples).astype(np.int32)
 
     def ids(self, step: int) -> list[str]:
         """The ids of the examples in the global batch of a step, in the order of its rows."""
@@ -111,11 +131,16 @@ class TrainInput:
         for first, count in dispatches:
             if first + count > end:
                 end = first + max(count, STEPS_PLACED)
-                order = np.stack([self._order.batch(step, self.size)[local] for step in range(first, end)])
+                order = np.stack([self._places(step)[local] for step in range(first, end)])
                 index = mesh_lib.shard(self._mesh, order, axis=1)
                 place = mesh_lib.replicate(self._mesh, np.int32(0))
             decoded, place = _pick(self._mesh, count)(self.arrays, index, place)
             yield {"row": rows(count), "decoded": decoded}
+
+
+def transformed_before(row: dict, key: jax.Array, consts: Mapping) -> dict:
+    """Transform of rows that are kept as the step reads them."""
+    return row
 
 
 @functools.lru_cache(maxsize=8)
@@ -133,7 +158,7 @@ def _pick(mesh: Mesh, count: int) -> Callable:
         chosen = jax.lax.dynamic_slice_in_dim(index, place, count)
         if count == 1:
             chosen = chosen[0]
-        return {name: x[chosen] for name, x in arrays.items()}, place + count
+        return jax.tree.map(lambda x: x[chosen], arrays), place + count
 
     rows = P(mesh_lib.AXIS) if count == 1 else P(None, mesh_lib.AXIS)
     return jax.jit(jax.shard_map(pick, mesh=mesh, in_specs=(P(), P(None, mesh_lib.AXIS), P()), out_specs=(rows, P())))

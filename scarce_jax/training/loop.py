@@ -22,6 +22,7 @@ from scarce_jax.data.files import read_checked_json, write_checked_json
 from scarce_jax.data.source import Rows
 from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.recipe import Artifact, Eval, NetState, Train
+from scarce_jax.training import cache
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.batches import TrainInput
 from scarce_jax.training.checkpoint import Checkpoints, DamagedCheckpoint, load_net, replicated_like, save_nets
@@ -78,13 +79,15 @@ def train(
     if content is not None:
         log.info("%s: goes on from step %d", stage.name, start)
         state = restored(state, content)
+    consts = session.consts(stage)
+    cache.fill(stage, inputs, state.nets, mesh, consts)
     state = packed(state, stage.optimizers, mesh)
 
     every = (runtime.log_every, runtime.checkpoint_every, *(evaluation.every for evaluation in stage.evals))
     together = at_once(runtime, inputs, mesh, state.nets, (start, steps, *every))
     schedule = functools.partial(dispatches, start, steps, together, every)
     streams = {name: source.batches(start, steps, schedule()) for name, source in inputs.items()}
-    step = _Step(stage, steps, inputs, mesh, step_keys(inputs, seed, drawn_as, mesh), session.consts(stage))
+    step = _Step(stage, steps, inputs, mesh, step_keys(inputs, seed, drawn_as, mesh), consts)
     progress = Progress(stage.name, start, steps, sum(source.size for source in inputs.values()))
 
     with contextlib.closing(MetricsLog(session.run_dir, stage.name, start, offset)) as metrics_log:

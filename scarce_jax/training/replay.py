@@ -17,6 +17,7 @@ from scarce_jax.data.files import read_checked_json
 from scarce_jax.errors import InputError
 from scarce_jax.models.tracing import Tracing, tracing
 from scarce_jax.recipe import NetState, Train
+from scarce_jax.training import cache
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.batches import make_batch
 from scarce_jax.training.checkpoint import DamagedCheckpoint, load, replicated_like
@@ -64,8 +65,9 @@ def replay(session: Session, stage: Train) -> dict[str, Any]:
             state = restored(state, load(folder / "checkpoints" / str(start), like))
         except DamagedCheckpoint as error:
             raise InputError(f"{error}; run the train command again, which starts from what is there") from error
-    state = packed(state, stage.optimizers, mesh)
     keys, consts = step_keys(inputs, session.seed, stage.drawn_as, mesh), session.consts(stage)
+    cache.fill(stage, inputs, state.nets, mesh, consts)
+    state = packed(state, stage.optimizers, mesh)
     step = make_step(stage, steps, inputs, mesh)
     streams = {name: source.batches(start, last) for name, source in inputs.items()}
     for number in range(start, last):
@@ -79,7 +81,7 @@ def replay(session: Session, stage: Train) -> dict[str, Any]:
         if metrics or arrays:
             nets = {role: net.replace(opt_state=()) for role, net in unpacked(before, mesh).nets.items()}
             batch = {
-                name: jax.jit(functools.partial(make_batch, mesh, source.transform))(
+                name: jax.jit(functools.partial(make_batch, mesh, inputs[name].transform))(
                     draws[name], jax.random.fold_in(keys[name], before.step), consts
                 )
                 for name, source in inputs.items()

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from annotated_types import MinLen
 
 from scarce_jax.data.schema import DatasetInfo
@@ -152,7 +151,7 @@ class Together:
     parts: tuple[str, ...]
 
     def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
-        rows = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *(batch[name] for name in self.parts))
+        rows = common.concatenated(*(batch[name] for name in self.parts))
         return self.loss(params, nets, {self.source: rows}, shared, key)
 
 

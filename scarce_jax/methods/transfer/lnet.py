@@ -42,13 +42,14 @@ def train_lnet(config: common.Experiment, stage: SegmenterStage, module: nn.Modu
         raise InputError(
             f"lnet.class_weighting is {stage.class_weighting}; expected none, because the L-Net has no classes"
         )
+    source = common.training_source(config, stage, weight=common.draws(stage))
     return common.train(
         "lnet",
         config,
         stage,
         nets={LNET: common.trained(stage, module, net_inputs(stage.size))},
         turns=(Turn(net=LNET, loss=ObjectnessLoss(module, stage.aux_weight, background)),),
-        sources={"labelled": common.training_source(config, stage, weight=common.draws(stage))},
+        sources={"labelled": common.cached("lnet", stage, source, module, LNET)},
     )
 
 

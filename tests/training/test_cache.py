@@ -1,0 +1,101 @@
+"""Frozen features that are computed once."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from scarce_jax import runs
+from scarce_jax.errors import InputError
+from scarce_jax.models.deeplabv3plus import DeepLabV3PlusConfig
+from scarce_jax.models.detailer import DetailerConfig
+from scarce_jax.models.encoded import Encoded, encode, levels_read
+from scarce_jax.models.pspnet import PSPNetConfig
+from scarce_jax.models.resnet import ResNetConfig
+from scarce_jax.models.vgg import VGGConfig
+from scarce_jax.ops.augment import Augment
+from scarce_jax.training import cache
+from tests import tiny
+
+RESNET = ResNetConfig(depth=18, width=4, frozen=3)
+STILL = Augment(crop=(32, 32), scale=(1.0, 1.0), rotate=0.0, flip=0.0)
+
+
+def config(**changes):
+    return tiny.supervised_config(**{"net": PSPNetConfig(backbone=RESNET), "steps": 4, **changes})
+
+
+def trained(settings, folder, data_dir, devices=1):
+    """Arrays of the net, and the losses of the steps."""
+    runs.train(settings, folder, data_dir=data_dir, mesh=tiny.mesh(devices))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return tiny.stored(folder), [x["segmenter/loss"] for x in lines if "segmenter/loss" in x]
+
+
+@pytest.mark.parametrize(
+    "backbone", [RESNET, VGGConfig(width=4, batch_norm=True, frozen=2), VGGConfig(width=4, frozen=5)]
+)
+@pytest.mark.parametrize("net", [PSPNetConfig, DeepLabV3PlusConfig])
+def test_a_net_continues_from_its_frozen_levels(net, backbone):
+    module = net(backbone=backbone).build(3)
+    image = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    variables = module.init(jax.random.key(1), image, train=False)
+    levels = module.apply(variables, image, method=encode)
+
+    def apply(x):
+        (logits, aux), _ = module.apply(
+            variables, x, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)}
+        )
+        return logits.coarse, None if aux is None else aux.coarse
+
+    names = module.backbone.frozen_levels
+    assert set(names) == set(levels)
+    read = levels_read(apply, names, levels, (32, 32))
+    # PSPNet's auxiliary head reads the last level but one, which is frozen only if all of the VGG is.
+    others = {PSPNetConfig: "layer4", DeepLabV3PlusConfig: backbone.low_level}
+    assert read == tuple(name for name in names if name in (others[net], names[-1]))
+    unread = tuple((name, x.shape[1:], x.dtype) for name, x in levels.items() if name not in read)
+    encoded = Encoded({name: levels[name] for name in read}, unread, (32, 32))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), apply(encoded), apply(image))
+
+
+def test_one_draw_without_augmentation_is_exact(tmp_path, tiny_data):
+    plain, losses = trained(config(augment=STILL), tmp_path / "plain", tiny_data)
+    cached, cached_losses = trained(config(augment=STILL, cache=1), tmp_path / "cached", tiny_data)
+    np.testing.assert_allclose(cached_losses, losses, rtol=1e-4)
+    for name, value in plain.items():
+        np.testing.assert_allclose(cached[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_each_epoch_takes_another_draw_and_devices_agree(tmp_path, tiny_data, caplog):
+    caplog.set_level("INFO")
+    # 8 images and batches of 8: a step is an epoch.
+    net = PSPNetConfig(backbone=RESNET, dropout=0.0)
+    settings = config(net=net, cache=2, batch=8, steps=3, optim=dataclasses.replace(config().segmenter.optim, lr=1e-9))
+    _, losses = trained(settings, tmp_path / "one", tiny_data)
+    assert "frozen features of 2 draws of 8 images" in caplog.text
+    assert losses[0] != pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] == pytest.approx(losses[2], rel=1e-3)
+    _, on_four = trained(settings, tmp_path / "four", tiny_data, devices=4)
+    np.testing.assert_allclose(on_four, losses, rtol=1e-4)
+
+
+def test_the_detailer_keeps_its_coarse_masks_with_the_features(tmp_path, tiny_data):
+    settings = tiny.detailer_config(net=DetailerConfig(backbone=RESNET, embedding=8), cache=2, steps=2)
+    summary = runs.train(settings, tmp_path / "run", data_dir=tiny_data, mesh=tiny.mesh())
+    assert summary["results"]["detailer"]["miou"] > 0
+
+
+def test_a_net_without_a_frozen_part_is_refused(tmp_path, tiny_data):
+    unfrozen = PSPNetConfig(backbone=dataclasses.replace(RESNET, frozen=0))
+    for net in (unfrozen, tiny.stage()["net"]):
+        with pytest.raises(InputError, match=r"--segmenter\.cache 3: .* set --segmenter\.net\.backbone\.frozen"):
+            trained(config(net=net, cache=3), tmp_path / "run", tiny_data)
+
+
+def test_features_that_do_not_fit_are_refused(tmp_path, tiny_data, monkeypatch):
+    monkeypatch.setattr(cache, "_memory", lambda mesh: 1000)
+    with pytest.raises(InputError, match=r"--segmenter\.cache 3: the frozen features of 8 images take .* lower it"):
+        trained(config(cache=3), tmp_path / "run", tiny_data)
