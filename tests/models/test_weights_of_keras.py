@@ -42,8 +42,10 @@ def first_release(group, number, leaf):
 @pytest.mark.parametrize("name", [applications, keras3, first_release])
 def test_a_vgg_has_the_same_arrays_whatever_their_names(name, tmp_path):
     tensors = vgg(name)
-    shapes = {f"params/backbone/conv{g}_{n}/{leaf}": tensors[name(g, n, leaf)].shape
-              for g, count in enumerate(VGG, start=1) for n in range(1, count + 1) for leaf in ("kernel", "bias")}  # fmt: skip
+    places = [
+        (g, n, leaf) for g, count in enumerate(VGG, 1) for n in range(1, count + 1) for leaf in ("kernel", "bias")
+    ]
+    shapes = {f"params/backbone/conv{g}_{n}/{leaf}": tensors[name(g, n, leaf)].shape for g, n, leaf in places}
     path = published.save_tfjs(tmp_path / "vgg", tensors | {"fuse/vars/0": np.zeros((1, 1, 5, 1), np.float32)})
     imported = weights.import_weights(path, shapes)
     assert imported.facts == {"layout": "Keras' VGG-16", "normalisation": "caffe"}
