@@ -1,6 +1,7 @@
 """From a made published file in each layout, by `init_from` and a recipe, to what the net computes."""
 
 import json
+import math
 
 import jax
 import numpy as np
@@ -10,13 +11,13 @@ from scarce_jax import config_files, runs
 from scarce_jax.data.builders import load_info
 from scarce_jax.errors import InputError
 from scarce_jax.methods import supervised
-from scarce_jax.models import dinov2
+from scarce_jax.models import dinov2, weights
 from scarce_jax.models.deeplab import DeepLabV2Config
 from scarce_jax.models.dinov2 import DINOv2Config
 from scarce_jax.models.fcn import FCNConfig
 from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.vgg import VGGConfig
-from scarce_jax.ops.augment import normalise
+from scarce_jax.ops.augment import Augment, normalise
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.session import Session
 from tests import published, tiny, torch_files
@@ -30,18 +31,19 @@ IMAGENET_IMAGE = (PIXELS / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
 
 @pytest.fixture
 def start(tmp_path, tiny_data):
-    """(net's config, path of a file) -> what the recipe's net takes, and its module and initial variables."""
+    """(net's config, path of a file) -> what the net of a recipe takes, its module, and variables with nothing else."""
 
-    def run(net, path):
-        config = tiny.supervised_config(net=net, init_from=str(path))
+    def run(net, path, side=32):
+        size = {"size": (side, side), "augment": Augment(crop=(side, side))}
+        config = tiny.supervised_config(net=net, init_from=str(path), **size)
         info = load_info("scenes", tiny_data)
         recipe = supervised.recipe(config, info)
-        content = config_files.to_json(config)
-        session = Session(recipe, info.classes, tmp_path, tiny_data, tiny.mesh(), config=content["config"])
+        session = Session(recipe, info.classes, tmp_path, tiny_data, tiny.mesh(), config=config_files.to_json(config))
         stage = recipe.stages[-1]
-        outside = session.outside(stage)
-        state = state_lib.init_state(stage.nets, 1, 0, stage.name, {}, tiny.mesh(), outside)
-        return outside["segmenter"], stage.nets["segmenter"].module, state.nets["segmenter"].variables
+        taken, net = session.outside(stage)["segmenter"], stage.nets["segmenter"]
+        # Drawing what is not taken would take longer than all else.
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state_lib.abstract_net(net).variables)
+        return taken, net.module, weights.overlay(zeros, taken.values)
 
     return run
 
@@ -113,7 +115,7 @@ def test_the_flags_of_a_wrong_geometry_normalisation_and_depth_are_named(start, 
         (VGGConfig(width=2), f"holds a ResNet .*, and the net has a VGG-16; {flag} resnet"),
     ):
         with pytest.raises(InputError, match=message):
-            start(DeepLabV2Config(backbone=backbone) if backbone.kind == "resnet" else _on_vgg(backbone), shipped)
+            start(on(backbone), shipped)
     (shipped.parent / "group1-shard2of2.bin").write_bytes(b"x")
     with pytest.raises(InputError, match="its files hold 1002 bytes of arrays, expected .*; fetch it again"):
         start(on(KERAS), shipped)
@@ -126,15 +128,11 @@ def test_the_flags_of_a_wrong_geometry_normalisation_and_depth_are_named(start, 
         start(on(KERAS), shipped)
 
 
-def _on_vgg(backbone):
-    return FCNConfig(backbone=backbone, layers=0)
-
-
 def test_a_converted_file_says_what_it_is(start, tmp_path):
-    units = published.resnet(50, 2)
+    units = published.resnet(18, 2)
     tensors = {k: np.ascontiguousarray(v) for k, v in published.in_torch(units).items()}
     path = torch_files.save(tmp_path / "converted.safetensors", tensors)
-    converted = on(ResNetConfig(depth=50, width=2, geometry="caffe"))
+    converted = on(ResNetConfig(depth=18, width=2, geometry="caffe"))
     with pytest.raises(
         InputError, match=r"geometry torchvision, .*what they were trained with, such as: python -c"
     ) as e:
@@ -150,13 +148,13 @@ def test_a_converted_file_says_what_it_is(start, tmp_path):
 
 
 def test_deeplab_starts_from_the_files_of_hung_et_al(start, tmp_path):
-    units, rng = published.resnet(50, 2), np.random.default_rng(2)
+    units, rng = published.resnet(18, 2), np.random.default_rng(2)
     tensors = published.in_torch(units, prefix="Scale.")
-    heads = [(published.draw(rng, 3, 3, 64, 12), rng.normal(size=12).astype(np.float32)) for _ in range(4)]
+    heads = [(published.draw(rng, 3, 3, 16, 12), rng.normal(size=12).astype(np.float32)) for _ in range(4)]
     for index, (kernel, bias) in enumerate(heads):
         tensors |= {f"Scale.layer5.conv2d_list.{index}.weight": kernel.transpose(3, 2, 0, 1)}
         tensors |= {f"Scale.layer5.conv2d_list.{index}.bias": bias}
-    net = DeepLabV2Config(backbone=KERAS)
+    net = DeepLabV2Config(backbone=ResNetConfig(depth=18, width=2, **CAFFE))
     taken, module, variables = start(net, torch_files.save(tmp_path / "coco.safetensors", tensors))
     assert taken.facts["file"] == {"layout": "DeepLab-v2 in PyTorch", **CAFFE}
     assert taken.drawn == () and taken.facts["unused"] == {}
@@ -165,7 +163,7 @@ def test_deeplab_starts_from_the_files_of_hung_et_al(start, tmp_path):
     expected = sum(published.convolve(x, k, dilation=r) + b for r, (k, b) in zip(rates, heads, strict=True))
     assert_close(compute(module, variables, lambda m, image: m(image, train=False)[0].coarse[0]), expected)
     for index in range(4):
-        tensors[f"Scale.layer5.conv2d_list.{index}.weight"] = np.zeros((21, 64, 3, 3), np.float32)
+        tensors[f"Scale.layer5.conv2d_list.{index}.weight"] = np.zeros((21, 16, 3, 3), np.float32)
         tensors[f"Scale.layer5.conv2d_list.{index}.bias"] = np.zeros(21, np.float32)
     taken, _, _ = start(net, torch_files.save(tmp_path / "coco21.safetensors", tensors))
     assert taken.drawn == tuple(f"aspp_rate{rate}" for rate in (12, 18, 24, 6))
@@ -232,10 +230,10 @@ def _layer_norm(x, scale, bias):
 
 def _transformer(image, tensors, blocks, heads):
     """Patches of a DINOv2 whose positions are the same for all patches, in Hugging Face's names."""
+    erf = np.vectorize(math.erf)
     get = lambda key: tensors[key].astype(np.float64)
     dense = lambda x, key: x @ get(f"{key}.weight").T + get(f"{key}.bias")
     norm = lambda x, key: _layer_norm(x, get(f"{key}.weight"), get(f"{key}.bias"))
-    erf = np.vectorize(__import__("math").erf)
     rows, columns = image.shape[0] // 14, image.shape[1] // 14
     tiles = image.reshape(rows, 14, columns, 14, 3).transpose(0, 2, 4, 1, 3).reshape(rows * columns, -1)
     kernel = get("embeddings.patch_embeddings.projection.weight")
@@ -292,12 +290,12 @@ def test_dinov2_starts_from_hugging_faces_files(start, tmp_path, monkeypatch):
         None
     ]
     path = torch_files.save(tmp_path / "dinov2.safetensors", tensors)
-    taken, module, variables = start(on(DINOv2Config()), path)
+    taken, module, variables = start(on(DINOv2Config()), path, side=28)
     assert taken.facts["file"] == {"layout": "DINOv2", "normalisation": "imagenet"}
     assert list(taken.facts["unused"]) == ["embeddings.mask_token"]
     assert_close(compute(module, variables, last_features), _transformer(IMAGENET_IMAGE, tensors, blocks, 2))
     with pytest.raises(InputError, match="without registers.*; set --segmenter.net.backbone.registers False, or"):
-        start(on(DINOv2Config(registers=True)), path)
+        start(on(DINOv2Config(registers=True)), path, side=28)
 
 
 def test_a_run_records_what_its_net_started_from(tmp_path, tiny_data):
@@ -307,7 +305,8 @@ def test_a_run_records_what_its_net_started_from(tmp_path, tiny_data):
     path = torch_files.save(tmp_path / "r18.safetensors", tensors, **stated)
     net = on(ResNetConfig(depth=18, width=2, frozen=5))
     config = tiny.supervised_config(steps=1, net=net, init_from=str(path))
-    runs.train(config, run, data_dir=tiny_data, mesh=tiny.mesh())
+    with tiny.little_optimised():
+        runs.train(config, run, data_dir=tiny_data, mesh=tiny.mesh())
     facts = json.loads((run / "segmenter" / "DONE").read_text())["init_from"]["segmenter"]
     implied = {"layout": "torchvision's ResNet", "geometry": "torchvision", "normalisation": "imagenet"}
     assert facts["file"] == {**implied, "licence": "bsd-3-clause", "source": "https://example.org/r18"}
