@@ -240,20 +240,16 @@ class DecoupledClassifierConfig(BackboneNetConfig):
 
     kind: ClassVar[str] = "decoupled classifier"
     module = DecoupledClassifier
+    stride = STRIDE
 
     backbone: StridedBackbone = VGGConfig()
     hidden: Channels | None = None
     fc6_kernel: Few = 7
     dropout: BelowOne = 0.5
 
-    def trunk(self, dtype: Any = jnp.float32) -> nn.Module:
-        """The module of the backbone."""
-        return self.backbone.build(STRIDE, dtype)
-
     def _settings(self) -> dict[str, Any]:
-        settings = super()._settings()
-        width = settings.pop("width")
-        return settings | {"hidden": self.hidden or units(self.backbone) * width}
+        hidden = self.hidden or units(self.backbone) * self.backbone.head_width
+        return {"hidden": hidden, "fc6_kernel": self.fc6_kernel, "dropout": self.dropout}
 
     def segmentation_net(
         self, hidden: int | None, deconvolutions: tuple[int, ...] | None, dtype: Any = jnp.float32
