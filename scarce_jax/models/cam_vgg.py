@@ -89,4 +89,5 @@ class CamVGGConfig(BackboneNetConfig):
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
         """The classifier of image tags."""
-        return self.module(tags, self.trunk(dtype), extra=(8, 8, 8), dtype=dtype, **self._settings())
+        width = self.backbone.head_width
+        return self.module(tags, self.trunk(dtype), width, self.dropout, extra=(8, 8, 8), dtype=dtype)
