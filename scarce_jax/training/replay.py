@@ -25,7 +25,7 @@ from scarce_jax.training.finite import FOLDER, REPORT, not_finite
 from scarce_jax.training.loop import open_inputs, restored, stored
 from scarce_jax.training.packing import packed, unpacked
 from scarce_jax.training.session import Session
-from scarce_jax.training.step import make_step, step_keys
+from scarce_jax.training.step import averages, make_step, step_keys
 
 
 @dataclasses.dataclass
@@ -79,7 +79,9 @@ def replay(session: Session, stage: Train) -> dict[str, Any]:
         metrics = {name: str(value) for name, value in values.items() if not math.isfinite(value)}
         arrays = not_finite({role: state.nets[role] for role in stage.optimizers})
         if metrics or arrays:
-            nets = {role: net.replace(opt_state=()) for role, net in unpacked(before, mesh).nets.items()}
+            nets = unpacked(before, mesh).nets
+            given = {**consts, "step": before.step, "averages": averages(nets)}
+            nets = {role: net.replace(opt_state=()) for role, net in nets.items()}
             batch = {
                 name: jax.jit(functools.partial(make_batch, mesh, inputs[name].transform))(
                     draws[name], jax.random.fold_in(keys[name], before.step), consts
@@ -93,7 +95,7 @@ def replay(session: Session, stage: Train) -> dict[str, Any]:
                 "metrics": metrics,
                 "arrays": arrays,
                 "examples": ids,
-                **first_fault(stage, nets, batch, {**consts, "step": before.step}, key, ids),
+                **first_fault(stage, nets, batch, given, key, ids),
             }
             break
     else:
@@ -116,7 +118,7 @@ def first_fault(
     Args:
       nets: role -> net, not packed.
       batch: source -> transformed rows.
-      consts: constants of the stage, and "step".
+      consts: constants of the stage, "step" and "averages", as losses find them in `shared`.
       key: random key of the losses of the step.
       ids: source -> ids of the rows.
 

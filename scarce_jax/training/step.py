@@ -71,7 +71,7 @@ def _make_step(
             batch[name] = make_batch(mesh, transform, draws[name], key, consts)
         loss_key = jax.random.fold_in(keys["loss"], state.step)
         packed, shared, metrics = pack(state, dict(optimizers)).nets, {}, {}
-        consts = {**consts, "step": state.step, "averages": _averages(packed, optimizers)}
+        consts = {**consts, "step": state.step, "averages": averages(packed)}
         for i, turn in enumerate(turns):
             nets, net = unpack({role: one.replace(opt_state=()) for role, one in packed.items()}), packed[turn.net]
             loss, out, grads = gradient(turn, nets, batch, consts, shared, jax.random.fold_in(loss_key, i), net.params)
@@ -98,10 +98,10 @@ def _make_step(
     return jax.jit(step if count == 1 else several, donate_argnums=0, out_shardings=(sharding, sharding))
 
 
-def _averages(packed: Mapping[str, NetState], optimizers: tuple[tuple[str, optim.Optimizer], ...]) -> dict[str, Any]:
-    """The averaged parameters of every net whose optimizer has a moving average, by role."""
-    averaged = {role: packed[role] for role, optimizer in optimizers if optimizer.ema is not None}
-    return {role: net.params for role, net in unpack(state_lib.averaged(averaged)).items()}
+def averages(nets: Mapping[str, NetState]) -> dict[str, Any]:
+    """The moving averages of parameters that a loss reads in `shared`: role -> tree, for the nets that have one."""
+    averaging = {role: net for role, net in nets.items() if isinstance(net.opt_state, optim.AveragingState)}
+    return {role: net.params for role, net in unpack(state_lib.averaged(averaging)).items()}
 
 
 def _gradient(

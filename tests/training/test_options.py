@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from scarce_jax import mesh as mesh_lib
@@ -57,6 +58,15 @@ def second_loss(params, nets, batch, shared, key):
     return loss, Out(metrics={"step": shared["step"] * 1.0}, weight=jnp.sum(labels != 255).astype(jnp.float32))
 
 
+class AverageLoss(SegmentationLoss):
+    """Reports the average of the parameters that it reads."""
+
+    def __call__(self, params, nets, batch, shared, key):
+        loss, out = super().__call__(params, nets, batch, shared, key)
+        average = shared["averages"]["segmenter"]
+        return loss, out.replace(metrics={"average": optax.tree.norm(average)}, share={})
+
+
 class Rows:
     """Images whose number of labelled pixels differs much from row to row."""
 
@@ -74,9 +84,11 @@ def as_it_is(row, key, consts):
     return row
 
 
-def stepped(module, accumulate, devices=1, steps=3, optimizer=CONSTANT, two_turns=False, **fields):
+def stepped(
+    module, accumulate, devices=1, steps=3, optimizer=CONSTANT, two_turns=False, loss=SegmentationLoss, **fields
+):
     """The state after some steps of a stage, and the last step's metrics."""
-    loss = SegmentationLoss(module=module, aux_weight=0.0)
+    loss = loss(module=module, aux_weight=0.0)
     image = (jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32),)
     nets, turns = {"segmenter": Net(module=module, inputs=image, optim=optimizer)}, [Turn(net="segmenter", loss=loss)]
     if two_turns:
@@ -193,6 +205,15 @@ def test_averaged_parameters_are_measured_and_stored(tiny_data, tmp_path):
     # What was measured after the last step is what is stored, and what a result measures again.
     last = json.loads((tmp_path / "averaged/segmenter/DONE").read_text())["metrics"]["val"]["miou"]
     assert last == summary["results"]["segmenter"]["miou"]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loss_reads_the_averages_with_which_its_step_began(accumulate):
+    average = dataclasses.replace(CONSTANT, ema=0.5)
+    _, metrics, trail = stepped(PlainNet(), accumulate, optimizer=average, loss=AverageLoss)
+    expected = jax.tree.map(lambda first, second: (0.5 * first + second) / 1.5, *trail[:2])
+    assert metrics["segmenter/average"] == pytest.approx(float(optax.tree.norm(expected)), rel=1e-5)
+    assert metrics["segmenter/average"] != pytest.approx(float(optax.tree.norm(trail[1])), rel=1e-4)
 
 
 def test_training_stops_when_nothing_gets_better(tiny_data, tmp_path):
