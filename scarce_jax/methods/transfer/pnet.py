@@ -79,8 +79,10 @@ class AdversarialStage(TrainStage):
     Size and augmentation of the images are those of the segmenter.
 
     Attributes:
-      lambda_adv: lambda of equation 4, weight of the adversarial loss. The paper does not specify it. Of 0.01, 0.03 and
-        0.1 the default harmed the weak categories least, in trials of 150 steps with configs/transfer_scenes.py.
+      lambda_adv: lambda of equation 4, weight of the adversarial loss. The paper does not specify it. No gain was
+        measured: in trials of 150 steps with configs/transfer_scenes.py (seed 0) the weak categories had an mIoU of
+        0.225 at 0, and 0.224 to 0.225 at the default, with each of the masks in the table of `PNetStage`. Above the
+        default, at 0.03 and 0.1, they lost with soft masks.
       truths: images from which the P-Net learns: "all", where label maps count as true, as in the paper, or "strong",
         those with true masks. Then it reads a batch of its own, which the segmenter predicts as in evaluation.
       pnet_optim: optimizer of the P-Net; `optim` is that of the segmenter.
