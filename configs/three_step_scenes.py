@@ -20,7 +20,7 @@ from scarce_jax.optim import Optimizer
 from scarce_jax.recipe import Views
 from scarce_jax.runtime import Runtime
 
-resnet = dict(depth=18, width=16)
+backbone = ResNetConfig(depth=18, width=16)
 adam = Optimizer(kind="adam", lr=3e-3, weight_decay=1e-4)
 
 
@@ -35,7 +35,7 @@ config = Config(
         steps=900,
         # Maps of 16 x 16. Of 8 x 8, at output stride 16, they had an mIoU of 0.30 instead of 0.35 (seed 0, training
         # images, best threshold).
-        net=DeepLabV3PlusConfig(output_stride=8, backbone=ResNetConfig(**resnet)),
+        net=DeepLabV3PlusConfig(output_stride=8, backbone=backbone),
         optim=adam,
         eval_batch=20,
         # No crops, because an object that is cut off would leave a tag without its object.
@@ -51,7 +51,12 @@ config = Config(
     ),
     # Enlarged, because boundaries have a quarter of the image's size.
     irnet=IRNetStage(
-        steps=500, radius=5, optim=dataclasses.replace(adam, weight_decay=0.0), eval_batch=10, **resnet, **data(192)
+        steps=500,
+        radius=5,
+        optim=dataclasses.replace(adam, weight_decay=0.0),
+        eval_batch=10,
+        backbone=backbone,
+        **data(192),
     ),
     # From the maps themselves 256 steps spread classes over the background: 0.31 instead of 0.475 (seed 0,
     # training images), where the CRF's labels had 0.46.

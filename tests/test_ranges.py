@@ -12,8 +12,8 @@ from scarce_jax.config_files import from_json, to_json
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.sampling import ClassBalance
 from scarce_jax.errors import InputError
-from scarce_jax.models.decoupled import DecoupledClassifierConfig
-from scarce_jax.models.fields import NetConfig
+from scarce_jax.models.fields import BackboneConfig, NetConfig
+from scarce_jax.models.vgg import VGGConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.ops.combinatorial import Combinatorial
 from scarce_jax.ops.crf import PARAMETERS
@@ -140,7 +140,7 @@ def test_every_kind_of_settings_is_tried():
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.__module__.split('.')[-1]}.{kind.__name__}")
 def test_a_value_out_of_its_range_is_named(kind):
     for _, name, bad in (case for case in WRONG if case[0] is kind):
-        nets_own = name == "kind" and issubclass(kind, NetConfig)  # `--stage.net KIND`
+        nets_own = name == "kind" and issubclass(kind, NetConfig | BackboneConfig)  # `--stage.net KIND`
         flag = "--stage" if nets_own else f"--stage.{name.replace('_', '-')}"
         with pytest.raises(InputError) as caught:
             check(dataclasses.replace(VALID[kind], **{name: bad}), "stage")
@@ -168,7 +168,7 @@ CROP = {"crop": (8, 8)}
         (Views, {"scales": (1.0, 1.0)}, "--x.scales 1.0 1.0: expected different factors"),
         (Views, {"scales": ()}, "--x.scales (empty): expected one or more values"),
         (Views, {"window": (0, 4)}, "--x.window 0 4: expected 2 values, each a whole number from 1 to 16,384"),
-        (DecoupledClassifierConfig, {"convolutions": (1, 1)}, "--x.convolutions 1 1: expected 5 values"),
+        (VGGConfig, {"convolutions": (1, 1)}, "--x.convolutions 1 1: expected 5 values"),
     ],
 )  # fmt: skip
 def test_the_message_says_what_is_expected(kind, values, message):

@@ -153,7 +153,7 @@ def three_step_config(runtime: Runtime = RUNTIME, **changes: Any) -> three_step.
             confidence=0.0,
             crf=CRF(bilateral_sigma=20, colour_sigma=5, bilateral_weight=10, iterations=1),
         ),
-        irnet=three_step.IRNetStage(depth=18, width=16, radius=2, **images),
+        irnet=three_step.IRNetStage(backbone=ResNetConfig(depth=18, width=16), radius=2, **images),
         walk=three_step.Walk(start="labels", radius=2, steps=4),
         segmenter=SegmenterStage(**shared),
         tta=Views(flip=True, average="logits"),

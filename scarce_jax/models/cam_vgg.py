@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scarce_jax.models.fields import KIND, BackboneConfig, NetConfig
+from scarce_jax.models.backbones import Backbone
+from scarce_jax.models.fields import KIND, BackboneConfig, BackboneNetConfig
 from scarce_jax.models.layers import Convolution
 from scarce_jax.models.tags import AveragedFeatures
 from scarce_jax.models.vgg import VGGConfig
@@ -34,16 +35,16 @@ class CamClassifier(AveragedFeatures):
     may take the place of VGG-16.
 
     Attributes:
-      backbone: see `BackboneConfig`; its last features are read.
       classes: number of tags, without the background.
+      backbone: see `BackboneConfig`; its last features are read.
       width: `head_width` of the backbone. 64 in the paper.
       dropout: rate of the dropout of the averaged features.
       extra: channels of the additional convolutions conv6, conv7, ..., as multiples of `width`.
       dtype: dtype of the computation before the average, which is float32 as are parameters and batch statistics.
     """
 
-    backbone: nn.Module
     classes: int
+    backbone: nn.Module
     width: int = 64
     dropout: float = 0.5
     extra: tuple[int, ...] = (16,)
@@ -64,16 +65,13 @@ class CamClassifier(AveragedFeatures):
         return x.astype(jnp.float32)
 
 
-def cam_classifier(
-    backbone: BackboneConfig, tags: int, *, dropout: float, dtype: Any, stride: int = 16, **fields: Any
-) -> CamClassifier:
-    """The classifier on a backbone, with maps of this stride: 16 as in Zhou et al. `fields` are of the module."""
-    trunk = backbone.build(stride, dtype)
-    return CamClassifier(trunk, tags, width=backbone.head_width, dropout=dropout, dtype=dtype, **fields)
+def cam_classifier(backbone: BackboneConfig, tags: int, dropout: float, dtype: Any) -> CamClassifier:
+    """The classifier of Zhou et al. on a backbone, with maps of a sixteenth of the image's size."""
+    return CamClassifier(tags, backbone.build(16, dtype), backbone.head_width, dropout, dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CamVGGConfig(NetConfig):
+class CamVGGConfig(BackboneNetConfig):
     """The classifier of the three-step paper (section 3.1): maps of an eighth of the image, three more convolutions.
 
     It classifies image tags and does not segment. The paper's backbone is VGG-16.
@@ -86,9 +84,9 @@ class CamVGGConfig(NetConfig):
     module = CamClassifier
 
     kind: Annotated[Literal["cam_vgg"], KIND] = "cam_vgg"
-    backbone: VGGConfig = VGGConfig(batch_norm=True)
+    backbone: Backbone = VGGConfig(batch_norm=True)
     dropout: BelowOne = 0.0
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
         """The classifier of image tags."""
-        return cam_classifier(self.backbone, tags, dropout=self.dropout, dtype=dtype, stride=8, extra=(8, 8, 8))
+        return self.module(tags, self.trunk(dtype), extra=(8, 8, 8), dtype=dtype, **self._settings())

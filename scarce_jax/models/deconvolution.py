@@ -13,19 +13,24 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import pydantic
 
 from scarce_jax.models.batch_norm import batch_norm
 from scarce_jax.models.cam_vgg import CamClassifier, cam_classifier
-from scarce_jax.models.fields import KIND, BackboneConfig, NetConfig
+from scarce_jax.models.fields import KIND, BackboneConfig, BackboneNetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import Convolution, TransposedConv
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.tracing import block
 from scarce_jax.models.vgg import CONVOLUTIONS, VGG16Trunk, VGGConfig, check_convolutions
 from scarce_jax.ops.pool import unpool
-from scarce_jax.ranges import Channels, Few, check
+from scarce_jax.ranges import Channels, Few
 
 STRIDE = 32
 """Stride of the backbone: five unpoolings double its features up to the image."""
+
+StridedBackbone = Annotated[ResNetConfig | VGGConfig, pydantic.Field(discriminator="kind")]
+"""Annotation of the field `backbone` of a net with a deconvolution net: those that have this stride."""
 
 GROUPS = {5: (8, 8), 4: (8, 4), 3: (4, 2), 2: (2, 1), 1: (1, 1)}
 """Group of deconvolutions -> channels of all its layers but the last, and of the last layer, as multiples of the width.
@@ -76,8 +81,8 @@ class DeconvNet(nn.Module):
     251,805,653 parameters with 21 classes. Another backbone has no switches (see `Deconvolution`).
 
     Attributes:
-      backbone: of stride 32, see `BackboneConfig`; its last features are read.
       classes: K, with the background.
+      backbone: of stride 32, see `BackboneConfig`; its last features are read.
       width: `head_width` of the backbone. 64 in the paper.
       hidden: channels of fc6 and fc7. 4096 in the paper.
       fc6_kernel: side of the window of fc6 and fc6-deconv on pool5. 7 in the paper.
@@ -85,8 +90,8 @@ class DeconvNet(nn.Module):
       dtype: dtype of the computation before the logits, which are float32 as are parameters and batch statistics.
     """
 
-    backbone: nn.Module
     classes: int
+    backbone: nn.Module
     width: int = 64
     hidden: int = 4096
     fc6_kernel: int = 7
@@ -218,7 +223,7 @@ def _unit(layer: Convolution, x: jax.Array, *, train: bool) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DeconvNetConfig(NetConfig):
+class DeconvNetConfig(BackboneNetConfig):
     """DeconvNet (Noh, Hong and Han, 2015): VGG-16 with batch normalisation, and its mirror image with unpooling.
 
     The sides of images must be multiples of 32, and at least 32 * fc6_kernel. On another backbone, which has no
@@ -236,25 +241,21 @@ class DeconvNetConfig(NetConfig):
     module = DeconvNet
 
     kind: Annotated[Literal["deconvnet"], KIND] = "deconvnet"
-    backbone: VGGConfig = VGGConfig(batch_norm=True)
+    backbone: StridedBackbone = VGGConfig(batch_norm=True)
     hidden: Channels | None = None
     fc6_kernel: Few = 7
     deconvolutions: tuple[Few, Few, Few, Few, Few] | None = None
 
-    def build(self, classes: int, dtype: Any = jnp.float32) -> DeconvNet:
-        """The module with this number of classes and this dtype of the computation."""
-        check(self, self.kind)
-        backbone, width = self.backbone, self.backbone.head_width
-        return self.module(
-            backbone.build(STRIDE, dtype),
-            classes,
-            width=width,
-            hidden=self.hidden or units(backbone) * width,
-            fc6_kernel=self.fc6_kernel,
-            deconvolutions=self.deconvolutions or mirrored(backbone),
-            dtype=dtype,
-        )
+    def trunk(self, dtype: Any = jnp.float32) -> nn.Module:
+        """The module of the backbone."""
+        return self.backbone.build(STRIDE, dtype)
+
+    def _settings(self) -> dict[str, Any]:
+        settings = super()._settings()
+        settings["hidden"] = self.hidden or units(self.backbone) * self.backbone.head_width
+        settings["deconvolutions"] = self.deconvolutions or mirrored(self.backbone)
+        return settings
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
-        """A classifier of image tags on the trunk of the net, with dropout 0.5 (Zhou et al., 2016)."""
-        return cam_classifier(self.backbone, tags, dropout=0.5, dtype=dtype)
+        """A classifier of image tags on the backbone of the net, with dropout 0.5 (Zhou et al., 2016)."""
+        return cam_classifier(self.backbone, tags, 0.5, dtype)

@@ -19,15 +19,16 @@ from scarce_jax.models.deconvolution import (
     STRIDE,
     Deconvolution,
     FullyConnected,
+    StridedBackbone,
     encode,
     mirrored,
     score_layer,
     units,
 )
-from scarce_jax.models.fields import NetConfig
+from scarce_jax.models.fields import BackboneNetConfig
 from scarce_jax.models.layers import Convolution
 from scarce_jax.models.vgg import CONVOLUTIONS, VGGConfig
-from scarce_jax.ranges import BelowOne, Channels, Few, check
+from scarce_jax.ranges import BelowOne, Channels, Few
 
 HEAD_PATTERN = r"^score/"
 """Matches the layer that VGG-16 does not have, for a higher learning rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
@@ -66,16 +67,16 @@ class DecoupledClassifier(nn.Module):
     from N(0, 0.01).
 
     Attributes:
-      backbone: of stride 32, see `BackboneConfig`; its last features stand for pool5.
       classes: K, without the background.
+      backbone: of stride 32, see `BackboneConfig`; its last features stand for pool5.
       hidden: channels of fc6 and fc7. 4096 in the paper.
       fc6_kernel: side of the window of fc6 on pool5. 7 in the paper; images smaller than 224 need less.
       dropout: rate of the dropout after fc6 and fc7.
       dtype: dtype of the computation before the scores, which are float32 as are parameters and batch statistics.
     """
 
-    backbone: nn.Module
     classes: int
+    backbone: nn.Module
     hidden: int = 4096
     fc6_kernel: int = 7
     dropout: float = 0.5
@@ -226,7 +227,7 @@ class SegmentationNet(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DecoupledClassifierConfig(NetConfig):
+class DecoupledClassifierConfig(BackboneNetConfig):
     """The classification net of the decoupled method (section 3.2), VGG-16 with fc6 as a convolution.
 
     Attributes:
@@ -240,17 +241,18 @@ class DecoupledClassifierConfig(NetConfig):
     kind: ClassVar[str] = "decoupled classifier"
     module = DecoupledClassifier
 
-    backbone: VGGConfig = VGGConfig()
+    backbone: StridedBackbone = VGGConfig()
     hidden: Channels | None = None
     fc6_kernel: Few = 7
     dropout: BelowOne = 0.5
 
-    def build(self, classes: int, dtype: Any = jnp.float32) -> DecoupledClassifier:
-        """The module with this number of classes, without the background, and this dtype of the computation."""
-        check(self, self.kind)
+    def trunk(self, dtype: Any = jnp.float32) -> nn.Module:
+        """The module of the backbone."""
+        return self.backbone.build(STRIDE, dtype)
+
+    def _settings(self) -> dict[str, Any]:
         hidden = self.hidden or units(self.backbone) * self.backbone.head_width
-        fields = {"hidden": hidden, "fc6_kernel": self.fc6_kernel, "dropout": self.dropout, "dtype": dtype}
-        return self.module(self.backbone.build(STRIDE, dtype), classes, **fields)
+        return super()._settings() | {"hidden": hidden}
 
     def segmentation_net(
         self, hidden: int | None, deconvolutions: tuple[int, ...] | None, dtype: Any = jnp.float32

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import uniform_fan_in
-from scarce_jax.models.resnet import ResNet
+from scarce_jax.models.resnet import ResNet, ResNetConfig
 from scarce_jax.ops.resize import resize_bilinear
 
 TAPS = ("stem", "layer1", "layer2", "layer3", "layer4")
@@ -24,9 +24,9 @@ EDGE_PATTERN, DISPLACEMENT_PATTERN = r"^edge", r"^displacement"
 """Match the parameters of each branch; the displacement's rate is ten times the boundaries'."""
 
 
-def encoder(depth: int, width: int = 64, dtype: Any = jnp.float32) -> ResNet:
+def encoder(backbone: ResNetConfig, dtype: Any = jnp.float32) -> ResNet:
     """The ResNet of IRNet: layer4 keeps the size of layer3, H/16, and nothing is dilated."""
-    return ResNet(depth, width=width, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 1), dtype=dtype)
+    return backbone.build(16, dtype).clone(dilations=(1, 1, 1, 1))
 
 
 class Tap(nn.Module):

@@ -14,12 +14,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scarce_jax.models.backbones import Backbone
 from scarce_jax.models.cam_vgg import CamClassifier, cam_classifier
-from scarce_jax.models.fields import KIND, NetConfig
+from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import Convolution
 from scarce_jax.models.vgg import Pool, VGGConfig
-from scarce_jax.ranges import BelowOne, check
+from scarce_jax.ranges import BelowOne
 
 POOLS = (Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 1, 1), Pool(3, 1, 1))
 """Poolings of VGG-16 in this net: three halve the image, rounded up, and two keep its size."""
@@ -45,15 +46,15 @@ class LargeFOV(nn.Module):
     `weights`), because N(0, 0.01) would make the signal vanish at smaller widths.
 
     Attributes:
-      backbone: see `BackboneConfig`; its last features are read.
       classes: K; 1 for the L-Net.
+      backbone: see `BackboneConfig`; its last features are read.
       width: `head_width` of the backbone. fc6 and fc7 have 16 times as many channels. 64 in the paper.
       dropout: rate of the dropout after fc6 and fc7.
       dtype: dtype of the computation; the logits are float32, as are the sums of fc8, parameters and batch statistics.
     """
 
-    backbone: nn.Module
     classes: int
+    backbone: nn.Module
     width: int = 64
     dropout: float = 0.5
     dtype: Any = jnp.float32
@@ -80,7 +81,7 @@ class LargeFOV(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LargeFOVConfig(NetConfig):
+class LargeFOVConfig(BackboneNetConfig):
     """DeepLab-LargeFOV (Chen et al., 2015). Its logits have an eighth of the image's size. The paper's is on VGG-16.
 
     Attributes:
@@ -92,18 +93,15 @@ class LargeFOVConfig(NetConfig):
     full_size = False
 
     kind: Annotated[Literal["largefov"], KIND] = "largefov"
-    backbone: VGGConfig = VGGConfig()
+    backbone: Backbone = VGGConfig()
     dropout: BelowOne = 0.5
 
-    def build(self, classes: int, dtype: Any = jnp.float32) -> LargeFOV:
-        """The module. VGG-16 gets the poolings of Caffe's definition."""
-        check(self, self.kind)
+    def trunk(self, dtype: Any = jnp.float32) -> nn.Module:
+        """The module of the backbone; that of VGG-16 has the poolings of this net."""
         if isinstance(self.backbone, VGGConfig):
-            trunk = self.backbone.trunk(POOLS, dilation=2, dtype=dtype)
-        else:
-            trunk = self.backbone.build(8, dtype)
-        return self.module(trunk, classes, width=self.backbone.head_width, dropout=self.dropout, dtype=dtype)
+            return self.backbone.with_pools(POOLS, dilation=2, dtype=dtype)
+        return super().trunk(dtype)
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
-        """A classifier of image tags on the trunk of the net."""
-        return cam_classifier(self.backbone, tags, dropout=self.dropout, dtype=dtype)
+        """A classifier of image tags on the backbone of the net."""
+        return cam_classifier(self.backbone, tags, self.dropout, dtype)

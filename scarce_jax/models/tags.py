@@ -12,7 +12,8 @@ import jax.numpy as jnp
 class AveragedFeatures(nn.Module):
     """Base class of tag classifiers: averages features over the image, then applies dropout and one linear layer.
 
-    A subclass sets `feature_dropout` and `classifier` (an `nn.Dense`) in `setup`, and implements `features`.
+    A subclass has a field `backbone`, sets `feature_dropout` and `classifier` (an `nn.Dense`) in `setup`, and
+    implements `features`.
     """
 
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
@@ -42,6 +43,10 @@ class AveragedFeatures(nn.Module):
         """Features float32 [B, h, w, C] of images."""
         raise NotImplementedError
 
+    def layers(self, image: jax.Array) -> Mapping[str, jax.Array]:
+        """The outputs of all layers of the backbone, without the classifier: `method="layers"`."""
+        return self.backbone(image, train=False)
+
 
 class TagClassifier(AveragedFeatures):
     """Image -> tag logits, from the last features of any encoder.
@@ -66,7 +71,3 @@ class TagClassifier(AveragedFeatures):
         layers = self.backbone(image, train=train)
         *_, last = layers.values() if isinstance(layers, Mapping) else layers
         return last.astype(jnp.float32)
-
-    def layers(self, image: jax.Array) -> Mapping[str, jax.Array]:
-        """The outputs of all layers of the encoder, without the classifier: `method="layers"`."""
-        return self.backbone(image, train=False)

@@ -197,21 +197,19 @@ class VGGConfig(BackboneConfig):
 
     @property
     def head_width(self) -> int:
-        """The width."""
         return self.width
 
     @property
     def frozen_pattern(self) -> str | None:
-        """Matches the parameters of the frozen groups."""
         return rf"^backbone/(conv|bn)[1-{self.frozen}]_" if self.frozen else None
 
     def build(self, stride: int, dtype: Any = jnp.float32) -> VGG16Trunk:
         """The module whose last features have a stride of 8, 16 or 32. At 8, conv5 is dilated by 2."""
         if stride not in GEOMETRIES:
             raise ValueError(f"stride of a VGG-16 is {stride}; expected one of {list(GEOMETRIES)}")
-        return self.trunk(dtype=dtype, **GEOMETRIES[stride])
+        return self.with_pools(dtype=dtype, **GEOMETRIES[stride])
 
-    def trunk(self, pools: tuple[Pool | None, ...], dilation: int = 1, dtype: Any = jnp.float32) -> VGG16Trunk:
-        """The module with other poolings, and conv5 dilated."""
+    def with_pools(self, pools: tuple[Pool | None, ...], dilation: int = 1, dtype: Any = jnp.float32) -> VGG16Trunk:
+        """The module with these poolings, and conv5 dilated."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "kind"}
         return VGG16Trunk(pools=pools, dilation=dilation, dtype=dtype, **settings)

@@ -18,6 +18,8 @@ from scarce_jax.methods import three_step
 from scarce_jax.methods.three_step.cams import Cams, CompactMaps, RefinedLabels, to_class_ids
 from scarce_jax.methods.three_step.irnet import Walk, WalkedLabels, quarter_labels, relation_losses, shares
 from scarce_jax.models.cam_vgg import CamVGGConfig
+from scarce_jax.models.resnet import ResNetConfig
+from scarce_jax.models.vgg import VGGConfig
 from scarce_jax.ops.affinity import path, vectors
 from scarce_jax.ops.crf import CRF
 from scarce_jax.ops.random_walk import random_walk
@@ -337,10 +339,14 @@ def test_epochs_of_the_images_of_sure_tags_are_counted_when_they_are_known(run, 
 def test_irnet_takes_the_resnet_of_the_classifier_or_weights():
     config = tiny.three_step_config()
     with pytest.raises(InputError, match=r"irnet.init_from is none, and classifier.net \(cam_vgg\) has no ResNet of"):
-        three_step.recipe(tiny.replaced(config, "classifier", net=CamVGGConfig(width=2)), SCENES)
+        three_step.recipe(tiny.replaced(config, "classifier", net=CamVGGConfig(backbone=VGGConfig(width=2))), SCENES)
+    other = ResNetConfig(depth=34, width=16)
     with pytest.raises(InputError, match="has no ResNet of depth 34 and width 16"):
-        three_step.recipe(tiny.replaced(config, "irnet", depth=34), SCENES)
-    named = tiny.replaced(config, "irnet", depth=34, init_from="weights.safetensors")
+        three_step.recipe(tiny.replaced(config, "irnet", backbone=other), SCENES)
+    with pytest.raises(InputError, match="of caffe geometry and caffe normalisation, to start from"):
+        caffe = ResNetConfig(depth=18, width=16, geometry="caffe", normalisation="caffe")
+        three_step.recipe(tiny.replaced(config, "irnet", backbone=caffe), SCENES)
+    named = tiny.replaced(config, "irnet", backbone=other, init_from="weights.safetensors")
     stages = three_step.recipe(named, SCENES)
     assert stages.stage("irnet").nets["encoder"].optim is None
     assert stages.stage("pseudo_labels").nets["encoder"].init_from == Artifact(stage="irnet", name="encoder")
@@ -371,7 +377,7 @@ def test_no_image_of_enough_confidence_is_told_with_the_largest_value(run, tmp_p
         ("cams", {"views": Views(window=(8, 8))}, "--cams.views: expected scales and flip alone"),
         ("cams", {"views": Views(average="logits")}, "--cams.views: expected scales and flip alone"),
         ("segmenter", {"class_weighting": 1.1}, "--segmenter.class-weighting 1.1: expected None"),
-        ("irnet", {"width": 24}, "--irnet.width 24: expected a whole number from 16 to 16,384 that 16 divides"),
+        ("irnet", {"backbone": ResNetConfig(width=24)}, "--irnet.backbone.width 24: expected a multiple of 16"),
         ("irnet", {"radius": 9}, "--irnet.augment.crop 32 32: expected more than 32 x 64 pixels, or a radius below 9"),
         ("budget", {"fine": 3}, "--budget.fine 3: expected 'all', because no fine mask is read"),
     ],

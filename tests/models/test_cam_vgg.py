@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scarce_jax.models.cam_vgg import HEAD_PATTERN, CamClassifier
+from scarce_jax.models.vgg import VGGConfig
 from scarce_jax.optim import Group, assign_groups, parameter_paths
 from tests.models import vgg_nets
 from tests.models.golden import recipe
@@ -14,7 +15,7 @@ from tests.models.shapes import abstract, random_image
 
 @pytest.mark.parametrize(("stride", "sides"), [(16, {224: 14, 321: 20}), (8, {224: 28, 321: 40})])
 def test_maps_are_at_the_stride(stride, sides):
-    module = CamClassifier(20, stride=stride)
+    module = CamClassifier(20, VGGConfig().build(stride))
     for side, expected in sides.items():
         _, variables = abstract(module, (2, side, side, 3))
         image = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
@@ -24,7 +25,8 @@ def test_maps_are_at_the_stride(stride, sides):
 
 @pytest.mark.parametrize(("case", "stride"), [("cam", 16), ("cam8", 8)])
 def test_logits_and_maps_are_those_of_pytorch_and_means_are_logits(case, stride, tmp_path):
-    module = CamClassifier(recipe.CLASSES, recipe.WIDTH["cam"], stride=stride)
+    width = recipe.WIDTH["cam"]
+    module = CamClassifier(recipe.CLASSES, VGGConfig(width=width).build(stride), width)
     variables = vgg_nets.variables(module, case, tmp_path)
     logits, maps = vgg_nets.compiled(
         lambda v, x: (module.apply(v, x, train=False), module.apply(v, x, method="class_activation_maps"))
@@ -38,7 +40,7 @@ def test_logits_and_maps_are_those_of_pytorch_and_means_are_logits(case, stride,
 
 def test_dropout_is_of_averaged_features():
     # All but the last layer is as in inference, so with all features dropped the bias is left.
-    module = CamClassifier(3, 2, dropout=1.0)
+    module = CamClassifier(3, VGGConfig(width=2).build(16), 2, dropout=1.0)
     _, variables = abstract(module, (1, 16, 16, 3))
     variables = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), variables)
     run = vgg_nets.compiled(lambda v, x: [module.apply(v, x, train=t, rngs={"dropout": key}) for t in (True, False)])
@@ -49,12 +51,7 @@ def test_dropout_is_of_averaged_features():
 
 
 def test_pattern_finds_the_layers_that_vgg_has_not():
-    params = abstract(CamClassifier(20), (1, 32, 32, 3))[1]["params"]
+    params = abstract(CamClassifier(20, VGGConfig().build(16)), (1, 32, 32, 3))[1]["params"]
     indices = jax.tree.leaves(assign_groups((Group(pattern=HEAD_PATTERN, lr=10), Group()), params))
     head = {path for path, i in zip(parameter_paths(params), indices, strict=True) if i == 0}
     assert head == {f"{layer}/{leaf}" for layer in ("conv6", "classifier") for leaf in ("kernel", "bias")}
-
-
-def test_an_unknown_stride_is_an_error():
-    with pytest.raises(ValueError, match=r"stride of the class activation maps is 4; expected one of \[16, 8\]"):
-        abstract(CamClassifier(5, stride=4), (1, 32, 32, 3))

@@ -7,11 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax.models.deconvolution import DeconvNet
-from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet, class_saliency
+from scarce_jax.models.deconvolution import DeconvNetConfig
+from scarce_jax.models.decoupled import (
+    DecoupledClassifierConfig,
+    SegmentationNet,
+    class_saliency,
+)
+from scarce_jax.models.resnet import ResNetConfig
+from scarce_jax.models.vgg import VGGConfig
 from tests.models.shapes import UNOPTIMISED, abstract, count, random_image, random_variables, segmentation_inputs
 
-SMALL = {"width": 2, "hidden": 6, "fc6_kernel": 3}
+SMALL = {"backbone": VGGConfig(width=2), "hidden": 6, "fc6_kernel": 3}
 
 
 def shapes_inside(module, inputs):
@@ -37,7 +43,7 @@ def test_parameter_counts_of_the_papers_bridge():
 
 
 def test_shapes_at_the_papers_size():
-    module = DecoupledClassifier(20)
+    module = DecoupledClassifierConfig().build(20)
     image = jax.ShapeDtypeStruct((2, 320, 320, 3), jnp.float32)
     variables = abstract(module, image.shape)[1]
     classified = jax.eval_shape(lambda v, x: module.apply(v, x, method="classify"), variables, image)
@@ -59,7 +65,7 @@ def test_shapes_at_the_papers_size():
 
 
 def test_fewer_convolutions_keep_the_channels_between_groups():
-    fewer = SegmentationNet(width=4, hidden=6, fc6_kernel=1, convolutions=(1, 2, 1, 3, 1))
+    fewer = SegmentationNet(width=4, hidden=6, fc6_kernel=1, deconvolutions=(1, 2, 1, 3, 1))
     inside = shapes_inside(fewer, segmentation_inputs(4, 64))
     shapes = {name: shape[1:] for name, shape in inside.items() if "/deconv" in name}
     assert shapes == {
@@ -68,9 +74,10 @@ def test_fewer_convolutions_keep_the_channels_between_groups():
         "deconvolution/deconv3_1": (16, 16, 8), "deconvolution/deconv2_1": (32, 32, 8),
         "deconvolution/deconv2_2": (32, 32, 4), "deconvolution/deconv1_1": (64, 64, 4),
     }  # fmt: skip
-    options = {**SMALL, "convolutions": (1, 2, 1, 3, 1)}
-    for module in (DecoupledClassifier(3, **options), DeconvNet(3, **options)):
-        params = abstract(module, (1, 96, 96, 3))[1]["params"]
+    options = {**SMALL, "backbone": VGGConfig(width=2, convolutions=(1, 2, 1, 3, 1))}
+    assert DecoupledClassifierConfig(**options).segmentation_net(None, None).deconvolutions == (1, 2, 1, 3, 1)
+    for config in (DecoupledClassifierConfig(**options), DeconvNetConfig(**options)):
+        params = abstract(config.build(3), (1, 96, 96, 3))[1]["params"]
         assert sorted(n for n in params["backbone"] if n.startswith("conv")) == [
             "conv1_1", "conv2_1", "conv2_2", "conv3_1", "conv4_1", "conv4_2", "conv4_3", "conv5_1",
         ]  # fmt: skip
@@ -91,7 +98,7 @@ def test_the_segmentation_net_maps_over_label_vectors():
 @functools.cache
 def head():
     """(classifier, variables, pool5 [2, 5, 6, 16] with scores of 3 x 4 places, its compiled saliency)."""
-    module = DecoupledClassifier(4, **SMALL)
+    module = DecoupledClassifierConfig(**SMALL).build(4)
     variables = jax.tree.map(np.asarray, random_variables(module, (1, 96, 96, 3)))
     pool5 = np.maximum(random_image(2, 5, 6, 16), 0)
     return module, variables, pool5, jax.jit(functools.partial(class_saliency, module))
@@ -150,7 +157,7 @@ def test_only_the_first_place_of_equal_scores_gives_the_saliency():
 
 
 def test_averages_and_maxima_are_over_the_places():
-    module = DecoupledClassifier(3, **SMALL)
+    module = DecoupledClassifierConfig(**SMALL).build(3)
     variables = random_variables(module, (1, 96, 96, 3))
     image = random_image(2, 96, 128, 3)
 
@@ -209,12 +216,14 @@ def test_what_does_not_fit_is_an_error():
         module.apply(variables, pool5[:, :2], method="head")
     with pytest.raises(ValueError, match=r"label vectors have shape \(2, 4\); expected \[2, L, 4\]"):
         saliency(variables, pool5, np.ones((2, 4), np.float32))
-    with pytest.raises(ValueError, match="input to pool is 25 x 32; expected multiples of the window, 2"):
-        abstract(module, (1, 100, 128, 3))
+    for backbone in (SMALL["backbone"], ResNetConfig(depth=18, width=2)):
+        net = DecoupledClassifierConfig(**{**SMALL, "backbone": backbone}).build(3)
+        with pytest.raises(ValueError, match="image is 100 x 128; expected multiples of 32"):
+            abstract(net, (1, 100, 128, 3))
     with pytest.raises(ValueError, match="input of fc6 is 2 x 2, smaller than its window, 3 x 3"):
-        abstract(DeconvNet(3, **SMALL), (1, 64, 64, 3))
-    net, inputs = SegmentationNet(**SMALL), segmentation_inputs(2, 96)
+        abstract(DeconvNetConfig(**SMALL).build(3), (1, 64, 64, 3))
+    net, inputs = SegmentationNet(2, 6, 3), segmentation_inputs(2, 96)
     with pytest.raises(ValueError, match="expected equal shapes"):
         abstract(net, inputs[0], (2, 3, 3, 8), *inputs[2:])
-    with pytest.raises(ValueError, match="switches of 4 pools; expected 5"):
+    with pytest.raises(ValueError, match="switches of 4 pools; expected 5, .* or none"):
         abstract(net, *inputs[:-1])

@@ -40,7 +40,7 @@ def taps(layers):
 @pytest.fixture(scope="module")
 def branches():
     """(parameters' shapes of the branches, their inputs' shapes) on a ResNet-50 at 512 x 512."""
-    layers, _ = abstract(irnet.encoder(50), (1, 512, 512, 3))
+    layers, _ = abstract(irnet.encoder(ResNetConfig(depth=50)), (1, 512, 512, 3))
     return jax.eval_shape(
         lambda *x: IRNet().init_with_output(jax.random.key(0), *x, train=False), *taps(layers)
     ), layers
@@ -69,7 +69,7 @@ def test_patterns_part_the_branches(branches):
 
 def test_branches_are_those_of_pytorch():
     width = recipe.WIDTH["irnet"]
-    encoder, net = irnet.encoder(50, width), IRNet(width)
+    encoder, net = irnet.encoder(ResNetConfig(depth=50, width=width)), IRNet(width)
     layers, trunk = abstract(encoder, recipe.EIGHTHS)
     shapes = jax.eval_shape(lambda *x: net.init(jax.random.key(0), *x, train=False), *taps(layers))
     trunk, branches = golden_variables(trunk, "backbone/"), golden_variables(shapes)

@@ -3,14 +3,22 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from scarce_jax.models.largefov import BIAS_PATTERN, HEAD_PATTERN, LargeFOV
+from scarce_jax.models.largefov import BIAS_PATTERN, HEAD_PATTERN, LargeFOVConfig
+from scarce_jax.models.resnet import ResNetConfig
+from scarce_jax.models.vgg import VGGConfig
 from scarce_jax.optim import Group, assign_groups, parameter_paths
 from tests.models import vgg_nets
 from tests.models.golden import recipe
 from tests.models.shapes import abstract, random_image, random_variables
 
-GOLDEN_NET = LargeFOV(recipe.CLASSES, recipe.WIDTH["largefov"])
+
+def narrow(width, classes):
+    return LargeFOVConfig(backbone=VGGConfig(width=width)).build(classes)
+
+
+GOLDEN_NET = narrow(recipe.WIDTH["largefov"], recipe.CLASSES)
 
 
 def test_forward_pass_is_that_of_the_caffe_definition(tmp_path):
@@ -19,12 +27,16 @@ def test_forward_pass_is_that_of_the_caffe_definition(tmp_path):
     vgg_nets.assert_golden(logits, "largefov")
 
 
-def test_features_lie_at_every_eighth_pixel():
+RESNET = LargeFOVConfig(backbone=ResNetConfig(depth=18, width=4)).build(recipe.CLASSES)
+
+
+@pytest.mark.parametrize("net", [GOLDEN_NET, RESNET], ids=["vgg16", "resnet"])
+def test_features_lie_at_every_eighth_pixel(net):
     # On sides 8 * n + 1 such a grid is its own mirror image, and so are the logits of symmetric kernels.
-    variables = random_variables(GOLDEN_NET, recipe.EIGHTHS)
+    variables = random_variables(net, recipe.EIGHTHS)
     variables = jax.tree.map(lambda x: x + x[::-1, ::-1] if x.ndim == 4 else x, variables)
     image = recipe.image(recipe.EIGHTHS)
-    run = vgg_nets.forward(GOLDEN_NET)
+    run = vgg_nets.forward(net)
     logits, _ = run(variables, image)
     mirrored, _ = run(variables, np.ascontiguousarray(image[:, ::-1, ::-1]))
     assert np.std(logits) > 1e-2
@@ -32,7 +44,7 @@ def test_features_lie_at_every_eighth_pixel():
 
 
 def test_dropout_is_drawn_in_training_only():
-    module, x = LargeFOV(3, 2), random_image(1, 17, 17, 3)
+    module, x = narrow(2, 3), random_image(1, 17, 17, 3)
     variables = random_variables(module, x.shape)
 
     def run(key, train):
@@ -47,7 +59,7 @@ def test_dropout_is_drawn_in_training_only():
 
 
 def test_patterns_find_the_classifier_and_the_biases():
-    params = abstract(LargeFOV(21), (1, 33, 33, 3))[1]["params"]
+    params = abstract(LargeFOVConfig().build(21), (1, 33, 33, 3))[1]["params"]
     groups = (
         Group(pattern=HEAD_PATTERN + BIAS_PATTERN, lr=20),
         Group(pattern=HEAD_PATTERN, lr=10),
@@ -62,7 +74,7 @@ def test_patterns_find_the_classifier_and_the_biases():
 
 
 def test_classifier_starts_at_a_hundredth():
-    module = LargeFOV(21, 8)
+    module = narrow(8, 21)
 
     @vgg_nets.compiled
     def draw():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from scarce_jax.models.auxiliary import AuxiliaryNet
-from scarce_jax.models.cam_vgg import CamClassifier
-from scarce_jax.models.deconvolution import DeconvNet
-from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet
+from scarce_jax.models.cam_vgg import CamVGGConfig
+from scarce_jax.models.deconvolution import DeconvNet, DeconvNetConfig
+from scarce_jax.models.decoupled import DecoupledClassifier, DecoupledClassifierConfig, SegmentationNet
 from scarce_jax.models.deeplab import DeepLabV2
 from scarce_jax.models.deeplabv3plus import DeepLabV3Plus
 from scarce_jax.models.detailer import Detailer
@@ -19,13 +19,13 @@ from scarce_jax.models.dinov2 import DINOv2, DINOv2Config
 from scarce_jax.models.discriminator import Discriminator
 from scarce_jax.models.dsnet import DSNet, DSNetEncoder
 from scarce_jax.models.fcn import FCN, FCNDetailer
-from scarce_jax.models.largefov import LargeFOV
+from scarce_jax.models.largefov import LargeFOVConfig
 from scarce_jax.models.pnet import PNet
 from scarce_jax.models.pspnet import PSPNet
-from scarce_jax.models.resnet import STRIDES, ResNet
+from scarce_jax.models.resnet import STRIDES, ResNet, ResNetConfig
 from scarce_jax.models.tags import TagClassifier
 from scarce_jax.models.tiny import TinyEncoder, TinyNet
-from scarce_jax.models.vgg import POOLS, Pool, VGG16Trunk
+from scarce_jax.models.vgg import POOLS, Pool, VGG16Trunk, VGGConfig
 from scarce_jax.ops.logits import Phases, Resized
 from tests.models.shapes import UNOPTIMISED, abstract, count, integers, random_variables, segmentation_inputs
 
@@ -57,18 +57,22 @@ from tests.models.shapes import UNOPTIMISED, abstract, count, integers, random_v
         (FCN(21, DINOv2Config().build(8), 14, 0), [(1, 28, 28, 3)], 22_056_192 + 2 * 384 + 385 * 21),
         (DSNet(19), [(1, 64, 64, 3)], 2_107_027),
         (DSNet(11), [(1, 64, 64, 3)], 2_057_867),
-        (LargeFOV(21), [(1, 33, 33, 3)], 20_505_429),
-        (LargeFOV(1), [(1, 33, 33, 3)], 20_484_929),
-        (LargeFOV(2), [(1, 33, 33, 3)], 20_485_954),
+        (LargeFOVConfig().build(21), [(1, 33, 33, 3)], 20_505_429),
+        (LargeFOVConfig().build(1), [(1, 33, 33, 3)], 20_484_929),
+        (LargeFOVConfig().build(2), [(1, 33, 33, 3)], 20_485_954),
         # VGG-16's, a 3x3 convolution of 512 -> 1024 channels, and the linear layer.
-        (CamClassifier(20), [(1, 32, 32, 3)], 14_714_688 + (9 * 512 + 1) * 1024 + 1025 * 20),
-        (CamClassifier(200, stride=8, extra=(8, 8, 8)), [(1, 32, 32, 3)], 21_896_712),
-        (CamClassifier(200, batch_norm=True, stride=8, extra=(8, 8, 8)), [(1, 32, 32, 3)], 21_905_160),
-        (CamClassifier(1, batch_norm=True, stride=8, extra=(8, 8, 8)), [(1, 32, 32, 3)], 21_803_073),
-        (DecoupledClassifier(20), [(1, 224, 224, 3)], 134_342_484),
+        (LargeFOVConfig().classifier(20), [(1, 32, 32, 3)], 14_714_688 + (9 * 512 + 1) * 1024 + 1025 * 20),
+        (CamVGGConfig(backbone=VGGConfig()).classifier(200), [(1, 32, 32, 3)], 21_896_712),
+        (CamVGGConfig().classifier(200), [(1, 32, 32, 3)], 21_905_160),
+        (CamVGGConfig().classifier(1), [(1, 32, 32, 3)], 21_803_073),
+        (DecoupledClassifierConfig().build(20), [(1, 224, 224, 3)], 134_342_484),
         # The paper's total of both nets.
-        (SegmentationNet(), segmentation_inputs(64, 320), 307_450_390 - 134_342_484),
-        (DeconvNet(21), [(1, 224, 224, 3)], 251_805_653),
+        (
+            DecoupledClassifierConfig().segmentation_net(None, None),
+            segmentation_inputs(64, 320),
+            307_450_390 - 134_342_484,
+        ),
+        (DeconvNetConfig().build(21), [(1, 224, 224, 3)], 251_805_653),
         (AuxiliaryNet(19), [(1, 64, 64, 19)], 1_363_041),
         (AuxiliaryNet(11), [(1, 64, 64, 11)], 1_360_737),
         (Discriminator(19), [(1, 64, 64, 19)], 2_781_121),
@@ -115,9 +119,15 @@ def resnet_layers(shape, stem, *args):
     return {"stem": (batch, -(-height // 4), -(-width // 4), stem)} | layers(shape, *args)
 
 
+def vgg_groups(width, *sides):
+    """What a VGG-16 returns of a square image."""
+    return {f"layer{i}": (1, side, side, width * min(2 ** (i - 1), 8)) for i, side in enumerate(sides, start=1)}
+
+
 FINE, ODD, ONE = (1, 340, 340, 3), (1, 33, 47, 3), (1, 1, 2, 3)
 CITYSCAPES, CAMVID, VOC = (1, 512, 1024, 3), (1, 360, 480, 3), (1, 321, 321, 3)
 HALVED = (4, 8, 16, 32)
+VGG, RESNET, CAFFE = VGGConfig(width=4), ResNetConfig(depth=18, width=4), ResNetConfig(width=4, geometry="caffe")
 
 
 @pytest.mark.parametrize(
@@ -131,17 +141,17 @@ HALVED = (4, 8, 16, 32)
             [(1, 224, 224, 3)],
             resnet_layers((1, 224, 224, 3), 4, (16, 32, 64, 128), HALVED),
         ),
-        (VGG16Trunk(), [(1, 224, 224, 3)], ((1, 7, 7, 512), (None,) * 5)),
-        (VGG16Trunk(4, pools=POOLS, dilation=2), [VOC], ((1, 10, 10, 32), (None,) * 5)),
-        (VGG16Trunk(4, pools=(*POOLS[:4], None)), [VOC], ((1, 20, 20, 32), (None,) * 5)),
+        (VGG16Trunk(), [(1, 224, 224, 3)], vgg_groups(64, 112, 56, 28, 14, 7)),
+        (VGG16Trunk(4, pools=POOLS, dilation=2), [VOC], vgg_groups(4, 160, 80, 40, 20, 10)),
+        (VGG16Trunk(4, pools=(*POOLS[:4], None)), [VOC], vgg_groups(4, 160, 80, 40, 20, 20)),
         # The trunk of online attention accumulation (Jiang et al., 2019).
-        (VGG16Trunk(4, pools=(*POOLS[:3], Pool(3, 1, 1), None)), [(1, 352, 352, 3)], ((1, 44, 44, 32), (None,) * 5)),
+        (VGGConfig(width=4).build(8), [(1, 352, 352, 3)], vgg_groups(4, 176, 88, 44, 44, 44)),
         (
             VGG16Trunk(4, pools=(Pool(3, 2, 1),) * 3 + (Pool(3, 1, 1),) * 2, dilation=2),
             [VOC],
-            ((1, 41, 41, 32), (None,) * 5),
+            vgg_groups(4, 161, 81, 41, 41, 41),
         ),
-        (VGG16Trunk(4, pools=(None,) * 5), [(1, 17, 17, 3)], ((1, 17, 17, 32), (None,) * 5)),
+        (VGG16Trunk(4, pools=(None,) * 5), [(1, 17, 17, 3)], vgg_groups(4, 17, 17, 17, 17, 17)),
         (PSPNet(19, ResNet(18)), [(2, 340, 340, 3)], two_heads(2, 340, 340, 19)),
         (PSPNet(19, ResNet(18)), [(2, 850, 850, 3)], two_heads(2, 850, 850, 19)),
         (PSPNet(19, ResNet(18), aux=False), [ODD], one_head(1, 33, 47, 19)),
@@ -162,15 +172,21 @@ HALVED = (4, 8, 16, 32)
         (DSNetEncoder(4), [CAMVID], layers(CAMVID, (16, 28, 52, 64), HALVED, "block")),
         (DSNetEncoder(4), [ODD], layers(ODD, (16, 28, 52, 64), HALVED, "block")),
         (DSNetEncoder(4), [ONE], layers(ONE, (16, 28, 52, 64), HALVED, "block")),
-        (LargeFOV(21), [(2, 321, 321, 3)], one_head(2, 41, 41, 21)),
-        (LargeFOV(21, 4), [(2, 513, 513, 3)], one_head(2, 65, 65, 21)),
-        (LargeFOV(21, 4), [(2, 128, 128, 3)], one_head(2, 16, 16, 21)),
-        (LargeFOV(21, 4), [(2, 1, 9, 3)], one_head(2, 1, 2, 21)),
-        (CamClassifier(20), [(2, 224, 224, 3)], (2, 20)),
-        (CamClassifier(20, 4, stride=8), [(2, 321, 321, 3)], (2, 20)),
-        (DecoupledClassifier(20), [(2, 224, 224, 3)], (2, 20)),
-        (SegmentationNet(2, fc6_kernel=3), segmentation_inputs(2, 96), (2, 96, 96, 2)),
-        (DeconvNet(5, 2, hidden=6, fc6_kernel=3), [(1, 96, 160, 3)], one_head(1, 96, 160, 5)),
+        (LargeFOVConfig().build(21), [(2, 321, 321, 3)], one_head(2, 41, 41, 21)),
+        (LargeFOVConfig(backbone=VGG).build(21), [(2, 513, 513, 3)], one_head(2, 65, 65, 21)),
+        (LargeFOVConfig(backbone=VGG).build(21), [(2, 128, 128, 3)], one_head(2, 16, 16, 21)),
+        (LargeFOVConfig(backbone=VGG).build(21), [(2, 1, 9, 3)], one_head(2, 1, 2, 21)),
+        (LargeFOVConfig(backbone=RESNET).build(21), [(2, 321, 321, 3)], one_head(2, 41, 41, 21)),
+        (LargeFOVConfig().classifier(20), [(2, 224, 224, 3)], (2, 20)),
+        (CamVGGConfig(backbone=VGG).classifier(20), [(2, 321, 321, 3)], (2, 20)),
+        (CamVGGConfig(backbone=RESNET).classifier(20), [(2, 321, 321, 3)], (2, 20)),
+        (DecoupledClassifierConfig().build(20), [(2, 224, 224, 3)], (2, 20)),
+        (DecoupledClassifierConfig(backbone=RESNET).build(20), [(2, 224, 256, 3)], (2, 20)),
+        (SegmentationNet(2, 64, 3), segmentation_inputs(2, 96), (2, 96, 96, 2)),
+        (SegmentationNet(4, 64, 3), [(2, 5, 4, 128), (2, 5, 4, 128)], (2, 160, 128, 2)),
+        (DeconvNetConfig(backbone=VGG, fc6_kernel=3).build(5), [(1, 96, 160, 3)], one_head(1, 96, 160, 5)),
+        (DeconvNetConfig(backbone=RESNET, fc6_kernel=3).build(5), [(1, 96, 160, 3)], one_head(1, 96, 160, 5)),
+        (DeconvNetConfig(backbone=CAFFE, fc6_kernel=3).build(5), [(1, 96, 160, 3)], one_head(1, 96, 160, 5)),
         (AuxiliaryNet(19), [(1, 512, 1024, 19)], (1, 512, 1024)),
         (AuxiliaryNet(11, 2), [(2, 360, 480, 11)], (2, 360, 480)),
         (AuxiliaryNet(11, 2), [(2, 33, 47, 11)], (2, 33, 47)),
@@ -186,6 +202,10 @@ def test_output_shapes(module, inputs, expected):
     outputs = jax.eval_shape(at_full_size, outputs)
     assert jax.tree.map(lambda x: x.shape, outputs) == expected
     assert {x.dtype for x in jax.tree.leaves(outputs)} == {jnp.dtype(jnp.float32)}
+
+
+def small_vgg(width):
+    return VGGConfig(width=width, batch_norm=True, convolutions=(1,) * 5)
 
 
 SMALL = {
@@ -214,17 +234,26 @@ SMALL = {
         [(2, 17, 16, 3), integers(2, 17, 16)],
     ),
     "dsnet": (lambda width, **o: DSNet(5, width, units=(1, 1, 1, 1), **o), [(2, 17, 19, 3)]),
-    "largefov": (lambda width, **o: LargeFOV(5, width, True, 0.0, (1,) * 5, **o), [(2, 17, 25, 3)]),
-    "cam": (lambda width, **o: CamClassifier(5, width, True, 0.0, (1,) * 5, **o), [(2, 33, 32, 3)]),
+    "largefov": (
+        lambda width, **o: LargeFOVConfig(backbone=small_vgg(width), dropout=0.0).build(5, **o),
+        [(2, 17, 25, 3)],
+    ),
+    "cam": (
+        lambda width, **o: LargeFOVConfig(backbone=small_vgg(width), dropout=0.0).classifier(5, **o),
+        [(2, 33, 32, 3)],
+    ),
     "decoupled classifier": (
-        lambda width, **o: DecoupledClassifier(5, width, 8 * width, 2, True, 0.0, (1,) * 5, **o),
+        lambda width, **o: DecoupledClassifier(5, small_vgg(width).build(32, **o), 8 * width, 2, 0.0, **o),
         [(2, 96, 64, 3)],
     ),
     "segmentation net": (
         lambda width, **o: SegmentationNet(width, 8 * width, 2, (1,) * 5, **o),
         lambda width: segmentation_inputs(width, 96),
     ),
-    "deconvnet": (lambda width, **o: DeconvNet(5, width, 8 * width, 2, (1,) * 5, **o), [(2, 96, 96, 3)]),
+    "deconvnet": (
+        lambda width, **o: DeconvNet(5, small_vgg(width).build(32, **o), width, 8 * width, 2, (1,) * 5, **o),
+        [(2, 96, 96, 3)],
+    ),
     "auxiliary": (lambda width, **o: AuxiliaryNet(5, width, **o), [(2, 21, 18, 5)]),
     "discriminator": (lambda width, **o: Discriminator(5, width, **o), [(2, 64, 33, 5)]),
     "pnet": (lambda width, **o: PNet(width, **o), [(2, 17, 16, 3)]),

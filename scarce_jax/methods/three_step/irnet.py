@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from annotated_types import Interval, MultipleOf
+from annotated_types import Interval
 from einops import reduce
 
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.methods.common import ImageStage
 from scarce_jax.methods.three_step.cams import as_scores, to_class_ids
 from scarce_jax.models.irnet import TAPS
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.ops.affinity import affinities, sources, targets, vectors
 from scarce_jax.ops.random_walk import random_walk
 from scarce_jax.ops.resize import resize_bilinear
@@ -38,19 +39,19 @@ class IRNetStage(ImageStage):
     """Settings of the training of IRNet's branches on a frozen ResNet. `init_from` gives the weights of the ResNet.
 
     Attributes:
-      depth: depth of the ResNet. Without `init_from`, its weights are those of the classifier, whose net must then have
-        a ResNet of this depth and width.
-      width: channels of the ResNet's stem, a positive multiple of 16; the branches scale with it. 64 in the paper.
+      backbone: the ResNet; its width, a multiple of 16, is also that of the branches. Without `init_from`, its weights
+        are those of the classifier, whose net must then have the same backbone. A ResNet of 50 layers in the paper.
       radius: pairs of pixels are closer than this, in quarters of the image's pixels. 10 in the code of
         IRNet's authors.
     """
 
-    depth: Literal[18, 34, 50, 101] = 50
-    width: Annotated[int, Interval(ge=16, le=2**14), MultipleOf(16)] = 64
+    backbone: ResNetConfig = ResNetConfig(depth=50)
     radius: Radius = 10
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
+        if self.backbone.width % 16:
+            yield "backbone.width", "a multiple of 16, for the groups of IRNet's normalisation"
         reach = self.radius - 1
         grid = tuple(-(-side // 4) for side in self.augment.crop)
         if grid[0] <= reach or grid[1] <= 2 * reach:

@@ -40,6 +40,7 @@ from scarce_jax.methods.three_step.left_out import (
 )
 from scarce_jax.models import irnet
 from scarce_jax.models.irnet import TAPS, IRNet
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.tags import AveragedFeatures, TagClassifier
 from scarce_jax.recipe import Artifact, Chosen, Eval, Infer, Mean, Net, Recipe, Source, Table, Train, Turn, Views
 
@@ -161,32 +162,40 @@ def _with_maps(config: Config, cams: str, fields: tuple[Artifact, ...] = (), **c
     return common.inference_source(config, config.irnet, split=split, fields=maps + fields, **changes)
 
 
+def _weights_of(backbone: ResNetConfig) -> ResNetConfig:
+    """The ResNet whose weights fit, whatever of it is trained."""
+    return dataclasses.replace(backbone, frozen=0, frozen_statistics=False)
+
+
 class _IRNetStages:
     """The stages of IRNet."""
 
     def __init__(self, config: Config, classifier: AveragedFeatures, background: int):
         stage = config.irnet
         self.config, self.background = config, background
-        trunk = irnet.encoder(stage.depth, stage.width, compute_dtype(config))
-        # Part of a tag classifier, so that it can start from one of an earlier stage; its linear layer is not used.
-        self.encoder = TagClassifier(backbone=trunk, classes=classifier.classes)
-        self.module = IRNet(stage.width, compute_dtype(config))
-        self.frozen = self._frozen(classifier)
+        trunk = irnet.encoder(stage.backbone, compute_dtype(config))
+        # The classifier at the strides of IRNet, so that it can start from the earlier stage; its head is not used.
+        self.encoder = classifier.clone(backbone=trunk)
+        if stage.init_from is not None:
+            self.encoder = TagClassifier(backbone=trunk, classes=classifier.classes)
+        self.module = IRNet(stage.backbone.width, compute_dtype(config))
+        self.frozen = self._frozen()
         image, key = image_input(stage.size), jax.random.key(0)
         layers, _ = jax.eval_shape(lambda x: trunk.init_with_output(key, x, train=False), image)
         self.inputs = tuple(layers[name] for name in TAPS)
 
-    def _frozen(self, classifier: AveragedFeatures) -> Net:
+    def _frozen(self) -> Net:
         """The frozen ResNet; raises InputError if there are no weights for it."""
         stage = self.config.irnet
         if stage.init_from is not None:
             return dataclasses.replace(common.trained(stage, self.encoder, net_inputs(stage.size)), optim=None)
-        trunk = getattr(classifier, "backbone", None)
-        if not isinstance(classifier, TagClassifier) or (trunk.depth, trunk.width) != (stage.depth, stage.width):
+        ours, net = stage.backbone, self.config.classifier.net
+        theirs = getattr(net, "backbone", None)
+        if not isinstance(theirs, ResNetConfig) or _weights_of(theirs) != _weights_of(ours):
             raise InputError(
-                f"irnet.init_from is none, and classifier.net ({self.config.classifier.net.kind}) has no ResNet of "
-                f"depth {stage.depth} and width {stage.width} to start from; name weights of such a ResNet, or set "
-                f"irnet.depth and irnet.width to those of the classifier's ResNet"
+                f"irnet.init_from is none, and classifier.net ({net.kind}) has no ResNet of depth {ours.depth} and "
+                f"width {ours.width}, of {ours.geometry} geometry and {ours.normalisation} normalisation, to start "
+                f"from; name weights of such a ResNet, or set irnet.backbone to the classifier's ResNet"
             )
         return common.frozen(self.encoder, net_inputs(stage.size), "classifier", CLASSIFIER)
 
