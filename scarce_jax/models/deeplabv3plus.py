@@ -16,14 +16,16 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.backbones import Backbone
+from scarce_jax.models.detailer import CoarseEmbedding, coarse_fractions
 from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import ConvUnit, he_normal_fan_out
+from scarce_jax.models.pspnet import ConvBlock, Embedding
 from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.tracing import entering_head
 from scarce_jax.ops.logits import Logits, from_patches
 from scarce_jax.ops.resize import resize_bilinear
-from scarce_jax.ranges import BelowOne
+from scarce_jax.ranges import BelowOne, Channels
 
 RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 """Output stride -> rates of the ASPP (section 4)."""
@@ -81,7 +83,6 @@ class DeepLabV3Plus(nn.Module):
     dropout: float = 0.1
     dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> tuple[Logits, None]:
         """Segments images.
 
@@ -94,6 +95,11 @@ class DeepLabV3Plus(nn.Module):
           float32 logits [B, H, W, K], not yet resized from the size of the low-level features, a quarter; and None:
           there is no auxiliary head.
         """
+        return self._segment(image, None, train=train), None
+
+    @nn.compact
+    def _segment(self, image: jax.Array, coarse: jax.Array | None, *, train: bool) -> Logits:
+        """The whole net, where `coarse` is not None with the injection of that mask and the skip."""
         features = 4 * self.width
         levels = entering_head(self.backbone(image, train=train))
         *_, last = levels.values()  # [B, h, w, C]
@@ -101,10 +107,50 @@ class DeepLabV3Plus(nn.Module):
         unit = ConvUnit(3 * self.width // 4, 1, dtype=self.dtype, name="decoder_low")
         low = unit(levels[self.low_level], train=train)
         x = resize_bilinear(x, low.shape[1:3], align_corners=False)  # [B, H/4, W/4, C]
-        x = jnp.concatenate((low, x), -1)
-        x = ConvUnit(features, 3, dtype=self.dtype, name="decoder")(x, train=train)
+        parts = (low, x) if coarse is None else (low, x, self._embedded(coarse, low.shape[1:3]))
+        x = ConvBlock(features, 3, dtype=self.dtype, name="decoder")(parts, train=train)
         logits = Head(self.classes, he_normal_fan_out, name="classifier")(x)
-        return from_patches(logits, image.shape[1:3], self.patch, align_corners=False), None
+        return from_patches(logits, image.shape[1:3], self.patch, coarse, align_corners=False)
+
+    def _embedded(self, coarse: jax.Array, grid: tuple[int, int]) -> Embedding:
+        """What the decoder reads of a mask [B, H, W], beside features [B, *grid, C]."""
+        raise NotImplementedError
+
+
+class DeepLabV3PlusDetailer(DeepLabV3Plus):
+    """(Image, coarse mask) -> class logits: a DeepLabv3+ with the injection and the identity skip of `Detailer`.
+
+    The coarse embedding joins the features that the decoder reads, at a quarter of the image's size. With a mask that
+    is all void the output is that of the DeepLabv3+ with the same weights, as long as the bias of the embedding is
+    zero, its initial value.
+
+    Attributes:
+      embedding: channels of the coarse embedding.
+    """
+
+    embedding: int = 64
+
+    def __call__(self, image: jax.Array, coarse: jax.Array, *, train: bool) -> tuple[Logits, None]:
+        """Segments images with coarse masks.
+
+        Args:
+          image: float [B, H, W, 3], normalised RGB, of any size.
+          coarse: integer [B, H, W], class ids; 255 = void.
+          train: as in DeepLabV3Plus.
+
+        Returns:
+          As DeepLabV3Plus.
+
+        Raises:
+          ValueError: the size of `coarse` is not that of the images.
+        """
+        if coarse.shape != image.shape[:3]:
+            raise ValueError(f"coarse mask has shape {coarse.shape}; expected {image.shape[:3]}, as the images")
+        return self._segment(image, coarse, train=train), None
+
+    def _embedded(self, coarse: jax.Array, grid: tuple[int, int]) -> Embedding:
+        embedding = CoarseEmbedding(self.embedding, name="coarse_embedding")
+        return embedding(coarse_fractions(coarse, self.classes, grid, self.patch))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,3 +180,20 @@ class DeepLabV3PlusConfig(BackboneNetConfig):
         # As by torchvision's `replace_stride_with_dilation`.
         options = {"dilate_first": False} if isinstance(self.backbone, ResNetConfig) else {}
         return self.backbone.build(self.output_stride, dtype, **options)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeepLabV3PlusDetailerConfig(DeepLabV3PlusConfig):
+    """A DeepLabv3+ that also reads a coarse mask, as the detailer does (Katsman et al., section 3.1).
+
+    Attributes:
+      backbone: the backbone, chosen by its kind. Its width is a multiple of 4.
+      output_stride: stride of the last features of a ResNet or a VGG, 8 or 16.
+      dropout: rate of the dropout, below 1, after the ASPP.
+      embedding: channels of the coarse embedding, at least 1.
+    """
+
+    module = DeepLabV3PlusDetailer
+
+    kind: Annotated[Literal["deeplabv3plus_detailer"], KIND] = "deeplabv3plus_detailer"
+    embedding: Channels = 64

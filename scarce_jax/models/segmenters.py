@@ -12,7 +12,7 @@ import pydantic
 from scarce_jax.models.cam_vgg import CamVGGConfig
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.deeplab import DeepLabV2Config
-from scarce_jax.models.deeplabv3plus import DeepLabV3PlusConfig
+from scarce_jax.models.deeplabv3plus import DeepLabV3PlusConfig, DeepLabV3PlusDetailerConfig
 from scarce_jax.models.detailer import DetailerConfig
 from scarce_jax.models.dsnet import DSNetConfig
 from scarce_jax.models.fcn import FCNConfig, FCNDetailerConfig
@@ -34,7 +34,9 @@ SegmenterConfig = (
 Segmenter = Annotated[SegmenterConfig, pydantic.Field(discriminator="kind")]
 """Annotation of the field `net` of a stage. In JSON the entry "kind" selects the config."""
 
-DetailerNet = Annotated[DetailerConfig | FCNDetailerConfig | TinyConfig, pydantic.Field(discriminator="kind")]
+DetailerNet = Annotated[
+    DetailerConfig | FCNDetailerConfig | DeepLabV3PlusDetailerConfig | TinyConfig, pydantic.Field(discriminator="kind")
+]
 """The same for nets that also read a coarse mask."""
 
 TagNet = Annotated[SegmenterConfig | CamVGGConfig, pydantic.Field(discriminator="kind")]

@@ -13,7 +13,7 @@ from scarce_jax.models.cam_vgg import CamVGGConfig
 from scarce_jax.models.deconvolution import DeconvNet, DeconvNetConfig
 from scarce_jax.models.decoupled import DecoupledClassifier, DecoupledClassifierConfig, SegmentationNet
 from scarce_jax.models.deeplab import DeepLabV2
-from scarce_jax.models.deeplabv3plus import DeepLabV3Plus
+from scarce_jax.models.deeplabv3plus import DeepLabV3Plus, DeepLabV3PlusDetailer
 from scarce_jax.models.detailer import Detailer
 from scarce_jax.models.dinov2 import DINOv2, DINOv2Config
 from scarce_jax.models.discriminator import Discriminator
@@ -160,6 +160,7 @@ VGG, RESNET, CAFFE = VGGConfig(width=4), ResNetConfig(depth=18, width=4), ResNet
         (DeepLabV2(21, ResNet(18)), [CITYSCAPES], one_head(1, 512, 1024, 21)),
         (DeepLabV3Plus(201, ResNet(50)), [(2, 352, 352, 3)], one_head(2, 352, 352, 201)),
         (DeepLabV3Plus(21, ResNet(18, **STRIDES[16]), output_stride=16), [ODD], one_head(1, 33, 47, 21)),
+        (DeepLabV3PlusDetailer(21, ResNet(18)), [ODD, integers(1, 33, 47)], one_head(1, 33, 47, 21)),
         (DINOv2Config(size="base").build(8), [ODD], layers(ODD, (768,) * 4, (14,) * 4)),
         (FCN(21, DINOv2Config().build(8), 14, 1), [(1, 28, 42, 3)], one_head(1, 28, 42, 21)),
         (FCN(21, DINOv2Config().build(8), 14, 1), [ODD], one_head(1, 33, 47, 21)),
@@ -223,6 +224,10 @@ SMALL = {
     "deeplabv3plus": (
         lambda width, **o: DeepLabV3Plus(5, ResNet(18, width, **o), width, dropout=0.0, **o),
         [(2, 33, 41, 3)],
+    ),
+    "deeplabv3plus detailer": (
+        lambda width, **o: DeepLabV3PlusDetailer(5, ResNet(18, width, **o), width, dropout=0.0, embedding=width, **o),
+        [(2, 33, 41, 3), integers(2, 33, 41)],
     ),
     "dinov2": (lambda width, **o: DINOv2(width, 4, 2, registers=2, grid=2, **o), [(2, 28, 30, 3)]),
     "fcn": (
