@@ -31,7 +31,7 @@ config = penalty.Config(dataset="leaves:Leaves", segmenter=SegmenterStage(**tiny
 def blocks():
     """The README's Python files, by name."""
     files = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert [name for name, _ in files] == ["leaves.py", "penalty.py", "fcn.py"]
+    assert [name for name, _ in files] == ["leaves.py", "penalty.py", "plain.py"]
     return dict(files)
 
 
@@ -100,11 +100,11 @@ def test_another_penalty_is_another_stage(folder, capsys):
 
 def test_a_backbone_is_one_file_and_its_name_in_one_other(blocks, tmp_path):
     package = shutil.copytree(ROOT / "scarce_jax", tmp_path / "scarce_jax")
-    (package / "models/fcn.py").write_text(blocks["fcn.py"])
-    path = package / "models/segmenters.py"
+    (package / "models/plain.py").write_text(blocks["plain.py"])
+    path = package / "models/backbones.py"
     text = path.read_text()
-    text = text.replace("    PSPNetConfig | ", "    FCNConfig | PSPNetConfig | ")
-    text = text.replace("import PSPNetConfig", "import PSPNetConfig\nfrom scarce_jax.models.fcn import FCNConfig")
+    text = text.replace("[ResNetConfig | ", "[ResNetConfig | PlainConfig | ")
+    text = text.replace("import ResNetConfig", "import ResNetConfig\nfrom scarce_jax.models.plain import PlainConfig")
     path.write_text(text)
 
     def dry_run(*flags):
@@ -115,13 +115,14 @@ def test_a_backbone_is_one_file_and_its_name_in_one_other(blocks, tmp_path):
         assert done.returncode in (0, 2), done.stderr
         return done
 
-    argv = ["--segmenter.net", "fcn", "--segmenter.net.width", "8"]
+    argv = ["--segmenter.net", "fcn", "--segmenter.net.layers", "0"]
+    argv += ["--segmenter.net.backbone", "plain", "--segmenter.net.backbone.width", "8"]
     (net,) = json.loads(dry_run(*argv).stdout.splitlines()[-1])["stages"][0]["nets"].values()
     classes = 12
-    assert net["trainable"] == 3 * 9 * 8 + 8 + 8 * 9 * 16 + 16 + 16 * classes + classes
+    assert net["trainable"] == 3 * 9 * 8 + 8 + 8 * 9 * 16 + 16 + 2 * 16 + 16 * classes + classes
     (net,) = json.loads(dry_run(*argv, "--target", "tags").stdout.splitlines()[-1])["stages"][0]["nets"].values()
     assert net["trainable"] == 3 * 9 * 8 + 8 + 8 * 9 * 16 + 16 + 17 * (classes - 1)
-    assert "--segmenter.net.depth" in dry_run(*argv, "--segmenter.net.depth", "18").stderr
+    assert "--segmenter.net.backbone.depth" in dry_run(*argv, "--segmenter.net.backbone.depth", "18").stderr
 
 
 def test_what_cannot_be_imported_is_named(folder, capsys):

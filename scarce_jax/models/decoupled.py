@@ -249,7 +249,7 @@ class DecoupledClassifierConfig(BackboneNetConfig):
 
     def _settings(self) -> dict[str, Any]:
         hidden = self.hidden or units(self.backbone) * self.backbone.head_width
-        return {"hidden": hidden, "fc6_kernel": self.fc6_kernel, "dropout": self.dropout}
+        return super()._settings() | {"hidden": hidden}
 
     def segmentation_net(
         self, hidden: int | None, deconvolutions: tuple[int, ...] | None, dtype: Any = jnp.float32

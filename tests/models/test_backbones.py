@@ -81,11 +81,11 @@ def test_nets_read_levels_by_their_order(module, reads):
 @pytest.mark.parametrize("name", NETS)
 def test_nets_stand_on_every_kind(name, kind):
     net = NETS[name](backbone=SMALL[kind])
-    params, (logits, aux_logits) = shapes_of(net.build(5), (70, 84))
-    assert logits == (2, 70, 84, 5) and aux_logits == (logits if name == "detailer" else None)
+    params, (logits, aux_logits) = shapes_of(net.build(5), (70, 80))
+    assert logits == (2, 70, 80, 5) and aux_logits == (logits if name == "detailer" else None)
     own = {f"backbone/{path}" for path in parameter_paths(variables_of(kind)["params"])}
     assert {path for path in params if path.startswith("backbone/")} == own
-    tags, variables = abstract(net.classifier(7), (2, 70, 84, 3))
+    tags, variables = abstract(net.classifier(7), (2, 70, 80, 3))
     assert tags.shape == (2, 7) and {p for p in parameter_paths(variables["params"]) if "backbone/" in p} == own
 
 
