@@ -89,5 +89,4 @@ class CamVGGConfig(BackboneNetConfig):
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
         """The classifier of image tags."""
-        width = self.backbone.head_width
-        return self.module(tags, self.trunk(dtype), width, self.dropout, extra=(8, 8, 8), dtype=dtype)
+        return self.module(tags, self.trunk(dtype), extra=(8, 8, 8), dtype=dtype, **self._settings())

@@ -248,11 +248,11 @@ class DeconvNetConfig(BackboneNetConfig):
     deconvolutions: tuple[Few, Few, Few, Few, Few] | None = None
 
     def _settings(self) -> dict[str, Any]:
-        settings = super()._settings()
-        del settings["patch"]
-        settings["hidden"] = self.hidden or units(self.backbone) * self.backbone.head_width
-        settings["deconvolutions"] = self.deconvolutions or mirrored(self.backbone)
-        return settings
+        hidden = self.hidden or units(self.backbone) * self.backbone.head_width
+        return super()._settings() | {
+            "hidden": hidden,
+            "deconvolutions": self.deconvolutions or mirrored(self.backbone),
+        }
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
         """A classifier of image tags on the backbone of the net, with dropout 0.5 (Zhou et al., 2016)."""
