@@ -251,9 +251,8 @@ class DecoupledClassifierConfig(BackboneNetConfig):
         return self.backbone.build(STRIDE, dtype)
 
     def _settings(self) -> dict[str, Any]:
-        settings = super()._settings()
-        width = settings.pop("width")
-        return settings | {"hidden": self.hidden or units(self.backbone) * width}
+        hidden = self.hidden or units(self.backbone) * self.backbone.head_width
+        return super()._settings() | {"hidden": hidden}
 
     def segmentation_net(
         self, hidden: int | None, deconvolutions: tuple[int, ...] | None, dtype: Any = jnp.float32

@@ -92,8 +92,3 @@ class DeepLabV2Config(BackboneNetConfig):
 
     kind: Annotated[Literal["deeplabv2"], KIND] = "deeplabv2"
     backbone: Backbone = ResNetConfig(depth=101, geometry="caffe")
-
-    def _settings(self) -> dict[str, Any]:
-        settings = super()._settings()
-        del settings["width"]
-        return settings

@@ -129,9 +129,6 @@ class DeepLabV3PlusConfig(BackboneNetConfig):
         if self.backbone.head_width % 4:
             yield "backbone.width", "a multiple of 4, for the decoder's channels"
 
-    def _settings(self) -> dict[str, Any]:
-        return super()._settings() | {"low_level": self.backbone.low_level}
-
     def trunk(self, dtype: Any = jnp.float32) -> nn.Module:
         # As by torchvision's `replace_stride_with_dilation`.
         options = {"dilate_first": False} if isinstance(self.backbone, ResNetConfig) else {}

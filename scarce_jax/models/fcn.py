@@ -133,11 +133,6 @@ class FCNConfig(BackboneNetConfig):
     channels: Channels = 512
     dropout: BelowOne = 0.1
 
-    def _settings(self) -> dict[str, Any]:
-        settings = super()._settings()
-        del settings["width"]
-        return settings
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FCNDetailerConfig(FCNConfig):

@@ -98,7 +98,8 @@ class NetConfig:
 class BackboneNetConfig(NetConfig):
     """Base class of the config of a net on any backbone.
 
-    The module has a field `backbone`. Its fields `width` and `patch` are `head_width` and `patch` of the backbone.
+    The module has a field `backbone`. Its fields `width`, `patch` and `low_level`, if it has them, are the backbone's
+    `head_width`, `patch` and `low_level`.
 
     Attributes:
       backbone: the backbone.
@@ -116,7 +117,10 @@ class BackboneNetConfig(NetConfig):
 
     def _settings(self) -> dict[str, Any]:
         settings = {name: value for name, value in super()._settings().items() if name not in ("backbone", "stride")}
-        return settings | {"width": self.backbone.head_width, "patch": self.backbone.patch}
+        offered = {name: getattr(self.backbone, name) for name in ("patch", "low_level")}
+        offered["width"] = self.backbone.head_width
+        known = {field.name for field in dataclasses.fields(self.module)}
+        return settings | {name: value for name, value in offered.items() if name in known}
 
     def build(self, classes: int, dtype: Any = jnp.float32) -> nn.Module:
         check(self, self.kind)
