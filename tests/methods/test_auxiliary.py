@@ -194,7 +194,7 @@ def test_a_batch_needs_images_of_both_kinds(count):
 @pytest.mark.parametrize("stage", ["segmenter", "adversarial", "consistency"])
 def test_a_net_of_small_logits_is_refused(stage):
     config = tiny.replaced(tiny.auxiliary_config(compare=True), stage, net=LargeFOVConfig())
-    with pytest.raises(InputError, match=rf"{stage}.net is largefov.*smaller.*; expected one of pspnet, dsnet, "):
+    with pytest.raises(InputError, match=rf"{stage}.net is largefov.*smaller.*; expected one of pspnet, fcn, dsnet, "):
         auxiliary.recipe(config, SCENES)
 
 
