@@ -153,9 +153,9 @@ class Deconvolution(nn.Module):
     convolutions. Batch normalisation and ReLU follow each of them.
 
     Features of a backbone without switches are unpooled to the upper left of each window, as in the decoder that Laina
-    et al. (2016, "Deeper Depth Prediction with Fully Convolutional Residual Networks", section 3.1) put on a ResNet.
-    That is where the features of a ResNet lie: (i, j) at pixel (32 * i, 32 * j). From there the first layer of a group
-    can learn any interpolation, the bilinear one too.
+    et al. (2016, "Deeper Depth Prediction with Fully Convolutional Residual Networks") put on a ResNet. That is where
+    the features of a ResNet lie: (i, j) at pixel (32 * i, 32 * j). From there a 3x3 layer can learn to interpolate
+    bilinearly.
 
     Attributes:
       convolutions: number of layers in groups 1 to 5.
