@@ -24,7 +24,7 @@ from scarce_jax.data.budget import Budget
 from scarce_jax.methods.auxiliary import Config, SemiStage
 from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
-from scarce_jax.models.dinov2 import DINOv2Config, layer_groups
+from scarce_jax.models.dinov2 import DINOv2Config
 from scarce_jax.models.fcn import FCNConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
@@ -40,7 +40,7 @@ data = dict(
 )
 net = dict(
     net=FCNConfig(backbone=backbone, layers=2, channels=256),
-    optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4, groups=layer_groups(backbone, 0.9)),
+    optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4, layer_decay=0.9),
     eval_every=1_000,
     **data,
 )

@@ -24,7 +24,7 @@ measured with them. On a CPU, for both stages: --detailer.size 224 224 --detaile
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.detailer import Config, DetailerStage
-from scarce_jax.models.dinov2 import DINOv2Config, layer_groups
+from scarce_jax.models.dinov2 import DINOv2Config
 from scarce_jax.models.fcn import FCNConfig, FCNDetailerConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
@@ -41,7 +41,7 @@ shared = dict(
     size=(518, 518),
     augment=Augment(crop=(448, 448), scale=(0.5, 2.0), rotate=10.0, flip=0.5),
     init_from="hf:facebook/dinov2-small",
-    optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4, groups=layer_groups(backbone, 0.9)),
+    optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4, layer_decay=0.9),
     eval_every=1_000,
 )
 

@@ -10,7 +10,7 @@
 The weights are facebook/dinov2-small from the Hugging Face Hub. They are downloaded once, for which
 `pip install 'scarce-jax[hub]'` is needed. Or fetch the file model.safetensors of that model elsewhere, and add
 `--segmenter.init-from PATH/model.safetensors`. Other models, each with its flags:
-  facebook/dinov2-base                   --segmenter.net.backbone.size base
+  facebook/dinov2-base, -large           --segmenter.net.backbone.size base, large
   facebook/dinov2-with-registers-small   --segmenter.net.backbone.registers True
 each with --segmenter.init-from hf:NAME.
 
@@ -25,7 +25,7 @@ multiples of its patches of 14 pixels, and for one GPU. No figure was measured w
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.methods.supervised import Config
-from scarce_jax.models.dinov2 import DINOv2Config, layer_groups
+from scarce_jax.models.dinov2 import DINOv2Config
 from scarce_jax.models.fcn import FCNConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
@@ -44,7 +44,7 @@ config = Config(
         augment=Augment(crop=(448, 448), scale=(0.5, 2.0), rotate=10.0, flip=0.5),
         net=FCNConfig(backbone=backbone, layers=0, channels=256),
         init_from="hf:facebook/dinov2-small",
-        optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4, groups=layer_groups(backbone, 0.9)),
+        optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4, layer_decay=0.9),
         eval_every=1_000,
     ),
 )

@@ -93,6 +93,8 @@ class Optimizer:
       weight_decay: weight decay; an L2 penalty for SGD, decoupled for Adam.
       schedule: learning rate over the stage.
       groups: groups of parameters. A parameter belongs to the first group that matches, and must match one.
+      layer_decay: factor, such as 0.9, by which the learning rates of a DINOv2 fall from each block to the one before
+        it (see `DINOv2Config.layer_groups`), for fine-tuning; None for equal rates.
       clip: largest global norm of the gradient; None for no limit. A longer gradient is scaled down to it before weight
         decay and momentum, as `torch.nn.utils.clip_grad_norm_` does. The norm is over all parameters that are not
         frozen.
@@ -107,6 +109,7 @@ class Optimizer:
     weight_decay: NonNegative = 0.0
     schedule: Schedule = Schedule()
     groups: Annotated[tuple[Group, ...], MinLen(1)] = (Group(),)
+    layer_decay: InsideOne | None = None
     clip: Positive | None = None
     ema: InsideOne | None = None
 
@@ -167,9 +170,14 @@ def build(optimizer: Optimizer, params: Any, steps: int) -> optax.GradientTransf
       steps: length of the stage.
 
     Raises:
-      InputError: a setting is out of its range, a parameter matches no group, or a pattern no parameter.
+      InputError: a setting is out of its range, a parameter matches no group, or a pattern no parameter; or
+        `layer_decay` is left, whose groups depend on the net.
     """
     check(optimizer, "optim")
+    if optimizer.layer_decay is not None:
+        raise InputError(
+            f"optim.layer_decay is {optimizer.layer_decay}; expected None, because the net stands on no DINOv2"
+        )
     return build_for_groups(optimizer, assign_groups(optimizer.groups, params), steps)
 
 

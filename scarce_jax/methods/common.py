@@ -253,16 +253,18 @@ def as_long_as(stage: Train, other: str) -> Train:
 def trained(stage: TrainStage, module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> Net:
     """The net that a stage trains. Raises InputError if `init_from` is malformed."""
     init_from = None if stage.init_from is None else parse_origin(stage.init_from)
-    return Net(module=module, inputs=inputs, optim=freezing(stage.optim, stage), init_from=init_from)
+    return Net(module=module, inputs=inputs, optim=with_backbone(stage.optim, stage), init_from=init_from)
 
 
-def freezing(optim: Optimizer, stage: TrainStage) -> Optimizer:
-    """The optimizer, with what the backbone of the stage's net freezes as its first group."""
+def with_backbone(optim: Optimizer, stage: TrainStage) -> Optimizer:
+    """The optimizer, with groups of the backbone of the stage's net before its own: frozen parts, decaying rates."""
     backbone = getattr(getattr(stage, "net", None), "backbone", None)
-    pattern = None if backbone is None else backbone.frozen_pattern
-    if pattern is None:
-        return optim
-    return dataclasses.replace(optim, groups=(Group(pattern=pattern, lr=0.0), *optim.groups))
+    groups, decay = (), optim.layer_decay
+    if backbone is not None and backbone.frozen_pattern is not None:
+        groups = (Group(pattern=backbone.frozen_pattern, lr=0.0),)
+    if decay is not None and hasattr(backbone, "layer_groups"):
+        groups, decay = (*groups, *backbone.layer_groups(decay)), None
+    return dataclasses.replace(optim, groups=(*groups, *optim.groups), layer_decay=decay) if groups else optim
 
 
 def frozen(module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...], stage: str, role: str) -> Net:

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from annotated_types import Interval
 
-from scarce_jax.errors import InputError
 from scarce_jax.models.fields import KIND, BackboneConfig
 from scarce_jax.models.normalisation import Normalisation, renormalise
 from scarce_jax.models.tracing import block
@@ -41,6 +40,8 @@ class Size(NamedTuple):
 
 
 SIZES = {"small": Size(384, 12, 6), "base": Size(768, 12, 12), "large": Size(1024, 24, 16)}
+
+_EMBEDDINGS = "patch|class_token|registers|positions"
 
 _initial = nn.initializers.truncated_normal(0.02)
 
@@ -204,29 +205,13 @@ class DINOv2Config(BackboneConfig):
             dtype=dtype,
         )
 
+    def layer_groups(self, decay: float) -> tuple[Group, ...]:
+        """Groups of an optimizer whose learning rates decay from layer to layer towards the image.
 
-_EMBEDDINGS = "patch|class_token|registers|positions"
-
-
-def layer_groups(backbone: DINOv2Config, decay: float) -> tuple[Group, ...]:
-    """Groups of an optimizer for layer-wise learning-rate decay (Clark et al., ELECTRA, 2020; Bao et al., BEiT, 2021).
-
-    The last block has the learning rate of the optimizer times `decay`, each block before it another factor, and the
-    embeddings one more. The final normalisation and the head have the learning rate itself.
-
-    Args:
-      decay: above 0, at most 1.
-
-    Returns:
-      Groups that together match every parameter of a net on this backbone. A net with more blocks has parameters that
-      match none, which is an error when it is trained.
-
-    Raises:
-      InputError: the decay is out of its range.
-    """
-    if not 0 < decay <= 1:
-        raise InputError(f"decay of layer_groups is {decay}; expected a number above 0 and at most 1")
-    count = SIZES[backbone.size].blocks
-    blocks = (Group(pattern=f"^backbone/block{i}/", lr=decay ** (count - i)) for i in range(count))
-    embeddings = Group(pattern=rf"^backbone/(?:{_EMBEDDINGS})(?:/|$)", lr=decay ** (count + 1))
-    return embeddings, *blocks, Group(pattern=r"^(?!backbone/block)")
+        The last block has the learning rate of the optimizer times `decay`, each block before it another factor, and
+        the embeddings one more (Clark et al., ELECTRA, 2020; Bao et al., BEiT, 2021). No group has the final
+        normalisation, whose rate is that of the head.
+        """
+        count = SIZES[self.size].blocks
+        blocks = (Group(pattern=f"^backbone/block{i}/", lr=decay ** (count - i)) for i in range(count))
+        return Group(pattern=rf"^backbone/(?:{_EMBEDDINGS})(?:/|$)", lr=decay ** (count + 1)), *blocks

@@ -11,7 +11,7 @@ from scarce_jax import optim, runs
 from scarce_jax.data.datasets import SCENES
 from scarce_jax.errors import InputError
 from scarce_jax.methods import transfer
-from scarce_jax.methods.common import SegmenterStage, freezing
+from scarce_jax.methods.common import SegmenterStage, with_backbone
 from scarce_jax.models.dinov2 import DINOv2Config
 from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.models.resnet import ResNetConfig
@@ -49,7 +49,7 @@ def updates(optimizer, gradient):
 def test_neither_gradient_nor_weight_decay_changes_what_is_frozen(kind, gradient):
     optimizer = dataclasses.replace(DECAYING, kind=kind)
     stage = SegmenterStage(**tiny.stage(net=pspnet(frozen=2), optim=optimizer))
-    added, values = updates(freezing(optimizer, stage), gradient)
+    added, values = updates(with_backbone(optimizer, stage), gradient)
     still = {path for path, change in added.items() if change == 0}
     assert still == {"backbone/conv1/kernel", "backbone/layer1_block0/kernel"}
     # There is no moment and no average of them either.
@@ -61,14 +61,14 @@ def test_the_groups_of_the_stage_follow_and_may_be_frozen_whole():
     groups = (Group(pattern="^backbone/", lr=0.5), Group())
     optimizer = dataclasses.replace(DECAYING, groups=groups)
     stage = SegmenterStage(**tiny.stage(net=pspnet(frozen=5), optim=optimizer))
-    assert freezing(optimizer, stage).groups[1:] == groups
-    added, _ = updates(freezing(optimizer, stage), 1.0)
+    assert with_backbone(optimizer, stage).groups[1:] == groups
+    added, _ = updates(with_backbone(optimizer, stage), 1.0)
     assert [path for path, change in added.items() if change] == ["classifier/kernel"]
 
 
 @pytest.mark.parametrize("net", [pspnet(), pspnet(frozen_statistics=True), tiny.TinyConfig()])
 def test_nothing_else_changes_the_optimizer(net):
-    assert freezing(DECAYING, SegmenterStage(**tiny.stage(net=net))) is DECAYING
+    assert with_backbone(DECAYING, SegmenterStage(**tiny.stage(net=net))) is DECAYING
 
 
 def test_every_stage_of_a_net_freezes_its_backbone():

@@ -1,5 +1,6 @@
 """DINOv2: what `transformers` computes, the layouts of its files, frozen parts, and decayed learning rates."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -10,12 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scarce_jax import optim
 from scarce_jax.errors import InputError
+from scarce_jax.methods.common import with_backbone
 from scarce_jax.models import weights
-from scarce_jax.models.dinov2 import DINOv2, DINOv2Config, layer_groups
+from scarce_jax.models.dinov2 import DINOv2, DINOv2Config
+from scarce_jax.models.fcn import FCNConfig
+from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.models.tracing import Tracing, tracing
 from scarce_jax.ops.bicubic import bicubic_matrix, resize_bicubic
-from scarce_jax.optim import Group, assign_groups, parameter_paths
+from scarce_jax.optim import Group, Optimizer, assign_groups, parameter_paths
+from tests import tiny as tiny_configs
 from tests import torch_files
 from tests.models.golden import recipe
 from tests.models.shapes import UNOPTIMISED, abstract, count, random_image, random_variables
@@ -241,7 +247,9 @@ def test_remat_changes_no_gradient():
 
 def test_the_last_block_decays_once_and_the_embeddings_most():
     config = DINOv2Config(registers=True)
-    groups = layer_groups(config, 0.5)
+    stage = tiny_configs.supervised_config().segmenter
+    stage = dataclasses.replace(stage, net=FCNConfig(backbone=config), optim=Optimizer(lr=1.0, layer_decay=0.5))
+    groups = with_backbone(stage.optim, stage).groups
     _, variables = abstract(Wrapped(config.build(8)), (1, 28, 28, 3))
     params = {**variables["params"], "classifier": {"kernel": 0}}
     indices = jax.tree.leaves(assign_groups(groups, params))
@@ -251,14 +259,19 @@ def test_the_last_block_decays_once_and_the_embeddings_most():
     assert rate["backbone/block1/mlp1/bias"] == 0.5**11 and rate["backbone/block0/norm1/bias"] == 0.5**12
     for name in ("positions", "class_token", "registers", "patch/kernel"):
         assert rate[f"backbone/{name}"] == 0.5**13
+    # What is frozen stays so.
+    frozen = dataclasses.replace(stage, net=FCNConfig(backbone=dataclasses.replace(config, frozen=5)))
+    first, *others = with_backbone(stage.optim, frozen).groups
+    assert first.lr == 0 and tuple(others) == groups
 
 
-def test_decayed_groups_of_a_smaller_net_do_not_fit_a_larger_one():
-    _, variables = abstract(Wrapped(DINOv2Config(size="large").build(8)), (1, 28, 28, 3))
-    with pytest.raises(InputError, match=r"match no group: .*backbone/block12/"):
-        assign_groups(layer_groups(DINOv2Config(size="small"), 0.9), variables["params"])
-    with pytest.raises(InputError, match="decay of layer_groups is 1.5; expected a number above 0"):
-        layer_groups(DINOv2Config(), 1.5)
+def test_rates_of_another_backbone_cannot_decay():
+    stage = tiny_configs.supervised_config().segmenter
+    stage = dataclasses.replace(stage, net=PSPNetConfig(), optim=Optimizer(lr=1.0, layer_decay=0.5))
+    with pytest.raises(
+        InputError, match="optim.layer_decay is 0.5; expected None, because the net stands on no DINOv2"
+    ):
+        optim.build(with_backbone(stage.optim, stage), {"backbone": {"conv1": {"kernel": jnp.zeros(3)}}}, 5)
 
 
 def test_a_wrong_number_of_blocks_is_an_error():

@@ -216,7 +216,7 @@ def train_adversarial(
         SEGMENTER: Net(
             module=module,
             inputs=net_inputs(segmenter.size),
-            optim=common.freezing(stage.optim, segmenter),
+            optim=common.with_backbone(stage.optim, segmenter),
             init_from=Artifact(stage="segmenter", name=SEGMENTER),
         ),
         PNET: Net(
