@@ -239,6 +239,7 @@ class DeconvNetConfig(BackboneNetConfig):
     """
 
     module = DeconvNet
+    stride = STRIDE
 
     kind: Annotated[Literal["deconvnet"], KIND] = "deconvnet"
     backbone: StridedBackbone = VGGConfig(batch_norm=True)
@@ -246,15 +247,12 @@ class DeconvNetConfig(BackboneNetConfig):
     fc6_kernel: Few = 7
     deconvolutions: tuple[Few, Few, Few, Few, Few] | None = None
 
-    def trunk(self, dtype: Any = jnp.float32) -> nn.Module:
-        """The module of the backbone."""
-        return self.backbone.build(STRIDE, dtype)
-
     def _settings(self) -> dict[str, Any]:
-        settings = super()._settings()
-        settings["hidden"] = self.hidden or units(self.backbone) * self.backbone.head_width
-        settings["deconvolutions"] = self.deconvolutions or mirrored(self.backbone)
-        return settings
+        hidden = self.hidden or units(self.backbone) * self.backbone.head_width
+        return super()._settings() | {
+            "hidden": hidden,
+            "deconvolutions": self.deconvolutions or mirrored(self.backbone),
+        }
 
     def classifier(self, tags: int, dtype: Any = jnp.float32) -> CamClassifier:
         """A classifier of image tags on the backbone of the net, with dropout 0.5 (Zhou et al., 2016)."""

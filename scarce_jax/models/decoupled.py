@@ -240,15 +240,12 @@ class DecoupledClassifierConfig(BackboneNetConfig):
 
     kind: ClassVar[str] = "decoupled classifier"
     module = DecoupledClassifier
+    stride = STRIDE
 
     backbone: StridedBackbone = VGGConfig()
     hidden: Channels | None = None
     fc6_kernel: Few = 7
     dropout: BelowOne = 0.5
-
-    def trunk(self, dtype: Any = jnp.float32) -> nn.Module:
-        """The module of the backbone."""
-        return self.backbone.build(STRIDE, dtype)
 
     def _settings(self) -> dict[str, Any]:
         hidden = self.hidden or units(self.backbone) * self.backbone.head_width

@@ -20,6 +20,7 @@ from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import Convolution
 from scarce_jax.models.vgg import Pool, VGGConfig
+from scarce_jax.ops.logits import Logits, from_patches
 from scarce_jax.ranges import BelowOne
 
 POOLS = (Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 1, 1), Pool(3, 1, 1))
@@ -50,6 +51,7 @@ class LargeFOV(nn.Module):
       backbone: see `BackboneConfig`; its last features are read.
       width: `head_width` of the backbone. fc6 and fc7 have 16 times as many channels. 64 in the paper.
       dropout: rate of the dropout after fc6 and fc7.
+      patch: see `BackboneConfig`.
       dtype: dtype of the computation; the logits are float32, as are the sums of fc8, parameters and batch statistics.
     """
 
@@ -57,10 +59,11 @@ class LargeFOV(nn.Module):
     backbone: nn.Module
     width: int = 64
     dropout: float = 0.5
+    patch: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, None]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[Logits, None]:
         """Segments images.
 
         Args:
@@ -68,8 +71,8 @@ class LargeFOV(nn.Module):
           train: use and update the statistics of this batch, and drop features (random key "dropout").
 
         Returns:
-          float32 logits [B, ceil(H/8), ceil(W/8), K] (321 -> 41), and None for the auxiliary head. A backbone that has
-          another stride has logits of that stride.
+          float32 logits [B, ceil(H/8), ceil(W/8), K] (321 -> 41), or [B, H, W, K] of a backbone of patches; and None
+          for the auxiliary head.
         """
         *_, x = self.backbone(image, train=train).values()  # [B, H/8, W/8, 8 * width] of VGG-16
         x = nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=True)
@@ -77,12 +80,13 @@ class LargeFOV(nn.Module):
             options = {"dilation": dilation, "use_bias": True, "dtype": self.dtype}
             x = Convolution(16 * self.width, kernel, **options, name=name)(x, relu=True)
             x = nn.Dropout(self.dropout, name=f"{name}_dropout")(x, deterministic=not train)
-        return Head(self.classes, nn.initializers.normal(0.01), name="fc8")(x), None
+        logits = Head(self.classes, nn.initializers.normal(0.01), name="fc8")(x)
+        return from_patches(logits, image.shape[1:3], self.patch) if self.patch > 1 else logits, None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LargeFOVConfig(BackboneNetConfig):
-    """DeepLab-LargeFOV (Chen et al., 2015). Its logits have an eighth of the image's size. The paper's is on VGG-16.
+    """DeepLab-LargeFOV (Chen et al., 2015) on VGG-16 or another backbone. Its logits are smaller than the image.
 
     Attributes:
       backbone: the backbone, chosen by its kind.

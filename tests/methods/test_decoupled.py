@@ -21,7 +21,8 @@ from scarce_jax.errors import InputError
 from scarce_jax.methods import decoupled
 from scarce_jax.methods.decoupled import pointing
 from scarce_jax.methods.decoupled.figure_ground import ByClass, FigureLoss, PredictByClass, inputs, reestimated
-from scarce_jax.models.decoupled import DecoupledClassifier, SegmentationNet, class_saliency
+from scarce_jax.models.decoupled import DecoupledClassifierConfig, class_saliency
+from scarce_jax.models.vgg import VGGConfig
 from scarce_jax.ops.combinatorial import crop_subset
 from scarce_jax.recipe import Epochs, Net, sources
 from scarce_jax.report import report
@@ -41,8 +42,9 @@ def quick():
 
 @pytest.fixture(scope="module")
 def by_class():
-    net = {"width": 2, "hidden": 4, "fc6_kernel": 1, "convolutions": (1,) * 5}
-    return ByClass(DecoupledClassifier(4, batch_norm=True, **net), SegmentationNet(**net), 5, BACKGROUND)
+    backbone = VGGConfig(width=2, batch_norm=True, convolutions=(1,) * 5)
+    config = DecoupledClassifierConfig(backbone=backbone, hidden=4, fc6_kernel=1)
+    return ByClass(config.build(4), config.segmentation_net(4, None), 5, BACKGROUND)
 
 
 @pytest.fixture(scope="module")

@@ -210,6 +210,68 @@ def test_segmentation_net_learns_everything_and_reads_everything():
         assert np.std(step(variables, saliency, turned)[1][0] - logits) > 0.1 * np.std(logits), index
 
 
+RESNET_50 = ResNetConfig(depth=50)
+
+
+def test_on_a_resnet_fc6_has_as_many_parameters_as_on_vgg():
+    config = DecoupledClassifierConfig(backbone=RESNET_50)
+    params = abstract(config.build(20), (1, 224, 224, 3))[1]["params"]
+    features = (2, 10, 10, 2048)
+    bridge = abstract(config.segmentation_net(None, None), features, features)[1]["params"]["bridge"]
+    sizes = [params["fc6"]["kernel"].size, bridge["fc6"]["kernel"].size]
+    assert sizes == [7 * 7 * 512 * 4096, 7 * 7 * 1024 * 2048]
+    assert abstract(config.build(20), (2, 320, 320, 3))[0].shape == (2, 20)
+    mirrored = VGGConfig(convolutions=(1, 2, 1, 2, 1))
+    for backbone, given, expected in (
+        (mirrored, None, (1, 2, 1, 2, 1)), (mirrored, (2,) * 5, (2,) * 5), (RESNET_50, None, (2, 2, 3, 3, 3)),
+    ):  # fmt: skip
+        assert DeconvNetConfig(backbone=backbone, deconvolutions=given).build(3).deconvolutions == expected
+        net = DecoupledClassifierConfig(backbone=backbone).segmentation_net(None, given)
+        assert net.deconvolutions == expected
+
+
+@pytest.mark.parametrize("geometry", ["torchvision", "caffe"])
+def test_last_features_of_a_resnet_cover_the_image_and_have_a_saliency(geometry):
+    backbone = ResNetConfig(depth=18, width=2, geometry=geometry)
+    module = DecoupledClassifierConfig(backbone=backbone, hidden=6, fc6_kernel=2).build(3)
+    variables, image = random_variables(module, (1, 64, 64, 3)), random_image(2, 96, 64, 3)
+
+    @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
+    def run(variables, image):
+        classified = module.apply(variables, image, method="classify")
+        levels = backbone.build(32).apply({k: v["backbone"] for k, v in variables.items()}, image, train=False)
+        labels = jnp.broadcast_to(jnp.eye(3), (2, 3, 3))
+        saliency = class_saliency(module, variables, classified.pool5, labels, jnp.ones((2, 3)))
+        score = lambda x: module.apply(variables, x, method="head").max((1, 2))[:, 1].sum()
+        return classified, levels["layer4"], saliency, jax.grad(score)(classified.pool5)
+
+    classified, last, saliency, gradient = run(variables, image)
+    assert classified.pool5.shape == (2, 3, 2, 16) and classified.switches == ()
+    # Caffe's pooling rounds up, so that there is a place more, outside of the image.
+    assert last.shape == ((2, 4, 3, 16) if geometry == "caffe" else (2, 3, 2, 16))
+    np.testing.assert_array_equal(classified.pool5, last[:, :3, :2])
+    assert saliency.shape == (2, 3, 3, 2, 16) and np.abs(gradient).max() > 0
+    np.testing.assert_allclose(saliency[:, 1], gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_without_switches_values_are_unpooled_to_the_upper_left():
+    module = SegmentationNet(2, 6, 1, (1,) * 5)
+    pool5, saliency, *switches = segmentation_inputs(2, 64, 1)
+    variables = random_variables(module, pool5, saliency)
+    inputs = random_image(*pool5), -random_image(*saliency)
+    upper_left = [jnp.zeros(x.shape, jnp.uint8) for x in switches]
+
+    @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
+    def run(variables, upper_left):
+        each = ([], upper_left, [1 + x for x in upper_left])
+        return [module.apply(variables, *inputs, *switches, train=False) for switches in each]
+
+    outputs, expected, others = run(variables, upper_left)
+    assert outputs.shape == (1, 64, 64, 2)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+    assert np.std(outputs - others) > 0.1 * np.std(outputs) > 0
+
+
 def test_what_does_not_fit_is_an_error():
     module, variables, pool5, saliency = head()
     with pytest.raises(ValueError, match="pool5 is 2 x 6, smaller than fc6's window, 3 x 3; use images of at least 96"):

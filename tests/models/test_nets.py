@@ -177,6 +177,9 @@ VGG, RESNET, CAFFE = VGGConfig(width=4), ResNetConfig(depth=18, width=4), ResNet
         (LargeFOVConfig(backbone=VGG).build(21), [(2, 128, 128, 3)], one_head(2, 16, 16, 21)),
         (LargeFOVConfig(backbone=VGG).build(21), [(2, 1, 9, 3)], one_head(2, 1, 2, 21)),
         (LargeFOVConfig(backbone=RESNET).build(21), [(2, 321, 321, 3)], one_head(2, 41, 41, 21)),
+        # Logits of patches are not at every eighth pixel.
+        (LargeFOVConfig(backbone=DINOv2Config()).build(21), [(2, 28, 42, 3)], one_head(2, 28, 42, 21)),
+        (CamVGGConfig(backbone=DINOv2Config()).classifier(20), [(2, 28, 42, 3)], (2, 20)),
         (LargeFOVConfig().classifier(20), [(2, 224, 224, 3)], (2, 20)),
         (CamVGGConfig(backbone=VGG).classifier(20), [(2, 321, 321, 3)], (2, 20)),
         (CamVGGConfig(backbone=RESNET).classifier(20), [(2, 321, 321, 3)], (2, 20)),

@@ -82,9 +82,12 @@ class Walk:
 
 
 def branches(module: nn.Module, encoder: nn.Module, nets: Mapping[str, NetState], params: Any, images: jax.Array):
-    """IRNet's boundary logits [B, h, w] and displacements [B, h, w, 2] of images [B, H, W, 3]; h = H/4."""
+    """IRNet's boundary logits [B, h, w] and displacements [B, h, w, 2] of images [B, H, W, 3]; h = H/4, rounded up."""
     layers = encoder.apply(nets[ENCODER].variables, images, method="layers")
-    return module.apply({"params": params}, *(layers[name] for name in TAPS), train=True)
+    edge, displacement = module.apply({"params": params}, *(layers[name] for name in TAPS), train=True)
+    # A ResNet of Caffe's geometry has one more place along an even side, outside of the image.
+    height, width = (-(-side // 4) for side in images.shape[1:3])
+    return edge[:, :height, :width], displacement[:, :height, :width]
 
 
 def relation_losses(
