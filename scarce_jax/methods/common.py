@@ -170,7 +170,7 @@ class SegmenterStage(ImageStage):
 
     Attributes:
       net: the net, chosen by its kind.
-      aux_weight: weight of the loss of the auxiliary head; PSPNet has one on layer3.
+      aux_weight: weight of the loss of the auxiliary head; PSPNet has one, on the last level of its backbone but one.
       class_weighting: c in the class weights 1 / ln(c + p) of every cross-entropy, where p is the share of the labelled
         images' pixels that belong to the class (Paszke et al., ENet, 2016, with c = 1.02). None weights all pixels
         equally.

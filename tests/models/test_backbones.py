@@ -21,6 +21,7 @@ from scarce_jax.models.pspnet import PSPNet, PSPNetConfig
 from scarce_jax.models.resnet import ResNet, ResNetConfig
 from scarce_jax.models.tracing import Tracing, tracing
 from scarce_jax.models.vgg import VGGConfig
+from scarce_jax.ops.logits import full_size
 from scarce_jax.optim import parameter_paths
 from scarce_jax.ranges import check, options, split
 from tests.models.shapes import UNOPTIMISED, abstract, integers, random_image, random_variables
@@ -55,7 +56,7 @@ def shapes_of(module, size):
     """Paths of the parameters of a net with five classes -> shapes; and the shapes of its logits in training."""
     inputs = [(2, *size, 3)] + ([integers(2, *size)] if isinstance(module, Detailer) else [])
     outputs, variables = abstract(module, *inputs, train=True)
-    sizes = [None if x is None else jax.eval_shape(lambda x: x.full(), x).shape for x in outputs]
+    sizes = [None if x is None else jax.eval_shape(full_size, x).shape for x in outputs]
     params = variables["params"]
     return dict(zip(parameter_paths(params), [x.shape for x in jax.tree.leaves(params)], strict=True)), sizes
 
