@@ -110,8 +110,8 @@ def check_trunk(path: pathlib.Path, layout: str, found: str, theirs: _Shapes, ou
     missing, unknown = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
     if missing or unknown:
         raise InputError(
-            f"{path}: its arrays differ from those of the net: {len(missing)} are missing {missing[:3]}, "
-            f"{len(unknown)} have no place in the net {unknown[:3]}; use a file of the same architecture"
+            f"{path}: its arrays differ from those of the net: {len(missing)} are missing {missing[:6]}, "
+            f"{len(unknown)} have no place in the net {unknown[:6]}; use a file of the same architecture"
         )
     wrong = [f"{n} has shape {list(theirs[n])}, expected {list(ours[n])}" for n in ours if theirs[n] != ours[n]]
     if wrong:
