@@ -101,6 +101,7 @@ def test_every_command_explains_itself(name, command):
         "report": ("--imagse", "--images"),
         "sweep": ("--voer", "--over", "--workdir", "y"),
         "train": ("--wrokdir", "--workdir"),
+        "weights": ("--jsno", "--json"),
     }[name]
     first = CONFIGS / "supervised_scenes.py" if name in ("train", "sweep", "benchmark") else "x"
     found = command(name, first, *needed, near, "y")
