@@ -94,7 +94,8 @@ class Optimizer:
       schedule: learning rate over the stage.
       groups: groups of parameters. A parameter belongs to the first group that matches, and must match one.
       layer_decay: factor, such as 0.9, by which the learning rates of a DINOv2 fall from each block to the one before
-        it (see `DINOv2Config.layer_groups`), for fine-tuning; None for equal rates.
+        it (see `DINOv2Config.layer_groups`), for fine-tuning; None for equal rates. These rates come before `groups`,
+        which then have the head and the final normalisation alone.
       clip: largest global norm of the gradient; None for no limit. A longer gradient is scaled down to it before weight
         decay and momentum, as `torch.nn.utils.clip_grad_norm_` does. The norm is over all parameters that are not
         frozen.
@@ -174,11 +175,16 @@ def build(optimizer: Optimizer, params: Any, steps: int) -> optax.GradientTransf
         `layer_decay` is left, whose groups depend on the net.
     """
     check(optimizer, "optim")
+    check_layer_decay(optimizer)
+    return build_for_groups(optimizer, assign_groups(optimizer.groups, params), steps)
+
+
+def check_layer_decay(optimizer: Optimizer) -> None:
+    """Raises InputError if `layer_decay` is left, because a backbone without layer groups ignores it."""
     if optimizer.layer_decay is not None:
         raise InputError(
             f"optim.layer_decay is {optimizer.layer_decay}; expected None, because the net stands on no DINOv2"
         )
-    return build_for_groups(optimizer, assign_groups(optimizer.groups, params), steps)
 
 
 def build_for_groups(optimizer: Optimizer, indices: Any, steps: int) -> optax.GradientTransformation:

@@ -32,7 +32,11 @@ NO_EFFECT = {
 * The batch size of an `Infer` or `Eval` has an effect only if the stage is `per_batch`.
 """
 
-LATER = {"Source": {"part": None, "cache": None}, "Train": {"statistics_groups": 1}}
+LATER = {
+    "Source": {"part": None, "cache": None},
+    "Train": {"statistics_groups": 1},
+    "Optimizer": {"layer_decay": None},
+}
 """Fields that earlier versions did not have, by type, and the value that is as if they were absent. They are described
 only with other values, so that a stage that an earlier version finished stays finished."""
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import optim
 from scarce_jax.errors import InputError
-from scarce_jax.models.weights import flat_shapes, overlay
+from scarce_jax.models.weights import TRUNK, Backbone, check_backbone, flat_shapes, overlay
 from scarce_jax.recipe import Artifact, Infer, Net, NetState, Recipe
 from scarce_jax.training.origins import ImportedArrays
 
@@ -47,10 +47,10 @@ def abstract_net(net: Net) -> NetState:
 
 
 def check_origins(recipe: Recipe) -> None:
-    """Checks that every net that starts from an earlier stage has the parameters of the net that the stage leaves.
+    """Checks that every net that starts from an earlier stage fits the net that the stage leaves.
 
     Raises:
-      InputError: a net has other parameters.
+      InputError: a net has other parameters, or its backbone another geometry or normalisation.
     """
     for stage in (*recipe.stages, *recipe.results.values()):
         for role, net in stage.nets.items():
@@ -67,22 +67,28 @@ def check_origins(recipe: Recipe) -> None:
                     f"{stage.name}: net {role} starts from {net.init_from}, but {len(wrong)} arrays differ: {wrong[0]} "
                     f"is {here} in {stage.name} and {there} in {net.init_from.stage}; give both stages the same net"
                 )
+            flag = f"--{stage.name.replace('_', '-')}.net.{TRUNK}"
+            ours, theirs = (Backbone.of(n.module, flag) for n in (net, origin))
+            check_backbone(f"{stage.name}: net {role} starts from {net.init_from}", vars(theirs), ours)
 
 
 def check_groups(recipe: Recipe) -> None:
-    """Checks that the groups of every optimizer fit the parameters of its net.
+    """Checks that the groups and the layer decay of every optimizer fit its net.
 
     Raises:
-      InputError: a parameter matches no group, or a pattern no parameter.
+      InputError: a parameter matches no group, or a pattern no parameter; or the net has no layers that could decay.
     """
     for stage in recipe.stages:
         for role, net in stage.nets.items():
-            # Groups without a pattern match everything, and need no tracing.
-            if net.optim is not None and any(group.pattern for group in net.optim.groups):
-                try:
+            if net.optim is None:
+                continue
+            try:
+                optim.check_layer_decay(net.optim)
+                # Groups without a pattern match everything, and need no tracing.
+                if any(group.pattern for group in net.optim.groups):
                     optim.assign_groups(net.optim.groups, abstract_net(net).params)
-                except InputError as error:
-                    raise InputError(f"stage {stage.name}, net {role}: {error}") from error
+            except InputError as error:
+                raise InputError(f"stage {stage.name}, net {role}: {error}") from error
 
 
 def _left(recipe: Recipe, artifact: Artifact) -> Net:

@@ -19,6 +19,7 @@ from scarce_jax.data.datasets import KNOWN
 from scarce_jax.errors import InputError
 from scarce_jax.methods.common import Augmented, unaugmented
 from scarce_jax.ops.augment import Augment
+from scarce_jax.optim import Optimizer
 from scarce_jax.ranges import check
 from scarce_jax.recipe import Artifact, Epochs, Eval, Infer, Mean, Part, Records, Source, Train
 from scarce_jax.training import fingerprint as fp
@@ -162,6 +163,11 @@ def test_a_part_is_described_and_its_absence_is_not():
     for path, changed in variants(given[1]):
         if ".part" in path:
             assert fingerprint(changed) != fingerprint(given[1]), path
+
+
+def test_a_layer_decay_is_described_and_its_absence_is_not():
+    assert "layer_decay" not in fp.plain(Optimizer(lr=1.0))
+    assert fp.plain(Optimizer(lr=1.0, layer_decay=0.5))["layer_decay"] == 0.5
 
 
 def test_what_cannot_be_compared_by_value_is_refused():

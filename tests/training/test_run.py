@@ -16,6 +16,8 @@ from scarce_jax.data.builders import load_info
 from scarce_jax.dry_run import dry_run
 from scarce_jax.errors import InputError
 from scarce_jax.methods import supervised
+from scarce_jax.models.fcn import FCNConfig
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.tiny import TinyConfig
 from scarce_jax.optim import Optimizer, Schedule
 from scarce_jax.recipe import NetState
@@ -101,6 +103,25 @@ def test_a_net_that_differs_from_what_it_starts_from_is_refused_before_anything_
     assert not (tmp_path / "run" / "segmenter").exists()
     with pytest.raises(InputError, match=message):
         dry_run(config, tiny_data)
+
+
+@pytest.mark.parametrize("name", ["geometry", "normalisation"])
+def test_a_backbone_that_differs_in_what_parameters_do_not_show_is_refused(tmp_path, tiny_data, name):
+    net = FCNConfig(backbone=ResNetConfig(depth=18, width=4), layers=0)
+    other = dataclasses.replace(net, backbone=dataclasses.replace(net.backbone, **{name: "caffe"}))
+    config = tiny.replaced(tiny.auxiliary_config(), "segmenter", net=other)
+    config = tiny.replaced(config, "semi", start="segmenter", net=net)
+    with pytest.raises(InputError, match=rf"semi: net segmenter .*; set --semi\.net\.backbone\.{name} caffe"):
+        train(config, tmp_path / "run", data_dir=tiny_data)
+    assert not (tmp_path / "run" / "segmenter").exists()
+
+
+def test_a_layer_decay_that_the_net_cannot_have_is_refused_before_anything_runs(tmp_path, tiny_data):
+    config = tiny.auxiliary_config()
+    config = tiny.replaced(config, "semi", optim=dataclasses.replace(config.semi.optim, layer_decay=0.5))
+    with pytest.raises(InputError, match=r"stage semi, net segmenter: optim\.layer_decay is 0\.5; expected None"):
+        train(config, tmp_path / "run", data_dir=tiny_data)
+    assert not (tmp_path / "run" / "segmenter").exists()
 
 
 def test_redo_does_a_stage_again_and_all_that_read_from_it(copy, finished, tiny_data):
