@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import pydantic
 
+from scarce_jax.errors import InputError
 from scarce_jax.models.batch_norm import batch_norm
 from scarce_jax.models.cam_vgg import CamClassifier, cam_classifier
+from scarce_jax.models.encoded import Encoded
 from scarce_jax.models.fields import KIND, BackboneConfig, BackboneNetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import Convolution, TransposedConv
@@ -38,22 +40,28 @@ GROUPS = {5: (8, 8), 4: (8, 4), 3: (4, 2), 2: (2, 1), 1: (1, 1)}
 Group g reads the features that are unpooled with the switches of pool g."""
 
 
-def encode(backbone: nn.Module, image: jax.Array, *, train: bool) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+def encode(backbone: nn.Module, image: jax.Array | Encoded, *, train: bool) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """The last features of a backbone, and the switches of VGG-16's five pools; other backbones have none.
 
     Args:
-      image: float [B, H, W, 3], normalised RGB.
+      image: float [B, H, W, 3], normalised RGB; or its frozen levels.
 
     Returns:
       [B, H / 32, W / 32, C]. What a ResNet of Caffe's geometry has beyond is left out: it lies outside of the image.
 
     Raises:
       ValueError: the sides of the image are no multiples of 32.
+      InputError: the image is the frozen levels of a VGG-16, which lack the switches of their pools.
     """
     height, width = image.shape[1:3]
     if height % STRIDE or width % STRIDE:
         raise ValueError(f"image is {height} x {width}; expected multiples of {STRIDE}")
     if isinstance(backbone, VGG16Trunk):
+        if isinstance(image, Encoded):
+            raise InputError(
+                "cache: expected 0, because the unpooling reads the switches of VGG-16's pools, which are not kept; "
+                "leave cache out, or set net.backbone to resnet"
+            )
         levels, switches = backbone.with_switches(image, train=train)
     else:
         levels, switches = backbone(image, train=train), ()

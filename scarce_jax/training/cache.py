@@ -24,7 +24,7 @@ from scarce_jax.training.batches import TrainInput, make_batch
 log = logging.getLogger("scarce_jax")
 
 SHARE = 0.4
-"""Largest share of a device's memory, or of the host's, that the features of a source may take."""
+"""Largest share of a device's memory, or of the host's, that the features of all sources together may take."""
 
 
 def fill(
@@ -42,20 +42,23 @@ def fill(
     Raises:
       InputError: the features take too much memory.
     """
+    room = SHARE * _memory(mesh)
     for name, source in stage.sources.items():
         if source.cache is not None:
             began = time.perf_counter()
-            size = _fill(f"{stage.name}.cache", source.cache, inputs[name], nets[source.cache.net], mesh, consts)
+            size = _fill(f"{stage.name}.cache", source.cache, inputs[name], nets[source.cache.net], mesh, consts, room)
+            room -= size
             log.info(
                 "%s: frozen features of %d draws of %d images, %.2f GB, computed in %.0f s",
                 *(stage.name, source.cache.draws, inputs[name].examples, size / 1e9, time.perf_counter() - began),
             )
 
 
-def _fill(where: str, cache: Cache, source: TrainInput, net: NetState, mesh: Mesh, consts: Mapping[str, Any]) -> int:
-    """Returns the bytes that the features take on each device."""
+def _fill(
+    where: str, cache: Cache, source: TrainInput, net: NetState, mesh: Mesh, consts: Mapping[str, Any], room: float
+) -> int:
+    """Returns the bytes that the features take on each device, at most `room`."""
     variables, images = net.variables, source.load()
-    size = images["image"].shape[1:3]
 
     def transformed(variables: Any, draw: Mapping[str, Any], key: jax.Array, consts: Mapping) -> tuple[dict, dict]:
         rows = make_batch(mesh, source.source.transform, draw, key, consts)
@@ -85,20 +88,21 @@ def _fill(where: str, cache: Cache, source: TrainInput, net: NetState, mesh: Mes
 
     shapes = jax.eval_shape(features, variables, numbered(padded[:batch]), source.key, consts)
     needed = sum(x.dtype.itemsize * math.prod(x.shape[1:]) for x in jax.tree.leaves(shapes)) * count * cache.draws
-    available = _memory(mesh)
-    if needed > SHARE * available:
+    if needed > room:
         raise InputError(
             f"--{where} {cache.draws}: the frozen features of {count} images take {needed / 1e9:.1f} GB, expected at "
-            f"most {SHARE * available / 1e9:.1f} GB; lower it or the crop, or leave it out"
+            f"most {room / 1e9:.1f} GB; lower it or the crop, or leave it out"
         )
-    compute = jax.jit(features, out_shardings=mesh_lib.replicated(mesh))
+    replicated = mesh_lib.replicated(mesh)
+    compute = jax.jit(features, out_shardings=replicated)
     parts = [
         compute(variables, numbered(padded[first : first + batch]), key, consts)
         for draw in range(cache.draws)
         for first in range(0, count, batch)
         for key in (jax.random.fold_in(source.key, draw),)
     ]
-    source.keep(jax.jit(functools.partial(_joined, count))(parts), cache.draws)
+    join = jax.jit(functools.partial(_joined, count), out_shardings=replicated)
+    source.keep(join(parts), cache.draws)
     return needed
 
 

@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from scarce_jax import runs
+from scarce_jax.data.datasets import SCENES
 from scarce_jax.errors import InputError
+from scarce_jax.methods import auxiliary, transfer
+from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.deeplabv3plus import DeepLabV3PlusConfig
 from scarce_jax.models.detailer import DetailerConfig
 from scarce_jax.models.encoded import Encoded, encode, levels_read
@@ -76,6 +80,7 @@ def test_each_epoch_takes_another_draw_and_devices_agree(tmp_path, tiny_data, ca
     settings = config(net=net, cache=2, batch=8, steps=3, optim=dataclasses.replace(config().segmenter.optim, lr=1e-9))
     _, losses = trained(settings, tmp_path / "one", tiny_data)
     assert "frozen features of 2 draws of 8 images" in caplog.text
+    assert "starts from random values, which the frozen parts of its backbone keep; set init_from" in caplog.text
     assert losses[0] != pytest.approx(losses[1], rel=1e-5)
     assert losses[0] == pytest.approx(losses[2], rel=1e-3)
     _, on_four = trained(settings, tmp_path / "four", tiny_data, devices=4)
@@ -99,3 +104,36 @@ def test_features_that_do_not_fit_are_refused(tmp_path, tiny_data, monkeypatch):
     monkeypatch.setattr(cache, "_memory", lambda mesh: 1000)
     with pytest.raises(InputError, match=r"--segmenter\.cache 3: the frozen features of 8 images take .* lower it"):
         trained(config(cache=3), tmp_path / "run", tiny_data)
+
+
+def test_all_sources_of_a_stage_share_the_room(monkeypatch):
+    rooms = []
+
+    def filled(where, kept, source, net, mesh, consts, room):
+        rooms.append(room)
+        return 30
+
+    monkeypatch.setattr(cache, "_fill", filled)
+    monkeypatch.setattr(cache, "_memory", lambda mesh: 1000)
+    semi = tiny.replaced(tiny.auxiliary_config(net=PSPNetConfig(backbone=RESNET)), "semi", labelled_batch=3, cache=2)
+    stage = auxiliary.recipe(semi, SCENES).stage("semi")
+    inputs = dict.fromkeys(stage.sources, types.SimpleNamespace(examples=8))
+    cache.fill(stage, inputs, dict.fromkeys(stage.nets), tiny.mesh(), {})
+    assert rooms == [cache.SHARE * 1000, cache.SHARE * 1000 - 30]
+
+
+def test_a_stage_that_reads_more_of_an_image_than_its_features_keeps_none():
+    config = tiny.replaced(tiny.transfer_config(), "segmenter", net=PSPNetConfig(backbone=RESNET), cache=2)
+    recipe = transfer.recipe(config, SCENES)
+    assert recipe.stage("segmenter").sources["labelled"].cache.draws == 2
+    assert recipe.stage("adversarial").sources["labelled"].cache is None
+
+
+@pytest.mark.parametrize("frozen", [2, 5])
+def test_a_deconvolution_net_cannot_go_without_its_switches(frozen):
+    backbone = VGGConfig(width=2, convolutions=(1,) * 5, frozen=frozen)
+    module = DeconvNetConfig(backbone=backbone, hidden=4, fc6_kernel=1).build(3)
+    levels = {name: jax.ShapeDtypeStruct((1, 1, 1, 2), jax.numpy.float32) for name in module.backbone.frozen_levels}
+    key = jax.random.key(0)
+    with pytest.raises(InputError, match="cache: expected 0, because the unpooling reads the switches"):
+        jax.eval_shape(lambda x: module.init(key, x, train=True), Encoded(levels, (), (32, 32)))

@@ -188,7 +188,9 @@ def train_adversarial(
     Args:
       labelled: images and labels of the segmenter's training.
     """
-    sources, judging = {"labelled": dataclasses.replace(labelled, batch=stage.batch)}, PNetLoss(judge)
+    # The P-Net reads the images themselves, so none of their features are kept.
+    sources = {"labelled": dataclasses.replace(labelled, batch=stage.batch, cache=None)}
+    judging = PNetLoss(judge)
     if stage.truths == "strong":
         sources["strong"] = common.training_source(config, segmenter, batch=stage.batch)
         judging = PNetLoss(judge, module, source="strong")
