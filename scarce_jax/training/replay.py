@@ -83,7 +83,7 @@ def replay(session: Session, stage: Train) -> dict[str, Any]:
             given = {**consts, "step": before.step, "averages": averages(nets)}
             nets = {role: net.replace(opt_state=()) for role, net in nets.items()}
             batch = {
-                name: jax.jit(functools.partial(make_batch, mesh, inputs[name].transform))(
+                name: jax.jit(functools.partial(make_batch, mesh, source.transform))(
                     draws[name], jax.random.fold_in(keys[name], before.step), consts
                 )
                 for name, source in inputs.items()
@@ -135,8 +135,9 @@ def first_fault(
         return [name for name, wrong in zip(names, bad, strict=True) if wrong]
 
     for source, rows in batch.items():
-        for field, array in rows.items():
-            if _is_bad(array):
+        for field, value in rows.items():
+            # Images may be kept features, which are several arrays.
+            for array in filter(_is_bad, jax.tree.leaves(value)):
                 name = f"{source}/{field}"
                 return {"where": "input", "turn": None, "name": name, "images": rows_of(array, ids[source])}
     shared: dict[str, Any] = {}

@@ -13,6 +13,7 @@ import pytest
 from scarce_jax import runs
 from scarce_jax.cli import main
 from scarce_jax.errors import InputError
+from scarce_jax.models.encoded import Encoded
 from scarce_jax.optim import Group, Optimizer
 from scarce_jax.recipe import NetState, Out, Source, Train, Turn
 from scarce_jax.training.finite import not_finite
@@ -159,3 +160,6 @@ def test_the_first_fault_is_named_with_its_images(accumulate, value, of, expecte
     )
     ids = {"rows": ["a", "b", "c", "d"]}
     assert first_fault(stage, {"net": net}, {"rows": {"x": x}}, {"step": 0}, jax.random.key(1), ids) == expected
+    if expected["where"] == "input":  # Kept features take the place of images.
+        kept = {"rows": {"x": Encoded({"layer1": x}, (), (8, 8))}}
+        assert first_fault(stage, {"net": net}, kept, {"step": 0}, jax.random.key(1), ids) == expected
