@@ -70,6 +70,12 @@ def train(
     outside = session.outside(stage)
     for role, imported in outside.items():
         log.info("%s: %s starts from %s", stage.name, role, imported)
+    for role, net in stage.nets.items():
+        if net.optim and net.init_from is None and getattr(getattr(net.module, "backbone", None), "frozen", 0):
+            log.warning(
+                "%s: %s starts from random values, which the frozen parts of its backbone keep; set init_from",
+                *(stage.name, role),
+            )
     state = state_lib.init_state(stage.nets, steps, seed, drawn_as, session.nets(stage), mesh, outside)
     for name in not_finite({role: state.nets[role] for role in outside}):
         raise InputError(f"stage {stage.name}: {name} is not finite where it starts from; choose another init_from")

@@ -298,7 +298,7 @@ def test_dinov2_starts_from_hugging_faces_files(start, tmp_path, monkeypatch):
         start(on(DINOv2Config(registers=True)), path, side=28)
 
 
-def test_a_run_records_what_its_net_started_from(tmp_path, tiny_data):
+def test_a_run_records_what_its_net_started_from(tmp_path, tiny_data, caplog):
     units, run = published.resnet(18, 2), tmp_path / "run"
     tensors = published.in_torch(units) | {"fc.weight": np.zeros((5, 16), np.float32)}
     stated = {"licence": "bsd-3-clause", "source": "https://example.org/r18", "other": "x"}
@@ -307,6 +307,7 @@ def test_a_run_records_what_its_net_started_from(tmp_path, tiny_data):
     config = tiny.supervised_config(steps=1, net=net, init_from=str(path))
     with tiny.little_optimised():
         runs.train(config, run, data_dir=tiny_data, mesh=tiny.mesh())
+    assert "random values" not in caplog.text
     facts = json.loads((run / "segmenter" / "DONE").read_text())["init_from"]["segmenter"]
     implied = {"layout": "torchvision's ResNet", "geometry": "torchvision", "normalisation": "imagenet"}
     assert facts["file"] == {**implied, "licence": "bsd-3-clause", "source": "https://example.org/r18"}
