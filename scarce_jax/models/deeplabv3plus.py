@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.backbones import Backbone
-from scarce_jax.models.detailer import CoarseEmbedding, coarse_fractions
+from scarce_jax.models.detailer import CoarseEmbedding, check_size, coarse_fractions
 from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import ConvUnit, he_normal_fan_out
@@ -144,8 +144,7 @@ class DeepLabV3PlusDetailer(DeepLabV3Plus):
         Raises:
           ValueError: the size of `coarse` is not that of the images.
         """
-        if coarse.shape != image.shape[:3]:
-            raise ValueError(f"coarse mask has shape {coarse.shape}; expected {image.shape[:3]}, as the images")
+        check_size(coarse, image)
         return self._segment(image, coarse, train=train), None
 
     def _embedded(self, coarse: jax.Array, grid: tuple[int, int]) -> Embedding:

@@ -10,12 +10,19 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.data.schema import IGNORE
+from scarce_jax.models.encoded import Encoded
 from scarce_jax.models.fields import INJECTIONS, KIND
 from scarce_jax.models.layers import uniform_fan_in
 from scarce_jax.models.pspnet import Embedding, Parts, PSPNet, PSPNetConfig
 from scarce_jax.ops.logits import Logits
 from scarce_jax.ops.resize import class_fractions
 from scarce_jax.ranges import Channels
+
+
+def check_size(coarse: jax.Array, image: jax.Array | Encoded) -> None:
+    """Raises ValueError unless coarse masks [B, H, W] have the size of their images."""
+    if coarse.shape != image.shape[:3]:
+        raise ValueError(f"coarse mask has shape {coarse.shape}; expected {image.shape[:3]}, as the images")
 
 
 def coarse_fractions(coarse: jax.Array, classes: int, grid: tuple[int, int], patch: int) -> jax.Array:
@@ -95,8 +102,7 @@ class Detailer(PSPNet):
         Raises:
           ValueError: the size of `coarse` is not that of the images.
         """
-        if coarse.shape != image.shape[:3]:
-            raise ValueError(f"coarse mask has shape {coarse.shape}; expected {image.shape[:3]}, as the images")
+        check_size(coarse, image)
 
         def inject(place: str, parts: Parts) -> Parts:
             if place != self.inject:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from scarce_jax.models.backbones import Backbone
 from scarce_jax.models.batch_norm import batch_norm
-from scarce_jax.models.detailer import CoarseEmbedding, coarse_fractions
+from scarce_jax.models.detailer import CoarseEmbedding, check_size, coarse_fractions
 from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.pspnet import ConvBlock, Parts, PartsHead
 from scarce_jax.models.resnet import ResNetConfig
@@ -103,8 +103,7 @@ class FCNDetailer(FCN):
         Raises:
           ValueError: the size of `coarse` is not that of the images.
         """
-        if coarse.shape != image.shape[:3]:
-            raise ValueError(f"coarse mask has shape {coarse.shape}; expected {image.shape[:3]}, as the images")
+        check_size(coarse, image)
         return self._segment(image, coarse, train=train), None
 
     def _injected(self, coarse: jax.Array, grid: tuple[int, int]) -> Parts:
