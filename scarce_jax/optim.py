@@ -147,10 +147,10 @@ def assign_groups(groups: tuple[Group, ...], params: Any) -> Any:
       InputError: a parameter matches no group, or a pattern no parameter.
     """
     indices, missed, paths = [], [], parameter_paths(params)
-    for position, group in enumerate(groups):
+    for group in groups:
         if not any(re.search(group.pattern, path) for path in paths):
             raise InputError(
-                f"optim.groups.{position}.pattern {group.pattern!r}: matches no parameter; expected a part of a path "
+                f"optim.groups: the pattern {group.pattern!r} matches no parameter; expected a part of a path "
                 f"such as {some(paths, 3)}"
             )
     for path in paths:

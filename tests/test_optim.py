@@ -133,7 +133,7 @@ def test_uncovered_parameters_are_listed():
 
 def test_patterns_that_match_nothing_are_named_with_what_there_is():
     groups = (Group(pattern="layer9"), Group())
-    with pytest.raises(InputError, match=r"optim.groups.0.pattern 'layer9': matches no parameter; .* backbone/bias"):
+    with pytest.raises(InputError, match=r"optim.groups: the pattern 'layer9' matches no parameter; .* backbone/bias"):
         optim.build(Optimizer(lr=0.1, groups=groups), PARAMS, 10)
 
 

@@ -202,7 +202,7 @@ WRONG = {
     "a pattern": (["--segmenter.optim.groups.0.pattern", "("], ["--segmenter.optim.groups.0.pattern '(': expected"]),
     "an unmatched pattern": (
         ["--segmenter.optim.groups.0.pattern", "layer9"],
-        ["stage segmenter, net segmenter: optim.groups.0.pattern 'layer9': matches no parameter", "such as aux_"],
+        ["stage segmenter, net segmenter: optim.groups: the pattern 'layer9' matches no parameter", "such as aux_"],
     ),
     "the training split": (["--eval-split", "train"], ["--eval-split 'train': expected another split"]),
     "no comparison": (["--compare"], ["--compare True: expected False, because this method has nothing"]),
