@@ -143,7 +143,7 @@ class ConvBlock(nn.Module):
 class PyramidPooling(nn.Module):
     """PPM (section 3.2): the input, and its averages over 1x1, 2x2, 3x3 and 6x6 bins after a 1x1 convolution.
 
-    Parts of [B, H, W, C] -> parts of [B, H, W, C + 4 * C0 // 4]. As in the paper, each level has a quarter of the
+    Parts of [B, H, W, C] -> parts of [B, H, W, C + 4 * (C0 // 4)]. As in the paper, each level has a quarter of the
     channels of the backbone's features, which are the first part, of C0 channels.
     """
 

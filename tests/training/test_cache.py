@@ -1,6 +1,7 @@
 """Frozen features that are computed once."""
 
 import dataclasses
+import functools
 import json
 import types
 
@@ -11,16 +12,21 @@ import pytest
 from scarce_jax import runs
 from scarce_jax.data.datasets import SCENES
 from scarce_jax.errors import InputError
-from scarce_jax.methods import auxiliary, transfer
+from scarce_jax.methods import auxiliary, detailer, transfer
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.deeplabv3plus import DeepLabV3PlusConfig
-from scarce_jax.models.detailer import DetailerConfig
 from scarce_jax.models.encoded import Encoded, encode, levels_read
+from scarce_jax.models.fcn import FCNDetailerConfig
 from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.vgg import VGGConfig
 from scarce_jax.ops.augment import Augment
+from scarce_jax.recipe import Recipe
 from scarce_jax.training import cache
+from scarce_jax.training import state as state_lib
+from scarce_jax.training.batches import make_batch
+from scarce_jax.training.loop import open_inputs
+from scarce_jax.training.session import Session
 from tests import tiny
 
 RESNET = ResNetConfig(depth=18, width=4, frozen=3)
@@ -88,9 +94,27 @@ def test_each_epoch_takes_another_draw_and_devices_agree(tmp_path, tiny_data, ca
 
 
 def test_the_detailer_keeps_its_coarse_masks_with_the_features(tmp_path, tiny_data):
-    settings = tiny.detailer_config(net=DetailerConfig(backbone=RESNET, embedding=8), cache=2, steps=2)
-    summary = runs.train(settings, tmp_path / "run", data_dir=tiny_data, mesh=tiny.mesh())
-    assert summary["results"]["detailer"]["miou"] > 0
+    backbone = VGGConfig(width=2, convolutions=(1,) * 5, frozen=3)
+    net = FCNDetailerConfig(backbone=backbone, layers=0, embedding=8)
+    stage = detailer.recipe(tiny.detailer_config(net=net, cache=2), SCENES).stage("detailer")
+    source = dataclasses.replace(stage.sources["labelled"], ids="all")
+    stage, mesh = dataclasses.replace(stage, sources={"labelled": source}), tiny.mesh()
+    session = Session(Recipe(stages=(stage,), results={}), SCENES.classes, tmp_path, tiny_data, mesh)
+    inputs = open_inputs(session, stage, {"labelled": session.inputs.open(source)})
+    nets = state_lib.init_state(stage.nets, 1, 0, "detailer", {}, mesh).nets
+    cache.fill(stage, inputs, nets, mesh, {})
+    kept, count = inputs["labelled"].arrays, inputs["labelled"].examples
+    assert kept["image"].levels.keys() == {"layer3"} and kept["coarse"].shape == (2 * count, 32, 32)
+    # Masks are those of the augmented images, and the loss reads both.
+    row = {name: x[:1] for name, x in inputs["labelled"].load().items()}
+    key = jax.random.fold_in(inputs["labelled"].key, 1)
+    transformed = jax.jit(functools.partial(make_batch, mesh, source.transform))
+    expected = transformed({"row": np.zeros(1, np.int32), "decoded": row}, key, {})
+    np.testing.assert_array_equal(kept["coarse"][count], expected["coarse"][0])
+    rows = jax.tree.map(lambda x: x[:4], kept)
+    (turn,) = stage.turns
+    loss, _ = jax.eval_shape(turn.loss, nets["segmenter"].params, nets, {"labelled": rows}, {}, jax.random.key(0))
+    assert loss.shape == ()
 
 
 def test_a_net_without_a_frozen_part_is_refused(tmp_path, tiny_data):
