@@ -9,6 +9,7 @@ import jax
 
 from scarce_jax.methods import common, supervised
 from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.frequencies import class_frequencies
 from scarce_jax.recipe import Recipe
 
 FITS = 2
@@ -40,7 +41,7 @@ def recipe(config: Config, info: Any) -> Recipe:
     plain = supervised.recipe(supervised_config(config), info)
     stages = list(plain.stages)
     if config.infer:
-        passed = common.class_frequencies(config, config.segmenter, len(info.classes))
+        passed = class_frequencies(config, config.segmenter, len(info.classes))
         stages.append(dataclasses.replace(passed, predict=Hungry(passed.predict)))
     result = plain.results["segmenter"]
     return Recipe(

@@ -45,7 +45,12 @@ def main(argv: Sequence[str]) -> int:
 def _flags(origin: str, kind: str, settings: Mapping[str, Any]) -> str:
     """The flags of `train` with which a stage starts from these weights."""
     backbone = "--STAGE.net.backbone"
-    values = [f"{backbone}.{name.replace('_', '-')} {value}" for name, value in settings.items()]
+    # A switch has no value, and the default of all of them is off.
+    values = [
+        f"{backbone}.{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+        for name, value in settings.items()
+        if value is not False
+    ]
     return " ".join([f"--STAGE.init-from {origin}", f"{backbone} {kind}", *values])
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import threading
 import zlib
 from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
 from typing import Any
@@ -27,6 +28,9 @@ PART = 64
 _NAME = "part-{:05d}.arrayrecord"
 _NAME_PATTERN = re.compile(r"part-(\d{5,})\.arrayrecord")
 _CRC_BYTES = 4
+
+_PARSING = threading.Lock()
+"""NumPy parses headers by `ast`, which in Python 3.11 fails at times in several threads (python/cpython#106905)."""
 
 
 def encode(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -46,7 +50,7 @@ def decode(data: bytes) -> dict[str, np.ndarray]:
     Raises:
       ValueError: the bytes are damaged.
     """
-    with np.load(io.BytesIO(_unseal(data)), allow_pickle=False) as archive:
+    with _PARSING, np.load(io.BytesIO(_unseal(data)), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 

@@ -21,7 +21,9 @@ import jax.numpy as jnp
 from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.losses import binary_cross_entropy, cross_entropy, masked_cross_entropy
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage, compute_dtype, net_inputs, with_frequencies
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage, compute_dtype
+from scarce_jax.methods.frequencies import with_frequencies
+from scarce_jax.methods.inputs import cached, evaluation_source, net_inputs, training_source
 from scarce_jax.methods.segmentation import (
     SegmentationLogits,
     class_weights,
@@ -107,8 +109,8 @@ def train_adversarial(
         class_weighting=stage.class_weighting,
     )
     sources = {
-        "labelled": common.training_source(config, stage, weight=common.draws(stage)),
-        "unlabelled": common.training_source(config, stage, ids="unlabelled", labels=()),
+        "labelled": training_source(config, stage, weight=common.draws(stage)),
+        "unlabelled": training_source(config, stage, ids="unlabelled", labels=()),
     }
     return common.train(
         "adversarial",
@@ -122,11 +124,9 @@ def train_adversarial(
             Turn(net=SEGMENTER, loss=segmenter_loss),
             Turn(net=DISCRIMINATOR, loss=DiscriminatorLoss(discriminator, classes)),
         ),
-        sources={
-            name: common.cached("adversarial", stage, source, module, SEGMENTER) for name, source in sources.items()
-        },
+        sources={name: cached("adversarial", stage, source, module, SEGMENTER) for name, source in sources.items()},
         predict=SegmentationLogits(module),
-        source=common.evaluation_source(config, stage),
+        source=evaluation_source(config, stage),
         consts=frequency_consts(stage),
         keys_as=keys_as,
     )

@@ -1,9 +1,9 @@
-"""Parts that all methods share: the base of their configs, the settings of training stages, and sources of images."""
+"""Parts that all methods share: the base of their configs, the settings of training stages, and what trains a net."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import flax.linen as nn
@@ -16,33 +16,16 @@ from annotated_types import Interval
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.sampling import RareClassSampling
 from scarce_jax.errors import InputError
-from scarce_jax.losses import class_counts
 from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.models.segmenters import Segmenter
-from scarce_jax.ops.augment import Augment, augment, normalise
+from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Group, Optimizer
 from scarce_jax.ranges import AboveOne, Batch, Count, CountOrZero, NonNegative, Pixels, Positive, Seed
-from scarce_jax.recipe import (
-    Artifact,
-    Cache,
-    Epochs,
-    Eval,
-    Infer,
-    Mean,
-    Net,
-    NetState,
-    Predict,
-    Source,
-    Train,
-    parse_origin,
-)
+from scarce_jax.recipe import Artifact, Epochs, Eval, Net, NetState, Predict, Source, Train, parse_origin
 from scarce_jax.runtime import Runtime
 
 SEGMENTER = "segmenter"
 """Role of the net that predicts masks. Folders of stored nets have this name."""
-
-FREQUENCIES = "frequencies"
-"""Name of the stage that measures how often each class occurs in the labelled images."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -310,105 +293,3 @@ def apply_in_training(
 def concatenated(*rows: Any) -> Any:
     """Trees of arrays [B1, ...], [B2, ...], ... of equal structure, joined: [B1 + B2 + ..., ...]."""
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *rows)
-
-
-def image_input(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
-    """Abstract normalised image with which a net is initialised."""
-    return jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-
-
-def net_inputs(size: tuple[int, int], fields: tuple[str, ...] = ("image",)) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Abstract inputs of a net that reads these fields: the image, and masks of the same size."""
-    mask = jax.ShapeDtypeStruct((1, *size), jnp.uint8)
-    return tuple(image_input(size) if field == "image" else mask for field in fields)
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmented:
-    """Transform of a training source."""
-
-    settings: Augment
-
-    def __call__(self, row: dict, key: jax.Array, consts: Mapping) -> dict:
-        return augment(row, key, self.settings)
-
-
-def unaugmented(row: dict, key: jax.Array, consts: Mapping) -> dict:
-    """Transform of a source for evaluation or inference: it only normalises the image."""
-    return {**row, "image": normalise(row["image"])}
-
-
-def as_stored(row: dict, key: jax.Array, consts: Mapping) -> dict:
-    """Transform that changes nothing; the image stays uint8."""
-    return row
-
-
-def training_source(config: Experiment, stage: ImageStage, **changes: Any) -> Source:
-    """Augmented images of the training split, by default those with fine masks. `changes` are fields of the Source."""
-    transform = Augmented(stage.augment)
-    fields = {"ids": "fine", "labels": ("fine",), "batch": stage.batch, "size": stage.size, "transform": transform}
-    return Source(dataset=config.dataset, split=config.train_split, **(fields | changes))
-
-
-def cached(name: str, stage: SegmenterStage, source: Source, module: nn.Module, role: str, *fields: str) -> Source:
-    """The source with the `Cache` of the stage's settings, if they ask for one.
-
-    Args:
-      name: name of the stage in the config.
-      module: the net that is trained, of this role.
-      fields: further fields of a row that the net reads.
-
-    Raises:
-      InputError: no part of the net's backbone is frozen.
-    """
-    if not stage.cache:
-        return source
-    if not getattr(getattr(module, "backbone", None), "frozen_levels", ()):
-        raise InputError(
-            f"--{name}.cache {stage.cache}: the net has no frozen levels whose features could be kept; set "
-            f"--{name}.net.backbone.frozen (of a DINOv2 5, the whole), or leave cache out"
-        )
-    return dataclasses.replace(
-        source, cache=Cache(net=role, module=module, draws=stage.cache, fields=("image", *fields))
-    )
-
-
-def inference_source(config: Experiment, stage: SizedStage, **changes: Any) -> Source:
-    """Images of the training split at the stage's size, not augmented. `changes` are fields of the Source."""
-    fields = {"split": config.train_split, "batch": stage.eval_batch, "size": stage.size, "transform": unaugmented}
-    return Source(dataset=config.dataset, **(fields | changes))
-
-
-def evaluation_source(config: Experiment, stage: SizedStage, **changes: Any) -> Source:
-    """All images of the evaluation split, or of no split, at the stage's size with fine masks. `changes` as above."""
-    return inference_source(config, stage, **({"split": config.eval_split, "labels": ("fine",)} | changes))
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassShares:
-    """Share of each image's pixels in each class, `p_class` [B, K]; void pixels count in the denominator."""
-
-    classes: int
-
-    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
-        label = batch["label"]  # [B, H, W]
-        return {"p_class": class_counts(label, self.classes) / (label.shape[1] * label.shape[2])}
-
-
-def class_frequencies(config: Experiment, stage: SizedStage, classes: int) -> Infer:
-    """Stage `frequencies`: the mean of `ClassShares` over the labelled images, `p_class` [K]."""
-    source = inference_source(config, stage, ids="fine", labels=("fine",))
-    return Infer(name=FREQUENCIES, nets={}, predict=ClassShares(classes), source=source, write=Mean())
-
-
-def with_frequencies(
-    config: Experiment, stages: list[Train | Infer], stage: SizedStage, classes: int
-) -> tuple[Train | Infer, ...]:
-    """The stages of a recipe, preceded by the stage `frequencies` if one of them reads it.
-
-    Args:
-      stage: settings with the size at which the labelled images are read.
-    """
-    if all(Artifact(stage=FREQUENCIES, name="p_class") not in other.consts.values() for other in stages):
-        return tuple(stages)
-    return class_frequencies(config, stage, classes), *stages

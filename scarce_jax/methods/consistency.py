@@ -1,12 +1,11 @@
 """Weak-to-strong consistency: what a net predicts of a weakly augmented image is the label of its strong views.
 
 Yang et al., "Revisiting Weak-to-Strong Consistency in Semi-Supervised Semantic Segmentation" (UniMatch, CVPR 2023).
-Without feature dropout and with one view it is FixMatch (Sohn et al., 2020) for segmentation. Without feature dropout
-and with the teacher "ema" it is UniMatch V2 (Yang et al., TPAMI 2025) but for the complementary dropout.
+Without feature dropout it is FixMatch (Sohn et al., 2020) for segmentation with one view, and with the teacher "ema"
+UniMatch V2 (Yang et al., TPAMI 2025) but for the complementary dropout.
 
-The teacher predicts in evaluation mode, as in UniMatch V2. UniMatch's code takes predictions in training mode, except
-for what fills CutMix boxes, which are other images than those of the batch. Here they are filled from the batch, so
-that one prediction of each image serves both.
+The teacher predicts in evaluation mode, as in UniMatch V2; UniMatch's code does so only for what fills CutMix boxes, of
+a second batch. Here they are filled from the same batch, and one prediction of each image serves both.
 """
 
 from __future__ import annotations
@@ -22,7 +21,9 @@ import jax.numpy as jnp
 from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.losses import confident_labels, cross_entropy, masked_mean
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage, net_inputs, with_frequencies
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage
+from scarce_jax.methods.frequencies import with_frequencies
+from scarce_jax.methods.inputs import evaluation_source, net_inputs, training_source
 from scarce_jax.methods.segmentation import (
     SegmentationLogits,
     class_weights,
@@ -69,6 +70,8 @@ class ConsistencyStage(SegmenterStage):
             yield "cache", "0, because every step draws strong views, whose features cannot be kept"
         if self.teacher == "ema" and self.optim.ema is None:
             yield "teacher", "'student' while optim.ema is None; set the decay of the moving average, such as 0.996"
+        if self.cache:
+            yield "cache", "0, because strong views are other changes of the images in every step"
         if self.strong.cutmix and (self.unlabelled_batch or self.batch) // self.accumulate < 2:
             yield "strong.cutmix", "0, because one unlabelled image at a time has no other to be mixed with"
 
@@ -110,11 +113,11 @@ def train_consistency(
         nets={SEGMENTER: common.trained(stage, module, net_inputs(stage.size))},
         turns=(Turn(net=SEGMENTER, loss=loss),),
         sources={
-            "labelled": common.training_source(config, stage, weight=common.draws(stage)),
-            "unlabelled": common.training_source(config, stage, **unlabelled),
+            "labelled": training_source(config, stage, weight=common.draws(stage)),
+            "unlabelled": training_source(config, stage, **unlabelled),
         },
         predict=SegmentationLogits(module),
-        source=common.evaluation_source(config, stage),
+        source=evaluation_source(config, stage),
         consts=frequency_consts(stage),
         keys_as=keys_as,
     )

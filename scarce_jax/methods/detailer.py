@@ -22,7 +22,9 @@ import jax.numpy as jnp
 
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SegmenterStage, with_frequencies
+from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.frequencies import with_frequencies
+from scarce_jax.methods.inputs import inference_source
 from scarce_jax.methods.segmentation import SegmentationLogits, measured, network, train_segmenter
 from scarce_jax.models.detailer import DetailerConfig
 from scarce_jax.models.segmenters import DetailerNet
@@ -82,7 +84,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         name="detail",
         nets=detailed.nets,
         predict=DetailedMask(SegmentationLogits(detailer, FIELDS)),
-        source=common.inference_source(config, config.detailer, ids="coarse", fields=("coarse",)),
+        source=inference_source(config, config.detailer, ids="coarse", fields=("coarse",)),
     )
     stages: list[Train | Infer] = [
         train_segmenter("detailer", config, config.detailer, detailer, fields=FIELDS),

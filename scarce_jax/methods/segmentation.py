@@ -14,7 +14,9 @@ from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 from scarce_jax.losses import cross_entropy, inverse_log_weights
 from scarce_jax.methods import common
-from scarce_jax.methods.common import FREQUENCIES, SEGMENTER, SegmenterStage, net_inputs
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage
+from scarce_jax.methods.frequencies import FREQUENCIES
+from scarce_jax.methods.inputs import cached, evaluation_source, net_inputs, training_source
 from scarce_jax.models.segmenters import SegmenterConfig
 from scarce_jax.ops.logits import full_size
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
@@ -135,7 +137,7 @@ def train_segmenter(
 ) -> Train:
     """A stage that trains a segmentation net.
 
-    With `stage.class_weighting` the recipe needs the stage `frequencies` (`common.with_frequencies`).
+    With `stage.class_weighting` the recipe needs the stage `frequencies` (`with_frequencies`).
 
     Args:
       ids, labels, having, take: images and labels of the training split, as in `Source`.
@@ -151,10 +153,10 @@ def train_segmenter(
             f"{name}.rare_class_sampling is {stage.rare_class_sampling}; expected none, since this stage reads images "
             f"whose classes the budget does not reveal"
         )
-    source = common.training_source(
+    source = training_source(
         config, stage, ids=ids, take=take, fields=fields[1:], having=having, labels=labels, weight=weight
     )
-    source = common.cached(name, stage, source, module, SEGMENTER, *fields[1:])
+    source = cached(name, stage, source, module, SEGMENTER, *fields[1:])
     return common.train(
         name,
         config,
@@ -163,7 +165,7 @@ def train_segmenter(
         turns=(Turn(net=SEGMENTER, loss=segmentation_loss(module, stage, fields)),),
         sources={"labelled": source},
         predict=SegmentationLogits(module, fields),
-        source=common.evaluation_source(config, stage, fields=fields[1:]),
+        source=evaluation_source(config, stage, fields=fields[1:]),
         consts=frequency_consts(stage),
         keys_as=keys_as,
     )
@@ -198,6 +200,6 @@ def measured(
         name=name,
         nets={SEGMENTER: common.frozen(module, net_inputs(stage.size, fields), trained_in or name, SEGMENTER)},
         predict=SegmentationLogits(module, fields),
-        source=common.evaluation_source(config, stage, fields=masks, having=having),
+        source=evaluation_source(config, stage, fields=masks, having=having),
         composite=composite,
     )

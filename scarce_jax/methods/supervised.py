@@ -13,7 +13,8 @@ from typing import Literal
 
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SegmenterStage, with_frequencies
+from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.frequencies import with_frequencies
 from scarce_jax.methods.segmentation import measured, network, train_segmenter
 from scarce_jax.methods.tagging import tags_measured, train_classifier
 from scarce_jax.recipe import Recipe

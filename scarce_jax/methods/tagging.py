@@ -12,7 +12,8 @@ import jax
 from scarce_jax.errors import InputError
 from scarce_jax.losses import multi_label_cross_entropy
 from scarce_jax.methods import common
-from scarce_jax.methods.common import ImageStage, net_inputs
+from scarce_jax.methods.common import ImageStage
+from scarce_jax.methods.inputs import cached, evaluation_source, net_inputs, training_source
 from scarce_jax.recipe import Eval, NetState, Out, Train, Turn
 
 CLASSIFIER = "classifier"
@@ -62,9 +63,9 @@ def train_classifier(
         weight = common.draws(stage)
         if stage.class_weighting is not None:
             raise InputError(f"{name}.class_weighting is {stage.class_weighting}; expected none for image tags")
-    source = common.training_source(config, stage, ids="tags", fields=("tags",), labels=(), weight=weight)
+    source = training_source(config, stage, ids="tags", fields=("tags",), labels=(), weight=weight)
     if isinstance(stage, common.SegmenterStage):
-        source = common.cached(name, stage, source, module, CLASSIFIER)
+        source = cached(name, stage, source, module, CLASSIFIER)
     return common.train(
         name,
         config,
@@ -73,7 +74,7 @@ def train_classifier(
         turns=(Turn(net=CLASSIFIER, loss=TagLoss(module=module, background=background)),),
         sources={"tagged": source},
         predict=TagLogits(module),
-        source=common.evaluation_source(config, stage, fields=("tags",), labels=()),
+        source=evaluation_source(config, stage, fields=("tags",), labels=()),
         metrics="tags",
     )
 
@@ -84,6 +85,6 @@ def tags_measured(name: str, config: common.Experiment, stage: ImageStage, modul
         name=name,
         nets={CLASSIFIER: common.frozen(module, net_inputs(stage.size), trained_in, CLASSIFIER)},
         predict=TagLogits(module),
-        source=common.evaluation_source(config, stage, fields=("tags",), labels=()),
+        source=evaluation_source(config, stage, fields=("tags",), labels=()),
         metrics="tags",
     )

@@ -32,6 +32,16 @@ def test_a_file_is_described_with_every_array_and_the_flags(command, tmp_path):
     assert all(key in found.out for key in found.json["used"]) and "not used: fc.weight" in found.out
 
 
+def test_a_switch_of_a_backbone_is_a_flag_without_a_value(command):
+    from scarce_jax.cli.weights import _flags
+
+    found = command("weights", "--json").json["weights"]
+    for entry in found:
+        flags = _flags(entry["init_from"], entry["kind"], entry["settings"])
+        assert "True" not in flags and "False" not in flags
+        assert ("--STAGE.net.backbone.registers" in flags.split()) == ("registers" in entry["init_from"])
+
+
 def test_what_is_no_file_of_weights_is_refused(refused, tmp_path):
     refused("weights", tmp_path / "none.pth", holds=["none.pth: no such file", "`scarce-jax weights` lists names"])
     path = torch_files.save(tmp_path / "other.safetensors", {"a.weight": np.zeros(3, np.float32)})

@@ -224,6 +224,8 @@ def test_settings_that_do_not_go_together_are_refused():
     with pytest.raises(InputError, match=r"--consistency.teacher 'ema': expected 'student' while optim.ema is None"):
         check(tiny.consistency_config(teacher="ema"))
     check(tiny.consistency_config(teacher="ema", optim=Optimizer(lr=0.1, ema=0.9)))
+    with pytest.raises(InputError, match=r"--consistency.cache 2: expected 0, because strong views are other changes"):
+        check(tiny.consistency_config(cache=2))
     for changes in ({"unlabelled_batch": 1}, {"accumulate": 8}):
         with pytest.raises(InputError, match=r"--consistency.strong.cutmix 0.5: expected 0, because one unlabelled"):
             check(tiny.consistency_config(**changes))

@@ -19,7 +19,7 @@ from scarce_jax.dry_run import dry_run
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.tags import summarise_tags
 from scarce_jax.methods import three_step
-from scarce_jax.methods.common import as_stored
+from scarce_jax.methods.inputs import as_stored
 from scarce_jax.methods.three_step.binary import AddedLabels, AddedScores, BinaryDraws, BinaryMap
 from scarce_jax.methods.three_step.cams import CompactMaps
 from scarce_jax.methods.three_step.left_out import NEVER, Kept, KeptDraws, KeptLogits, KeptLoss, KeptMaps, KeptTags

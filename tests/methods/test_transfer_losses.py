@@ -10,8 +10,9 @@ import pytest
 
 from scarce_jax.data.datasets import SCENES
 from scarce_jax.losses import cross_entropy
-from scarce_jax.methods import common, transfer
+from scarce_jax.methods import transfer
 from scarce_jax.methods.common import SEGMENTER
+from scarce_jax.methods.inputs import unaugmented
 from scarce_jax.methods.segmentation import SegmentationLogits, SegmentationLoss
 from scarce_jax.methods.transfer.lnet import LNET, ObjectnessLoss
 from scarce_jax.methods.transfer.pnet import PNET, DeceivingLoss, PNetLoss
@@ -141,7 +142,7 @@ def after(stage, steps, **pictures):
     state = state_lib.init_state(stage.nets, 10, 0, stage.keys_as, {}, mesh)
     inputs = {
         name: TrainInput(
-            dataclasses.replace(source, transform=common.unaugmented),
+            dataclasses.replace(source, transform=unaugmented),
             pictures.get(name, Pictures()),
             0,
             name,

@@ -17,7 +17,7 @@ import pytest
 from scarce_jax import methods
 from scarce_jax.data.datasets import KNOWN
 from scarce_jax.errors import InputError
-from scarce_jax.methods.common import Augmented, unaugmented
+from scarce_jax.methods.inputs import Augmented, unaugmented
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 from scarce_jax.ranges import check

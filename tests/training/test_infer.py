@@ -18,7 +18,7 @@ from scarce_jax.data.records import PART, Records, load_mean
 from scarce_jax.data.source import ExampleField, Reader, Rows, load_all
 from scarce_jax.errors import InputError
 from scarce_jax.mesh import make_mesh
-from scarce_jax.methods.common import image_input, unaugmented
+from scarce_jax.methods.inputs import image_input, unaugmented
 from scarce_jax.ops.augment import normalise
 from scarce_jax.optim import Optimizer
 from scarce_jax.recipe import Artifact, Eval, Infer, Mean, Net, Out, Recipe, Source, Train, Turn

@@ -9,7 +9,7 @@ from scarce_jax import methods
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import load_info, prepare
 from scarce_jax.errors import InputError
-from scarce_jax.methods.common import unaugmented
+from scarce_jax.methods.inputs import unaugmented
 from scarce_jax.recipe import Eval, Recipe, Source
 from scarce_jax.training.run import run
 from tests import tiny

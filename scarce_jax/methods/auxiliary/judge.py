@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from scarce_jax.losses import auxiliary_loss, correctness_balance, correctness_counts, inverse_log_weights
 from scarce_jax.methods import common
 from scarce_jax.methods.auxiliary.selection import selection_histograms
-from scarce_jax.methods.common import FREQUENCIES, SEGMENTER, ImageStage, SegmenterStage, net_inputs
+from scarce_jax.methods.common import SEGMENTER, ImageStage, SegmenterStage
+from scarce_jax.methods.frequencies import FREQUENCIES
+from scarce_jax.methods.inputs import evaluation_source, inference_source, net_inputs, training_source
 from scarce_jax.methods.segmentation import total_weight
 from scarce_jax.models.auxiliary import AuxiliaryNet
 from scarce_jax.ops.logits import full_size
@@ -97,7 +99,7 @@ def correctness_statistics(config: common.Experiment, judged: JudgedSegmenter) -
         name="statistics",
         nets={SEGMENTER: judged.nets()[SEGMENTER]},
         predict=CorrectnessShares(judged),
-        source=common.inference_source(config, judged.stage, ids="fine", labels=("fine",)),
+        source=inference_source(config, judged.stage, ids="fine", labels=("fine",)),
         write=Mean(),
     )
 
@@ -139,7 +141,7 @@ def train_auxiliary(config: common.Experiment, stage: AuxiliaryStage, judged: Ju
         stage,
         nets=nets | {AUXILIARY: common.trained(stage, judged.judge, nets[AUXILIARY].inputs)},
         turns=(Turn(net=AUXILIARY, loss=loss),),
-        sources={"labelled": common.training_source(config, stage)},
+        sources={"labelled": training_source(config, stage)},
         consts={
             "p_class": Artifact(stage=FREQUENCIES, name="p_class"),
             "right": Artifact(stage="statistics", name="right"),
@@ -166,7 +168,7 @@ def infer_selection(config: common.Experiment, judged: JudgedSegmenter, threshol
         name="selection",
         nets=judged.nets(),
         predict=SelectionHistograms(judged, thresholds),
-        source=common.evaluation_source(config, judged.stage),
+        source=evaluation_source(config, judged.stage),
         write=Mean(),
     )
 
@@ -194,5 +196,5 @@ def infer_pseudo_labels(config: common.Experiment, judged: JudgedSegmenter) -> I
         name="pseudo_labels",
         nets=judged.nets(),
         predict=PseudoLabels(judged),
-        source=common.inference_source(config, judged.stage, ids="unlabelled"),
+        source=inference_source(config, judged.stage, ids="unlabelled"),
     )

@@ -23,8 +23,9 @@ from scarce_jax.methods.auxiliary.judge import (
     train_auxiliary,
 )
 from scarce_jax.methods.auxiliary.selection import selection_tables
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, compute_dtype, with_frequencies
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, compute_dtype
 from scarce_jax.methods.consistency import ConsistencyStage, train_consistency
+from scarce_jax.methods.frequencies import with_frequencies
 from scarce_jax.methods.segmentation import full_size_network, measured, network, train_segmenter
 from scarce_jax.models.auxiliary import AuxiliaryNet
 from scarce_jax.ranges import Batch, Share

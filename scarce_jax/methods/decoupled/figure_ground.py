@@ -17,6 +17,7 @@ from flax import traverse_util
 from scarce_jax.losses import cross_entropy
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SizedStage
+from scarce_jax.methods.inputs import as_stored, evaluation_source, image_input, inference_source
 from scarce_jax.methods.segmentation import total_weight
 from scarce_jax.methods.tagging import CLASSIFIER
 from scarce_jax.models.batch_norm import MOMENTUM
@@ -95,7 +96,7 @@ def inputs(by_class: ByClass, crop: tuple[int, int]) -> tuple[jax.ShapeDtypeStru
     def classify(key: jax.Array, image: jax.Array) -> Classified:
         return by_class.classifier.init_with_output(key, image, method="classify")[0]
 
-    classified = jax.eval_shape(classify, jax.random.key(0), common.image_input(crop))
+    classified = jax.eval_shape(classify, jax.random.key(0), image_input(crop))
     return classified.pool5, classified.pool5, *classified.switches
 
 
@@ -104,7 +105,7 @@ def train_segmentation(
 ) -> Train:
     """A stage that trains the segmentation net with the frozen classifier."""
     crop = stage.crops.crop
-    labelled = common.inference_source(
+    labelled = inference_source(
         config,
         stage,
         ids="fine",
@@ -121,7 +122,7 @@ def train_segmentation(
         turns=(Turn(net=SEGMENTER, loss=FigureLoss(by_class)),),
         sources={"labelled": labelled},
         predict=PredictByClass(by_class),
-        source=common.evaluation_source(config, stage, size=crop),
+        source=evaluation_source(config, stage, size=crop),
     )
 
 
@@ -251,7 +252,7 @@ def reestimated(
         name=name,
         nets={**trained.nets, SEGMENTER: segmenter},
         predict=WindowStatistics(by_class, windows, stage.reestimate),
-        source=common.inference_source(config, stage, ids="fine", labels=("fine",), transform=common.as_stored),
+        source=inference_source(config, stage, ids="fine", labels=("fine",), transform=as_stored),
         write=Mean(into=SEGMENTER),
         per_batch=True,
     )

@@ -13,6 +13,7 @@ import numpy as np
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.methods import common
 from scarce_jax.methods.decoupled.figure_ground import ByClass, SegmentationStage
+from scarce_jax.methods.inputs import evaluation_source
 from scarce_jax.methods.tagging import CLASSIFIER
 from scarce_jax.ops.pool import unpool
 from scarce_jax.recipe import Artifact, Infer, Mean, Net, NetState, Table
@@ -84,7 +85,7 @@ def infer_pointing(
         name=name,
         nets={CLASSIFIER: classifier},
         predict=PointingHits(SaliencyMaps(by_class)),
-        source=common.evaluation_source(config, stage, size=stage.crops.crop),
+        source=evaluation_source(config, stage, size=stage.crops.crop),
         write=Mean(),
     )
 

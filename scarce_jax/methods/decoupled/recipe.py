@@ -10,15 +10,7 @@ import jax
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.methods import common
-from scarce_jax.methods.common import (
-    SEGMENTER,
-    ImageStage,
-    SegmenterStage,
-    as_long_as,
-    compute_dtype,
-    net_inputs,
-    with_frequencies,
-)
+from scarce_jax.methods.common import SEGMENTER, ImageStage, SegmenterStage, as_long_as, compute_dtype
 from scarce_jax.methods.decoupled.figure_ground import (
     ByClass,
     PredictByClass,
@@ -27,6 +19,8 @@ from scarce_jax.methods.decoupled.figure_ground import (
     train_segmentation,
 )
 from scarce_jax.methods.decoupled.pointing import SaliencyMaps, infer_pointing, pointing_table
+from scarce_jax.methods.frequencies import with_frequencies
+from scarce_jax.methods.inputs import evaluation_source, net_inputs
 from scarce_jax.methods.segmentation import measured, network, train_segmenter
 from scarce_jax.methods.tagging import CLASSIFIER, tags_measured, train_classifier
 from scarce_jax.models.deconvolution import DeconvNetConfig
@@ -178,7 +172,7 @@ def _segmentation(name: str, config: Config, by_class: ByClass, classifier: str)
         name=name,
         nets={CLASSIFIER: net, SEGMENTER: dataclasses.replace(train.nets[SEGMENTER], optim=None, init_from=init_from)},
         predict=SizeChecked(PredictByClass(by_class), config.classifier.net.fc6_kernel),
-        source=common.evaluation_source(config, settings, size=settings.crops.crop),
+        source=evaluation_source(config, settings, size=settings.crops.crop),
         maps=SaliencyMaps(by_class),
     )
     return stages, result

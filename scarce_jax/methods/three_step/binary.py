@@ -17,7 +17,8 @@ import numpy as np
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.methods import common
-from scarce_jax.methods.common import compute_dtype, net_inputs
+from scarce_jax.methods.common import compute_dtype
+from scarce_jax.methods.inputs import as_stored, inference_source, net_inputs
 from scarce_jax.methods.tagging import CLASSIFIER, tags_measured, train_classifier
 from scarce_jax.methods.three_step.cams import ClassMaps, added_maps
 from scarce_jax.methods.three_step.classifier import with_held_out, with_weight
@@ -183,7 +184,7 @@ class BinaryStages:
             name="binary_cams",
             nets=self.nets,
             predict=ClassMaps(self.module),
-            source=common.inference_source(self.config, self.settings, ids="tags", fields=("tags",)),
+            source=inference_source(self.config, self.settings, ids="tags", fields=("tags",)),
             views=self.config.cams.views,
             combine=BinaryMap(self.settings.size, self.chosen),
             status=SHOWN,
@@ -192,8 +193,8 @@ class BinaryStages:
     def infer_labels(self, pseudo: Artifact) -> Infer:
         """Stage `added_labels`: the pseudo labels, with the class."""
         maps = Artifact(stage="binary_cams", name="maps")
-        source = common.inference_source(
-            self.config, self.config.irnet, ids=pseudo, labels=(pseudo,), fields=(maps,), transform=common.as_stored
+        source = inference_source(
+            self.config, self.config.irnet, ids=pseudo, labels=(pseudo,), fields=(maps,), transform=as_stored
         )
         predict = AddedLabels(self.chosen, self.info.background, self.config.add_threshold)
         return Infer(name="added_labels", nets={}, predict=predict, source=source)

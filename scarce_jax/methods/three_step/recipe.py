@@ -14,7 +14,15 @@ from scarce_jax.data.sampling import ClassBalance
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.methods import common
-from scarce_jax.methods.common import compute_dtype, image_input, net_inputs
+from scarce_jax.methods.common import compute_dtype
+from scarce_jax.methods.inputs import (
+    as_stored,
+    evaluation_source,
+    image_input,
+    inference_source,
+    net_inputs,
+    training_source,
+)
 from scarce_jax.methods.segmentation import measured, network, train_segmenter
 from scarce_jax.methods.tagging import CLASSIFIER, tags_measured, train_classifier
 from scarce_jax.methods.three_step.binary import BINARY, BinaryStages
@@ -129,7 +137,7 @@ def _infer_cams(
     name: str, config: Config, classifier: nn.Module, info: DatasetInfo, kept: Kept | None, **changes: Any
 ) -> Infer:
     stage, cams = config.classifier, config.cams
-    source, predict = common.inference_source(config, stage, **changes), ClassMaps(classifier)
+    source, predict = inference_source(config, stage, **changes), ClassMaps(classifier)
     if kept is not None:
         source, predict = source_of_kept(source, kept), KeptMaps(predict, kept)
     return Infer(
@@ -151,7 +159,7 @@ def _infer_labels(name: str, config: Config, info: DatasetInfo, cams: str, confi
         ids = Chosen(artifact=confidence, at_least=config.cams.confidence, flag="cams.confidence")
         outputs = ("sure", "refined") if config.walk.start == "labels" else ("sure",)
     # As stored, because the CRF reads colours.
-    source = _with_maps(config, cams, ids=ids, transform=common.as_stored)
+    source = _with_maps(config, cams, ids=ids, transform=as_stored)
     return Infer(name=name, nets={}, predict=RefinedLabels(config.cams, info.background, outputs), source=source)
 
 
@@ -159,7 +167,7 @@ def _with_maps(config: Config, cams: str, fields: tuple[Artifact, ...] = (), **c
     """The images of a stage's maps at IRNet's size, with the maps and `fields`. `changes` are fields of the Source."""
     split = config.eval_split if cams == "eval_cams" else config.train_split
     maps = tuple(Artifact(stage=cams, name=name) for name in ("maps", "classes"))
-    return common.inference_source(config, config.irnet, split=split, fields=maps + fields, **changes)
+    return inference_source(config, config.irnet, split=split, fields=maps + fields, **changes)
 
 
 def _weights_of(backbone: ResNetConfig) -> ResNetConfig:
@@ -209,7 +217,7 @@ class _IRNetStages:
             stage,
             nets={ENCODER: self.frozen, IRNET: Net(module=self.module, inputs=self.inputs, optim=stage.optim)},
             turns=(Turn(net=IRNET, loss=loss),),
-            sources={"labelled": common.training_source(self.config, stage, ids=label, labels=(label,))},
+            sources={"labelled": training_source(self.config, stage, ids=label, labels=(label,))},
         )
 
     def _trained(self) -> dict[str, Net]:
@@ -220,9 +228,7 @@ class _IRNetStages:
 
     def infer_displacement(self) -> Infer:
         """Stage `displacement_mean`."""
-        source = common.inference_source(
-            self.config, self.config.irnet, ids=Artifact(stage="affinity_labels", name="sure")
-        )
+        source = inference_source(self.config, self.config.irnet, ids=Artifact(stage="affinity_labels", name="sure"))
         predict = MeanDisplacement(self.module, self.encoder)
         return Infer(name="displacement_mean", nets=self._trained(), predict=predict, source=source, write=Mean())
 
@@ -246,7 +252,7 @@ class _IRNetStages:
 
 def _measured_labels(name: str, config: Config, labels: Artifact) -> Eval:
     """The labels that a stage made for the evaluation split."""
-    source = common.evaluation_source(config, config.irnet, ids=labels)
+    source = evaluation_source(config, config.irnet, ids=labels)
     return Eval(name=name, predict=None, source=source, inferred=labels)
 
 

@@ -20,7 +20,8 @@ from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.losses import binary_cross_entropy
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SegmenterStage, net_inputs
+from scarce_jax.methods.common import SegmenterStage
+from scarce_jax.methods.inputs import as_stored, cached, inference_source, net_inputs, training_source
 from scarce_jax.methods.segmentation import total_weight
 from scarce_jax.methods.tagging import CLASSIFIER
 from scarce_jax.ops.augment import normalise
@@ -42,14 +43,14 @@ def train_lnet(config: common.Experiment, stage: SegmenterStage, module: nn.Modu
         raise InputError(
             f"lnet.class_weighting is {stage.class_weighting}; expected none, because the L-Net has no classes"
         )
-    source = common.training_source(config, stage, weight=common.draws(stage))
+    source = training_source(config, stage, weight=common.draws(stage))
     return common.train(
         "lnet",
         config,
         stage,
         nets={LNET: common.trained(stage, module, net_inputs(stage.size))},
         turns=(Turn(net=LNET, loss=ObjectnessLoss(module, stage.aux_weight, background)),),
-        sources={"labelled": common.cached("lnet", stage, source, module, LNET)},
+        sources={"labelled": cached("lnet", stage, source, module, LNET)},
     )
 
 
@@ -136,7 +137,7 @@ def infer_label_maps(
         nets=nets,
         predict=ClassMaps(classifier, lnet, info.background),
         # As stored, because self-diffusion reads the colours of the image.
-        source=common.inference_source(config, stage, ids="unlabelled", fields=("tags",), transform=common.as_stored),
+        source=inference_source(config, stage, ids="unlabelled", fields=("tags",), transform=as_stored),
         finish=diffusion,
         status=tuple(status.name.lower() for status in Status),
     )

@@ -18,7 +18,8 @@ from annotated_types import Interval
 
 from scarce_jax.losses import binary_cross_entropy
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage, TrainStage, net_inputs
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage, TrainStage
+from scarce_jax.methods.inputs import evaluation_source, net_inputs, training_source
 from scarce_jax.methods.segmentation import SegmentationLogits, SegmentationLoss, frequency_consts, segmentation_loss
 from scarce_jax.methods.transfer.pnet_masks import Mask, PNetJudge
 from scarce_jax.optim import Optimizer
@@ -168,7 +169,7 @@ def train_pnet(
             PNET: common.trained(stage, judge.module, judge.inputs),
         },
         turns=(Turn(net=PNET, loss=PNetLoss(judge, module)),),
-        sources={"labelled": common.training_source(config, segmenter, batch=stage.batch)},
+        sources={"labelled": training_source(config, segmenter, batch=stage.batch)},
     )
 
 
@@ -192,7 +193,7 @@ def train_adversarial(
     sources = {"labelled": dataclasses.replace(labelled, batch=stage.batch, cache=None)}
     judging = PNetLoss(judge)
     if stage.truths == "strong":
-        sources["strong"] = common.training_source(config, segmenter, batch=stage.batch)
+        sources["strong"] = training_source(config, segmenter, batch=stage.batch)
         judging = PNetLoss(judge, module, source="strong")
     loss = DeceivingLoss(judge, segmentation_loss(module, segmenter), stage.lambda_adv)
     nets = {
@@ -217,7 +218,7 @@ def train_adversarial(
         turns=(Turn(net=SEGMENTER, loss=loss), Turn(net=PNET, loss=judging)),
         sources=sources,
         predict=SegmentationLogits(module),
-        source=common.evaluation_source(config, segmenter),
+        source=evaluation_source(config, segmenter),
         consts=frequency_consts(segmenter),
         keys_as="adversarial",
     )

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage, net_inputs
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage
+from scarce_jax.methods.inputs import evaluation_source, net_inputs
 from scarce_jax.methods.transfer.pnet import PNET, PNetStage
 from scarce_jax.methods.transfer.pnet_masks import PNetJudge
 from scarce_jax.recipe import Artifact, Infer, Mean, NetState, Table
@@ -73,7 +74,7 @@ def infer_judgement(
         },
         # Categories that are predicted alone have no true mask to compare with.
         predict=PNetReactions(module, dataclasses.replace(judge, false_positives=False), weak),
-        source=common.evaluation_source(config, segmenter, fields=("tags",), batch=stage.eval_batch),
+        source=evaluation_source(config, segmenter, fields=("tags",), batch=stage.eval_batch),
         write=Mean(),
         per_batch=True,
     )

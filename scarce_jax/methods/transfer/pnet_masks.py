@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.losses import class_counts
-from scarce_jax.methods.common import net_inputs
+from scarce_jax.methods.inputs import net_inputs
 from scarce_jax.models.pnet import PNet
 from scarce_jax.ops.logits import Logits, full_size
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest

@@ -12,7 +12,9 @@ from scarce_jax.data.categories import expand
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, compute_dtype, with_frequencies
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, compute_dtype
+from scarce_jax.methods.frequencies import with_frequencies
+from scarce_jax.methods.inputs import inference_source
 from scarce_jax.methods.segmentation import measured, network, segmentation_loss, train_segmenter
 from scarce_jax.methods.tagging import train_classifier
 from scarce_jax.methods.transfer.lnet import infer_label_maps, train_lnet
@@ -148,5 +150,5 @@ def _train_on_masks(name: str, ids: str, config: Config, module: nn.Module) -> T
 def _measured_maps(name: str, config: Config) -> Eval:
     """The label maps of a stage against the true masks of their images, which no stage may read."""
     maps = Artifact(stage=name, name="label")
-    source = common.inference_source(config, config.lnet, ids=maps, labels=("fine",))
+    source = inference_source(config, config.lnet, ids=maps, labels=("fine",))
     return Eval(name=name, predict=None, source=source, inferred=maps, hidden_truth=True)
