@@ -66,8 +66,6 @@ class ConsistencyStage(SegmenterStage):
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
-        if self.cache:
-            yield "cache", "0, because every step draws strong views, whose features cannot be kept"
         if self.teacher == "ema" and self.optim.ema is None:
             yield "teacher", "'student' while optim.ema is None; set the decay of the moving average, such as 0.996"
         if self.cache:

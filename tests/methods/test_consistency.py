@@ -230,8 +230,6 @@ def test_settings_that_do_not_go_together_are_refused():
         with pytest.raises(InputError, match=r"--consistency.strong.cutmix 0.5: expected 0, because one unlabelled"):
             check(tiny.consistency_config(**changes))
         check(tiny.consistency_config(strong=Strong(cutmix=0), **changes))
-    with pytest.raises(InputError, match=r"--consistency.cache 1: expected 0, because every step draws strong views"):
-        check(tiny.consistency_config(cache=1))
 
 
 def test_it_reads_no_label_of_unlabelled_images():
