@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.models.backbones import Backbone
-from scarce_jax.models.detailer import CoarseEmbedding, check_size, coarse_fractions
+from scarce_jax.models.detailer import CoarseEmbedding, NearbyClasses, check_size, coarse_fractions
 from scarce_jax.models.fields import KIND, BackboneNetConfig
 from scarce_jax.models.heads import Head
 from scarce_jax.models.layers import ConvUnit, he_normal_fan_out
@@ -25,7 +25,7 @@ from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.tracing import entering_head
 from scarce_jax.ops.logits import Logits, from_patches
 from scarce_jax.ops.resize import resize_bilinear
-from scarce_jax.ranges import BelowOne, Channels
+from scarce_jax.ranges import BelowOne, Channels, Few
 
 RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 """Output stride -> rates of the ASPP (section 4)."""
@@ -102,18 +102,30 @@ class DeepLabV3Plus(nn.Module):
         """The whole net, where `coarse` is not None with the injection of that mask and the skip."""
         features = 4 * self.width
         levels = entering_head(self.backbone(image, train=train))
-        *_, last = levels.values()  # [B, h, w, C]
+        *_, last = levels.values()
+        last = self._inside(last, image, self.output_stride)  # [B, h, w, C]
         x = ASPP(features, RATES[self.output_stride], self.dropout, self.dtype, name="aspp")(last, train=train)
         unit = ConvUnit(3 * self.width // 4, 1, dtype=self.dtype, name="decoder_low")
-        low = unit(levels[self.low_level], train=train)
+        low = unit(self._inside(levels[self.low_level], image, 4), train=train)
         x = resize_bilinear(x, low.shape[1:3], align_corners=False)  # [B, H/4, W/4, C]
-        parts = (low, x) if coarse is None else (low, x, self._embedded(coarse, low.shape[1:3]))
+        mask = None if coarse is None else coarse_fractions(coarse, self.classes, low.shape[1:3], self.patch)
+        parts = (low, x) if mask is None else (low, x, self._embedded(mask))
         x = ConvBlock(features, 3, dtype=self.dtype, name="decoder")(parts, train=train)
         logits = Head(self.classes, he_normal_fan_out, name="classifier")(x)
+        logits = logits if mask is None else self._skipped(logits, mask)
         return from_patches(logits, image.shape[1:3], self.patch, coarse, align_corners=False)
 
-    def _embedded(self, coarse: jax.Array, grid: tuple[int, int]) -> Embedding:
-        """What the decoder reads of a mask [B, H, W], beside features [B, *grid, C]."""
+    def _inside(self, features: jax.Array, image: jax.Array, stride: int) -> jax.Array:
+        """Features without the last row and column where Caffe's rounding up puts these outside of the image."""
+        rows, columns = (-(-side // stride) for side in image.shape[1:3])
+        return features if self.patch > 1 else features[:, :rows, :columns]
+
+    def _embedded(self, mask: jax.Array) -> Embedding:
+        """What the decoder reads of the shares of classes in its cells, [B, h, w, K]."""
+        raise NotImplementedError
+
+    def _skipped(self, logits: jax.Array, mask: jax.Array) -> jax.Array:
+        """The logits [B, h, w, K] with what the shares of classes add to them."""
         raise NotImplementedError
 
 
@@ -126,9 +138,11 @@ class DeepLabV3PlusDetailer(DeepLabV3Plus):
 
     Attributes:
       embedding: channels of the coarse embedding.
+      nearby: windows of `NearbyClasses`, in quarters of the image's size; none, as in the paper, omits it.
     """
 
     embedding: int = 64
+    nearby: tuple[int, ...] = ()
 
     def __call__(self, image: jax.Array, coarse: jax.Array, *, train: bool) -> tuple[Logits, None]:
         """Segments images with coarse masks.
@@ -147,9 +161,11 @@ class DeepLabV3PlusDetailer(DeepLabV3Plus):
         check_size(coarse, image)
         return self._segment(image, coarse, train=train), None
 
-    def _embedded(self, coarse: jax.Array, grid: tuple[int, int]) -> Embedding:
-        embedding = CoarseEmbedding(self.embedding, name="coarse_embedding")
-        return embedding(coarse_fractions(coarse, self.classes, grid, self.patch))
+    def _embedded(self, mask: jax.Array) -> Embedding:
+        return CoarseEmbedding(self.embedding, name="coarse_embedding")(mask)
+
+    def _skipped(self, logits: jax.Array, mask: jax.Array) -> jax.Array:
+        return logits + NearbyClasses(self.nearby, name="nearby")(mask) if self.nearby else logits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,9 +206,13 @@ class DeepLabV3PlusDetailerConfig(DeepLabV3PlusConfig):
       output_stride: stride of the last features of a ResNet or a VGG, 8 or 16.
       dropout: rate of the dropout, below 1, after the ASPP.
       embedding: channels of the coarse embedding, at least 1.
+      nearby: sides of windows, in places of the decoder, which are 4 pixels apart. The classes that the coarse mask has
+        in a window add to the logits of its middle, with a weight for each window that all classes share. The paper has
+        no such windows.
     """
 
     module = DeepLabV3PlusDetailer
 
     kind: Annotated[Literal["deeplabv3plus_detailer"], KIND] = "deeplabv3plus_detailer"
     embedding: Channels = 64
+    nearby: tuple[Few, ...] = ()

@@ -58,6 +58,29 @@ class CoarseEmbedding(nn.Module):
         return Embedding(inputs, weights)
 
 
+class NearbyClasses(nn.Module):
+    """Logits for the classes that the coarse mask has nearby: [B, h, w, K] -> float32 [B, h, w, K].
+
+    The logit of a class is its share of the labelled part of a window, times a weight of the window, summed over the
+    windows. All classes have the same weights, so that a class which few training images show is continued beyond its
+    coarse regions like the others. It is not in the paper.
+
+    Attributes:
+      windows: sides of the windows in cells, odd numbers.
+    """
+
+    windows: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, fractions: jax.Array) -> jax.Array:
+        weights = self.param("weights", nn.initializers.ones, (len(self.windows),), jnp.float32)
+        logits = jnp.zeros_like(fractions)
+        for index, side in enumerate(self.windows):
+            near = nn.avg_pool(fractions, (side, side), padding="SAME")
+            logits += weights[index] * near / jnp.maximum(near.sum(-1, keepdims=True), 1e-6)
+        return logits
+
+
 class Detailer(PSPNet):
     """(Image, coarse mask) -> class logits: a PSPNet with an injected coarse embedding and an identity skip.
 

@@ -47,6 +47,13 @@ class Unread:
     def __getattr__(self, attribute: str) -> Any:
         raise LevelIsRead(self.name)
 
+    def _read(self, *_: Any) -> Any:
+        raise LevelIsRead(self.name)
+
+    # Operators are not looked up as attributes.
+    __getitem__ = __iter__ = __neg__ = __matmul__ = __rmatmul__ = __truediv__ = _read
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _read
+
 
 def known_levels(image: jax.Array | Encoded, names: Sequence[str]) -> dict[str, Any]:
     """The levels that a backbone need not compute: none of an image.
