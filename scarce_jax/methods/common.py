@@ -101,8 +101,8 @@ class TrainStage:
       eval_batch: images per device in evaluation and inference; it changes no result.
       init_from: initial values of the net, random if None. RUN:STAGE/NET is a net of another run folder, and
         RUN:STAGE/NET#PATTERN only those of its parameters whose path matches the regular expression PATTERN. A path
-        ending in .safetensors or .pth is a file of ResNet or VGG weights in torchvision's layout. hf:OWNER/NAME
-        downloads such a file, for example hf:timm/resnet50.tv_in1k.
+        of a file of weights, or hf:OWNER/NAME to download one, gives those of the backbone: `scarce-jax weights` lists
+        some, and says of a file what it is.
     """
 
     steps: Count | None = None

@@ -40,7 +40,8 @@ class IRNetStage(ImageStage):
 
     Attributes:
       backbone: the ResNet; its width, a multiple of 16, is also that of the branches. Without `init_from`, its weights
-        are those of the classifier, whose net must then have the same backbone. A ResNet of 50 layers in the paper.
+        are those of the classifier, whose net must then have the same backbone. A ResNet of 50 layers in the paper. It
+        is frozen whole, so that `frozen` and `frozen_statistics` change nothing.
       radius: pairs of pixels are closer than this, in quarters of the image's pixels. 10 in the code of
         IRNet's authors.
     """
