@@ -112,7 +112,8 @@ def test_classifier_and_detailer_are_trained_alike(path, no_data):
     shared, net = fields(config.classifier), fields(config.classifier.net)
     assert {**shared, "net": None} == {**{name: getattr(config.detailer, name) for name in shared}, "net": None}
     # The detailer's net is the classifier's but for what reads the coarse mask.
-    assert (net.pop("kind"), config.detailer.net.kind) in {("pspnet", "detailer"), ("fcn", "fcn_detailer")}
+    kind = net.pop("kind")
+    assert config.detailer.net.kind == ("detailer" if kind == "pspnet" else f"{kind}_detailer")
     assert net == {name: getattr(config.detailer.net, name) for name in net}
     recipe = detailer.recipe(config, info_of(config))
     ours, theirs = (next(iter(sources(recipe.stage(name)).values())) for name in ("detailer", "classifier"))
