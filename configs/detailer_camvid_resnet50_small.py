@@ -1,9 +1,9 @@
 """The detailer on CamVid from ImageNet's ResNet-50, for two CPU cores.
 
-Paper: Katsman et al., "Semantic Segmentation with Scarce Data". In place of its PSPNet of stride 8 it is a DeepLabv3+ of
-stride 16, whose decoder reads the coarse mask at a quarter of the image's size. Windows of the coarse mask add to the
-logits (`nearby`, not in the paper). The stem, layer1 and layer2 are frozen; what they compute of twelve draws of each
-image is kept in memory.
+Paper: Katsman et al., "Semantic Segmentation with Scarce Data". In place of its PSPNet of stride 8 it is a DeepLabv3+
+of stride 16, whose decoder reads the coarse mask at a quarter of the image's size. Windows of the coarse mask add to
+the logits (`nearby`, not in the paper). The stem, layer1 and layer2 are frozen; what they compute of twelve draws of
+each image is kept in memory.
 
 Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/detailer_camvid_resnet50_small.py --compare
 Other budgets: --budget.fine 50 (or 100)
