@@ -158,7 +158,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_named_and_nothing_is_half_written(small_disk, tiny_data, refused, command):
     run = small_disk / "run"
     argv = ["train", CONFIGS / "supervised_scenes.py", "--workdir", run, "--data-dir", tiny_data, "--budget.fine", 8]
-    argv += [*shrunk("segmenter"), "--segmenter.net.backbone.width", 6000]
+    argv += [*shrunk("segmenter"), "--segmenter.net.width", 6000]
     refused(*argv, holds=[str(run / "segmenter"), "make room or choose another"])
     assert not (run / "segmenter/DONE").exists() and not list((run / "segmenter").glob("nets/*"))
 
