@@ -325,8 +325,8 @@ def test_a_config_has_a_help_of_its_own(command):
     assert found.status == 0
     for flag in ("--detailer.steps", "--student.images", "--budget.fine", "--compare, --no-compare", "--help-verbose"):
         assert flag in found.out
-    assert "--detailer.net: detailer, tiny\n" in found.out
-    assert "--classifier.net: pspnet, dsnet, deeplabv2, deeplabv3plus, largefov, deconvnet, tiny\n" in found.out
+    assert "--detailer.net: detailer, fcn_detailer, deeplabv3plus_detailer, tiny\n" in found.out
+    assert "--classifier.net: pspnet, fcn, dsnet, deeplabv2, deeplabv3plus, largefov, deconvnet, tiny\n" in found.out
     # What tells `None` from a value is no help to a reader of a flag that is off by default.
     assert "--workdir DIR" in found.out and "{None}|PATH" not in found.out
     verbose = command("train", CONFIGS / "detailer_scenes_students.py", "--help-verbose").out
