@@ -89,9 +89,8 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     """Stage and result `consistency`."""
     stage, classes = config.consistency, len(info.classes)
     module = full_size_network(config, stage, classes, "consistency")
-    stages = [train_consistency(config, stage, module)]
     return Recipe(
-        stages=with_frequencies(config, stages, stage, classes),
+        stages=with_frequencies(config, [train_consistency(config, stage, module)], stage, classes),
         results={"consistency": measured("consistency", config, stage, module)},
     )
 
@@ -138,10 +137,8 @@ class ConsistencyLoss:
     """(L + w * U) / 2: L is the cross-entropy of labelled images, U that of unlabelled ones with predicted labels.
 
     U is the mean over the strong views or, with feature dropout, the mean of that and of the loss of the weak view. As
-    in UniMatch, labelled and weak images are one batch of the net, and the strong views another. Under gradient
-    accumulation the parts of a batch are weighted by their labelled pixels.
-
-    The attributes are those of `ConsistencyStage`.
+    in UniMatch, labelled and weak images are one batch of the net, and the strong views another. Under accumulation the
+    parts of a batch are weighted by their labelled pixels. The attributes are those of `ConsistencyStage`.
     """
 
     module: nn.Module

@@ -117,9 +117,9 @@ def _joined(count: int, parts: list[Any]) -> Any:
     return jax.tree.map(join, *parts)
 
 
-def _memory(mesh: Mesh) -> int:
-    """Bytes of a device, or of the host that stands in for it."""
+def _memory(mesh: Mesh) -> float:
+    """Bytes of a device, or of the host that stands in for it; infinite where a device does not tell."""
     device = mesh.devices.flat[0]
     if device.platform == "cpu":
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(mesh.local_devices)
-    return (device.memory_stats() or {}).get("bytes_limit", 0)
+    return (device.memory_stats() or {}).get("bytes_limit", math.inf)
