@@ -108,8 +108,8 @@ def entering_head(levels: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
     drop.done = True
 
     def dropped(number: int, x: jax.Array) -> jax.Array:
-        kept = jax.random.bernoulli(jax.random.fold_in(drop.key, number), 1 - drop.rate, (drop.rows, x.shape[-1]))
-        factors = jnp.concatenate([jnp.ones((len(x) - drop.rows, x.shape[-1])), kept / (1 - drop.rate)])
+        survives = jax.random.bernoulli(jax.random.fold_in(drop.key, number), 1 - drop.rate, (drop.rows, x.shape[-1]))
+        factors = jnp.concatenate([jnp.ones((len(x) - drop.rows, x.shape[-1])), survives / (1 - drop.rate)])
         return x * factors[:, None, None].astype(x.dtype)
 
     return {name: dropped(number, x) for number, (name, x) in enumerate(levels.items())}

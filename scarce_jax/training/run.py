@@ -206,8 +206,9 @@ def _brief(done: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a DONE without the checks of the stage and the places of all arrays that its nets took over."""
     brief = {key: value for key, value in done.items() if key not in ("fingerprint", "files")}
     if origins := brief.get("init_from"):
-        kept = {role: {k: v for k, v in facts.items() if k != "used"} for role, facts in origins.items()}
-        brief["init_from"] = kept
+        brief["init_from"] = {
+            role: {name: fact for name, fact in facts.items() if name != "used"} for role, facts in origins.items()
+        }
     return brief
 
 

@@ -76,11 +76,11 @@ def check_backbone(where: str, has: Mapping[str, str | None], net: Backbone, rem
     pairs = {name: (has.get(name), getattr(net, name)) for name in SETTINGS}
     wrong = {name: pair for name, pair in pairs.items() if None not in pair and pair[0] != pair[1]}
     if wrong:
-        found = " and ".join(f"{name} {theirs}" for name, (theirs, _) in wrong.items())
+        trained = " and ".join(f"{name} {theirs}" for name, (theirs, _) in wrong.items())
         expected = " and ".join(f"{name} {ours}" for name, (_, ours) in wrong.items())
         flags = " ".join(f"{net.flag}.{name} {theirs}" for name, (theirs, _) in wrong.items())
         raise InputError(
-            f"{where}: the weights were trained with {found}, and the net has {expected}; set {flags}{remark}"
+            f"{where}: the weights were trained with {trained}, and the net has {expected}; set {flags}{remark}"
         )
 
 
@@ -171,8 +171,8 @@ def _size(shapes: _Shapes) -> tuple[str, str | None]:
 
 
 def _depth(shapes: Iterable[str]) -> tuple[str, int | None]:
-    found = {match[0] for name in shapes if (match := re.search(r"layer\d_block\d+", name))}
-    blocks = tuple(sum(block.startswith(f"layer{layer}_") for block in found) for layer in (1, 2, 3, 4))
+    names = {match[0] for name in shapes if (match := re.search(r"layer\d_block\d+", name))}
+    blocks = tuple(sum(block.startswith(f"layer{layer}_") for block in names) for layer in (1, 2, 3, 4))
     bottleneck = any(name.endswith("layer1_block0/conv3/kernel") for name in shapes)
     for depth, usual in BLOCKS.items():
         if usual == blocks and (depth >= 50) == bottleneck:
