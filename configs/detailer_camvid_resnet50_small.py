@@ -2,7 +2,7 @@
 
 Paper: Katsman et al., "Semantic Segmentation with Scarce Data". In place of its PSPNet of stride 8 it is a DeepLabv3+
 of stride 16, whose decoder reads the coarse mask at a quarter of the image's size. Windows of the coarse mask add to
-the logits (`nearby`, not in the paper). The stem, layer1 and layer2 are frozen; what they compute of twelve draws of
+the logits (`nearby`, not in the paper). The stem, layer1 and layer2 are frozen; what they compute of 24 draws of
 each image is kept in memory.
 
 Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/detailer_camvid_resnet50_small.py --compare
@@ -22,11 +22,12 @@ net = dict(backbone=ResNetConfig(depth=50, frozen=3, frozen_statistics=True), ou
 
 # Detailer and plain classifier share these settings, so that their comparison is fair.
 shared = dict(
-    steps=400,
+    steps=800,
     batch=4,
-    size=(360, 480),
-    cache=12,
-    augment=Augment(crop=(224, 224), scale=(0.9, 1.8), rotate=5.0, flip=0.5),
+    # One and a half times the frames' size, so that features of stride 4 and 16 show poles and persons better.
+    size=(540, 720),
+    cache=24,
+    augment=Augment(crop=(224, 224), scale=(0.7, 1.4), rotate=5.0, flip=0.5),
     class_weighting=1.1,
     init_from="hf:timm/resnet50.tv_in1k",
     optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4, groups=(Group(pattern="^backbone/", lr=0.1), Group())),
@@ -35,7 +36,7 @@ shared = dict(
 config = Config(
     dataset="camvid",
     budget=Budget(fine=25),
-    detailer=DetailerStage(net=DeepLabV3PlusDetailerConfig(nearby=(1, 3, 7, 15, 31), **net), **shared),
+    detailer=DetailerStage(net=DeepLabV3PlusDetailerConfig(nearby=(1, 3, 7, 15, 31, 47), **net), **shared),
     classifier=SegmenterStage(net=DeepLabV3PlusConfig(**net), **shared),
     runtime=Runtime(checkpoint_every=100, log_every=20),
 )
