@@ -37,7 +37,7 @@ config = Config(
     dataset="cityscapes",
     budget=Budget(fine=0.5),
     segmenter=SegmenterStage(**net),
-    auxiliary=AuxiliaryStage(epochs=50, optim=Optimizer(kind="adam", lr=5e-4, weight_decay=1e-4), **data),
+    auxiliary=AuxiliaryStage(epochs=50, optim=Optimizer(kind="adam_l2", lr=5e-4, weight_decay=1e-4), **data),
     semi=SemiStage(threshold=0.9, **net),
     adversarial=AdversarialStage(**net),
     paper={
