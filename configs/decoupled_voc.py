@@ -6,10 +6,9 @@ figures, mIoU on val.
 Nets, batch size of 64, learning rate, weight decay and crop are from the authors' published definitions. So are the
 steps of the segmentation net and the step at which its rate falls, which depend on the number of masks of each class
 (see `STEPS`); the images whose batch statistics are taken together, 4 of its 64 and 8 of DeconvNet's; and the averages
-of these statistics over batches of 4 after the training. With ten masks of each class, two windows of each image are
-about as many as the authors' 101 batches. Ours are the windows (there are no EdgeBoxes), the size of the frames, the
-learning rate of the classifier, and the training of DeconvNet in one stage instead of two, with as many steps. This
-config was not run.
+of these statistics over batches of 4 after the training. Ours are the windows (there are no EdgeBoxes), the size of the
+frames, the learning rate of the classifier, the number of these batches (the authors have 101), and the training of
+DeconvNet in one stage instead of two, with as many steps. This config was not run.
 
 The paper says that the classifier's optimizer is DeconvNet's, whose rate is 0.01. Here the layer of the scores has it,
 and all others a tenth, the ratio in the authors' definition of the net. It is for a sum over the 20 classes (`caffe`).
