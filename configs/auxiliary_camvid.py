@@ -35,7 +35,7 @@ config = Config(
     dataset="camvid",
     budget=Budget(fine=0.5, draw="stride"),
     segmenter=SegmenterStage(epochs=150, **net),
-    auxiliary=AuxiliaryStage(epochs=50, optim=Optimizer(kind="adam", lr=5e-4, weight_decay=5e-4), **data),
+    auxiliary=AuxiliaryStage(epochs=50, optim=Optimizer(kind="adam_l2", lr=5e-4, weight_decay=5e-4), **data),
     semi=SemiStage(epochs=150, threshold=0.9, **net),
     adversarial=AdversarialStage(epochs=300, semi_start=1_000, **net),
     consistency=ConsistencyStage(epochs=300, **net),

@@ -36,7 +36,7 @@ config = Config(
     dataset="cityscapes",
     budget=Budget(fine=0.5),
     segmenter=SegmenterStage(epochs=200, **net),
-    auxiliary=AuxiliaryStage(epochs=50, optim=Optimizer(kind="adam", lr=5e-4, weight_decay=1e-4), **data),
+    auxiliary=AuxiliaryStage(epochs=50, optim=Optimizer(kind="adam_l2", lr=5e-4, weight_decay=1e-4), **data),
     semi=SemiStage(epochs=200, threshold=0.9, **net),
     adversarial=AdversarialStage(epochs=400, **net),
     paper={

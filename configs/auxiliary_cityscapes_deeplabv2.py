@@ -4,7 +4,8 @@ Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymou
 settings" as Hung et al., "Adversarial Learning for Semi-Supervised Semantic Segmentation": batch 2 at 512 x 1024,
 40,000 steps, and batch normalisation with frozen scale and bias. Both start from a ResNet-101 that was pretrained on
 other images. No such weights are shipped; `--segmenter.init-from`, `--semi.init-from` and `--adversarial.init-from`
-take a file.
+take a file. The net reads images as the files of Hung et al. want them; for torchvision's weights each of the three
+also needs `--X.net.backbone.geometry torchvision --X.net.backbone.normalisation imagenet`.
 
 Command: scarce-jax train configs/auxiliary_cityscapes_deeplabv2.py --compare --budget.fine 0.125
 """
@@ -15,6 +16,7 @@ from scarce_jax.methods.auxiliary import Config, SemiStage
 from scarce_jax.methods.auxiliary.judge import AuxiliaryStage
 from scarce_jax.methods.common import SegmenterStage
 from scarce_jax.models.deeplab import AFFINE_PATTERN, HEAD_PATTERN, DeepLabV2Config
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Group, Optimizer
 
@@ -22,7 +24,7 @@ data = dict(
     batch=2, size=(512, 1024), augment=Augment(crop=(512, 1024), scale=(0.75, 1.75), rotate_probability=0.0, flip=0.5)
 )
 net = dict(
-    net=DeepLabV2Config(),
+    net=DeepLabV2Config(backbone=ResNetConfig(depth=101, geometry="caffe", normalisation="caffe")),
     steps=40_000,
     optim=Optimizer(
         lr=2.5e-4,
@@ -37,7 +39,7 @@ config = Config(
     dataset="cityscapes",
     budget=Budget(fine=0.5),
     segmenter=SegmenterStage(**net),
-    auxiliary=AuxiliaryStage(epochs=50, optim=Optimizer(kind="adam", lr=5e-4, weight_decay=1e-4), **data),
+    auxiliary=AuxiliaryStage(epochs=50, optim=Optimizer(kind="adam_l2", lr=5e-4, weight_decay=1e-4), **data),
     semi=SemiStage(threshold=0.9, **net),
     adversarial=AdversarialStage(**net),
     paper={

@@ -11,12 +11,13 @@ import dataclasses
 import pathlib
 import runpy
 
-_config = runpy.run_path(str(pathlib.Path(__file__).with_name("decoupled_voc.py")))["config"]
+_voc = runpy.run_path(str(pathlib.Path(__file__).with_name("decoupled_voc.py")))
+_config = _voc["config"]
 
 config = dataclasses.replace(
     _config,
     dataset="voc/animals",
-    classifier=dataclasses.replace(_config.classifier, steps=2_750, eval_every=550),
+    classifier=dataclasses.replace(_config.classifier, steps=2_750, eval_every=550, optim=_voc["of_tags"](6)),
     decoupled=dataclasses.replace(_config.decoupled, steps=3_750),
     paper={},
 )

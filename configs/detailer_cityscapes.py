@@ -3,6 +3,9 @@
 Paper: Katsman et al., "Semantic Segmentation with Scarce Data". `paper` has its figures, mIoU. As in the paper,
 training takes 10,000 steps with up to 200 images and 90,000 with more (see `STEPS`).
 
+ImageNet weights of the backbone, from which the paper starts, are downloaded; `--detailer.init-from`,
+`--classifier.init-from` and `--student.init-from` take a file instead.
+
 Command: scarce-jax train configs/detailer_cityscapes.py --compare --budget.fine 100
 """
 
@@ -30,6 +33,7 @@ shared = dict(
     ),
     eval_every=2_000,
     eval_batch=8,
+    init_from="hf:timm/resnet101.tv_in1k",
 )
 
 backbone = ResNetConfig(depth=101)

@@ -14,7 +14,8 @@ import runpy
 from scarce_jax.data.budget import Budget
 from scarce_jax.optim import Schedule
 
-_config = runpy.run_path(str(pathlib.Path(__file__).with_name("transfer_voc_split1.py")))["config"]
+_split1 = runpy.run_path(str(pathlib.Path(__file__).with_name("transfer_voc_split1.py")))
+_config = _split1["config"]
 
 _segmenter = dataclasses.replace(_config.segmenter.optim, schedule=Schedule(kind="step", boundaries=(1_500, 3_000)))
 
@@ -22,7 +23,7 @@ config = dataclasses.replace(
     _config,
     dataset="voc/animals",
     budget=Budget(strong_categories=("cat", "cow", "person")),
-    cam=dataclasses.replace(_config.cam, steps=3_000),
+    cam=dataclasses.replace(_config.cam, steps=3_000, optim=_split1["of_tags"](6)),
     lnet=dataclasses.replace(_config.lnet, steps=3_000),
     segmenter=dataclasses.replace(_config.segmenter, steps=4_500, optim=_segmenter),
     pnet=dataclasses.replace(_config.pnet, steps=500),

@@ -3,11 +3,12 @@
 Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation", table 2(b). `paper` has its figures, mIoU on
 val.
 
-The paper specifies the nets, crop, batch size and epochs of the L-Net, and its learning rate of 5e-8 for a loss summed
-over 321 x 321 pixels, which is 5e-8 * 321^2 for the mean. It trains the segmenter as DeepLab-LargeFOV (Chen et al.,
-2015), and specifies learning rates and epochs of `adversarial`. Ours are the training of `cam` and `pnet`, lambda, the
-size of the frames, which is the same for all, and that of the P-Net's masks. It is that of the segmenter's logits: at
-321 x 321 they would have smoother outlines than true masks, whatever the segmenter learns. This config was not run.
+The paper specifies the nets, crop, batch size and epochs of the L-Net, and its "initial" learning rate of 5e-8, which
+is for a loss that is summed over 321 x 321 pixels (see `caffe`). It trains the segmenter as DeepLab-LargeFOV (Chen et
+al., 2015), and specifies learning rates and epochs of `adversarial`. Ours are the schedule of the L-Net, the training
+of `cam` (1e-3 for a sum over the tags, as in Caffe) and `pnet`, lambda, the size of the frames, which is the same for
+all, and that of the P-Net's masks. It is that of the segmenter's logits: at 321 x 321 they would have smoother outlines
+than true masks, whatever the segmenter learns. This config was not run.
 
 ImageNet weights are downloaded. `--cam.init-from`, `--lnet.init-from` and `--segmenter.init-from` take a file instead.
 
@@ -23,7 +24,7 @@ from scarce_jax.methods.transfer import Config
 from scarce_jax.methods.transfer.pnet import AdversarialStage, PNetStage
 from scarce_jax.models import cam_vgg, largefov
 from scarce_jax.ops.augment import Augment
-from scarce_jax.optim import Group, Optimizer, Schedule
+from scarce_jax.optim import Optimizer, Schedule, caffe
 
 IMAGES, STRONG = 10_582, 5_078
 BATCH = 30
@@ -42,28 +43,24 @@ net = dict(
 CONSTANT = Schedule(kind="constant")
 
 
-def caffe(lr: float, schedule: Schedule = CONSTANT, head: str = largefov.HEAD_PATTERN) -> Optimizer:
-    """SGD as in DeepLab's solver.
+def deeplab(lr: float, schedule: Schedule, terms: int = 1) -> Optimizer:
+    """The optimizer of a LargeFOV."""
+    return caffe(lr, schedule, head=largefov.HEAD_PATTERN, terms=terms)
 
-    The classifier has ten times the learning rate, biases have twice the learning rate and no weight decay.
-    """
-    groups = (
-        Group(pattern=f"{head}.*bias$", lr=20.0, weight_decay=0.0),
-        Group(pattern=head, lr=10.0),
-        Group(pattern=largefov.BIAS_PATTERN, lr=2.0, weight_decay=0.0),
-        Group(),
-    )
-    return Optimizer(lr=lr, momentum=0.9, weight_decay=5e-4, schedule=schedule, groups=groups)
+
+def of_tags(tags: int) -> Optimizer:
+    """The optimizer of the classifier of so many tags."""
+    return caffe(1e-3, Schedule(), head=cam_vgg.HEAD_PATTERN, terms=tags)
 
 
 config = Config(
     dataset="voc",
     budget=Budget(strong_categories=("split-set-1",)),
-    cam=SegmenterStage(steps=15 * IMAGES // BATCH, optim=caffe(1e-3, Schedule(), cam_vgg.HEAD_PATTERN), **net),
-    lnet=SegmenterStage(steps=30 * STRONG // BATCH, optim=caffe(5e-8 * 321**2), **net),
+    cam=SegmenterStage(steps=15 * IMAGES // BATCH, optim=of_tags(20), **net),
+    lnet=SegmenterStage(steps=30 * STRONG // BATCH, optim=deeplab(5e-8, Schedule(), terms=321**2), **net),
     segmenter=SegmenterStage(
         steps=6_000,
-        optim=caffe(1e-3, Schedule(kind="step", boundaries=(2_000, 4_000))),
+        optim=deeplab(1e-3, Schedule(kind="step", boundaries=(2_000, 4_000))),
         eval_every=2_000,
         **net,
     ),
@@ -77,7 +74,7 @@ config = Config(
     adversarial=AdversarialStage(
         steps=30 * IMAGES // BATCH,
         batch=BATCH,
-        optim=caffe(1e-5),
+        optim=deeplab(1e-5, CONSTANT),
         pnet_optim=Optimizer(lr=1e-3, weight_decay=5e-4, schedule=CONSTANT),
         eval_every=2_000,
     ),

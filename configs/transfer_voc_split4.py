@@ -21,7 +21,7 @@ config = _split1["of_split"](
     4,
     strong=STRONG,
     dataset="coco/with_voc",
-    cam=dataclasses.replace(_config.cam, steps=15 * IMAGES // BATCH),
+    cam=dataclasses.replace(_config.cam, steps=15 * IMAGES // BATCH, optim=_split1["of_tags"](80)),
     adversarial=dataclasses.replace(_config.adversarial, steps=30 * IMAGES // BATCH),
     paper={},
 )

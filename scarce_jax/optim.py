@@ -79,18 +79,19 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """Optimizer of one net: SGD as in PyTorch, or AdamW.
+    """Optimizer of one net: SGD or Adam as in PyTorch, or AdamW.
 
     Attributes:
       kind: "sgd" adds the weight decay to the gradient, and the learning rate multiplies the momentum, as in PyTorch.
         With "adam", which is AdamW (Loshchilov & Hutter, 2019), the weight decay is decoupled from the gradient, and
-        the learning rate multiplies both.
+        the learning rate multiplies both. "adam_l2" adds the weight decay to the gradient before its moments, as
+        `torch.optim.Adam` does: where gradients are small, it then decays much faster.
       lr: peak learning rate for the whole batch. It does not change with the number of devices. A `Group` of lr 0
         freezes.
       momentum: momentum of SGD, or b1 of Adam.
       b2: b2 of Adam.
-      nesterov: Nesterov momentum, for both kinds.
-      weight_decay: weight decay; an L2 penalty for SGD, decoupled for Adam.
+      nesterov: Nesterov momentum, for all kinds.
+      weight_decay: weight decay; an L2 penalty with "sgd" and "adam_l2", decoupled with "adam".
       schedule: learning rate over the stage.
       groups: groups of parameters. A parameter belongs to the first group that matches, and must match one.
       layer_decay: factor, such as 0.9, by which the learning rates of a DINOv2 fall from each block to the one before
@@ -102,7 +103,7 @@ class Optimizer:
       ema: decay d of an exponential moving average of the parameters, such as 0.999 (see `averaged`); None for none.
     """
 
-    kind: Literal["sgd", "adam"] = "sgd"
+    kind: Literal["sgd", "adam", "adam_l2"] = "sgd"
     lr: Positive
     momentum: BelowOne = 0.9
     b2: BelowOne = 0.999
@@ -113,6 +114,32 @@ class Optimizer:
     layer_decay: InsideOne | None = None
     clip: Positive | None = None
     ema: InsideOne | None = None
+
+
+BIAS_PATTERN = r"(^|/)(?!\w*bn)\w+/bias$"
+"""Matches the biases of convolutions and linear layers, but not those of batch normalisation."""
+
+
+def caffe(lr: float, schedule: Schedule, *, head: str | None = None, terms: int = 1) -> Optimizer:
+    """SGD as the solvers of DeepLab and DeconvNet have it, which are for Caffe: momentum 0.9, weight decay 5e-4.
+
+    Biases have twice the learning rate and no weight decay; scale and bias of batch normalisation are as kernels.
+
+    Caffe's sigmoid cross-entropy is divided by the number of images alone, ours by that of all its terms. The gradient
+    of such a mean is 1/terms of that of the sum. With `terms` times the learning rate and 1/terms of the weight decay
+    the steps are those of the sum: lr * (sum' + decay * p) = (terms * lr) * (sum' / terms + (decay / terms) * p).
+
+    Args:
+      lr: learning rate for the loss in Caffe.
+      schedule: learning rate over the stage.
+      head: pattern of the layer that is not pretrained, which has ten times the learning rate.
+      terms: number of terms of each image that Caffe adds up; 1 for a loss that is a mean in Caffe too.
+    """
+    heads = ()
+    if head is not None:
+        heads = (Group(pattern=f"{head}.*bias$", lr=20.0, weight_decay=0.0), Group(pattern=head, lr=10.0))
+    groups = (*heads, Group(pattern=BIAS_PATTERN, lr=2.0, weight_decay=0.0), Group())
+    return Optimizer(lr=lr * terms, momentum=0.9, weight_decay=5e-4 / terms, schedule=schedule, groups=groups)
 
 
 def learning_rate(optimizer: Optimizer, steps: int) -> optax.Schedule:
@@ -202,10 +229,10 @@ def build_for_groups(optimizer: Optimizer, indices: Any, steps: int) -> optax.Gr
         decay = optimizer.weight_decay * group.weight_decay
         decayed = [optax.add_decayed_weights(decay)] if decay else []
         if optimizer.kind == "sgd":
-            parts = [*decayed, optax.trace(optimizer.momentum, nesterov=optimizer.nesterov)]
+            moments = optax.trace(optimizer.momentum, nesterov=optimizer.nesterov)
         else:
-            adam = optax.scale_by_adam(b1=optimizer.momentum, b2=optimizer.b2, nesterov=optimizer.nesterov)
-            parts = [adam, *decayed]
+            moments = optax.scale_by_adam(b1=optimizer.momentum, b2=optimizer.b2, nesterov=optimizer.nesterov)
+        parts = [moments, *decayed] if optimizer.kind == "adam" else [*decayed, moments]
         return optax.chain(*parts, optax.scale_by_learning_rate(lambda step: rate(step) * group.lr))
 
     tx = optax.multi_transform({i: chain(group) for i, group in enumerate(optimizer.groups)}, indices)

@@ -214,7 +214,7 @@ def heads_and_losses(bench: Bench) -> None:
         bench.both(name, "full-size logits", loss, logits)
     side = bench.side(320)
     x = bench.random(bench.channels(64), side, side, 64)
-    function, parameters = module(score_layer(2, "score"), x)
+    function, parameters = module(score_layer(2, 64, "score"), x)
     bench.both("scores of 2 classes, 64 at 320", "library", function, parameters, x)
     kernel = bench.random(64, 2, dtype=jnp.float32)
     bench.both("scores of 2 classes, 64 at 320", "product with a float32 result", forms.scores, kernel, x)

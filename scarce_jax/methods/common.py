@@ -40,7 +40,8 @@ class Experiment:
       budget: which labels of the training split may be used.
       compare: also train and measure the baselines of the method.
       paper: figures that the paper reports for this config, by result.
-      dtype: dtype of the computation; "auto" is bfloat16 on a GPU and float32 on a CPU. Parameters stay float32.
+      dtype: dtype of the computation; "auto" is bfloat16 on a GPU and float32 on a CPU. The papers computed in float32.
+        Parameters stay float32.
     """
 
     # An unknown field in a config file or in config.json is an error, at every level.

@@ -223,7 +223,7 @@ class SegmentationNet(nn.Module):
         fully = FullyConnected(self.hidden, self.width, self.fc6_kernel, self.dtype, name="bridge")
         x = fully(x, train=train)
         x = Deconvolution(self.width, self.deconvolutions, self.dtype, name="deconvolution")(x, switches, train=train)
-        return score_layer(2, "seg_score")(x)
+        return score_layer(2, self.width, "seg_score")(x)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

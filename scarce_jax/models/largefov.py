@@ -30,9 +30,6 @@ POOLS = (Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 2, 1), Pool(3, 1, 1), Pool(3, 1, 
 HEAD_PATTERN = r"^fc8"
 """Matches the classifier, which has ten times the learning rate: `Group(pattern=HEAD_PATTERN, lr=10)`."""
 
-BIAS_PATTERN = r"/bias$"
-"""Matches biases, which have twice the learning rate and no weight decay."""
-
 
 class LargeFOV(nn.Module):
     """Image -> class logits at an eighth of its size. With one class it is the L-Net, and the logit is of "foreground".

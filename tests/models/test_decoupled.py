@@ -64,6 +64,18 @@ def test_shapes_at_the_papers_size():
     assert {name: inside[name] for name in expected} == {n: (2, s, s, c) for n, (s, c) in expected.items()}
 
 
+@pytest.mark.parametrize(("width", "expected"), [(64, 0.01), (4, 0.5)])
+def test_scores_start_at_a_hundredth_at_the_papers_width_alone(width, expected):
+    net, pool5 = SegmentationNet(width, 8, 1, (1,) * 5), jnp.zeros((1, 1, 1, 1))
+
+    # Only the head is drawn: what is not returned is not compiled.
+    @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
+    def draw(key):
+        return net.init(key, pool5, pool5, train=False)["params"]["seg_score"]["kernel"]
+
+    np.testing.assert_allclose(draw(jax.random.key(1)).std(), expected, rtol=0.4)
+
+
 def test_fewer_convolutions_keep_the_channels_between_groups():
     fewer = SegmentationNet(width=4, hidden=6, fc6_kernel=1, deconvolutions=(1, 2, 1, 3, 1))
     inside = shapes_inside(fewer, segmentation_inputs(4, 64))

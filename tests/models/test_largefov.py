@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax.models.largefov import BIAS_PATTERN, HEAD_PATTERN, LargeFOVConfig
+from scarce_jax.models.largefov import HEAD_PATTERN, LargeFOVConfig
 from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.vgg import VGGConfig
-from scarce_jax.optim import Group, assign_groups, parameter_paths
+from scarce_jax.optim import Schedule, assign_groups, caffe, parameter_paths
 from tests.models import vgg_nets
 from tests.models.golden import recipe
 from tests.models.shapes import abstract, random_image, random_variables
@@ -60,12 +60,8 @@ def test_dropout_is_drawn_in_training_only():
 
 def test_patterns_find_the_classifier_and_the_biases():
     params = abstract(LargeFOVConfig().build(21), (1, 33, 33, 3))[1]["params"]
-    groups = (
-        Group(pattern=HEAD_PATTERN + BIAS_PATTERN, lr=20),
-        Group(pattern=HEAD_PATTERN, lr=10),
-        Group(pattern=BIAS_PATTERN, lr=2),
-        Group(),
-    )
+    groups = caffe(1e-3, Schedule(), head=HEAD_PATTERN).groups
+    assert [(group.lr, group.weight_decay) for group in groups] == [(20, 0), (10, 1), (2, 0), (1, 1)]
     indices = jax.tree.leaves(assign_groups(groups, params))
     group_of = dict(zip(parameter_paths(params), indices, strict=True))
     assert [path for path, i in group_of.items() if i == 0] == ["fc8/bias"]

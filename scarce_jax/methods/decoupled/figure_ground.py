@@ -243,7 +243,8 @@ def reestimated(
     """A stage that averages batch statistics over `stage.reestimate` training windows of each image.
 
     The averages replace the running averages of the net that `trained` left. `Artifact(stage=name, name=SEGMENTER)` is
-    the net with them. The authors' script does the same, except for its factor m / (m - 1) of the variances.
+    the net with them. The authors' script does the same. Its factor m / (m - 1) of the variances, for m values of a
+    feature in a batch, is 1: it divides whole numbers in Python 2.
     """
     init_from = Artifact(stage=trained.name, name=SEGMENTER)
     segmenter = dataclasses.replace(trained.nets[SEGMENTER], optim=None, init_from=init_from)

@@ -58,8 +58,9 @@ def train_lnet(config: common.Experiment, stage: SegmenterStage, module: nn.Modu
 class ObjectnessLoss:
     """Equation 1: mean binary cross-entropy of objects against background, over the pixels that are not void.
 
-    Logits of lower resolution are interpolated to the size of the mask. The paper's learning rate of 5e-8 is for a sum
-    over the 321 x 321 pixels of an image. The equivalent rate for the mean is 5e-8 * 321^2 = 5e-3.
+    Logits of lower resolution are interpolated to the size of the mask. The paper's learning rate of 5e-8 and weight
+    decay of 5e-4 are for a sum over the 321 x 321 pixels of an image. For the mean they are 5e-8 * 321^2 = 5.15e-3 and
+    5e-4 / 321^2 = 4.9e-9 (`optim.caffe`), exactly so where no pixel is void.
     """
 
     module: nn.Module
