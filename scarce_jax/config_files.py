@@ -54,7 +54,7 @@ def resolve(config: Any, backend: str | None = None) -> Any:
     return config
 
 
-WITHOUT_EFFECT = ("runtime", "compare", "paper", "eval_batch")
+WITHOUT_EFFECT = ("runtime", "compare", "results", "paper", "eval_batch")
 """Fields, at any level, that do not change a result."""
 
 

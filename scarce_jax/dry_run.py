@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,12 +24,17 @@ from scarce_jax.optim import assign_groups
 from scarce_jax.recipe import Artifact, Chosen, Epochs, Net, Recipe, Source, Stage, Train, sources
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.fingerprint import plain
+from scarce_jax.training.inputs import Inputs
+from scarce_jax.training.labels import check_labels
+from scarce_jax.training.run import draw
 
 
 def dry_run(
     config: Any, data_dir: str | os.PathLike | None = None, *, compile: bool = False, target: str | None = None
 ) -> dict[str, Any]:
     """Describes what `train` would do, without data, accelerator or compilation.
+
+    If the dataset is prepared, the label budget is drawn, and what every stage reads is looked at as before a training.
 
     Args:
       compile: also compile every stage for the devices of this process, to measure its memory.
@@ -41,7 +48,8 @@ def dry_run(
       programs; with `target`, "memory" says which GPUs the stage fits.
 
     Raises:
-      InputError: the dataset is unknown, the config does not fit it, or the target cannot be compiled for.
+      InputError: the dataset is unknown, the config does not fit it, a stage cannot have the images or labels that it
+        reads, or the target cannot be compiled for.
     """
     method = methods.name_of(config)
     if compile or target:
@@ -51,6 +59,8 @@ def dry_run(
     info, recipe = known_recipe(config, data_dir)
     state_lib.check_origins(recipe)
     state_lib.check_groups(recipe)
+    if is_prepared(info.name, data_dir):
+        _check_sources(recipe, config, info, data_dir)
     described = {"stages": [_describe_stage(stage, recipe, config, info) for stage in recipe.stages]}
     if not (compile or target):
         return described
@@ -92,6 +102,16 @@ def known_recipe(config: Any, data_dir: str | None) -> tuple[DatasetInfo, Recipe
     if info is None or is_prepared(config.dataset, data_dir):
         info = load_info(config.dataset, data_dir)
     return info, methods.recipe_of(config, info)
+
+
+def _check_sources(recipe: Recipe, config: Any, info: DatasetInfo, data_dir: str | None) -> None:
+    """Raises InputError if a stage lacks images or labels, as far as that is known before any stage ran."""
+    # Without records of earlier stages no run folder is read.
+    inputs = Inputs(data_dir, pathlib.Path(), None, recipe)
+    measured = [result.source for result in recipe.results.values()]
+    inputs = dataclasses.replace(inputs, manifest=draw(config.budget, info.name, config.train_split, measured, inputs))
+    for stage in recipe.stages:
+        check_labels(stage, inputs)
 
 
 def _memory(
