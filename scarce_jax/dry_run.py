@@ -21,7 +21,7 @@ from scarce_jax.data.builders import import_builder, is_prepared, load_info
 from scarce_jax.data.datasets import KNOWN
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.optim import assign_groups
-from scarce_jax.recipe import Artifact, Chosen, Epochs, Net, Recipe, Source, Stage, Train, sources
+from scarce_jax.recipe import Artifact, Chosen, Net, Recipe, Source, Stage, Train, sources
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.fingerprint import plain
 from scarce_jax.training.inputs import Inputs
@@ -197,6 +197,15 @@ def _role_size(role: str, split: str, budget: Budget, info: DatasetInfo) -> int 
     return fine if role == "fine" else total - fine
 
 
+def planned_steps(stage: Stage, recipe: Recipe, budget: Budget, info: DatasetInfo) -> int | None:
+    """Steps of a training stage; None if they are not determined, or the stage does not train."""
+    if not isinstance(stage, Train) or isinstance(stage.steps, int):
+        return stage.steps if isinstance(stage, Train) else None
+    source = recipe.counted(stage)
+    total = number_of_images(source, recipe, budget, info)
+    return None if total is None else stage.steps.resolve(total, source.batch)
+
+
 def _describe_stage(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo) -> dict[str, Any]:
     nets = {}
     for role, net in stage.nets.items():
@@ -213,17 +222,10 @@ def _describe_stage(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo
         }
         for name, source in sources(stage).items()
     ]
-    steps = None
-    if isinstance(stage, Train):
-        steps = stage.steps
-        if isinstance(steps, Epochs):
-            source = recipe.counted(stage)
-            total = number_of_images(source, recipe, config.budget, info)
-            steps = None if total is None else steps.resolve(total, source.batch)
     return {
         "name": stage.name,
         "kind": type(stage).__name__.lower(),
-        "steps": steps,
+        "steps": planned_steps(stage, recipe, config.budget, info),
         "batch": {name: source.batch for name, source in sources(stage).items()},
         "nets": nets,
         "reads": reads,

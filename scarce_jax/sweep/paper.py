@@ -155,7 +155,7 @@ def departures(config: Any, original: Any) -> list[str]:
         if kept and all(kept):
             stated = ", ".join(f"{field} {value!r} (here {here[field]!r})" for field, value in kept[0].items())
             lines.append(
-                f"{first} {alike[0][first]!r}: the paper's {name} has it with {stated}; set these too, or train the row "
+                f"{first} {alike[0][first]!r}: the paper's {name} has it with {stated}; set these too, or train it "
                 f"with `scarce-jax sweep CONFIG --over {PAPER}{name}={alike[0][first]}`"
             )
     return lines
