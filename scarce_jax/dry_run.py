@@ -30,15 +30,19 @@ from scarce_jax.training.run import draw
 
 
 def dry_run(
-    config: Any, data_dir: str | os.PathLike | None = None, *, compile: bool = False, target: str | None = None
+    config: Any,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    compile: bool = False,
+    target: str | None = None,
+    check: bool = True,
 ) -> dict[str, Any]:
     """Describes what `train` would do, without data, accelerator or compilation.
-
-    If the dataset is prepared, the label budget is drawn, and what every stage reads is looked at as before a training.
 
     Args:
       compile: also compile every stage for the devices of this process, to measure its memory.
       target: compile for these GPUs instead, such as "h100x8"; see `benchmark.planned.plan`.
+      check: also `check_data`.
 
     Returns:
       {"stages": [{"name", "kind", "steps", "batch", "nets", "reads", "peak_bytes"}]}. "steps" is null if it is given
@@ -59,8 +63,8 @@ def dry_run(
     info, recipe = known_recipe(config, data_dir)
     state_lib.check_origins(recipe)
     state_lib.check_groups(recipe)
-    if is_prepared(info.name, data_dir):
-        _check_sources(recipe, config, info, data_dir)
+    if check:
+        check_data(config, data_dir)
     described = {"stages": [_describe_stage(stage, recipe, config, info) for stage in recipe.stages]}
     if not (compile or target):
         return described
@@ -104,9 +108,18 @@ def known_recipe(config: Any, data_dir: str | None) -> tuple[DatasetInfo, Recipe
     return info, methods.recipe_of(config, info)
 
 
-def _check_sources(recipe: Recipe, config: Any, info: DatasetInfo, data_dir: str | None) -> None:
-    """Raises InputError if a stage lacks images or labels, as far as that is known before any stage ran."""
-    # Without records of earlier stages no run folder is read.
+def check_data(config: Any, data_dir: str | os.PathLike | None = None) -> None:
+    """Draws the label budget and looks at what every stage reads, as before a training, if the dataset is prepared.
+
+    Raises:
+      InputError: a stage lacks images or labels, as far as that is known before any stage ran.
+    """
+    data_dir = None if data_dir is None else os.fspath(data_dir)
+    import_builder(config.dataset)
+    if not is_prepared(config.dataset, data_dir):
+        return
+    info, recipe = known_recipe(config, data_dir)
+    # No records are read, so there need be no run folder.
     inputs = Inputs(data_dir, pathlib.Path(), None, recipe)
     measured = [result.source for result in recipe.results.values()]
     inputs = dataclasses.replace(inputs, manifest=draw(config.budget, info.name, config.train_split, measured, inputs))
