@@ -39,8 +39,8 @@ def sweep(
 
     Every combination has a run folder in `workdir`, and reuses equal finished stages of the other runs. The same call
     continues a sweep that stopped: it skips finished runs, and tries failed ones again. If a run fails with an
-    InputError, the other runs are done nevertheless; a warning says at once which cannot have the images they read. `workdir/table.json` is written after every run, and
-    `workdir/curve.png` at the end.
+    InputError, the other runs are done nevertheless; a warning says at once which cannot have the images they read.
+    `workdir/table.json` is written after every run, and `workdir/curve.png` at the end.
 
     Args:
       config: a method's Config.

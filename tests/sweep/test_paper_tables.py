@@ -1,6 +1,7 @@
 """Every table of a paper in a shipped config against `paper_tables.toml`, which was typed from the papers."""
 
 import functools
+import re
 import tomllib
 
 import pytest
@@ -26,6 +27,12 @@ NONE, UNKNOWN = "", "?"
 def test_every_table_was_typed_from_its_paper():
     named = {name: set(tables(config_of(name))) for name in PATHS}
     assert {name: tables for name, tables in named.items() if tables} == {k: set(v) for k, v in TYPED.items()}
+
+
+def test_the_docs_have_the_command_of_every_table():
+    page = (tiny.ROOT / "docs/papers.md").read_text()
+    commands = re.findall(r"`scarce-jax sweep configs/(\w+)\.py --over paper\.(\w+)`", page)
+    assert sorted(commands) == sorted((name, table) for name, of in TYPED.items() for table in of)
 
 
 def steps_of(run):
