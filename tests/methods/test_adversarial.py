@@ -64,7 +64,7 @@ BATCH = {"unlabelled": {"image": UNLABELLED}, "labelled": {"image": LABELLED, "l
 
 
 def by_hand():
-    """The terms of equation 2: cross-entropy, adversarial on labelled and on unlabelled images, masked cross-entropy."""
+    """Equation 2: cross-entropy, adversarial term of labelled and of unlabelled images, masked cross-entropy."""
     ours, theirs = softmax(LABELLED), softmax(UNLABELLED)
     places = [(0, 0, 0), (0, 1, 2), (1, 1, 1)]  # Row, column and class of the pixels that are not void.
     supervised = np.mean([-np.log(ours[0, i, j, k]) for i, j, k in places])

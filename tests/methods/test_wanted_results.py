@@ -28,9 +28,9 @@ def test_a_result_trains_what_it_needs_and_nothing_else():
     # `frequencies` is read by the auxiliary net; a table may be wanted alone.
     assert stages(AUXILIARY, "selection") == ["frequencies", "segmenter", "statistics", "auxiliary", "selection"]
     assert stages(AUXILIARY, "labelled_only") == ["segmenter"]
-    # The longest baseline is as long as `semi`, which has to be trained only if its length has to be known.
-    assert stages(tiny.auxiliary_config(), "all_labels") == ["all_labels"]
-    epochs = tiny.auxiliary_config(steps=None, epochs=2.0)
+    # `all_labels` is as long as `semi`, which is there only if its images have to be counted for that.
+    assert stages(AUXILIARY, "all_labels") == ["all_labels"]
+    epochs = tiny.replaced(AUXILIARY, "semi", steps=None, epochs=2.0)
     assert "semi" in stages(epochs, "all_labels") and "semi" not in stages(epochs, "adversarial")
 
 
