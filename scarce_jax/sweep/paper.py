@@ -18,7 +18,7 @@ method, such as `selection`; its figures are {row: {column: number}}. Shares are
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from scarce_jax.config_files import WITHOUT_EFFECT, leaves, to_json
@@ -33,9 +33,6 @@ SPLIT = "split"
 
 SEEDS = ("seed", "budget.seed")
 """Fields that are no settings of the paper: another seed is a repeat."""
-
-MEASURED = ("eval_split", "eval_every")
-"""Fields, at any level, that say what is measured, and change nothing that is trained."""
 
 
 def tables(config: Any) -> dict[str, dict[str, list]]:
@@ -59,9 +56,12 @@ def tables(config: Any) -> dict[str, dict[str, list]]:
 
 def settings(config: Any, table: Mapping[str, list]) -> dict[str, tuple[str, ...]]:
     """The columns of a table that hold settings: column -> the config fields that it sets."""
-    known = leaves(to_json(config))
+    return _settings(leaves(to_json(config)).keys(), table)
+
+
+def _settings(fields: Collection[str], table: Mapping[str, list]) -> dict[str, tuple[str, ...]]:
     columns = {column: tuple(column.split("+")) for column in table}
-    return {column: fields for column, fields in columns.items() if set(fields) <= known.keys()}
+    return {column: names for column, names in columns.items() if set(names) <= fields}
 
 
 def changed_settings(config: Any, original: Any) -> set[str]:
@@ -121,7 +121,7 @@ def _matching_rows(config: Any, original: Any) -> Iterator[tuple[str, str | None
     """The rows of all tables whose settings a config has: name of the table, split, figures by result."""
     changed, here = changed_settings(config, original), leaves(to_json(config))
     for name, table in tables(original).items():
-        columns = settings(original, table)
+        columns = _settings(here.keys(), table)
         if changed - {field for names in columns.values() for field in names}:
             continue
         for row in rows_of(table):
@@ -136,9 +136,10 @@ def departures(config: Any, original: Any) -> list[str]:
     Such as the number of steps, if the budget is that of another row of a table.
     """
     changed, here = changed_settings(config, original), leaves(to_json(config))
-    lines = []
+    lines: list[str] = []
+    told: list[dict[str, Any]] = []
     for name, columns in tables(original).items():
-        fields = settings(original, columns)
+        fields = _settings(here.keys(), columns)
         first = next(iter(fields), None)
         if first is None or changed.isdisjoint(fields[first]):
             continue
@@ -148,11 +149,12 @@ def departures(config: Any, original: Any) -> list[str]:
                 field: row[column]
                 for column, names in fields.items()
                 for field in names
-                if here[field] != row[column] and field not in changed and field.split(".")[-1] not in MEASURED
+                if here[field] != row[column] and field not in changed
             }
             for row in alike
         ]
-        if kept and all(kept):
+        if kept and all(kept) and not any(kept[0].items() <= earlier.items() for earlier in told):
+            told.append(kept[0])
             stated = ", ".join(f"{field} {value!r} (here {here[field]!r})" for field, value in kept[0].items())
             lines.append(
                 f"{first} {alike[0][first]!r}: the paper's {name} has it with {stated}; set these too, or train it "
