@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -54,7 +55,7 @@ def resolve(config: Any, backend: str | None = None) -> Any:
     return config
 
 
-WITHOUT_EFFECT = ("runtime", "compare", "paper", "eval_batch")
+WITHOUT_EFFECT = ("runtime", "compare", "results", "paper", "eval_batch")
 """Fields, at any level, that do not change a result."""
 
 
@@ -71,6 +72,12 @@ def default_workdir(config: Any, stem: str | None = None) -> pathlib.Path:
     return pathlib.Path("runs") / f"{stem or methods.name_of(config)}-{digest}"
 
 
+@functools.cache
+def _adapter(config: type) -> pydantic.TypeAdapter:
+    """Cached, because making one takes longer than using it."""
+    return pydantic.TypeAdapter(config)
+
+
 def to_json(config: Any) -> dict[str, Any]:
     """A config as JSON values.
 
@@ -78,7 +85,7 @@ def to_json(config: Any) -> dict[str, Any]:
       InputError: a value is not valid for its field, which the message names (see `ranges.check`).
     """
     check(config)
-    return pydantic.TypeAdapter(type(config)).dump_python(config, mode="json")
+    return _adapter(type(config)).dump_python(config, mode="json")
 
 
 def from_json(method: str, values: dict[str, Any]) -> Any:
@@ -88,7 +95,7 @@ def from_json(method: str, values: dict[str, Any]) -> Any:
       InputError: a value is not valid for its field, which the message names.
     """
     try:
-        config = pydantic.TypeAdapter(methods.by_name(method).Config).validate_python(values)
+        config = _adapter(methods.by_name(method).Config).validate_python(values)
     except pydantic.ValidationError as error:
         first, *others = error.errors()
         field = _field_of(first, values)

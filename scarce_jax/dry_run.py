@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,19 +21,28 @@ from scarce_jax.data.builders import import_builder, is_prepared, load_info
 from scarce_jax.data.datasets import KNOWN
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.optim import assign_groups
-from scarce_jax.recipe import Artifact, Chosen, Epochs, Net, Recipe, Source, Stage, Train, sources
+from scarce_jax.recipe import Artifact, Chosen, Net, Recipe, Source, Stage, Train, sources
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.fingerprint import plain
+from scarce_jax.training.inputs import Inputs
+from scarce_jax.training.labels import check_labels
+from scarce_jax.training.run import draw
 
 
 def dry_run(
-    config: Any, data_dir: str | os.PathLike | None = None, *, compile: bool = False, target: str | None = None
+    config: Any,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    compile: bool = False,
+    target: str | None = None,
+    check: bool = True,
 ) -> dict[str, Any]:
     """Describes what `train` would do, without data, accelerator or compilation.
 
     Args:
       compile: also compile every stage for the devices of this process, to measure its memory.
       target: compile for these GPUs instead, such as "h100x8"; see `benchmark.planned.plan`.
+      check: also `check_data`.
 
     Returns:
       {"stages": [{"name", "kind", "steps", "batch", "nets", "reads", "peak_bytes"}]}. "steps" is null if it is given
@@ -41,7 +52,8 @@ def dry_run(
       programs; with `target`, "memory" says which GPUs the stage fits.
 
     Raises:
-      InputError: the dataset is unknown, the config does not fit it, or the target cannot be compiled for.
+      InputError: the dataset is unknown, the config does not fit it, a stage cannot have the images or labels that it
+        reads, or the target cannot be compiled for.
     """
     method = methods.name_of(config)
     if compile or target:
@@ -51,6 +63,8 @@ def dry_run(
     info, recipe = known_recipe(config, data_dir)
     state_lib.check_origins(recipe)
     state_lib.check_groups(recipe)
+    if check:
+        check_data(config, data_dir)
     described = {"stages": [_describe_stage(stage, recipe, config, info) for stage in recipe.stages]}
     if not (compile or target):
         return described
@@ -92,6 +106,25 @@ def known_recipe(config: Any, data_dir: str | None) -> tuple[DatasetInfo, Recipe
     if info is None or is_prepared(config.dataset, data_dir):
         info = load_info(config.dataset, data_dir)
     return info, methods.recipe_of(config, info)
+
+
+def check_data(config: Any, data_dir: str | os.PathLike | None = None) -> None:
+    """Draws the label budget and looks at what every stage reads, as before a training, if the dataset is prepared.
+
+    Raises:
+      InputError: a stage lacks images or labels, as far as that is known before any stage ran.
+    """
+    data_dir = None if data_dir is None else os.fspath(data_dir)
+    import_builder(config.dataset)
+    if not is_prepared(config.dataset, data_dir):
+        return
+    info, recipe = known_recipe(config, data_dir)
+    # No records are read, so there need be no run folder.
+    inputs = Inputs(data_dir, pathlib.Path(), None, recipe)
+    measured = [result.source for result in recipe.results.values()]
+    inputs = dataclasses.replace(inputs, manifest=draw(config.budget, info.name, config.train_split, measured, inputs))
+    for stage in recipe.stages:
+        check_labels(stage, inputs)
 
 
 def _memory(
@@ -177,6 +210,15 @@ def _role_size(role: str, split: str, budget: Budget, info: DatasetInfo) -> int 
     return fine if role == "fine" else total - fine
 
 
+def planned_steps(stage: Stage, recipe: Recipe, budget: Budget, info: DatasetInfo) -> int | None:
+    """Steps of a training stage; None if they are not determined, or the stage does not train."""
+    if not isinstance(stage, Train) or isinstance(stage.steps, int):
+        return stage.steps if isinstance(stage, Train) else None
+    source = recipe.counted(stage)
+    total = number_of_images(source, recipe, budget, info)
+    return None if total is None else stage.steps.resolve(total, source.batch)
+
+
 def _describe_stage(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo) -> dict[str, Any]:
     nets = {}
     for role, net in stage.nets.items():
@@ -193,17 +235,10 @@ def _describe_stage(stage: Stage, recipe: Recipe, config: Any, info: DatasetInfo
         }
         for name, source in sources(stage).items()
     ]
-    steps = None
-    if isinstance(stage, Train):
-        steps = stage.steps
-        if isinstance(steps, Epochs):
-            source = recipe.counted(stage)
-            total = number_of_images(source, recipe, config.budget, info)
-            steps = None if total is None else steps.resolve(total, source.batch)
     return {
         "name": stage.name,
         "kind": type(stage).__name__.lower(),
-        "steps": steps,
+        "steps": planned_steps(stage, recipe, config.budget, info),
         "batch": {name: source.batch for name, source in sources(stage).items()},
         "nets": nets,
         "reads": reads,

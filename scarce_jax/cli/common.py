@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import pathlib
 import runpy
 import sys
@@ -15,6 +16,8 @@ import tyro
 
 from scarce_jax.errors import InputError, UsageError
 from scarce_jax.ranges import Batch, check
+
+log = logging.getLogger("scarce_jax")
 
 
 def shown(metavar: str | None = None, **options: Any) -> Any:
@@ -128,8 +131,11 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
     description = f"{about} Every field of the config is a flag; the defaults here are the file's.{kinds_help(config)}"
     flags_and_fields = dataclasses.make_dataclass(command, fields, kw_only=True)
     parsed = parse(flags_and_fields, rest, f"{command} {path}", description, compact=True)
-    from scarce_jax.sweep.paper import own_figures
+    from scarce_jax.sweep.paper import departures, own_figures
 
+    if command == "train":
+        for line in departures(parsed.config, original):
+            log.warning(line)
     return pathlib.Path(path), parsed.options, own_figures(parsed.config, original)
 
 

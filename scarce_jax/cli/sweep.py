@@ -11,7 +11,15 @@ from typing import Annotated, Any
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Switch, parse_with_config, print_json, shown, table
+from scarce_jax.cli.common import (
+    Folder,
+    Switch,
+    parse_with_config,
+    print_json,
+    recipe_table,
+    shown,
+    table,
+)
 from scarce_jax.errors import InputError
 
 
@@ -50,10 +58,20 @@ def main(argv: Sequence[str]) -> int:
 
     from scarce_jax import mesh
     from scarce_jax.sweep import plan, sweep
+    from scarce_jax.sweep.table import planned_figures
 
     if options.dry_run:
         _, runs, descriptions = plan(config, over, options.data_dir)
-        planned = [{"run": run.name, **stages} for run, stages in zip(runs, descriptions, strict=True)]
+        planned = [
+            {
+                "run": run.name,
+                "dataset": run.config.dataset,
+                "split": run.config.eval_split,
+                "paper": planned_figures(run, config),
+                **stages,
+            }
+            for run, stages in zip(runs, descriptions, strict=True)
+        ]
         print_json({"runs": planned}) if options.json else print(_planned(planned))
         return 0
     mesh.initialize()
@@ -115,36 +133,97 @@ def _planned(runs: list[dict[str, Any]]) -> str:
     rows = []
     for run in runs:
         steps = {stage["name"]: stage["steps"] for stage in run["stages"]}
-        rows.append([run["run"], *(steps.get(name) for name in names)])
-    return table(rows, ["run", *(f"{name} steps" for name in names)]) + f"\n\n{len(runs)} runs"
+        measured = "nothing" if run["split"] is None else f"{run['dataset']}/{run['split']}"
+        rows.append([run["run"], measured, *(steps.get(name) for name in names)])
+    lines = [line for run in runs if (line := _stated(run["run"], run["paper"]))]
+    cited = ["the paper's figures:", *lines, ""] if lines else []
+    return "\n".join(
+        [table(rows, ["run", "measured on", *(f"{n} steps" for n in names)]), "", *cited, f"{len(runs)} runs"]
+    )
+
+
+def _stated(run: str, paper: dict[str, Any]) -> str:
+    """The paper's figures for a run, but those of single classes; "" if it has none."""
+    from scarce_jax.data.figures import is_figure
+
+    words = []
+    for result, figures in paper["figures"].items():
+        known = ", ".join(f"{name} {value:g}" for name, value in figures.items() if is_figure(name))
+        words.append(f"{result} {known or f'({len(figures)} rows)'}" if figures else result)
+    return f"{run}: {'; '.join(words)}, on {paper['split']}" if words else ""
 
 
 def _shown(results: dict[str, Any], workdir: pathlib.Path) -> str:
+    from scarce_jax.data.figures import AT_SIZE
     from scarce_jax.sweep.axes import text
     from scarce_jax.sweep.table import main_figure
 
     swept = results["rows"]
     fields = [field for axis in results["axes"] if not axis["repeats"] for field in axis["fields"]]
     mains = {name: main_figure(result) for row in swept for name, result in row["results"].items()}
+    columns = [
+        (name, figure) for name, main in mains.items() for figure in ((main, AT_SIZE) if main == "miou" else (main,))
+    ]
+    of_groups = {
+        (name, figure)
+        for row in swept
+        for name, result in row["results"].items()
+        for figure, spread in result.items()
+        if figure.startswith("miou_") and figure != AT_SIZE and spread["paper"] is not None
+    }
+    columns += sorted(of_groups)
     rows = [[text(row["values"][field]) for field in fields] or [results["method"]] for row in swept]
     for cells, row in zip(rows, swept, strict=True):
-        cells += [_cell(row["results"][name], mains[name]) if name in row["results"] else None for name in mains]
-    figure = "mIoU (or mAP)" if "map" in mains.values() else "mIoU"
-    about = f"{figure} on {results['dataset']}/{results['split']}: mean ± half the range over repeats (their number)"
-    if any(result["paper"] is not None for row in swept for result in row["results"].values()):
+        cells += [_cell(row["results"].get(name, {}).get(figure)) for name, figure in columns]
+    places = dict.fromkeys(f"{row['dataset']}/{row['split']}" for row in swept)
+    about = (
+        f"{'mIoU (or mAP)' if 'map' in mains.values() else 'mIoU'} on {', '.join(places)}: mean ± half the range over "
+        f"repeats (their number)"
+    )
+    if any("[" in (cell or "") for cells in rows for cell in cells[len(fields) :]):
         about += ", the paper's in brackets where it has just these settings"
-    named = [name if mains[name] == "miou" else f"{name} (mAP)" for name in mains]
-    parts = ["", table(rows, [*(fields or ["method"]), *named]), "", about]
+    header = [name if figure == "miou" else f"{name} ({HEADINGS.get(figure, figure)})" for name, figure in columns]
+    tables = [
+        f"{run}, {recipe_table(name, content)}"
+        for row, run in zip(swept, (row["runs"][0] for row in swept), strict=True)
+        for name, content in row["tables"].items()
+    ]
+    elsewhere = [
+        f"The paper's figures for {_stated(row['runs'][0], row['paper'])}, which is not measured here."
+        for row in swept
+        if row["paper"] and row["paper"]["split"] != row["split"]
+    ]
+    parts = [
+        "",
+        table(rows, [*(fields or ["method"]), *header]),
+        "",
+        about,
+        *map(_gain, results["gains"]),
+        *tables,
+        *elsewhere,
+    ]
     return "\n".join([*parts, f"{workdir / 'table.json'}, {workdir / 'curve.png'}"])
 
 
-def _cell(result: dict[str, Any], name: str) -> str | None:
-    figure, paper = result[name], result["paper"]
-    cited = [] if paper is None else [f"[{paper:g}]"]
+HEADINGS = {"map": "mAP", "miou_at_size": "at size"}
+"""Figures beside the mIoU, in the headings of columns."""
+
+
+def _cell(figure: dict[str, Any] | None) -> str | None:
+    if figure is None:
+        return None
+    cited = [] if figure["paper"] is None else [f"[{figure['paper']:g}]"]
     if not figure["n"]:
         return " ".join(cited) or None
     half = [f"± {figure['half_range']:.3f}"] if figure["n"] > 1 else []
     return " ".join([f"{figure['mean']:.3f}", *half, f"({figure['n']})", *cited])
+
+
+def _gain(gain: dict[str, Any]) -> str:
+    ((field, over),) = gain["over"].items()
+    mean = "not measured in all of them" if gain["mean"] is None else f"{gain['mean']:.4f}"
+    rows = ", ".join(map(str, over))
+    return f"{gain['of']} less {gain['less']}, mean over {field} {rows}: {mean} [{gain['paper']:g}]"
 
 
 def _failures(results: dict[str, Any]) -> str:

@@ -54,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
     from scarce_jax import mesh, runs
     from scarce_jax.config_files import default_workdir
+    from scarce_jax.data.figures import beside, cited
     from scarce_jax.dry_run import dry_run
 
     for name in ("compile", "target"):
@@ -67,7 +68,9 @@ def main(argv: Sequence[str]) -> int:
     workdir = options.workdir or default_workdir(config, path.stem)
     summary = runs.train(config, workdir, data_dir=options.data_dir, redo=options.redo, reuse=options.reuse)
     if mesh.is_primary():
-        print(_results(summary, config.paper), *starmap(recipe_table, summary["tables"].items()), sep="\n\n")
+        paper = cited(config.paper)
+        tables = {name: beside(content, paper.get(name, {})) for name, content in summary["tables"].items()}
+        print(_results(summary, paper), *starmap(recipe_table, tables.items()), sep="\n\n")
         stages, devices = plural(len(summary["stages"]), "stage"), plural(summary["devices"], "device")
         print(f"\n{workdir}: {stages} in {summary['seconds']:.0f} s on {devices}")
         if options.json:
@@ -82,22 +85,28 @@ FIGURES = (
 """Key in the summary -> column, for results that are masks and for those that are image tags."""
 
 
-def _results(summary: dict[str, Any], paper: dict[str, Any]) -> str:
-    from scarce_jax.data.figures import is_group_figure, share_of_classes
+def _results(summary: dict[str, Any], paper: dict[str, dict[str, float]]) -> str:
+    from scarce_jax.data.figures import AT_SIZE, is_figure, is_group_figure, share_of_classes
 
     tables = []
     results = summary["results"]
     groups = dict.fromkeys(key for measured in results.values() for key in measured if is_group_figure(key))
     for figures in FIGURES:
         main, *others = figures
-        columns = [main, *(groups if main == "miou" else ()), *others]
+        names = [name for name, measured in results.items() if main in measured]
+        stated = dict.fromkeys(key for name in names for key in paper.get(name, {}) if is_figure(key))
+        columns = [main, *([AT_SIZE] if AT_SIZE in stated else []), *(groups if main == "miou" else ()), *others]
         rows = [
-            [name, *map(measured.get, columns), measured["images"], *([paper.get(name)] if paper else [])]
-            for name, measured in results.items()
-            if main in measured
+            [
+                name,
+                *map(results[name].get, columns),
+                results[name]["images"],
+                *(paper.get(name, {}).get(key) for key in stated),
+            ]
+            for name in names
         ]
-        headings = [figures.get(key) or key.replace("miou_", "mIoU ") for key in columns]
-        header = ["result", *headings, "images", *([f"paper's {figures[main]}"] if paper else [])]
+        headings = {key: figures.get(key) or key.replace("miou_", "mIoU ").replace("_", " ") for key in columns}
+        header = ["result", *headings.values(), "images", *(f"paper's {headings.get(key, key)}" for key in stated)]
         shares = {n: share_of_classes(measured["per_class"]) for n, measured in results.items() if main in measured}
         if main == "miou" and any(shares.values()):
             header.append("mIoU is over")

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+AT_SIZE = "miou_at_size"
+"""Key of the mean IoU at the size of the prediction, in a result's figures."""
+
 
 def summarise(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Computes all figures of a confusion matrix, as JSON values.
@@ -59,7 +62,12 @@ def group_figure(name: str) -> str:
 
 def is_group_figure(figure: str) -> bool:
     """Whether a key of a result's figures is one of `group_figure`."""
-    return figure.startswith("miou_") and figure != "miou_at_size"
+    return figure.startswith("miou_") and figure != AT_SIZE
+
+
+def is_figure(name: str) -> bool:
+    """Whether a key of a paper's figures of a result is one of a figure of all classes or of a group of them."""
+    return name == "miou" or name.startswith("miou_")
 
 
 def group_means(
@@ -84,3 +92,66 @@ def mean(values: Sequence[float | None]) -> float | None:
     """Mean of the values that are not None; None if there is none."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+def printed(names: Sequence[str], percentages: str) -> dict[str, float]:
+    """A row of a paper's table, in which percentages stand one after the other: name -> share, 0..1.
+
+    Raises:
+      ValueError: there are not as many numbers as names.
+    """
+    return dict(zip(names, (round(float(number) / 100, 4) for number in percentages.split()), strict=True))
+
+
+def cited(paper: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figures of `config.paper` outside its tables: result -> figure or class -> number (see `sweep.paper`)."""
+    own = {name: value for name, value in paper.items() if isinstance(value, float) or not _is_other(value)}
+    return {name: in_full(value, paper) for name, value in own.items()}
+
+
+def in_full(entry: Any, paper: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of `config.paper` by figure; a single number is that of the figure that `paper` names."""
+    if entry is None:
+        return {}
+    return dict(entry) if isinstance(entry, Mapping) else {paper.get("figure", "miou"): entry}
+
+
+def numbers(paper: Mapping[str, Any]) -> dict[str, Any]:
+    """`config.paper` with one number for each result, its main figure; what has none is left out of the results."""
+
+    def main(entry: Any) -> Any:
+        figures = in_full(entry, paper)
+        return next((figures[name] for name in (paper.get("figure", "miou"), *figures) if name in figures), None)
+
+    tables = {
+        name: {key: [main(x) if isinstance(x, Mapping) else x for x in column] for key, column in table.items()}
+        for name, table in paper.items()
+        if isinstance(table, Mapping) and _is_other(table)
+    }
+    own = {name: value for name in cited(paper) if isinstance(value := main(paper[name]), float)}
+    return {**({"figure": paper["figure"]} if "figure" in paper else {}), **own, **tables}
+
+
+def beside(table: Mapping[str, Any], entry: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """A table of a run with the paper's figures beside its own.
+
+    Args:
+      table: {"columns", "rows", ...}, with what names a row in the first column.
+      entry: first cell of a row -> column -> the paper's figure.
+    """
+    rows = {_key(name): row for name, row in entry.items()}
+    columns = [column for column in table["columns"] if any(column in row for row in rows.values())]
+    return {
+        **table,
+        "columns": [*table["columns"], *(f"paper's {column}" for column in columns)],
+        "rows": [[*row, *(rows.get(_key(row[0]), {}).get(column) for column in columns)] for row in table["rows"]],
+    }
+
+
+def _key(cell: Any) -> str:
+    return f"{float(cell):g}" if isinstance(cell, int | float) else str(cell)
+
+
+def _is_other(value: Any) -> bool:
+    """Whether an entry of `config.paper` is no figures: a name, a list, or a table with its columns."""
+    return not isinstance(value, Mapping) or any(isinstance(column, list | tuple) for column in value.values())

@@ -13,7 +13,7 @@ from typing import Any
 
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
-from scarce_jax.recipe import Recipe, without_measurements
+from scarce_jax.recipe import Recipe, with_results, without_measurements
 
 NAMES = ("supervised", "detailer", "auxiliary", "adversarial", "consistency", "transfer", "decoupled", "three_step")
 """Names of the methods of this package."""
@@ -74,9 +74,12 @@ def name_of(config: Any) -> str:
 
 
 def recipe_of(config: Any, info: DatasetInfo) -> Recipe:
-    """The recipe of a config; without measurements if its `eval_split` is None.
+    """The recipe of a config, with the results that `config.results` names; without measurements if there is no split.
 
     Raises:
-      InputError: the config does not fit the dataset.
+      InputError: the config does not fit the dataset, or has no such result.
     """
-    return without_measurements(by_name(name_of(config)).recipe(config, info))
+    # The results may be those of the comparison.
+    whole = dataclasses.replace(config, compare=True) if config.results else config
+    recipe = without_measurements(by_name(name_of(config)).recipe(whole, info))
+    return with_results(recipe, config.results) if config.results else recipe

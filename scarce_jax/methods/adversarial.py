@@ -2,7 +2,8 @@
 
 Hung, Tsai, Liou, Lin and Yang, "Adversarial Learning for Semi-Supervised Semantic Segmentation" (2018). A fully
 convolutional discriminator learns to distinguish true masks from predicted ones, pixel by pixel. On unlabelled images
-the segmenter's own class is the label of each pixel that the discriminator believes to be true.
+the segmenter's own class is the label of each pixel that the discriminator believes to be true. Without a loss on
+unlabelled images (both lambdas 0) none is read, and what is left is their adversarial learning on labelled images.
 
 The method has one stage with two turns: the segmenter learns to deceive the discriminator, and the discriminator learns
 to distinguish both kinds of masks.
@@ -50,7 +51,8 @@ class AdversarialStage(SegmenterStage):
       discriminator_width: channels of the discriminator's first convolution; its other layers scale with it.
       discriminator_optim: optimizer of the discriminator.
       lambda_adv: weight of the adversarial loss on labelled images.
-      lambda_semi_adv: weight of the adversarial loss on unlabelled images.
+      lambda_semi_adv: weight of the adversarial loss on unlabelled images. If this and `lambda_semi` are 0, no
+        unlabelled image is in a batch.
       lambda_semi: weight of the masked cross-entropy on unlabelled images.
       threshold: least output of the discriminator, 0 to 1, at which a predicted class serves as a label.
       semi_start: first step that uses the masked cross-entropy; before it the discriminator is not yet trained.
@@ -95,7 +97,7 @@ def train_adversarial(
     *,
     keys_as: str | None = None,
 ) -> Train:
-    """Stage `adversarial`. One source has the labelled images of the budget, the other one all other images."""
+    """Stage `adversarial`. One source has the labelled images of the budget, another one all other images, if used."""
     discriminator = Discriminator(classes=classes, width=stage.discriminator_width, dtype=compute_dtype(config))
     maps = jax.ShapeDtypeStruct((1, *stage.size, classes), jnp.float32)
     segmenter_loss = SegmenterLoss(
@@ -108,10 +110,9 @@ def train_adversarial(
         semi_start=stage.semi_start,
         class_weighting=stage.class_weighting,
     )
-    sources = {
-        "labelled": training_source(config, stage, weight=common.draws(stage)),
-        "unlabelled": training_source(config, stage, ids="unlabelled", labels=()),
-    }
+    sources = {"labelled": training_source(config, stage, weight=common.draws(stage))}
+    if stage.lambda_semi or stage.lambda_semi_adv:
+        sources["unlabelled"] = training_source(config, stage, ids="unlabelled", labels=())
     return common.train(
         "adversarial",
         config,
@@ -136,8 +137,8 @@ def train_adversarial(
 class SegmenterLoss:
     """Equation 2 of Hung et al.: cross-entropy, adversarial loss and masked cross-entropy.
 
-    Labelled and unlabelled images are one batch of the net, so that its batch normalisation sees both. The attributes
-    are those of `AdversarialStage`.
+    Labelled and unlabelled images are one batch of the net, so that its batch normalisation sees both. The terms of
+    unlabelled images are left out if the batch has none. The attributes are those of `AdversarialStage`.
     """
 
     module: nn.Module
@@ -151,7 +152,7 @@ class SegmenterLoss:
 
     def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
         labels = batch["labelled"]["label"]
-        images = common.concatenated(batch["labelled"]["image"], batch["unlabelled"]["image"])
+        images = common.concatenated(*(batch[name]["image"] for name in ("labelled", "unlabelled") if name in batch))
         (logits, _), stats = common.apply_in_training(self.module, params, nets[SEGMENTER], images, key=key)
         logits = full_size(logits)
         labelled, unlabelled = logits[: len(labels)], logits[len(labels) :]
@@ -160,18 +161,16 @@ class SegmenterLoss:
 
         judged = self.discriminator.apply(nets[DISCRIMINATOR].variables, jax.nn.softmax(logits), train=True)
         deceived = binary_cross_entropy(judged[: len(labels)], 1.0, labels=labels)
-        deceived_unlabelled = binary_cross_entropy(judged[len(labels) :], 1.0)
-        predictions = unlabelled.argmax(-1).astype(jnp.uint8)
-        trust = jax.nn.sigmoid(jax.lax.stop_gradient(judged[len(labels) :]))
-        semi = masked_cross_entropy(unlabelled, predictions, trust, self.threshold, class_weights=weights)
-        loss = supervised + self.lambda_adv * deceived + self.lambda_semi_adv * deceived_unlabelled
-        loss += jnp.where(shared["step"] >= self.semi_start, self.lambda_semi * semi, 0.0)
-        metrics = {
-            "cross_entropy": supervised,
-            "adversarial": deceived,
-            "semi_cross_entropy": semi,
-            "selected": jnp.mean(trust >= self.threshold),
-        }
+        loss = supervised + self.lambda_adv * deceived
+        metrics = {"cross_entropy": supervised, "adversarial": deceived}
+        if len(unlabelled):
+            deceived_unlabelled = binary_cross_entropy(judged[len(labels) :], 1.0)
+            predictions = unlabelled.argmax(-1).astype(jnp.uint8)
+            trust = jax.nn.sigmoid(jax.lax.stop_gradient(judged[len(labels) :]))
+            semi = masked_cross_entropy(unlabelled, predictions, trust, self.threshold, class_weights=weights)
+            loss += self.lambda_semi_adv * deceived_unlabelled
+            loss += jnp.where(shared["step"] >= self.semi_start, self.lambda_semi * semi, 0.0)
+            metrics |= {"semi_cross_entropy": semi, "selected": jnp.mean(trust >= self.threshold)}
         share = {"probabilities": jax.nn.softmax(labelled)}
         weight = total_weight(labels, weights)
         return loss, Out(metrics=metrics, batch_stats={SEGMENTER: stats}, share=share, weight=weight)

@@ -39,7 +39,8 @@ class Experiment:
       eval_split: name of the split for evaluation; None trains without measuring, for data without a split to measure.
       budget: which labels of the training split may be used.
       compare: also train and measure the baselines of the method.
-      paper: figures that the paper reports for this config, by result.
+      results: train and measure what these results and tables need, those of `compare` included; () is all.
+      paper: figures that the paper reports for this config and in its tables (see `sweep.paper`).
       dtype: dtype of the computation; "auto" is bfloat16 on a GPU and float32 on a CPU. The papers computed in float32.
         Parameters stay float32.
     """
@@ -53,6 +54,7 @@ class Experiment:
     eval_split: str | None = "val"
     budget: Budget = Budget()
     compare: bool = False
+    results: tuple[str, ...] = ()
     paper: Annotated[dict[str, Any], tyro.conf.Suppress] = dataclasses.field(default_factory=dict)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     runtime: Runtime = Runtime()

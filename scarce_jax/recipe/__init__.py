@@ -23,6 +23,7 @@ from scarce_jax.recipe.stages import (
 )
 from scarce_jax.recipe.unmeasured import without_measurements
 from scarce_jax.recipe.views import PLAIN, ViewMean, Views
+from scarce_jax.recipe.wanted import with_results
 
 __all__ = [
     "PLAIN",
@@ -55,5 +56,6 @@ __all__ = [
     "parse_origin",
     "reads",
     "sources",
+    "with_results",
     "without_measurements",
 ]

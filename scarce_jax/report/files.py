@@ -10,6 +10,7 @@ from typing import Any
 
 from scarce_jax.config_files import leaves
 from scarce_jax.data.budget import Manifest
+from scarce_jax.data.figures import numbers
 from scarce_jax.training.folder import CONFIG, MANIFEST, SUMMARY, read_done, read_facts, read_summary
 from scarce_jax.training.log import complete_lines
 
@@ -53,7 +54,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "curves": _curves(lines),
         "results": summary["results"],
         "tables": summary["tables"],
-        "paper": config.get("paper", {}),
+        "paper": numbers(config.get("paper", {})),
     }
 
 

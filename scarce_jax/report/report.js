@@ -22,7 +22,7 @@ const resultName = (name, position) =>
 const citation = (paper, name) =>
   typeof paper[name] === "number" ? el("span", { class: "paper" }, share(paper[name])) : NOTHING;
 
-const PAPERS_MIOU = "the paper's mIoU";
+const papersFigure = (paper) => `the paper's ${paper.figure ? paper.figure.replaceAll("_", " ") : "mIoU"}`;
 const PAPERS_OWN = "The paper's figures are those in the config, for the settings of its file; "
   + "runs with other settings are not comparable.";
 const withPaper = (paper) => Object.values(paper).some((value) => typeof value === "number");
@@ -74,7 +74,8 @@ function resultTable(run) {
   const cited = withPaper(run.paper);
   const rows = entries.map(([name, values], k) => [resultName(name, k), ...figures.map(([key]) => share(values[key])),
     values.images, values.split, ...(cited ? [citation(run.paper, name)] : [])]);
-  const columns = ["result", ...figures.map(([, text]) => text), "images", "split", ...(cited ? [PAPERS_MIOU] : [])];
+  const columns = ["result", ...figures.map(([, text]) => text), "images", "split",
+    ...(cited ? [papersFigure(run.paper)] : [])];
   return table(columns, rows, { label: `Results of ${run.name}` });
 }
 
@@ -91,7 +92,9 @@ function groupTable() {
   const rows = groups.flatMap((group) => Object.entries(group.results).map(([name, values], k) => [
     el("span", {}, group.name), resultName(name, k), group.seeds.join(", "),
     ...figures.map(([key]) => meanAndSpread(values[key])), ...(cited ? [citation(group.paper, name)] : [])]));
-  const columns = ["settings", "result", "seeds", ...figures.map(([, text]) => text), ...(cited ? [PAPERS_MIOU] : [])];
+  const headings = [...new Set(groups.filter((group) => withPaper(group.paper)).map((group) => papersFigure(group.paper)))];
+  const columns = ["settings", "result", "seeds", ...figures.map(([, text]) => text),
+    ...(cited ? [headings.join(" or ")] : [])];
   return table(columns, rows,
     { caption: "Mean over seeds ± half the range. The runs of a group differ only in their seed." });
 }

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.builders import is_generated, load_info
 from scarce_jax.data.files import write_json
-from scarce_jax.dry_run import dry_run
+from scarce_jax.dry_run import check_data, dry_run
 from scarce_jax.errors import InputError
 from scarce_jax.runs import train
 from scarce_jax.runtime import set_xla_flags
@@ -39,8 +39,8 @@ def sweep(
 
     Every combination has a run folder in `workdir`, and reuses equal finished stages of the other runs. The same call
     continues a sweep that stopped: it skips finished runs, and tries failed ones again. If a run fails with an
-    InputError, the other runs are done nevertheless. `workdir/table.json` is written after every run, and
-    `workdir/curve.png` at the end.
+    InputError, the other runs are done nevertheless; a warning says at once which cannot have the images they read.
+    `workdir/table.json` is written after every run, and `workdir/curve.png` at the end.
 
     Args:
       config: a method's Config.
@@ -62,10 +62,15 @@ def sweep(
     """
     workdir = pathlib.Path(workdir)
     set_xla_flags(config.runtime)
-    axes, runs, _ = plan(config, over, data_dir)
+    axes, runs, _ = plan(config, over, data_dir, check=False)
     for dataset in {run.config.dataset for run in runs}:
         if not is_generated(dataset):
             load_info(dataset, None if data_dir is None else os.fspath(data_dir))
+    for run in runs:
+        try:
+            check_data(run.config, data_dir)
+        except InputError as error:
+            log.warning("%s will be left out: %s", run.name, error)
     summaries: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}
     table = {}
@@ -94,18 +99,25 @@ def sweep(
 
 
 def plan(
-    config: Any, over: Mapping[str, Sequence[Any] | None], data_dir: str | os.PathLike | None = None
+    config: Any,
+    over: Mapping[str, Sequence[Any] | None],
+    data_dir: str | os.PathLike | None = None,
+    *,
+    check: bool = True,
 ) -> tuple[list[Axis], list[Combination], list[dict[str, Any]]]:
-    """The axes and runs of a sweep, and the `dry_run` of each run, without data.
+    """The axes and runs of a sweep, and the `dry_run` of each run.
+
+    Args:
+      check: also look whether prepared datasets have what each run reads (`dry_run.check_data`).
 
     Raises:
-      InputError: an axis or a combination is wrong.
+      InputError: an axis or a combination is wrong, or a run lacks images or labels.
     """
     axes, runs = combine(config, over)
     described = []
     for run in runs:
         try:
-            described.append(dry_run(run.config, data_dir))
+            described.append(dry_run(run.config, data_dir, check=check))
         except InputError as error:
             raise InputError(f"{run.name}: {error}") from error
     return axes, runs, described

@@ -1,21 +1,35 @@
 """The figures of a paper in `config.paper`, and the settings that they hold for.
 
-`config.paper` maps a result to its mIoU with the settings of the config file, and the name of a table to its columns. A
-column whose name is a field of the config, or several fields joined by "+", holds settings. Every other column holds
-the mIoU of the result with its name.
+`config.paper` maps
+
+- the name of a result to its figures with the settings of the config file;
+- the name of a table to its columns, lists with an entry for each row. A column whose name is a field of the config, or
+  several fields joined by "+", holds settings. "split" holds the split that the figures are of, where that is another
+  than the config's. Every other column holds figures of the result with its name, None where the paper has none;
+- "figure" to the figure that a single number stands for: "miou" (the default), or "miou_at_size" where the paper
+  measures at the size of the prediction;
+- "gains" to mean differences between two results that the paper states: {"table", "rows": first settings of the rows,
+  "of", "less": results, "paper": the figure}.
+
+Figures of a result are a single number, or {figure or class: number}. In place of a result there may be a table of the
+method, such as `selection`; its figures are {row: {column: number}}. Shares are 0 to 1.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from scarce_jax.config_files import WITHOUT_EFFECT, leaves, to_json
+from scarce_jax.data import figures as figures_lib
 from scarce_jax.errors import InputError
 
 PAPER = "paper."
 """Prefix of the keys of a sweep's `over` that are tables of `config.paper`."""
+
+SPLIT = "split"
+"""The column of a table with the split that its figures are of."""
 
 SEEDS = ("seed", "budget.seed")
 """Fields that are no settings of the paper: another seed is a repeat."""
@@ -27,7 +41,12 @@ def tables(config: Any) -> dict[str, dict[str, list]]:
     Raises:
       InputError: the columns of a table differ in length.
     """
-    named = {name: table for name, table in to_json(config)["paper"].items() if isinstance(table, dict)}
+    paper = to_json(config)["paper"]
+    named = {
+        name: table
+        for name, table in paper.items()
+        if isinstance(table, dict) and table and all(isinstance(column, list) for column in table.values())
+    }
     for name, table in named.items():
         lengths = {column: len(entries) for column, entries in table.items()}
         if len(set(lengths.values())) != 1:
@@ -37,9 +56,12 @@ def tables(config: Any) -> dict[str, dict[str, list]]:
 
 def settings(config: Any, table: Mapping[str, list]) -> dict[str, tuple[str, ...]]:
     """The columns of a table that hold settings: column -> the config fields that it sets."""
-    known = leaves(to_json(config))
+    return _settings(leaves(to_json(config)).keys(), table)
+
+
+def _settings(fields: Collection[str], table: Mapping[str, list]) -> dict[str, tuple[str, ...]]:
     columns = {column: tuple(column.split("+")) for column in table}
-    return {column: fields for column, fields in columns.items() if set(fields) <= known.keys()}
+    return {column: names for column, names in columns.items() if set(names) <= fields}
 
 
 def changed_settings(config: Any, original: Any) -> set[str]:
@@ -50,12 +72,13 @@ def changed_settings(config: Any, original: Any) -> set[str]:
 
 
 def own_figures(config: Any, original: Any) -> Any:
-    """The config without figures of the paper for another dataset or budget than its own.
+    """The config without figures of the paper for another dataset, budget or evaluation split than its own.
 
     Args:
       original: the config of the file, which states the figures.
     """
-    data = {f for f in changed_settings(config, original) if f.partition(".")[0] in ("dataset", "budget")}
+    parts = ("dataset", "budget", "eval_split")
+    data = {f for f in changed_settings(config, original) if f.partition(".")[0] in parts}
     if not data:
         return config
     stating = {
@@ -63,24 +86,83 @@ def own_figures(config: Any, original: Any) -> Any:
         for name, table in tables(config).items()
         if data <= {field for fields in settings(config, table).values() for field in fields}
     }
-    return dataclasses.replace(config, paper=stating)
+    about = {key: config.paper[key] for key in ("figure", "gains") if key in config.paper and stating}
+    return dataclasses.replace(config, paper=about | stating)
 
 
-def figures(config: Any, original: Any) -> dict[str, float]:
-    """The paper's figures for a config: result -> mIoU; empty unless every setting is the paper's.
+def figures(config: Any, original: Any, table: str | None = None) -> dict[str, dict[str, Any]]:
+    """The paper's figures for a config: result -> figure or class -> number; {} unless its settings are the paper's.
+
+    Figures of another split than the config's are left out.
 
     Args:
       original: the config that states the figures; those outside its tables hold for its own settings.
+      table: the table that is swept. If the paper has several figures for the same settings, those in it are meant.
+    """
+    found = {} if changed_settings(config, original) else figures_lib.cited(original.paper)
+    for name, split, stated in _matching_rows(config, original):
+        if split == config.eval_split:
+            found = found | stated if name == table else stated | found
+    return found
+
+
+def row_of(config: Any, original: Any, table: str) -> tuple[str | None, dict[str, dict[str, Any]]]:
+    """What a table of the paper has for a config: the split that its figures are of, and the figures."""
+    rows = [row[1:] for row in _matching_rows(config, original) if row[0] == table]
+    return rows[0] if rows else (config.eval_split, {})
+
+
+def shown(columns: Mapping[str, tuple[str, ...]], row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The results of which a row of a table has figures; `columns` are those of `settings`."""
+    return tuple(column for column, entry in row.items() if column not in (*columns, SPLIT) and entry is not None)
+
+
+def _matching_rows(config: Any, original: Any) -> Iterator[tuple[str, str | None, dict[str, dict[str, Any]]]]:
+    """The rows of all tables whose settings a config has: name of the table, split, figures by result."""
+    changed, here = changed_settings(config, original), leaves(to_json(config))
+    for name, table in tables(original).items():
+        columns = _settings(here.keys(), table)
+        if changed - {field for names in columns.values() for field in names}:
+            continue
+        for row in rows_of(table):
+            if columns and all(here[field] == row[column] for column, names in columns.items() for field in names):
+                stated = {result: figures_lib.in_full(row[result], original.paper) for result in shown(columns, row)}
+                yield name, row.get(SPLIT, config.eval_split), stated
+
+
+def departures(config: Any, original: Any) -> list[str]:
+    """Settings of the file that the paper changes together with one that a config changes, in words.
+
+    Such as the number of steps, if the budget is that of another row of a table.
     """
     changed, here = changed_settings(config, original), leaves(to_json(config))
-    single = {name: value for name, value in original.paper.items() if isinstance(value, float)}
-    cited = {} if changed else single
-    for table in tables(original).values():
-        columns = settings(original, table)
-        if changed - {field for fields in columns.values() for field in fields}:
+    lines: list[str] = []
+    told: list[dict[str, Any]] = []
+    for name, columns in tables(original).items():
+        fields = _settings(here.keys(), columns)
+        first = next(iter(fields), None)
+        if first is None or changed.isdisjoint(fields[first]):
             continue
-        for row in zip(*table.values(), strict=True):
-            values = dict(zip(table, row, strict=True))
-            if columns and all(here[field] == values[column] for column in columns for field in columns[column]):
-                cited = cited | {column: value for column, value in values.items() if column not in columns}
-    return cited
+        alike = [row for row in rows_of(columns) if all(here[field] == row[first] for field in fields[first])]
+        kept = [
+            {
+                field: row[column]
+                for column, names in fields.items()
+                for field in names
+                if here[field] != row[column] and field not in changed
+            }
+            for row in alike
+        ]
+        if kept and all(kept) and not any(kept[0].items() <= earlier.items() for earlier in told):
+            told.append(kept[0])
+            stated = ", ".join(f"{field} {value!r} (here {here[field]!r})" for field, value in kept[0].items())
+            lines.append(
+                f"{first} {alike[0][first]!r}: the paper's {name} has it with {stated}; set these too, or train it "
+                f"with `scarce-jax sweep CONFIG --over {PAPER}{name}={alike[0][first]}`"
+            )
+    return lines
+
+
+def rows_of(table: Mapping[str, list]) -> list[dict[str, Any]]:
+    """The rows of a table: column -> entry."""
+    return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]

@@ -8,9 +8,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scarce_jax.data.figures import AT_SIZE
 from scarce_jax.data.files import write_atomically
 from scarce_jax.sweep.axes import text
-from scarce_jax.sweep.table import main_figure
+from scarce_jax.sweep.table import MASKS, main_figure
 
 # The palette of Okabe and Ito, which colour-blind readers can distinguish, without yellow, too light for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -33,7 +34,7 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
     from matplotlib.patches import Patch
 
     axes = [axis for axis in table["axes"] if not axis["repeats"]]
-    rows, heading = drawn_rows(table["rows"])
+    rows, heading = drawn_rows(table["rows"], table["figure"])
     results = list(dict.fromkeys(name for row in rows for name in row["results"]))
     looks = itertools.cycle(zip(COLOURS, itertools.cycle(MARKERS), strict=False))
     style = dict(zip(results, looks, strict=False))
@@ -82,24 +83,31 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> None:
         figure.savefig(aside, format="png", dpi=150)
 
 
-def drawn_rows(rows: Sequence[Mapping]) -> tuple[list[dict[str, Any]], str]:
+def drawn_rows(rows: Sequence[Mapping], figure: str = MASKS[0]) -> tuple[list[dict[str, Any]], str]:
     """The rows with the "figure" and "paper" of each result that is drawn, and the name of the figure.
 
     Masks and image tags have different scales, so only results of the same type as the first one are drawn.
+
+    Args:
+      figure: the figure of masks that is drawn if all results have it, so that the paper's stand beside the same.
     """
-    first = next((main_figure(result) for row in rows for result in row["results"].values()), "miou")
+    results = [result for row in rows for result in row["results"].values()]
+    first = main_figure(results[0]) if results else MASKS[0]
+    alike = [result for result in results if main_figure(result) == first]
+    drawn = figure if first == MASKS[0] and all(figure in result for result in alike) else first
     chosen = [
         {
             **row,
             "results": {
-                name: {"figure": result[first], "paper": result["paper"]}
+                name: {"figure": result[drawn], "paper": result[drawn]["paper"]}
                 for name, result in row["results"].items()
                 if main_figure(result) == first
             },
         }
         for row in rows
     ]
-    return chosen, {"miou": "mIoU", "map": "mAP of tags"}[first]
+    words = {MASKS[0]: "mIoU", AT_SIZE: "mIoU at the size of the prediction", "map": "mAP of tags"}
+    return chosen, words.get(drawn) or drawn.replace("miou_", "mIoU ")
 
 
 def _curves(axis: Any, rows: Sequence[Mapping], style: Mapping[str, tuple[str, str]], along: str) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scarce_jax import methods
-from scarce_jax.data.figures import is_group_figure
-from scarce_jax.sweep.axes import Axis, Combination
+from scarce_jax.data.figures import AT_SIZE, beside, is_group_figure
+from scarce_jax.sweep.axes import Axis, Combination, text
 from scarce_jax.sweep.paper import figures as paper_figures
+from scarce_jax.sweep.paper import row_of
 
-FORMAT = 1
-MASKS = ("miou", "mean_accuracy", "pixel_accuracy")
+FORMAT = 2
+MASKS = ("miou", AT_SIZE, "mean_accuracy", "pixel_accuracy")
 TAGS = ("map", "mean_f1")
 """Figures of results that are masks, and of those that are image tags; the main figure first."""
 
@@ -32,45 +33,68 @@ def make_table(
       failed: run -> reason.
 
     Returns:
-      {"format", "method", "dataset", "split", "axes", "rows", "failed", "missing"}. A row is {"values", "runs",
-      "results"}. A result of masks has {"miou", "mean_accuracy", "pixel_accuracy", "paper"}, and "miou_<group>" for the
-      method's groups of classes; a result of image tags has {"map", "mean_f1", "paper"}. Each figure is {"mean",
-      "half_range", "std", "n", "values"} with one value per run of the row, null where a run has none. "std" is the
-      sample standard deviation, null for fewer than two values. "paper" is the paper's mIoU for exactly these settings,
-      or null.
+      {"format", "method", "dataset", "split", "figure", "axes", "rows", "gains", "failed", "missing"}.
+
+      - A row is {"values", "runs", "dataset", "split", "paper", "results", "tables"}. "paper" is {"split", "figures"}:
+        what the swept table of the paper has in this row, result -> figure or class -> number; it is null without such
+        a table. A result of masks has {"miou",
+        "miou_at_size", "mean_accuracy", "pixel_accuracy"}, and "miou_<group>" for the method's groups of classes; a
+        result of image tags has {"map", "mean_f1"}. Each figure is {"mean", "half_range", "std", "n", "values",
+        "paper"} with one value per run of the row, null where a run has none. "std" is the sample standard deviation,
+        null for fewer than two values. "paper" is the paper's figure for exactly these settings, or null. Where the
+        paper has figures of classes, "per_class" is {class: {"mean", "paper"}}. "tables" has those tables of the first
+        run of which the paper has figures, which stand beside.
+      - "figure" is the one of which the paper's numbers are.
+      - "gains" are the mean differences that the paper states: {"of", "less", "over": the rows' first settings, "mean":
+        null unless all rows are measured, "paper"}.
     """
     rows: list[dict[str, Any]] = []
     grouped: dict[str, list[Combination]] = {}
     for run in runs:
         grouped.setdefault(str(dict(run.row)), []).append(run)
     for repeats in grouped.values():
+        first = repeats[0]
         names = [run.name for run in repeats]
-        cited = paper_figures(repeats[0].config, config)
+        cited = paper_figures(first.config, config, first.table)
         measured = [summaries.get(name, {}).get("results", {}) for name in names]
-        results = {
-            result: {
-                **{
-                    figure: spread([results.get(result, {}).get(figure) for results in measured])
-                    for figure in _figures(measured, result)
+        made = summaries.get(names[0], {}).get("tables", {})
+        rows.append(
+            {
+                "values": dict(first.row),
+                "runs": names,
+                "dataset": first.config.dataset,
+                "split": first.config.eval_split,
+                "paper": planned_figures(first, config) if first.table else None,
+                "results": {
+                    result: _result([results.get(result, {}) for results in measured], cited.get(result, {}))
+                    for result in dict.fromkeys(result for results in measured for result in results)
                 },
-                "paper": cited.get(result),
+                "tables": {name: beside(table, cited[name]) for name, table in made.items() if name in cited},
             }
-            for result in dict.fromkeys(result for results in measured for result in results)
-        }
-        rows.append({"values": dict(repeats[0].row), "runs": names, "results": results})
+        )
     return {
         "format": FORMAT,
         "method": methods.name_of(config),
         "dataset": config.dataset,
         "split": config.eval_split,
+        "figure": config.paper.get("figure", MASKS[0]),
         "axes": [
             {"fields": list(axis.fields), "values": list(map(list, axis.values)), "repeats": axis.repeats}
             for axis in axes
         ],
         "rows": rows,
+        "gains": _gains(config, axes, rows),
         "failed": dict(failed),
         "missing": [run.name for run in runs if run.name not in summaries and run.name not in failed],
     }
+
+
+def planned_figures(run: Combination, config: Any) -> dict[str, Any]:
+    """The paper's figures for a run of a sweep and the split that they are of: {"split", "figures"}."""
+    if run.table is None:
+        return {"split": run.config.eval_split, "figures": paper_figures(run.config, config)}
+    split, stated = row_of(run.config, config, run.table)
+    return {"split": split, "figures": stated}
 
 
 def main_figure(result: Mapping[str, Any]) -> str:
@@ -78,10 +102,42 @@ def main_figure(result: Mapping[str, Any]) -> str:
     return TAGS[0] if TAGS[0] in result else MASKS[0]
 
 
-def _figures(measured: Sequence[Mapping[str, Any]], result: str) -> tuple[str, ...]:
-    """The names of a result's figures, with those of groups of classes."""
-    figures = dict.fromkeys(figure for results in measured for figure in results.get(result, {}))
-    return TAGS if TAGS[0] in figures else (*MASKS, *filter(is_group_figure, figures))
+def _result(measured: Sequence[Mapping[str, Any]], cited: Mapping[str, float]) -> dict[str, Any]:
+    """The figures of a result over the runs of a row; `measured` is {} where a run has not measured it."""
+    names = dict.fromkeys(name for figures in measured for name in figures)
+    names = TAGS if TAGS[0] in names else (*MASKS, *filter(is_group_figure, names))
+    figures: dict[str, Any] = {
+        name: {**spread([figures.get(name) for figures in measured]), "paper": cited.get(name)} for name in names
+    }
+    by_class = [figures.get("per_class", {}) for figures in measured]
+    of_classes = dict.fromkeys(name for classes in by_class for name in classes if name in cited)
+    if of_classes:
+        figures["per_class"] = {
+            name: {"mean": spread([classes.get(name) for classes in by_class])["mean"], "paper": cited[name]}
+            for name in of_classes
+        }
+    return figures
+
+
+def _gains(config: Any, axes: Sequence[Axis], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The mean differences that the paper states of the table that is swept."""
+    swept = {axis.table: axis.fields[0] for axis in axes if axis.table}
+    figure = config.paper.get("figure", MASKS[0])
+    gains = []
+    for gain in config.paper.get("gains", ()):
+        if gain["table"] not in swept:
+            continue
+        field, over = swept[gain["table"]], set(map(text, gain["rows"]))
+        found = [
+            [row["results"].get(gain[part], {}).get(figure, {}).get("mean") for part in ("of", "less")]
+            for row in rows
+            if text(row["values"][field]) in over
+        ]
+        whole = len(found) >= len(over) and all(None not in pair for pair in found)
+        mean = statistics.fmean(of - less for of, less in found) if whole else None
+        stated = {"of": gain["of"], "less": gain["less"], "over": {field: list(gain["rows"])}}
+        gains.append({**stated, "mean": mean, "paper": gain["paper"]})
+    return gains
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any]:

@@ -71,7 +71,10 @@ class Inputs:
             )
         if source.take is not None:
             if source.take > len(ids):
-                raise InputError(f"{where}: {len(ids)} {kind} images, expected at least {source.take}; take fewer")
+                raise InputError(
+                    f"{where}: {len(ids)} {kind} images, expected the {source.take} that a stage takes; let it take "
+                    f"fewer (--student.images), or leave more without fine masks (--budget.fine)"
+                )
             ids = ids[: source.take]
         if not ids:
             reader = self.reader(source.dataset, source.split)

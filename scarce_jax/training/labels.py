@@ -23,7 +23,10 @@ def check_labels(stage: Stage, inputs: Inputs) -> None:
     for source in sources(stage).values():
         if not inputs.known(source):
             continue
-        inputs.ids(source)
+        try:
+            inputs.ids(source)
+        except InputError as error:
+            raise InputError(f"{stage.name}: {error}") from error
         if isinstance(stage, Train):
             _check_learnt(stage.name, source, inputs)
     for evaluation in stage.evals if isinstance(stage, Train) else ():

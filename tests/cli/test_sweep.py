@@ -46,24 +46,30 @@ def test_values_are_written_as_in_a_config(over, key, values):
 
 def test_a_dry_run_prints_the_product_of_axes_and_writes_nothing(command, tmp_path):
     argv = ["sweep", CONFIGS / "detailer_cityscapes.py", "--workdir", tmp_path / "sweep", "--dry-run"]
-    argv += ["--over", "paper.table_1=200,500", "--over", "seed=0,1", "--compare", "--student.steps", 7]
+    argv += ["--over", "paper.table_1=200,2975", "--over", "seed=0,1", "--compare"]
     found = command(*argv, "--json")
     assert found.status == 0 and list(tmp_path.iterdir()) == []
-    students = {"detail": None, "student_detailed": 7, "student_coarse": 7}
+    # The table shows neither students nor composites, and nothing is trained for them.
     assert {run["run"]: {s["name"]: s["steps"] for s in run["stages"]} for run in found.json["runs"]} == {
-        f"{NAME.format(fine, steps)},seed={seed}": {
-            "detailer": steps,
-            "classifier": steps,
-            **students,
-        }
-        for fine, steps in ((200, 10_000), (500, 90_000))
+        f"{NAME.format(fine, steps)},seed={seed}": {"detailer": steps, "classifier": steps}
+        for fine, steps in ((200, 10_000), (2975, 90_000))
         for seed in (0, 1)
     }
-    assert re.search(
-        rf"^{NAME.format(500, 90000)},seed=1 +90,000 +90,000 +7 +7$",
-        command(*argv).out,
-        re.M,
-    )
+    assert {(run["dataset"], run["split"], run["paper"]["split"]) for run in found.json["runs"]} == {
+        ("cityscapes", "val", "val")
+    }
+    out = command(*argv).out
+    assert re.search(rf"^{NAME.format(2975, 90000)},seed=1 +cityscapes/val +90,000 +90,000$", out, re.M)
+    assert f"{NAME.format(200, 10000)},seed=0: detailer miou_at_size 0.5995; classifier miou_at_size 0.475;" in out
+
+
+def test_a_dry_run_refuses_a_run_that_lacks_images(refused, tiny_data, tmp_path):
+    over = ("--over", "budget.fine=8,13", "--dry-run")
+    refused(*words(tmp_path / "sweep", tiny_data, *over), holds=["budget.fine=13: budget.fine asks for 13"])
+    # All twelve images have fine masks, so none is left for the students.
+    argv = ["train", CONFIGS / "detailer_scenes_students.py", "--data-dir", tiny_data, "--budget.fine", "all"]
+    argv = [*argv, "--results", "student_coarse", "--dry-run"]
+    refused(*argv, holds=["student_coarse: scenes/train: 0 unlabelled images, expected the 100", "--student.images"])
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +90,12 @@ def test_a_failed_combination_is_named_and_the_rest_is_printed(swept):
     assert "budget.fine=13,seed=0, budget.fine=13,seed=1: budget.fine asks for 13" in message
     assert found.json == {"sweep": str(folder), **json.loads((folder / "table.json").read_text())}
     miou = found.json["rows"][1]["results"]["segmenter"]["miou"]
-    assert re.search(r"^budget\.fine +segmenter$", found.out, re.M)
-    assert re.search(r"^13 +-$", found.out, re.M)
-    assert re.search(rf"^8 +{miou['mean']:.3f} ± {miou['half_range']:.3f} \(2\)$", found.out, re.M), found.out
+    at_size = found.json["rows"][1]["results"]["segmenter"]["miou_at_size"]
+    both = " +".join(rf"{x['mean']:.3f} ± {x['half_range']:.3f} \(2\)" for x in (miou, at_size))
+    assert re.search(r"^budget\.fine +segmenter +segmenter \(at size\)$", found.out, re.M)
+    assert re.search(r"^13 +- +-$", found.out, re.M)
+    assert re.search(rf"^8 +{both}$", found.out, re.M), found.out
+    assert "budget.fine=13,seed=0 will be left out: budget.fine asks for 13" in found.err
     assert str(folder / "table.json") in found.out and (folder / "curve.png").exists()
 
 
@@ -125,7 +134,7 @@ def test_an_interrupted_sweep_ends_with_130_and_goes_on(swept, tiny_data, comman
     argv = words(folder, tiny_data, "--over", "budget.fine=8", "--over", "seed=2,0,1")
     found = command(*argv)
     assert found.status == 0 and {path: path.stat().st_mtime_ns for path in done} == done
-    assert re.search(r"^8 +0\.\d{3} ± 0\.\d{3} \(3\)$", found.out, re.M), found.out
+    assert re.search(r"^8 +0\.\d{3} ± 0\.\d{3} \(3\) +0\.\d{3} ± 0\.\d{3} \(3\)$", found.out, re.M), found.out
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     """Results `pnet` (the segmenter of `adversarial`), `lnet` (of `segmenter`), `label_maps` and those of `compare`.
 
     With `compare` there is one more result for each starred stage. All results have the figures `miou_strong` and
-    `miou_weak`, over the strong and the weak categories without the background. Label maps are measured on their own
-    images, whose true masks no other stage reads.
+    `miou_weak`, over the strong and the weak categories without the background, and `miou_weak_and_background`. Label
+    maps are measured on their own images, whose true masks no other stage reads.
     """
     groups = categories(config, info)
     classes, stage = len(info.classes), config.segmenter
@@ -107,6 +107,8 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
             else _measured_maps(other.name, config)
             for other in compared
         }
+    # Where the strong categories are those of another dataset, the weak ones and the background are the whole task.
+    groups["weak_and_background"] = (info.background, *groups["weak"])
     return Recipe(
         stages=with_frequencies(config, stages, stage, classes),
         results={name: dataclasses.replace(result, groups=groups) for name, result in results.items()},
