@@ -232,8 +232,9 @@ def _labels_of_other_classes(root):
 @pytest.mark.parametrize(
     "damage",
     [
-        _no_images, _no_lists, _no_image, _no_test_image, _no_mask, _no_labels_at_all, _half_of_sbd,
-        _nothing_tells_val, _damaged_mat, _other_id, _other_size, _colours, _no_class, _damaged_xml, _labels_of_others, _labels_of_other_classes,
+        _no_images, _no_lists, _no_image, _no_test_image, _no_mask, _no_labels_at_all, _half_of_sbd, _nothing_tells_val,
+        _damaged_mat, _other_id, _other_size, _colours, _no_class, _damaged_xml, _labels_of_others,
+        _labels_of_other_classes,
     ],
 )  # fmt: skip
 def test_a_wrong_source_is_named(tmp_path, damage):

@@ -70,8 +70,8 @@ class Coco(SegmentationBuilder):
 class CocoWithVoc(Coco):
     """The dataset of split-set 4: strong images of COCO and weak images of VOC.
 
-    `train` is `train` of the dataset `voc`, followed by that of `coco`; `val` is that of `voc`, and so is `test`. The classes are VOC's
-    21, followed by the 60 of COCO. With `strong_categories` "split-set-4" the masks of VOC are not used.
+    `train` is `train` of the dataset `voc`, followed by that of `coco`; `val` and `test` are `voc`'s. The classes
+    are VOC's 21, followed by the 60 of COCO. With `strong_categories` "split-set-4" the masks of VOC are not used.
     """
 
     name = "coco"
