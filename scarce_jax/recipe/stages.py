@@ -171,7 +171,7 @@ class Maps:
       name: name of the maps.
       names: names of the M maps of an image.
       nets: role -> net, restored from an earlier stage.
-      predict: `(nets, batch, consts) -> float [B, h, w, M]`, 0..1. A map of zeros is not shown.
+      predict: `(nets, batch, consts) -> float [B, H, W, M]`, 0..1, of the images' size. A map of zeros is not shown.
       source: gives the size, the batch per device and the transform of the images.
       consts: as in `Train`.
     """

@@ -23,8 +23,10 @@ from scarce_jax.methods.decoupled import pointing
 from scarce_jax.methods.decoupled.figure_ground import ByClass, FigureLoss, PredictByClass, inputs, reestimated
 from scarce_jax.models.decoupled import DecoupledClassifierConfig, class_saliency
 from scarce_jax.models.vgg import VGGConfig
+from scarce_jax.ops.augment import normalise
 from scarce_jax.ops.combinatorial import crop_subset
-from scarce_jax.recipe import Epochs, Net, Views, sources
+from scarce_jax.ops.resize import resize_bilinear
+from scarce_jax.recipe import Epochs, Net, NetState, Views, sources
 from scarce_jax.report import report
 from scarce_jax.training.state import init_net
 from tests import tiny
@@ -154,6 +156,16 @@ def test_predict_writes_a_map_for_each_class_that_is_found(run, tmp_path):
     assert values.shape == (*SIZE, 12) and values.dtype == np.uint8
     found = runs.load(run, mesh=tiny.mesh()).probabilities(pixels)
     np.testing.assert_allclose(found, values / np.maximum(values.sum(-1, keepdims=True), 1e-6), atol=0.02)
+    # Maps of a coarser grid lie on the whole image.
+    recipe, normalised = decoupled.recipe(tiny.decoupled_config(reestimate=1, steps=2), SCENES), normalise(pixels[None])
+    for name in ("saliency", "bridging"):
+        coarse = runs.load(run, name, mesh=tiny.mesh())
+        predict = recipe.maps[name].predict.predict.predict
+        states = {role: NetState(**variables) for role, variables in coarse.variables.items()}
+        grid = np.asarray(predict(states, {"image": normalised}, {}))[0]
+        assert grid.shape[0] < SIZE[0] // 8
+        wide = resize_bilinear(jnp.asarray(grid)[None], SIZE, align_corners=False)[0]
+        np.testing.assert_allclose(coarse.maps(pixels), 255 * wide, atol=1.0)
     facts = runs.predict(run, image, tmp_path / "maps", result="class_maps", mesh=tiny.mesh())
     assert facts["maps"] and facts["images"] == 1
     written = {path.name for path in (tmp_path / "maps").iterdir()}

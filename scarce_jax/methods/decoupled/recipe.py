@@ -26,6 +26,7 @@ from scarce_jax.methods.segmentation import measured, network, train_segmenter
 from scarce_jax.methods.tagging import CLASSIFIER, tags_measured, train_classifier
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.decoupled import DecoupledClassifierConfig
+from scarce_jax.ops.resize import resize_bilinear
 from scarce_jax.ranges import Count
 from scarce_jax.recipe import Artifact, Eval, Maps, Net, NetState, Predict, Recipe, Stage, Train
 
@@ -131,6 +132,17 @@ class SizeChecked:
         return self.predict(nets, batch, consts)
 
 
+@dataclasses.dataclass(frozen=True)
+class AtImageSize:
+    """Maps [B, H, W, K] at the size of the images, from those of a coarser grid whose cells tile the image."""
+
+    predict: Predict
+
+    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
+        maps = self.predict(nets, batch, consts)
+        return resize_bilinear(maps, batch["image"].shape[1:3], align_corners=False)
+
+
 def _classifier(config: Config, by_class: ByClass, stage: str) -> Net:
     """The classifier of an earlier stage, for images of the size at which masks are predicted."""
     return common.frozen(by_class.classifier, net_inputs(config.decoupled.crops.crop), stage, CLASSIFIER)
@@ -185,7 +197,11 @@ def _maps(result: Eval, by_class: ByClass, kernel: int, classes: tuple[str, ...]
     made = {"class_maps": MapsByClass(by_class), "bridging": BridgingMaps(by_class), "saliency": SaliencyMaps(by_class)}
     return {
         name: Maps(
-            name=name, names=classes, nets=result.nets, predict=SizeChecked(predict, kernel), source=result.source
+            name=name,
+            names=classes,
+            nets=result.nets,
+            predict=SizeChecked(AtImageSize(predict), kernel),
+            source=result.source,
         )
         for name, predict in made.items()
     }
