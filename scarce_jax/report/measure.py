@@ -21,7 +21,7 @@ from PIL import Image
 from scarce_jax import memory
 from scarce_jax.data.figures import summarise
 from scarce_jax.data.images import resize_image, resize_label
-from scarce_jax.data.pictures import HEAT, HEAT_OPACITY
+from scarce_jax.data.pictures import HEAT
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.data.source import RecordField, Rows, pad
 from scarce_jax.evaluation.confusion import confusion
@@ -39,7 +39,7 @@ LONGEST = 640
 MAP_SIDE = 160
 """Pixels of the longer side of a map, which is smooth."""
 
-_OPACITY = (np.arange(256) * HEAT_OPACITY).astype(np.uint8).tobytes()
+_OPACITY = (np.arange(256) * 0.85).astype(np.uint8).tobytes()
 
 _count = jax.jit(confusion, static_argnums=2)
 
