@@ -13,6 +13,10 @@ A sweep over the table sets the budget and all values that depend on it (`--over
 `--budget.per-class None`.
 
 Command: scarce-jax prepare voc --source VOC; scarce-jax train configs/decoupled_voc.py --compare [--budget.per-class 5]
+
+Table 2 is measured by VOC's server, on the masks of: scarce-jax predict RUN --split test --no-overlays
+--out results/VOC2012/Segmentation/comp6_test_cls. Figures 2 and 3 are maps of the report of a run, and of: scarce-jax
+predict RUN IMAGES --result bridging (or class_maps) --out DIR
 """
 
 from scarce_jax.data.budget import Budget
