@@ -19,6 +19,10 @@ it; `--over paper.table_1=5` is one row. Full supervision is `--budget.per-class
 
 Command: scarce-jax prepare voc --source VOC; scarce-jax train configs/decoupled_voc.py --compare
 Table 1: scarce-jax sweep configs/decoupled_voc.py --over paper.table_1 --workdir runs/table_1
+
+Table 2 is measured by VOC's server, on the masks of: scarce-jax predict RUN --split test --no-overlays
+--out results/VOC2012/Segmentation/comp6_test_cls. Figures 2 and 3 are maps of the report of a run, and of: scarce-jax
+predict RUN IMAGES --result bridging (or class_maps) --out DIR
 """
 
 from scarce_jax.data.budget import Budget

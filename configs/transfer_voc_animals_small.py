@@ -45,7 +45,6 @@ config = Config(
     adversarial=AdversarialStage(
         steps=300,
         batch=8,
-        lambda_adv=0.1,
         optim=Optimizer(kind="adam", lr=1e-4, weight_decay=1e-4, schedule=Schedule(kind="constant")),
         pnet_optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4, schedule=Schedule(kind="constant")),
     ),

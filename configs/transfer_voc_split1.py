@@ -16,6 +16,13 @@ ImageNet weights are downloaded. `--cam.init-from`, `--lnet.init-from` and `--se
 
 Command: scarce-jax prepare voc --source VOC; scarce-jax train configs/transfer_voc_split1.py --compare
 Table 2: scarce-jax sweep configs/transfer_voc_split1.py --over paper.table_2 --workdir runs/table_2
+
+Of the self-diffusion the paper prints objective, features and affinity. Superpixels, thresholds and the seeds of the
+background are ours: the printed objective alone has one minimiser, which is constant (see `cpu.diffusion`).
+
+Table 3 is measured by VOC's server, on the masks of: scarce-jax predict RUN --split test --crf largefov --no-overlays
+--out results/VOC2012/Segmentation/comp6_test_cls. Figure 3 is in the report of a run, and figure 5, the L-Net on other
+images, is: scarce-jax predict RUN IMAGES --result lnet_map --out DIR
 """
 
 import dataclasses

@@ -20,7 +20,7 @@ from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError, some
 from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.ranges import check
-from scarce_jax.recipe import Eval, NetState, Views, reads
+from scarce_jax.recipe import Eval, Maps, NetState, Views, reads
 from scarce_jax.runtime import Runtime
 from scarce_jax.training.folder import CONFIG, MANIFEST, check_files, read_done, read_facts
 from scarce_jax.training.plan import Plan
@@ -90,12 +90,12 @@ def _config(run_dir: pathlib.Path, facts: Mapping[str, Any]) -> Any:
 
 def choose_result(
     session: Session, name: str | None = None, views: Views | None = None, batch: int | None = None
-) -> tuple[str, Eval]:
-    """Returns the name of a result of an opened run, and the result.
+) -> tuple[str, Eval | Maps]:
+    """Returns the name of a result or of maps of an opened run, and the result or the maps.
 
     Args:
       session: the run.
-      name: name of the result; default the recipe's first.
+      name: name of the result, or of maps; default the recipe's first result.
       views: the views to predict; default those of the result.
       batch: images per device; default that of the config.
 
@@ -103,7 +103,7 @@ def choose_result(
       InputError: there is no such result, a stage that it needs is not finished or has lost a file, it takes no views,
         or the views or the batch are out of their range.
     """
-    results = session.recipe.results
+    results = {**session.recipe.results, **session.recipe.maps}
     name = next(iter(results)) if name is None else name
     if name not in results:
         raise InputError(f"result {name!r}: this run has {', '.join(results)}; choose one of them")
@@ -116,6 +116,8 @@ def choose_result(
                 f"again"
             )
         check_files(session.run_dir, stage, done)
+    if views is not None and isinstance(evaluation, Maps):
+        raise InputError(f"result {name}: is maps; it takes no flip, scales, window or CRF")
     if views is not None and views != evaluation.views:
         check(views)
         if evaluation.metrics == "tags":
@@ -156,6 +158,8 @@ def open_result(
     """
     session, info, _ = open_run(run_dir, data_dir, mesh)
     name, evaluation = choose_result(session, result, views, batch)
+    if isinstance(evaluation, Maps):
+        raise InputError(f"result {name}: is maps, which `predict` writes and `report` shows; nothing measures them")
     if split is not None and evaluation.inferred is not None:
         raise InputError(
             f"result {name}: is stored masks of {evaluation.source.split}, and cannot be measured on {split}; leave "
@@ -185,15 +189,15 @@ def open_result(
 
 
 def predictor(
-    session: Session, info: DatasetInfo, config: Any, name: str, evaluation: Eval, nets: Mapping[str, NetState]
+    session: Session, info: DatasetInfo, config: Any, name: str, evaluation: Eval | Maps, nets: Mapping[str, NetState]
 ) -> Predictor:
-    """Makes the predictor of a result with given nets; raises InputError if the result predicts no masks."""
-    if evaluation.metrics == "tags":
+    """Makes the predictor of a result or of maps with given nets; raises InputError if the result predicts no masks."""
+    if isinstance(evaluation, Eval) and evaluation.metrics == "tags":
         raise InputError(
             f"result {name}: predicts image tags, not masks; `evaluate` measures it, and a run that predicts masks can "
             f"start from its net with init_from"
         )
-    if evaluation.inferred is not None:
+    if isinstance(evaluation, Eval) and evaluation.inferred is not None:
         raise InputError(f"result {name}: is stored masks of {evaluation.source.split}; it predicts none")
     return Predictor(
         name,

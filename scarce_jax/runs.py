@@ -16,8 +16,10 @@ from scarce_jax import memory, methods
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.config_files import default_workdir, from_json, resolve, to_json, use_compilation_cache
 from scarce_jax.data.builders import import_builder, is_generated, is_prepared, load_info, prepare
+from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
-from scarce_jax.evaluation.files import find_images, predict_files
+from scarce_jax.evaluation.files import predict_files
+from scarce_jax.evaluation.inputs import find_images, split_images
 from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.ops.augment import MEAN, STD
 from scarce_jax.provenance import git_revision, versions
@@ -166,7 +168,7 @@ def load(
 
     Args:
       run_dir: the run folder.
-      result: name of the result; default the recipe's first.
+      result: name of the result, or of maps; default the recipe's first result.
       views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
       batch: images per device of `Predictor.stream`, which changes no mask; default that of the config.
       mesh: devices to run on; default all.
@@ -188,51 +190,69 @@ def predict(
     paths: str | os.PathLike | Sequence[str | os.PathLike],
     out: str | os.PathLike,
     *,
+    split: str | None = None,
     result: str | None = None,
     coarse: str | os.PathLike | None = None,
+    overlays: bool = True,
     confidence: bool = False,
     native_ids: bool = False,
     keep_going: bool = False,
     views: Views | None = None,
     batch: int | None = None,
+    data_dir: str | os.PathLike | None = None,
     mesh: Mesh | None = None,
     allow_import: bool = False,
 ) -> dict[str, Any]:
-    """Predicts image files: writes <stem>.png (class ids) and <stem>_overlay.png for each.
+    """Predicts images: writes <stem>.png (class ids) and <stem>_overlay.png for each.
 
     Masks are 8-bit palette files: their indices are the ids, and their colours those of the classes; void (255) is
     (224, 224, 192). An overlay has the tinted image at its top left, and a legend below it. Each file is read once.
     Nothing is written to `out` before all images are predicted.
+
+    If `result` is maps, such as those of the L-Net, their pictures take the place of masks: <stem>_<map>.png, 8-bit
+    grey, and the map laid over the image. A map of zeros is not written.
 
     Args:
       run_dir: the run folder.
       paths: an image file or a folder of them, or several. Folders are searched with their subfolders, which `out` gets
         too: `photos/cam1/x.jpg` of `photos` becomes `out/cam1/x.png`.
       out: folder for the pictures; it may exist. If it lies in a folder of `paths`, its files are no images to predict.
-      result: name of the result; default the recipe's first.
+      split: the images of this split of the run's dataset are predicted in place of `paths`, which are then (). Their
+        pictures have the names of the examples. It may be one without masks.
+      result: name of the result, or of maps; default the recipe's first result.
       coarse: folder with a coarse mask per image, for results that need one: in the same subfolder, of the same name,
         with any suffix. Its ids are class ids, 255 and further void ids of the dataset.
+      overlays: also write the overlays; evaluation servers want masks alone.
       confidence: also write <stem>_confidence.png, 0..255.
       native_ids: masks, coarse ones too, have the values of the dataset's own mask files instead of class ids.
       keep_going: leave out files that cannot be read, and images whose coarse mask is missing or does not fit.
       views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.
       batch: images per device, which changes no mask; default that of the config.
+      data_dir: where datasets are prepared, for `split`; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       mesh: devices to run on; default all.
       allow_import: import the Python modules that the run folder names, which runs their code; only for folders you
         trust. A method or dataset of this package, or of a module that is imported already, needs none.
 
     Returns:
-      {"result": name, "images": number of predicted images, "out": the folder, "left_out": [what is wrong with each
-      file that was left out]}.
+      {"result": name, "maps": whether it is maps, "images": number of predicted images, "out": the folder, "left_out":
+      [what is wrong with each file that was left out]}.
 
     Raises:
-      InputError: there is no such run or result, a checkpoint is damaged, there is no image, an output would overwrite
-        an input or another output, or the batch takes more memory than a device has; without `keep_going` also: a file
-        cannot be read, or a coarse mask is missing or does not fit.
+      InputError: there is no such run, result or split, a checkpoint is damaged, there is no image, an output would
+        overwrite an input or another output, or the batch takes more memory than a device has; without `keep_going`
+        also: a file cannot be read, or a coarse mask is missing or does not fit.
     """
-    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    several = [pathlib.Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     folder, out = None if coarse is None else pathlib.Path(coarse), pathlib.Path(out)
-    images, faults = find_images([pathlib.Path(path) for path in several], [out, *([] if folder is None else [folder])])
+    if split is None:
+        images, faults = find_images(several, [out, *([] if folder is None else [folder])])
+    elif several:
+        raise InputError(f"--split {split}: found {several[0]} beside it; expected a split or files, so leave out one")
+    else:
+        dataset = read_facts(pathlib.Path(run_dir))["dataset"]["name"]
+        if allow_import:
+            import_modules(run_dir)
+        images, faults = split_images(Reader(dataset, split, None if data_dir is None else os.fspath(data_dir))), []
     if faults and not keep_going:
         raise faults[0]
     predictor = load(run_dir, result, views=views, batch=batch, mesh=mesh, allow_import=allow_import)
@@ -243,12 +263,14 @@ def predict(
             images,
             out,
             coarse=folder,
+            overlays=overlays,
             confidence=confidence,
             native_ids=native_ids,
             keep_going=keep_going,
         )
     return {
         "result": predictor.name,
+        "maps": bool(predictor.map_names),
         "images": len(images) - len(unread),
         "out": str(out),
         "left_out": [str(fault) for fault in (*faults, *unread)],

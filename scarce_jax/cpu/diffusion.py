@@ -110,11 +110,20 @@ class Diffusion:
         Returns:
           label: uint8 [H, W], class ids, and 255 where undecided (see `Status`).
           status: uint8 [], a `Status`.
+          objectness: uint8 [h', w'], the given one times 255; absent if none is given.
 
         Raises:
           InputError: maps or objectness are not finite.
           ValueError: the number of maps is not that of the tags without the background.
         """
+        objectness = fields.get("objectness")
+        if objectness is None:
+            return self._label(example_id, fields)
+        kept = np.rint(255 * _finite(example_id, "objectness", np.asarray(objectness))).astype(np.uint8)
+        return {**self._label(example_id, fields), "objectness": kept}
+
+    def _label(self, example_id: str, fields: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray]:
+        """The label map and the status."""
         image, tags, cam = fields["image"], np.asarray(fields["tags"]), np.asarray(fields["cam"])
         classes = np.array([k for k in range(tags.size) if k != self.background], np.intp)
         if cam.ndim != 3 or cam.shape[-1] != classes.size:

@@ -19,6 +19,9 @@ VOID_COLOUR = (224, 224, 192)
 BAND = 256
 """Rows of an image that are blended at a time, since blending takes 12 bytes a pixel and more."""
 
+HEAT = np.stack([np.full(256, 255), np.arange(256), np.zeros(256, int)], -1).astype(np.uint8)
+"""Colours of the values of a map, 0..255, from red to yellow."""
+
 MOST_ENTRIES, LONGEST_NAME = 40, 40
 """Largest number of classes in a legend, and of characters in a name."""
 
@@ -79,6 +82,22 @@ def overlay(
         tinted = np.where(borders[band, :, None], colours, np.rint(blended).astype(np.uint8))
         plain = (mask[band] == IGNORE) | ~colours.any(-1)
         shown[band] = np.where(plain[:, :, None], image[band], tinted)
+    return shown
+
+
+def heat(image: np.ndarray, values: np.ndarray, alpha: float = 0.6) -> np.ndarray:
+    """Lays a map over an image: uint8 [H, W, 3].
+
+    Args:
+      image: uint8 [H, W, 3].
+      values: uint8 [H, W]; where it is 0, the image is seen as it is.
+      alpha: opacity of the value 255, 0..1; that of others is in proportion.
+    """
+    shown = np.empty_like(image)
+    for top in range(0, len(image), BAND):
+        band = np.s_[top : top + BAND]
+        opacity = values[band, :, None].astype(np.float32) * (alpha / 255)
+        shown[band] = np.rint(image[band] + opacity * (HEAT[values[band]] - image[band].astype(np.float32)))
     return shown
 
 

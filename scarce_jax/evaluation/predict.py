@@ -23,7 +23,7 @@ from scarce_jax.errors import InputError
 from scarce_jax.evaluation.evaluate import choose_labels
 from scarce_jax.evaluation.native import bands, native_canvas, native_row, native_scores, rows_of_band
 from scarce_jax.evaluation.views import Scorer, view_rows
-from scarce_jax.recipe import Eval
+from scarce_jax.recipe import PLAIN, Eval, Maps
 
 WAITING = 4
 """Number of batches of images that may wait until their canvas has a full batch."""
@@ -44,11 +44,23 @@ class Prediction:
     confidence: np.ndarray
 
 
-class Predictor:
-    """Applies one result of a run to images.
+@dataclasses.dataclass(frozen=True)
+class PredictedMaps:
+    """The maps of one image.
 
     Attributes:
-      name: name of the result.
+      values: uint8 [H, W, M], values of 0..1 times 255, at the image's native size.
+    """
+
+    values: np.ndarray
+
+
+class Predictor:
+    """Applies one result of a run, or maps, to images.
+
+    Attributes:
+      name: name of the result or maps.
+      map_names: names of the maps that it makes in place of masks; () for a result.
       size: (height, width) at which images are predicted; None for their native size.
       batch: images per device in `stream`.
       classes: class names.
@@ -64,7 +76,7 @@ class Predictor:
     def __init__(
         self,
         name: str,
-        evaluation: Eval,
+        evaluation: Eval | Maps,
         *,
         nets: Mapping[str, Any],
         consts: Mapping[str, Any],
@@ -77,14 +89,20 @@ class Predictor:
         self.size, self.batch = evaluation.source.size, evaluation.source.batch
         self.classes, self.palette, self.native_ids = info.classes, info.palette, info.native_ids
         self.void_ids, self.devices = info.void_ids, mesh.size
-        self.needs_coarse = evaluation.needs_coarse
         self.variables = {role: net.variables for role, net in nets.items()}
         self._nets, self._consts, self._mesh = nets, consts, mesh
         self._without_coarse = list(without_coarse)
-        predict, transform, views = evaluation.predict, evaluation.source.transform, evaluation.views
-        self._composite, self._views = evaluation.composite, views
-        self.scorer = Scorer(predict, transform, views, mesh) if predict else None
-        self._labels, self._probabilities = self._compile(self._label), self._compile(self._probability)
+        predict, transform = evaluation.predict, evaluation.source.transform
+        if isinstance(evaluation, Maps):
+            self.needs_coarse = self._composite = False
+            self.map_names, self._views = evaluation.names, PLAIN
+            self._kind, self._finished = PredictedMaps, self._compile(self._mapped)
+        else:
+            self.needs_coarse, self._composite = evaluation.needs_coarse, evaluation.composite
+            self.map_names, self._views = (), evaluation.views
+            self._kind, self._finished = Prediction, self._compile(self._label)
+        self.scorer = Scorer(predict, transform, self._views, mesh) if predict else None
+        self._probabilities = self._compile(self._probability)
 
     def _compile(self, finish: Callable) -> Callable:
         """Compiles `finish(scores of a band at native size or None, overlay or None)`; devices have their own rows."""
@@ -105,7 +123,7 @@ class Predictor:
         """The results of a program for the bands of a batch, from the top."""
         scores = self.scorer(self._nets, rows, self._consts) if self.scorer else None
         images = len(rows["native_height"]) // self._mesh.size
-        height, first_rows = bands(images, canvas, len(self.classes), self._views)
+        height, first_rows = bands(images, canvas, len(self.map_names or self.classes), self._views)
         results = []
         for first_row in mesh_lib.replicate(self._mesh, [np.int32(row) for row in first_rows]):
             results.append(program(scores, rows, first_row, canvas=(height, canvas[1])))
@@ -125,6 +143,10 @@ class Predictor:
             confidence = jnp.where(overlay != IGNORE, 1.0, confidence)
         return choose_labels(scores, overlay, shape), jnp.round(confidence * 255).astype(jnp.uint8)
 
+    @staticmethod
+    def _mapped(values: jax.Array, overlay: None) -> tuple[jax.Array]:
+        return (jnp.round(jnp.clip(values, 0.0, 1.0) * 255).astype(jnp.uint8),)
+
     def _probability(self, scores: jax.Array | None, overlay: jax.Array | None) -> jax.Array:
         one_hot = jax.nn.one_hot(overlay, len(self.classes)) if self._composite else None
         if scores is None:
@@ -134,7 +156,7 @@ class Predictor:
             return probabilities
         return jnp.where((overlay != IGNORE)[..., None], one_hot, probabilities)
 
-    def dispatch(self, rows: Mapping[str, np.ndarray], canvas: tuple[int, int]) -> list[tuple[jax.Array, jax.Array]]:
+    def dispatch(self, rows: Mapping[str, np.ndarray], canvas: tuple[int, int]) -> list[tuple[jax.Array, ...]]:
         """Predicts a batch; does not wait for the device, or of several bands for the last one.
 
         Args:
@@ -142,9 +164,9 @@ class Predictor:
           canvas: `native_canvas` of the images.
 
         Returns:
-          Class ids and confidences as in `Prediction`, uint8 [B, h, W], of bands of the canvas from the top.
+          The fields of `Prediction` or `PredictedMaps`, uint8 [B, h, W, ...], of bands of the canvas from the top.
         """
-        return self._run(self._labels, mesh_lib.shard(self._mesh, dict(rows)), canvas)
+        return self._run(self._finished, mesh_lib.shard(self._mesh, dict(rows)), canvas)
 
     def indices(self, native_ids: bool) -> dict[int, int]:
         """Id in a mask file -> class index or 255.
@@ -204,7 +226,7 @@ class Predictor:
         count: int,
         threads: int,
         batch: int | None = None,
-    ) -> Iterator[tuple[int, Payload, Prediction | None]]:
+    ) -> Iterator[tuple[int, Payload, Prediction | PredictedMaps | None]]:
         """Predicts many images in batches over all devices; each image is loaded once.
 
         Args:
@@ -215,8 +237,8 @@ class Predictor:
           batch: images per device, which changes no mask; default `self.batch`.
 
         Yields:
-          (number, payload, Prediction or None). A batch holds images of one canvas, so the order is that in which
-          batches fill.
+          (number, payload, Prediction, PredictedMaps or None). A batch holds images of one canvas, so the order is that
+          in which batches fill.
         """
         total = (batch or self.batch) * self._mesh.size
         waiting: dict[tuple[int, int], list] = collections.defaultdict(list)
@@ -236,15 +258,17 @@ class Predictor:
         for canvas, images in waiting.items():
             yield from self._batch(images, canvas, total)
 
-    def _batch(self, images: list, canvas: tuple[int, int], total: int) -> Iterator[tuple[int, Any, Prediction]]:
+    def _batch(
+        self, images: list, canvas: tuple[int, int], total: int
+    ) -> Iterator[tuple[int, Any, Prediction | PredictedMaps]]:
         """Predicts images of one canvas, in a batch that is filled with repeats of the last image."""
         rows = [row for _, row, _ in images]
         rows += rows[-1:] * (total - len(rows))
         stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-        labels, confidence = (_joined(part) for part in zip(*self.dispatch(stacked, canvas), strict=True))
+        parts = [_joined(part) for part in zip(*self.dispatch(stacked, canvas), strict=True)]
         for j, (k, row, payload) in enumerate(images):
             height, width = int(row["native_height"]), int(row["native_width"])
-            yield k, payload, Prediction(labels[j, :height, :width], confidence[j, :height, :width])
+            yield k, payload, self._kind(*(part[j, :height, :width] for part in parts))
 
     def _single(self, image: np.ndarray, coarse: np.ndarray | None, program: Callable) -> list[Any]:
         row = self.row(image, coarse)
@@ -263,10 +287,33 @@ class Predictor:
           uint8 [H, W].
 
         Raises:
-          InputError: an argument has another type, shape, dtype or range, or the coarse mask is missing.
+          InputError: an argument has another type, shape, dtype or range, or the coarse mask is missing; or the
+            predictor makes maps.
         """
-        labels = _joined([labels for labels, _ in self._single(image, coarse, self._labels)])
+        self._expect(maps=False)
+        labels = _joined([labels for labels, _ in self._single(image, coarse, self._finished)])
         return labels[0, : image.shape[0], : image.shape[1]]
+
+    def maps(self, image: np.ndarray) -> np.ndarray:
+        """Makes the maps of one image, in the order of `map_names`.
+
+        Args:
+          image: uint8 [H, W, 3], RGB.
+
+        Returns:
+          uint8 [H, W, M], values of 0..1 times 255.
+
+        Raises:
+          InputError: the image has another type, shape or dtype, or the predictor predicts masks.
+        """
+        self._expect(maps=True)
+        values = _joined([values for (values,) in self._single(image, None, self._finished)])
+        return values[0, : image.shape[0], : image.shape[1]]
+
+    def _expect(self, maps: bool) -> None:
+        if bool(self.map_names) != maps:
+            made, method = ("maps", "`maps`") if self.map_names else ("masks", "`predict` or `probabilities`")
+            raise InputError(f"result {self.name}: makes {made}; call {method}")
 
     def probabilities(self, image: np.ndarray, coarse: np.ndarray | None = None) -> np.ndarray:
         """Predicts the class probabilities of one image; arguments and errors as in `predict`.
@@ -274,6 +321,7 @@ class Predictor:
         Returns:
           float32 [H, W, K]. They sum to 1, but are all 0 where a coarse mask alone predicts and is void.
         """
+        self._expect(maps=False)
         probabilities = _joined(self._single(image, coarse, self._probabilities))
         return probabilities[0, : image.shape[0], : image.shape[1]]
 

@@ -114,7 +114,6 @@ class Eval:
       groups: name -> class ids; the mean IoU of each group is the figure `miou_<name>`.
       views: mirrored, scaled and windowed predictions to average.
       no_window: why views must not have a window, for the message; None if they may.
-      maps: `(nets, batch, consts) -> float [B, h, w, K]`, 0..1, the evidence for each class, for display only.
       every: steps between measurements in training, besides the one after the last step; 0 measures only there.
       keep_best: metric whose best measurement determines the stored nets; None stores those of the last step.
       patience: number of measurements without a better one after which training ends; needs `keep_best` and `every`.
@@ -132,7 +131,6 @@ class Eval:
     groups: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     views: Views = PLAIN
     no_window: str | None = None
-    maps: Callable[[Mapping[str, NetState], dict, Mapping], jax.Array] | None = None
     every: int = 0
     keep_best: str | None = None
     patience: int | None = None
@@ -163,6 +161,30 @@ class Eval:
         if self.metrics == "tags":
             return "map", "mean_f1"
         return "miou", *map(group_figure, self.groups), "mean_accuracy", "pixel_accuracy"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Maps:
+    """Maps of an image, such as where it shows an object: `predict` and the report make them; nothing measures them.
+
+    Attributes:
+      name: name of the maps.
+      names: names of the M maps of an image.
+      nets: role -> net, restored from an earlier stage.
+      predict: `(nets, batch, consts) -> float [B, H, W, M]`, 0..1, of the images' size. A map of zeros is not shown.
+      source: gives the size, the batch per device and the transform of the images.
+      consts: as in `Train`.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    nets: Mapping[str, Net]
+    predict: Callable[[Mapping[str, NetState], dict, Mapping], jax.Array]
+    source: Source
+    consts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        _check_origins(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -313,11 +335,15 @@ class Table:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The result of a method's `recipe(config, info)`. The first entry of `results` is the default of all commands."""
+    """The result of a method's `recipe(config, info)`. The first entry of `results` is the default of all commands.
+
+    `predict` takes the names of `results` and of `maps`, so no name is in both.
+    """
 
     stages: tuple[Stage, ...]
     results: Mapping[str, Eval]
     tables: Mapping[str, Table] = dataclasses.field(default_factory=dict)
+    maps: Mapping[str, Maps] = dataclasses.field(default_factory=dict)
 
     def stage(self, name: str) -> Stage:
         return {stage.name: stage for stage in self.stages}[name]
@@ -328,7 +354,7 @@ class Recipe:
         return next(iter(counted.sources.values()))
 
 
-def _check_origins(stage: Infer | Eval) -> None:
+def _check_origins(stage: Infer | Eval | Maps) -> None:
     """Nets of results and inferring stages must come from the run itself, because only a `Train` stores nets."""
     for role, net in stage.nets.items():
         if not isinstance(net.init_from, Artifact):
@@ -337,12 +363,12 @@ def _check_origins(stage: Infer | Eval) -> None:
             )
 
 
-def sources(stage: Stage | Eval) -> dict[str, Source]:
+def sources(stage: Stage | Eval | Maps) -> dict[str, Source]:
     """Returns the sources of a stage by name; a single source has the name of its stage."""
     return dict(stage.sources) if isinstance(stage, Train) else {stage.name: stage.source}
 
 
-def reads(stage: Stage | Eval) -> list[Artifact]:
+def reads(stage: Stage | Eval | Maps) -> list[Artifact]:
     """Lists the artifacts of earlier stages that a stage needs, without repeats, in a fixed order."""
     artifacts = [net.init_from for net in stage.nets.values() if isinstance(net.init_from, Artifact)]
     for source in sources(stage).values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from scarce_jax.errors import InputError
-from scarce_jax.recipe.stages import Eval, Recipe, Stage, Train, reads, sources
+from scarce_jax.recipe.stages import Eval, Maps, Recipe, Stage, Train, reads, sources
 
 
 def without_measurements(recipe: Recipe) -> Recipe:
@@ -19,7 +19,7 @@ def without_measurements(recipe: Recipe) -> Recipe:
     stages: list[Stage] = []
     gone: set[str] = set()
 
-    def lost(part: Stage | Eval) -> bool:
+    def lost(part: Stage | Eval | Maps) -> bool:
         return any(artifact.stage in gone for artifact in reads(part))
 
     for stage in recipe.stages:
@@ -42,4 +42,5 @@ def without_measurements(recipe: Recipe) -> Recipe:
         for name, table in recipe.tables.items()
         if not any(artifact.stage in gone for artifact in table.reads.values())
     }
-    return Recipe(stages=tuple(stages), results=results, tables=tables)
+    maps = {name: part for name, part in recipe.maps.items() if not lost(part)}
+    return Recipe(stages=tuple(stages), results=results, tables=tables, maps=maps)

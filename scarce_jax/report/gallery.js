@@ -26,7 +26,7 @@ function layerName(layer, runs, several, classes) {
   if (layer.kind === "truth") return "truth";
   if (layer.kind === "coarse") return "coarse mask";
   if (layer.kind === "map") {
-    return `${several ? `${runs[layer.run].name}: ` : ""}map of ${classes[layer.classes[0]]} (${layer.result})`;
+    return `${several ? `${runs[layer.run].name}: ` : ""}${layer.label} (${layer.result})`;
   }
   return several ? `${runs[layer.run].name}: ${layer.result}` : `prediction (${layer.result})`;
 }

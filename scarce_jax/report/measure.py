@@ -1,6 +1,7 @@
 """The main result of a run on every image of a split: its confusion matrix, and pictures of some images.
 
-Masks that a stage inferred for training images are shown too, if a result measures them (`Eval.inferred`).
+Masks that a stage inferred for training images are shown too, if a result measures them (`Eval.inferred`), and the maps
+that a recipe has (`Recipe.maps`) of all images that are shown.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from PIL import Image
 from scarce_jax import memory
 from scarce_jax.data.figures import summarise
 from scarce_jax.data.images import resize_image, resize_label
+from scarce_jax.data.pictures import HEAT
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.data.source import RecordField, Rows, pad
 from scarce_jax.evaluation.confusion import confusion
 from scarce_jax.evaluation.native import native_canvas
 from scarce_jax.evaluation.predict import Predictor
-from scarce_jax.recipe import Eval
+from scarce_jax.recipe import Eval, reads
 from scarce_jax.run_folder import open_result, open_run
 from scarce_jax.runs import load
+from scarce_jax.training.folder import read_done
 from scarce_jax.training.session import Session
 
 LONGEST = 640
@@ -36,7 +39,6 @@ LONGEST = 640
 MAP_SIDE = 160
 """Pixels of the longer side of a map, which is smooth."""
 
-_HEAT = np.stack([np.full(256, 255), np.arange(256), np.zeros(256, int)], -1).astype(np.uint8)
 _OPACITY = (np.arange(256) * 0.85).astype(np.uint8).tobytes()
 
 _count = jax.jit(confusion, static_argnums=2)
@@ -104,7 +106,7 @@ def measure(
         not fit in the memory of a device.
     """
     session, name, evaluation = open_result(run_dir, split=split, data_dir=data_dir, batch=batch)
-    rows, maps = session.inputs.open(evaluation.source), {}
+    rows = session.inputs.open(evaluation.source)
     predictor = load(run_dir, name, batch=batch)
     advice = memory.advice(
         what=f"predicting with result {name}",
@@ -117,20 +119,13 @@ def measure(
         total, mious = score(_predictions(predictor, rows, range(len(rows))), len(rows), session.classes)
         gallery = _gallery(galleries, evaluation, rows, mious, session.classes, predictor.palette, images)
         predictions = {k: labels for k, _, labels in _predictions(predictor, rows, gallery.chosen)}
-        if evaluation.maps is not None:
-            maps = dict(_maps(session, evaluation, rows, gallery.chosen))
     for k, labels in predictions.items():
         coarse = rows.example(k).get("coarse") if predictor.needs_coarse else None
         layers = gallery.picture(k)["layers"]
         if coarse is not None and not any(layer["kind"] == "coarse" for layer in layers):
             layers.append(_layer("coarse", coarse, predictor.palette))
         gallery.show(number, name, k, labels, mious[k])
-    for k, values in maps.items():
-        picture = gallery.picture(k)
-        for label in picture["layers"][0]["classes"]:
-            if values[..., label].any():
-                drawn = _map_layer(values[..., label], label, (picture["height"], picture["width"]))
-                picture["layers"].append({**drawn, "run": number, "result": name})
+    show_maps(session, number, gallery, rows)
     figures = summarise(total, session.classes)
     return {"result": name, "split": evaluation.source.split, "images": len(rows), **figures}
 
@@ -171,6 +166,7 @@ def show_inferred(
       InputError: the dataset is not prepared, or records are damaged.
     """
     session, info, _ = open_run(run_dir, data_dir)
+    shown: dict[tuple, tuple[Gallery, Rows]] = {}
     for name, evaluation in session.recipe.results.items():
         if not images or evaluation.inferred is None or not (run_dir / evaluation.inferred.stage / "DONE").exists():
             continue
@@ -180,6 +176,35 @@ def show_inferred(
         gallery = _gallery(galleries, evaluation, rows, mious, info.classes, info.palette, images)
         for k in gallery.chosen:
             gallery.show(number, name, k, _native(rows, field, k)[1], mious[k])
+        shown[gallery.key] = gallery, rows
+    for gallery, rows in shown.values():
+        show_maps(session, number, gallery, rows)
+
+
+def show_maps(session: Session, number: int, gallery: Gallery, rows: Rows) -> None:
+    """Adds the maps of a run to the pictures of a gallery: of classes, those that one of the picture's masks shows.
+
+    Args:
+      number: number of the run in the page.
+      rows: the images of the gallery.
+
+    Raises:
+      InputError: a checkpoint is damaged, or an image cannot be read.
+    """
+    for name, maps in session.recipe.maps.items():
+        if any(read_done(session.run_dir, artifact.stage) is None for artifact in reads(maps)):
+            continue
+        make = load(session.run_dir, name)
+        for k in gallery.chosen:
+            picture = gallery.picture(k)
+            classes = {label for layer in picture["layers"] for label in layer["classes"]}
+            values = make.maps(rows.example(k)["image"])
+            for m, label in enumerate(maps.names):
+                of_class = gallery.key[2].index(label) if label in gallery.key[2] else None
+                if values[..., m].any() and (of_class is None or of_class in classes):
+                    layer = _map_layer(values[..., m], (picture["height"], picture["width"]))
+                    described = {"classes": [] if of_class is None else [of_class], "label": label}
+                    picture["layers"].append({**layer, **described, "run": number, "result": name})
 
 
 def _native(rows: Rows, field: RecordField, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -228,21 +253,6 @@ def _predictions(
         yield chosen[position], truth, prediction.labels
 
 
-def _maps(session: Session, evaluation: Eval, rows: Rows, chosen: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """(row number, maps float32 [h, w, K] of the result) for the `chosen` rows."""
-    nets, consts = session.nets(evaluation), session.consts(evaluation)
-
-    @jax.jit
-    def run(nets: Any, row: dict, consts: Any) -> jax.Array:
-        row = evaluation.source.transform(row, jax.random.key(0), consts)
-        return evaluation.maps(nets, jax.tree.map(lambda x: x[None], row), consts)[0]
-
-    for k in chosen:
-        image = rows.example(k)["image"]
-        size = rows.size or image.shape[:2]
-        yield k, np.asarray(run(nets, Rows.sized({"image": image}, size, size), consts), np.float32)
-
-
 def _picture(rows: Rows, k: int, mious: Sequence[float | None], palette: Sequence) -> dict[str, Any]:
     """An image of the split with its true mask, in the format of the page."""
     example = rows.example(k)
@@ -270,13 +280,11 @@ def _layer(kind: str, mask: np.ndarray, palette: Sequence) -> dict[str, Any]:
     return {"kind": kind, "classes": classes, "mask": _data_uri(image, "png", transparency=IGNORE, optimize=True)}
 
 
-def _map_layer(values: np.ndarray, label: int, size: tuple[int, int]) -> dict[str, Any]:
-    """Values float [h, w] in 0..1 as a picture with the proportions of `size`: red to yellow, high values opaque."""
-    height, width = _fitted(*size, MAP_SIDE)
-    grown = Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    image = Image.fromarray((np.clip(np.asarray(grown), 0, 1) * 255).astype(np.uint8))
-    image.putpalette(_HEAT.tobytes())
-    return {"kind": "map", "classes": [label], "mask": _data_uri(image, "png", transparency=_OPACITY, optimize=True)}
+def _map_layer(values: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+    """Values uint8 [H, W] as a picture with the proportions of `size`: red to yellow, high values opaque."""
+    image = Image.fromarray(resize_image(values, _fitted(*size, MAP_SIDE)))
+    image.putpalette(HEAT.tobytes())
+    return {"kind": "map", "mask": _data_uri(image, "png", transparency=_OPACITY, optimize=True)}
 
 
 def _fitted(height: int, width: int, longest: int = LONGEST) -> tuple[int, int]:

@@ -22,7 +22,7 @@ NO_EFFECT = {
     "Chosen": ("flag",),
     "Train": ("name", "remat"),
     "Infer": ("name", "status"),
-    "Eval": ("name", "every", "keep_best", "patience", "maps", "no_window"),
+    "Eval": ("name", "every", "keep_best", "patience", "no_window"),
     "Module": ("parent", "name"),
 }
 """Fields that do not affect the output of a stage or the figures of a result, by type. `describe` has three exceptions.

@@ -23,7 +23,20 @@ from scarce_jax.errors import InputError
 from scarce_jax.evaluation.evaluate import MaskEvaluation
 from scarce_jax.evaluation.tags import TagEvaluation, summarise_tags
 from scarce_jax.models.weights import Backbone
-from scarce_jax.recipe import Artifact, Epochs, Eval, FromRun, Infer, NetState, Pretrained, Recipe, Source, Stage, Train
+from scarce_jax.recipe import (
+    Artifact,
+    Epochs,
+    Eval,
+    FromRun,
+    Infer,
+    Maps,
+    NetState,
+    Pretrained,
+    Recipe,
+    Source,
+    Stage,
+    Train,
+)
 from scarce_jax.runtime import Runtime
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.checkpoint import DamagedCheckpoint, load_net
@@ -79,7 +92,7 @@ class Session:
         except DamagedCheckpoint as error:
             raise InputError(f"{error}; train it again with --redo {artifact.stage}") from error
 
-    def nets(self, stage: Stage | Eval) -> dict[str, NetState]:
+    def nets(self, stage: Stage | Eval | Maps) -> dict[str, NetState]:
         """Restores the nets of a stage that start from an earlier stage."""
         return {r: self.load(net.init_from) for r, net in stage.nets.items() if isinstance(net.init_from, Artifact)}
 
@@ -96,7 +109,7 @@ class Session:
             if isinstance(net.init_from, FromRun | Pretrained)
         }
 
-    def consts(self, stage: Stage | Eval) -> dict[str, Any]:
+    def consts(self, stage: Stage | Eval | Maps) -> dict[str, Any]:
         """The constants of a stage, replicated; artifacts are read from the run folder."""
         values = {
             name: load_mean(self.run_dir, value.stage, value.name) if isinstance(value, Artifact) else np.asarray(value)

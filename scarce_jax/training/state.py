@@ -52,7 +52,7 @@ def check_origins(recipe: Recipe) -> None:
     Raises:
       InputError: a net has other parameters, or its backbone another geometry or normalisation.
     """
-    for stage in (*recipe.stages, *recipe.results.values()):
+    for stage in (*recipe.stages, *recipe.results.values(), *recipe.maps.values()):
         for role, net in stage.nets.items():
             if not isinstance(net.init_from, Artifact):
                 continue

@@ -280,6 +280,21 @@ def test_folders_are_predicted_with_their_subfolders_and_keep_their_tree(supervi
     refused("predict", supervised_run, photos, "--out", out, holds=["equal stems", "beside a.JPG"])
 
 
+def test_a_split_is_predicted_as_evaluation_servers_want_it(supervised_run, tiny_data, command, refused, tmp_path):
+    arguments = ["predict", supervised_run, "--split", "val", "--data-dir", tiny_data, "--out", tmp_path / "masks"]
+    text = command(*arguments, "--no-overlays").out
+    reader = Reader("scenes", "val", str(tiny_data))
+    assert f"{len(reader)} images: masks of result segmenter are in" in text
+    # Masks alone, named by the ids of the examples.
+    assert {path.name for path in (tmp_path / "masks").iterdir()} == {f"{name}.png" for name in reader.ids}
+    predictor = scarce_jax.load(supervised_run)
+    written = Image.open(tmp_path / f"masks/{reader.ids[2]}.png")
+    assert written.mode == "P"
+    np.testing.assert_array_equal(np.asarray(written), predictor.predict(reader.read(2)["image"]))
+    assert "found x.png beside it" in refused(*arguments, "x.png")
+    assert "no split 'test'" in refused(*[{"val": "test"}.get(word, word) for word in arguments])
+
+
 def test_one_may_go_on_past_what_cannot_be_read(supervised_run, pictures, command, refused, tmp_path):
     (pictures / "cut.jpg").write_bytes((pictures / "photo.JPG").read_bytes()[:700])
     (pictures / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")

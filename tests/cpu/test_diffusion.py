@@ -258,8 +258,9 @@ def test_images_that_cannot_be_solved_have_a_fixed_result():
     fields, _ = scene()
 
     def result(changes, **others):
-        label, status = diffusion(**others)("a", {**fields, **changes}).values()
+        label, status, kept = diffusion(**others)("a", {**fields, **changes}).values()
         assert label.shape == (66, 60)
+        np.testing.assert_array_equal(kept, np.rint(255 * np.asarray({**fields, **changes}["objectness"])))
         return np.unique(label).tolist(), Status(int(status))
 
     # The background's own tag does not count.

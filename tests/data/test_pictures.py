@@ -6,7 +6,7 @@ from matplotlib import font_manager
 from PIL import Image
 
 from scarce_jax.data.images import read_mask, write_png
-from scarce_jax.data.pictures import BAND, add_legend, colourise, counts, file_palette, overlay
+from scarce_jax.data.pictures import BAND, HEAT, add_legend, colourise, counts, file_palette, heat, overlay
 from scarce_jax.errors import InputError
 
 PALETTE = ((10, 20, 30), (200, 0, 0), (0, 200, 0))
@@ -24,6 +24,17 @@ def test_colourise():
     ]
     with pytest.raises(InputError, match=r"ids \[3\], expected 0\.\.2 or 255"):
         colourise(np.array([[3]], np.uint8), PALETTE)
+
+
+def test_a_map_over_an_image_hides_as_much_of_it_as_its_value():
+    image = noise(BAND + 3, 4, 3)
+    values = np.zeros((BAND + 3, 4), np.uint8)
+    values[-1] = [0, 51, 204, 255]
+    shown = heat(image, values, alpha=0.5)
+    np.testing.assert_array_equal(shown[:-1], image[:-1])
+    for k, value in enumerate(values[-1]):
+        expected = image[-1, k] * (1 - value / 510) + HEAT[value] * (value / 510)
+        np.testing.assert_allclose(shown[-1, k], expected, atol=0.51)
 
 
 def test_overlay_tints_regions_outlines_them_and_leaves_ignore_alone():

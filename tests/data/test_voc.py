@@ -86,6 +86,21 @@ def test_train_aug_is_all_that_has_a_mask_and_is_not_val(tmp_path, kind, listed)
     assert ours.roles["fine"] == TRAIN and set(ours.roles["unlabelled"]) == set(GROWN)
 
 
+def test_test_images_have_no_truth_whatever_is_annotated(tmp_path):
+    source = write_voc(tmp_path / "VOC2012", {"2008_000004": ("person",)})
+    save_list(source, "test", ("2008_000004", "2008_000005"))
+    found = prepare("voc", tmp_path / "data", source)
+    assert found.info.splits == {"train": 2, "val": 1, "test": 2}
+    assert read(tmp_path / "data", "test") == {"2008_000004": (None, None), "2008_000005": (None, None)}
+    # Somebody who has the masks can measure on them.
+    save_palette(source / "SegmentationClass/2008_000005.png", mask("2008_000005"))
+    prepare("voc", tmp_path / "masked", source)
+    fine, tags = read(tmp_path / "masked", "test")["2008_000005"]
+    assert tags == {"car"} and (fine == mask("2008_000005")).all()
+    # Which of them show an animal is not known.
+    assert "test" not in prepare("voc/animals", tmp_path / "data", source).info.splits
+
+
 def test_listed_images_without_masks_have_tags(tmp_path):
     source = write_voc(tmp_path / "VOC2012", SHOWN)
     save_list(source, "train_aug", (*TRAIN, *GROWN))
@@ -140,6 +155,11 @@ def _no_lists(root):
 def _no_image(root):
     (root / f"JPEGImages/{TRAIN[0]}.jpg").unlink()
     return [f"{TRAIN[0]}.jpg: the image of", "(train)"]
+
+
+def _no_test_image(root):
+    save_list(root, "test", ("2012_004999",))
+    return ["2012_004999.jpg: the image of example 2012_004999 is missing (test); restore it", "or remove test.txt"]
 
 
 def _no_mask(root):
@@ -212,8 +232,9 @@ def _labels_of_other_classes(root):
 @pytest.mark.parametrize(
     "damage",
     [
-        _no_images, _no_lists, _no_image, _no_mask, _no_labels_at_all, _half_of_sbd, _nothing_tells_val, _damaged_mat,
-        _other_id, _other_size, _colours, _no_class, _damaged_xml, _labels_of_others, _labels_of_other_classes,
+        _no_images, _no_lists, _no_image, _no_test_image, _no_mask, _no_labels_at_all, _half_of_sbd, _nothing_tells_val,
+        _damaged_mat, _other_id, _other_size, _colours, _no_class, _damaged_xml, _labels_of_others,
+        _labels_of_other_classes,
     ],
 )  # fmt: skip
 def test_a_wrong_source_is_named(tmp_path, damage):

@@ -23,8 +23,10 @@ from scarce_jax.methods.decoupled import pointing
 from scarce_jax.methods.decoupled.figure_ground import ByClass, FigureLoss, PredictByClass, inputs, reestimated
 from scarce_jax.models.decoupled import DecoupledClassifierConfig, class_saliency
 from scarce_jax.models.vgg import VGGConfig
+from scarce_jax.ops.augment import normalise
 from scarce_jax.ops.combinatorial import crop_subset
-from scarce_jax.recipe import Epochs, Net, sources
+from scarce_jax.ops.resize import resize_bilinear
+from scarce_jax.recipe import Epochs, Net, NetState, Views, sources
 from scarce_jax.report import report
 from scarce_jax.training.state import init_net
 from tests import tiny
@@ -121,7 +123,7 @@ def test_results_use_the_statistics_that_were_measured_again(run):
     assert mask.shape == (50, 70) and mask.dtype == np.uint8
 
 
-def test_the_report_draws_the_saliency_of_every_class_that_is_there(run, tiny_data, tmp_path):
+def test_the_report_draws_the_maps_of_every_class_that_is_there(run, tiny_data, tmp_path):
     facts = report([run], tmp_path / "report.html", images=2, data_dir=tiny_data)
     assert facts["left_out"] == [] and facts["images"] == 2
     text = (tmp_path / "report.html").read_text()
@@ -129,14 +131,81 @@ def test_the_report_draws_the_saliency_of_every_class_that_is_there(run, tiny_da
     for picture in gallery["pictures"]:
         truth, prediction, *maps = picture["layers"]
         assert (truth["kind"], prediction["kind"]) == ("truth", "prediction")
-        assert [(m["kind"], m["result"]) for m in maps] == [("map", "decoupled")] * len(maps)
-        # A class of which nothing speaks has none; the background never has one.
-        assert {m["classes"][0] for m in maps} <= set(truth["classes"]) - {0}
-        for one in maps:
+        assert {m["kind"] for m in maps} == {"map"}
+        by_kind = {name: [m for m in maps if m["result"] == name] for name in ("class_maps", "bridging", "saliency")}
+        assert sum(map(len, by_kind.values())) == len(maps)
+        there = {*truth["classes"], *prediction["classes"]}
+        # A class of which nothing speaks has none. M_b is the only map of the background.
+        assert {m["classes"][0] for m in by_kind["saliency"] + by_kind["bridging"]} <= there - {0}
+        assert by_kind["class_maps"][0]["classes"] == [0] and by_kind["class_maps"][0]["label"] == SCENES.classes[0]
+        for one in by_kind["saliency"] + by_kind["bridging"]:
             image = Image.open(io.BytesIO(base64.b64decode(one["mask"].partition(",")[2])))
             opacity = np.asarray(image.convert("RGBA"))[..., 3]
             assert image.size == (160, 160) and 150 < opacity.max() <= 216 and opacity.min() < 216
-    assert any(len(picture["layers"]) > 2 for picture in gallery["pictures"])
+    assert any(m["result"] == "saliency" for picture in gallery["pictures"] for m in picture["layers"][2:])
+
+
+def test_predict_writes_a_map_for_each_class_that_is_found(run, tmp_path):
+    image = tmp_path / "x.png"
+    # Of the net's size, because probabilities and maps are interpolated differently.
+    pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    Image.fromarray(pixels).save(image)
+    maps = runs.load(run, "class_maps", mesh=tiny.mesh())
+    assert maps.map_names == SCENES.classes
+    values = maps.maps(pixels)
+    assert values.shape == (*SIZE, 12) and values.dtype == np.uint8
+    found = runs.load(run, mesh=tiny.mesh()).probabilities(pixels)
+    np.testing.assert_allclose(found, values / np.maximum(values.sum(-1, keepdims=True), 1e-6), atol=0.02)
+    # Maps of a coarser grid lie on the whole image.
+    recipe, normalised = decoupled.recipe(tiny.decoupled_config(reestimate=1, steps=2), SCENES), normalise(pixels[None])
+    for name in ("saliency", "bridging"):
+        coarse = runs.load(run, name, mesh=tiny.mesh())
+        predict = recipe.maps[name].predict.predict.predict
+        states = {role: NetState(**variables) for role, variables in coarse.variables.items()}
+        grid = np.asarray(predict(states, {"image": normalised}, {}))[0]
+        assert grid.shape[0] < SIZE[0] // 8
+        wide = resize_bilinear(jnp.asarray(grid)[None], SIZE, align_corners=False)[0]
+        np.testing.assert_allclose(coarse.maps(pixels), 255 * wide, atol=1.0)
+    facts = runs.predict(run, image, tmp_path / "maps", result="class_maps", mesh=tiny.mesh())
+    assert facts["maps"] and facts["images"] == 1
+    written = {path.name for path in (tmp_path / "maps").iterdir()}
+    shown = {SCENES.classes[k].replace(" ", "-") for k in np.flatnonzero(values.any((0, 1)))}
+    assert written == {f"x_{name}{kind}.png" for name in shown for kind in ("", "_overlay")}
+    background = Image.open(tmp_path / "maps/x_background.png")
+    assert background.mode == "L"
+    np.testing.assert_array_equal(np.asarray(background), values[..., 0])
+    for flags, message in (({"confidence": True}, "--confidence: result class_maps makes maps"),
+                           ({"native_ids": True}, "--native-ids: result class_maps makes maps"),
+                           ({"views": Views(flip=True)}, "is maps; it takes no flip"),
+                           ({"coarse": tmp_path}, "reads no coarse masks")):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            runs.predict(run, image, tmp_path / "none", result="class_maps", mesh=tiny.mesh(), **flags)
+    with pytest.raises(InputError, match="makes maps; call `maps`"):
+        maps.predict(pixels)
+    with pytest.raises(InputError, match="makes masks; call `predict`"):
+        runs.load(run, mesh=tiny.mesh()).maps(pixels)
+    with pytest.raises(InputError, match="class_maps: is maps"):
+        runs.evaluate(run, "class_maps", mesh=tiny.mesh())
+    with pytest.raises(InputError, match="this run has decoupled, classifier, class_maps, bridging, saliency"):
+        runs.load(run, "nothing", mesh=tiny.mesh())
+
+
+def test_the_bridging_map_is_the_channel_of_the_largest_mean_for_found_classes(by_class, nets):
+    rows = {"image": batch()["image"]}
+    found = biased(nets, [9.0, -9.0, 9.0, -9.0], gain=0.0)
+    maps = pointing.BridgingMaps(by_class)(found, rows, {})
+    assert maps.shape == (3, 2, 2, 5) and (maps >= 0).all() and (maps <= 1).all()
+    # Outputs 0 and 2 are the classes 0 and 3, because class 1 is the background.
+    assert not maps[..., 1].any() and not maps[..., 2].any() and not maps[..., 4].any()
+    classified = by_class.classify(found, rows["image"])
+    saliency = by_class.saliency(found, classified, jnp.eye(4)[None, 2:3].repeat(3, 0))[:, 0]
+    inputs = classified.pool5, saliency, *classified.switches
+    variables = found["segmenter"].variables
+    _, state = by_class.segmenter.apply(variables, *inputs, train=False, capture_intermediates=True)
+    activation = np.asarray(state["intermediates"]["bridge"]["__call__"][0])
+    for b in range(3):
+        channel = activation[b][..., activation[b].mean((0, 1)).argmax()]
+        np.testing.assert_allclose(maps[b, ..., 3], channel / max(channel.max(), 1e-12), rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_segmentation_net_learns(by_class, nets):

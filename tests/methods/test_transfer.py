@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from scarce_jax import runs
 from scarce_jax.cli import main
 from scarce_jax.cpu.diffusion import Status
 from scarce_jax.data.datasets import CAMVID, SCENES
 from scarce_jax.data.figures import summarise
+from scarce_jax.data.images import resize_image
 from scarce_jax.data.records import Records
 from scarce_jax.data.source import Example, Reader
 from scarce_jax.errors import InputError
@@ -156,10 +158,34 @@ def test_the_report_shows_label_maps_on_their_images(run, tiny_data, tmp_path):
     assert (predicted["split"], inferred["split"], inferred["runs"]) == ("val", "train", [0])
     records = Records(folder / "label_maps/records")
     for picture in inferred["pictures"]:
-        truth, shown = picture["layers"]
+        truth, shown, objectness = picture["layers"]
         assert (truth["kind"], shown["kind"], shown["result"]) == ("truth", "prediction", "label_maps")
         label = records.read(picture["id"])["label"]
         assert set(shown["classes"]) == set(np.unique(label)) - {255}
+        assert (objectness["kind"], objectness["result"], objectness["label"]) == ("map", "lnet_map", "object")
+    assert all(picture["layers"][2]["result"] == "lnet_map" for picture in predicted["pictures"])
+
+
+def test_the_map_of_the_lnet_is_kept_and_made_of_any_image(run, tiny_data, tmp_path, capsys):
+    folder, _ = run
+    reader = Reader("scenes", "train", str(tiny_data))
+    make = runs.load(folder, "lnet_map", mesh=tiny.mesh())
+    assert make.map_names == ("object",)
+    records = Records(folder / "label_maps/records")
+    entry = next(iter(records.ids))
+    stored = records.read(entry)["objectness"]
+    assert stored.dtype == np.uint8 and stored.shape == (32, 32)
+    image = reader.read(reader.index[entry])["image"]
+    made = make.maps(resize_image(image, (32, 32)))[..., 0]
+    assert np.abs(made.astype(int) - stored).max() <= 1 and made.std() > 0
+    photograph = np.random.default_rng(0).integers(0, 256, (40, 90, 3), np.uint8)
+    Image.fromarray(photograph).save(tmp_path / "cat.jpg")
+    arguments = ["predict", str(folder), str(tmp_path / "cat.jpg"), "--out", str(tmp_path / "maps")]
+    assert main([*arguments, "--result", "lnet_map"]) == 0
+    assert "1 image: maps and overlays of result lnet_map are in" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {"cat_object.png", "cat_object_overlay.png"}
+    grey = np.asarray(Image.open(tmp_path / "maps/cat_object.png"))
+    assert grey.shape == (40, 90) and np.asarray(Image.open(tmp_path / "maps/cat_object_overlay.png")).shape[2] == 3
 
 
 def test_strong_and_weak_categories_have_their_own_means(run, tiny_data, tmp_path, capsys):

@@ -85,6 +85,22 @@ def test_hard_masks_are_the_largest_classes_with_the_gradient_of_the_soft_ones(p
     assert np.abs(gradient(hard)).max() > 0.01
 
 
+def test_scaled_true_masks_are_sure_of_the_truth_and_share_the_rest_as_predicted(pictures):
+    images, labels, _ = pictures
+    labels = np.full_like(labels, 1)
+    probabilities = np.full((2, 16, 16, CLASSES), 1e-9, np.float32)
+    probabilities[..., :4] = [0.1, 0.5, 0.1, 0.3]
+    probabilities[:, 8:, :, :4] = [0.01, 0.96, 0.01, 0.02]  # More certain than is demanded.
+    judge = dataclasses.replace(JUDGE, mask="scaled", false_positives=True, number=CLASSES - 1)
+    masks = shown(judge, (images, labels, np.log(probabilities)))
+    scaled = {int(k): np.asarray(judge.true(masks)[0, n]) for n, k in enumerate(masks.categories[0])}
+    for k, above, below in ((1, 0.9, 0.96), (2, 0.1 * 0.1 / 0.5, 0.01), (3, 0.3 * 0.1 / 0.5, 0.02)):
+        np.testing.assert_allclose(scaled[k][:8], above, rtol=1e-4)
+        np.testing.assert_allclose(scaled[k][8:], below, rtol=1e-4)
+    np.testing.assert_array_equal(judge.predicted(masks), masks.soft())
+    np.testing.assert_array_equal(masks.mismatched(judge.true(masks))[0], np.asarray(judge.true(masks))[::-1])
+
+
 def test_true_masks_of_the_image_before_are_fakes_unless_they_are_the_same(pictures):
     masks = shown(JUDGE, pictures)
     other, weights = masks.mismatched()

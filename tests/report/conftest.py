@@ -80,7 +80,7 @@ def content(run_folder):
     layers = [{"kind": "truth", "classes": [0, 1], "mask": uri}, {"kind": "coarse", "classes": [1], "mask": uri}]
     predicted = {"kind": "prediction", "classes": [0], "mask": uri, "result": "main", "miou": 0.5}
     layers += [{**predicted, "run": number} for number in range(2)]
-    layers += [{"kind": "map", "classes": [0], "mask": uri, "result": "main", "run": 1}]
+    layers += [{"kind": "map", "classes": [0], "label": "background", "mask": uri, "result": "main", "run": 1}]
     shown = {"id": EVIL, "rank": 1, "of": 2, "width": 80, "height": 60, "image": uri, "layers": layers}
     gallery = {
         "dataset": "scenes",

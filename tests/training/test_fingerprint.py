@@ -103,13 +103,13 @@ def without_effect(stage, path):
             # A measurement decides nothing until it is given a metric to keep the best of.
             if stage.evals[int(index)].keep_best is None:
                 return field != "keep_best"
-            return field in ("name", "source.batch", "no_window") or field.startswith("maps")
+            return field in ("name", "source.batch", "no_window")
         return path == ".remat" or (path == ".name" and stage.keys_as is not None)
     if path == ".source.batch":
         return not (isinstance(stage, Infer) and stage.per_batch)
     if isinstance(stage, Infer):
         return path == ".name" or path.startswith(".status")
-    return path in (".name", ".every", ".keep_best", ".patience", ".no_window") or path.startswith(".maps")
+    return path in (".name", ".every", ".keep_best", ".patience", ".no_window")
 
 
 def recipes():
@@ -149,7 +149,7 @@ def test_a_measurement_that_decides_what_is_kept_is_part_of_its_stage():
     before = fingerprint(stage)
     still = {".evals.0.name", ".evals.0.source.batch", ".evals.0.source.resident", ".evals.0.no_window"}
     for path, changed in variants(stage):
-        if path.startswith(".evals.0") and not path.startswith(".evals.0.maps"):
+        if path.startswith(".evals.0"):
             assert (fingerprint(changed) != before) == (path not in still), path
 
 

@@ -70,8 +70,8 @@ class Coco(SegmentationBuilder):
 class CocoWithVoc(Coco):
     """The dataset of split-set 4: strong images of COCO and weak images of VOC.
 
-    `train` is `train` of the dataset `voc`, followed by that of `coco`; `val` is that of `voc`. The classes are VOC's
-    21, followed by the 60 of COCO. With `strong_categories` "split-set-4" the masks of VOC are not used.
+    `train` is `train` of the dataset `voc`, followed by that of `coco`; `val` and `test` are `voc`'s. The classes
+    are VOC's 21, followed by the 60 of COCO. With `strong_categories` "split-set-4" the masks of VOC are not used.
     """
 
     name = "coco"
@@ -85,7 +85,7 @@ class CocoWithVoc(Coco):
             if "train" not in splits:
                 raise InputError(f"{self.source}: has no train images of {name}; expected {self.HOLDS}")
         self.tags_from = f"VOC: {voc.tags_from}; COCO: {Coco.tags_from}"
-        examples = {split: voc.examples(names, COCO_WITH_VOC) for split, names in ids.items()}
+        examples = {split: voc.examples(split, names, COCO_WITH_VOC) for split, names in ids.items()}
         return examples | {"train": itertools.chain(examples["train"], coco_examples(*coco["train"], COCO_WITH_VOC))}
 
 

@@ -38,11 +38,14 @@ ANIMALS = ("cat", "cow", "dog", "horse", "sheep")
 
 
 class Voc(SegmentationBuilder):
-    """The splits `train` and `val`. Ids are those of the files, such as "2007_000032".
+    """The splits `train`, `val` and `test`. Ids are those of the files, such as "2007_000032".
 
     `train` is ImageSets/Segmentation/train_aug.txt (10,582 images) if that exists. Otherwise it is the same images if
     the source has SegmentationClassAug or SBD: those with a mask there and those of train.txt, without those of
-    val.txt. Otherwise it is train.txt (1,464). The test split has no published labels and is left out.
+    val.txt. Otherwise it is train.txt (1,464).
+
+    `test` is test.txt (1,456), if the source has it. Its labels are not published: its examples have a mask only where
+    SegmentationClass has one, and no other tags. `predict --split test` makes the masks for the evaluation server.
 
     Masks are read from SegmentationClass; if it is not there, from SegmentationClassAug (PNG files whose palette
     indices are the ids) or SBD (dataset/cls/*.mat). Without these two, other images of train_aug.txt have only tags.
@@ -61,13 +64,16 @@ class Voc(SegmentationBuilder):
     def split_examples(self) -> Mapping[str, Iterator[Example]]:
         files = find_voc(self.source, LAYOUT)
         self.tags_from = files.tags_from
-        return {split: files.examples(ids, self.FACTS, self.SHOWING) for split, ids in files.splits().items()}
+        splits = files.splits()
+        if self.SHOWING:  # Nothing tells which images of the test split show them.
+            splits.pop("test", None)
+        return {split: files.examples(split, ids, self.FACTS, self.SHOWING) for split, ids in splits.items()}
 
 
 class VocAnimals(Voc):
     """Background, cat, cow, dog, horse, person and sheep. Pixels of other classes are 255, and their tags are dropped.
 
-    Images without an animal (persons do not count) are left out.
+    Images without an animal (persons do not count) are left out, and so is the test split.
     """
 
     name = "voc"
@@ -109,7 +115,7 @@ class VocFiles:
         Raises:
           InputError: there is no list, val.txt is missing where `train` is what is not in it, or a file is missing.
         """
-        train, val, longer = (self._listed(name) for name in ("train", "val", "train_aug"))
+        train, val, longer, test = (self._listed(name) for name in ("train", "val", "train_aug", "test"))
         if longer is None and self.grown is not None:
             if val is None:
                 raise InputError(
@@ -129,13 +135,18 @@ class VocFiles:
         for split, ids in splits.items():
             for name in ids:
                 self._check(name, split, name in of_voc)
-        return splits
+        for name in test or ():
+            self._check_image(name, "test")
+        return splits if test is None else {**splits, "test": test}
 
-    def examples(self, ids: Sequence[str], facts: DatasetInfo, showing: Sequence[str] = ()) -> Iterator[Example]:
-        """Yields the examples of these ids.
+    def examples(
+        self, split: str, ids: Sequence[str], facts: DatasetInfo, showing: Sequence[str] = ()
+    ) -> Iterator[Example]:
+        """Yields the examples of a split.
 
         Args:
-          ids: the ids of a split.
+          split: its name.
+          ids: its ids.
           facts: facts of the dataset to build. Classes of VOC that it does not have become 255.
           showing: if not empty, images that show none of these classes are left out.
         """
@@ -146,7 +157,8 @@ class VocFiles:
         for name in ids:
             path = self._mask(name)
             fine = None if path is None else _read_fine(path, name, indices)
-            tags = self._tags(name, facts)
+            # Annotations of test images are of other tasks, and do not list all objects.
+            tags = None if split == "test" else self._tags(name, facts)
             if shown and not (tags[shown].any() if fine is None else np.isin(fine, shown).any()):
                 continue
             image = self._image(name)
@@ -180,9 +192,15 @@ class VocFiles:
             places.append(self.grown / f"{name}{'.mat' if self._is_sbd else '.png'}")
         return next((path for path in places if path.is_file()), None)
 
-    def _check(self, name: str, split: str, of_voc: bool) -> None:
+    def _check_image(self, name: str, split: str) -> None:
         if not self._image(name).is_file():
-            raise InputError(f"{self._image(name)}: the image of example {name} is missing ({split}); restore it")
+            without = " (the archive VOC2012test), or remove test.txt" if split == "test" else ""
+            raise InputError(
+                f"{self._image(name)}: the image of example {name} is missing ({split}); restore it{without}"
+            )
+
+    def _check(self, name: str, split: str, of_voc: bool) -> None:
+        self._check_image(name, split)
         if self.labels_file is not None and name not in self.labels:
             raise InputError(
                 f"{self.labels_file}: has no labels of example {name} ({split}); add them, or remove the file"

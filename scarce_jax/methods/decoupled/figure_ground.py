@@ -158,12 +158,12 @@ class FigureLoss:
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictByClass:
-    """Log-probabilities [B, H, W, K] of the classes that the classifier finds, and of the background (section 4.3).
+class MapsByClass:
+    """Maps [B, H, W, K] in 0..1 of the classes that the classifier finds, and of the background (section 4.3).
 
     An image has a class if the classifier's probability is above 0.5. One pass of the segmentation net per class gives
-    its foreground M_f, and one pass for all of them together gives the background M_b. Other classes have probability
-    zero, and the probabilities of a pixel are normalised to a sum of 1. An image without a class is all background.
+    its foreground M_f, and one pass for all of them together gives the background M_b. The maps of other classes are
+    zero. The background of an image without a class is one everywhere.
 
     Each pass is for the whole batch: the r-th pass is for the r-th most probable class of each image. The number of
     passes is the largest number of classes in an image, in a loop whose length is known only at run time. So the memory
@@ -202,7 +202,17 @@ class PredictByClass:
         nothing = ground[..., None] * jnp.zeros(outputs)
         figures = jax.lax.fori_loop(0, count.max(), add, nothing)
         before, after = figures[..., : by_class.background], figures[..., by_class.background :]
-        scores = jnp.concatenate([before, ground[..., None], after], -1)  # [B, H, W, K]
+        return jnp.concatenate([before, ground[..., None], after], -1)  # [B, H, W, K]
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictByClass:
+    """Log-probabilities [B, H, W, K]: `MapsByClass`, normalised to a sum of 1 over the classes of a pixel."""
+
+    by_class: ByClass
+
+    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
+        scores = MapsByClass(self.by_class)(nets, batch, consts)
         return jnp.log(jnp.maximum(scores / jnp.maximum(scores.sum(-1, keepdims=True), FLOOR), FLOOR))
 
 

@@ -1,4 +1,4 @@
-"""Pointing accuracy: whether the largest saliency of a class lies on the class."""
+"""Maps of what the classifier and the bridging layers say of each class; whether the saliency lies on the class."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.methods import common
+from scarce_jax.methods.common import SEGMENTER
 from scarce_jax.methods.decoupled.figure_ground import ByClass, SegmentationStage
 from scarce_jax.methods.inputs import evaluation_source
 from scarce_jax.methods.tagging import CLASSIFIER
@@ -43,6 +44,41 @@ class SaliencyMaps:
         gain = jax.nn.relu(jnp.moveaxis(gain.sum(-1), 1, -1))  # [B, 2h, 2w, L], or [B, h, w, L]
         gain /= jnp.maximum(gain.max((1, 2), keepdims=True), 1e-12)
         return jnp.insert(gain, self.by_class.background, 0.0, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class BridgingMaps:
+    """The most representative channel of the class-specific activation map g^l, float32 [B, H/32, W/32, K] in 0..1.
+
+    Figure 2 shows such channels; which one is representative is not said. Here it is the one with the largest mean. Its
+    largest value becomes one. Of classes that the classifier does not find, and of the background, the maps are zero.
+    """
+
+    by_class: ByClass
+
+    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
+        by_class, outputs = self.by_class, self.by_class.classes - 1
+        classified = by_class.classify(nets, batch["image"])
+        probabilities = jax.nn.sigmoid(classified.average)
+        each = jnp.broadcast_to(jnp.eye(outputs), (len(probabilities), outputs, outputs))
+        saliency = by_class.saliency(nets, classified, each, probabilities)
+
+        def bridge(saliency: jax.Array) -> jax.Array:
+            inputs = classified.pool5, saliency, *classified.switches
+            _, state = by_class.segmenter.apply(
+                nets[SEGMENTER].variables,
+                *inputs,
+                train=False,
+                capture_intermediates=lambda module, _: module.name == "bridge",
+            )
+            (activation,) = state["intermediates"]["bridge"]["__call__"]
+            channel = activation.mean((1, 2)).argmax(-1)[:, None, None, None]
+            return jnp.take_along_axis(activation, channel, -1)[..., 0].astype(jnp.float32)  # [B, h, w]
+
+        maps = jnp.moveaxis(jax.lax.map(bridge, jnp.moveaxis(saliency, 1, 0)), 0, -1)  # [B, h, w, L]
+        maps = jax.nn.relu(maps) * (probabilities > 0.5)[:, None, None]
+        maps /= jnp.maximum(maps.max((1, 2), keepdims=True), 1e-12)
+        return jnp.insert(maps, by_class.background, 0.0, axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,20 +13,22 @@ from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, ImageStage, SegmenterStage, as_long_as, compute_dtype
 from scarce_jax.methods.decoupled.figure_ground import (
     ByClass,
+    MapsByClass,
     PredictByClass,
     SegmentationStage,
     reestimated,
     train_segmentation,
 )
-from scarce_jax.methods.decoupled.pointing import SaliencyMaps, infer_pointing, pointing_table
+from scarce_jax.methods.decoupled.pointing import BridgingMaps, SaliencyMaps, infer_pointing, pointing_table
 from scarce_jax.methods.frequencies import with_frequencies
 from scarce_jax.methods.inputs import evaluation_source, net_inputs
 from scarce_jax.methods.segmentation import measured, network, train_segmenter
 from scarce_jax.methods.tagging import CLASSIFIER, tags_measured, train_classifier
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.decoupled import DecoupledClassifierConfig
+from scarce_jax.ops.resize import resize_bilinear
 from scarce_jax.ranges import Count
-from scarce_jax.recipe import Artifact, Eval, Net, NetState, Predict, Recipe, Stage, Train
+from scarce_jax.recipe import Artifact, Eval, Maps, Net, NetState, Predict, Recipe, Stage, Train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,8 @@ class Config(common.Experiment):
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
     """Results `decoupled`, `classifier` (its tags) and those of `compare`; table `pointing`.
 
-    With `compare` there are also `strong_only`, `strong_classifier` (its tags) and `deconvnet`.
+    With `compare` there are also `strong_only`, `strong_classifier` (its tags) and `deconvnet`. Maps with one map a
+    class are `class_maps` (M_f of the classes that are found, and M_b, figure 3), `bridging` (figure 2) and `saliency`.
     """
     _check(config, info)
     net, dtype, classes = config.classifier.net, compute_dtype(config), len(info.classes)
@@ -92,6 +95,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         stages=with_frequencies(config, stages, config.deconvnet or config.decoupled, classes),
         results=results,
         tables={"pointing": pointing_table("pointing", info)},
+        maps=_maps(result, by_class, config.classifier.net.fc6_kernel, info.classes),
     )
 
 
@@ -126,6 +130,17 @@ class SizeChecked:
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
         _check_size("size of images or windows", batch["image"].shape[1:3], self.kernel)
         return self.predict(nets, batch, consts)
+
+
+@dataclasses.dataclass(frozen=True)
+class AtImageSize:
+    """Maps [B, H, W, K] at the size of the images, from those of a coarser grid whose cells tile the image."""
+
+    predict: Predict
+
+    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
+        maps = self.predict(nets, batch, consts)
+        return resize_bilinear(maps, batch["image"].shape[1:3], align_corners=False)
 
 
 def _classifier(config: Config, by_class: ByClass, stage: str) -> Net:
@@ -173,6 +188,20 @@ def _segmentation(name: str, config: Config, by_class: ByClass, classifier: str)
         nets={CLASSIFIER: net, SEGMENTER: dataclasses.replace(train.nets[SEGMENTER], optim=None, init_from=init_from)},
         predict=SizeChecked(PredictByClass(by_class), config.classifier.net.fc6_kernel),
         source=evaluation_source(config, settings, size=settings.crops.crop),
-        maps=SaliencyMaps(by_class),
     )
     return stages, result
+
+
+def _maps(result: Eval, by_class: ByClass, kernel: int, classes: tuple[str, ...]) -> dict[str, Maps]:
+    """What the nets of the result `decoupled` make of an image, class by class."""
+    made = {"class_maps": MapsByClass(by_class), "bridging": BridgingMaps(by_class), "saliency": SaliencyMaps(by_class)}
+    return {
+        name: Maps(
+            name=name,
+            names=classes,
+            nets=result.nets,
+            predict=SizeChecked(AtImageSize(predict), kernel),
+            source=result.source,
+        )
+        for name, predict in made.items()
+    }

@@ -21,13 +21,20 @@ from scarce_jax.errors import InputError
 from scarce_jax.losses import binary_cross_entropy
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SegmenterStage
-from scarce_jax.methods.inputs import as_stored, cached, inference_source, net_inputs, training_source
+from scarce_jax.methods.inputs import (
+    as_stored,
+    cached,
+    evaluation_source,
+    inference_source,
+    net_inputs,
+    training_source,
+)
 from scarce_jax.methods.segmentation import total_weight
 from scarce_jax.methods.tagging import CLASSIFIER
 from scarce_jax.ops.augment import normalise
 from scarce_jax.ops.logits import Logits, full_size
 from scarce_jax.ops.resize import resize_bilinear
-from scarce_jax.recipe import Infer, NetState, Out, Train, Turn
+from scarce_jax.recipe import Infer, Maps, NetState, Out, Train, Turn
 
 LNET = "lnet"
 """Role of the L-Net, a net with one output that distinguishes objects from the background."""
@@ -86,6 +93,28 @@ class ObjectnessLoss:
 
 
 @dataclasses.dataclass(frozen=True)
+class Objectness:
+    """The L-Net's class-agnostic map M: the probability of an object at each pixel, float32 [B, H, W, 1]."""
+
+    module: nn.Module
+
+    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
+        logits, _ = self.module.apply(nets[LNET].variables, batch["image"], train=False)
+        return jax.nn.sigmoid(resize_bilinear(full_size(logits), batch["image"].shape[1:3], align_corners=True))
+
+
+def objectness_map(name: str, config: common.Experiment, stage: SegmenterStage, module: nn.Module) -> Maps:
+    """The map M of any image, also of categories that no image of the training shows (figures 3 and 5)."""
+    return Maps(
+        name=name,
+        names=("object",),
+        nets={LNET: common.frozen(module, net_inputs(stage.size), "lnet", LNET)},
+        predict=Objectness(module),
+        source=evaluation_source(config, stage),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class ClassMaps:
     """Inputs of the self-diffusion.
 
@@ -123,7 +152,7 @@ def infer_label_maps(
     diffusion: Diffusion,
     info: DatasetInfo,
 ) -> Infer:
-    """A stage that infers a label map ("label", "status") for each image without a fine mask.
+    """A stage that infers "label" and "status" of each image without a fine mask, and keeps the L-Net's "objectness".
 
     Args:
       stage: settings with the size of the label maps.

@@ -55,8 +55,9 @@ class PNetStage(TrainStage):
         segmentation 1.2 million.
       categories: largest number of samples per image. The categories with most pixels are taken.
       mask: predicted masks that the P-Net is shown: "soft" shows the probabilities of a category, "hard" the pixels in
-        which it is the largest, with the gradient of the probabilities (straight through). The paper multiplies the
-        image by "the predicted segmentation mask", which in its equations is the output of the net.
+        which it is the largest, with the gradient of the probabilities (straight through), and "scaled" the
+        probabilities, beside true masks that are as soft (Luc et al., 2016). The paper multiplies the image by "the
+        predicted segmentation mask", which in its equations is the output of the net.
       mismatched: beyond the paper, also learn that true masks of another image of the batch are no masks of this one,
         as the matching-aware discriminator of Reed et al. (2016) does with texts. They and the predicted masks have
         half the weight of the true ones each. The settings `mask`, `mismatched` and `false_positives` hold in the
@@ -119,9 +120,10 @@ class PNetLoss:
         else:
             logits, _ = self.frozen.apply(nets[SEGMENTER].variables, rows["image"], train=False)
         masks = self.judge.masks(rows["image"], rows["label"], logits)
-        judged, fakes = [masks.true(), self.judge.predicted(masks)], {"predicted": masks.shown}
+        true = self.judge.true(masks)
+        judged, fakes = [true, self.judge.predicted(masks)], {"predicted": masks.shown}
         if self.judge.mismatched:
-            other, fakes["mismatched"] = masks.mismatched()
+            other, fakes["mismatched"] = masks.mismatched(true)
             judged.append(other)
         of_true, *of_fakes = self.judge({"params": params}, masks, *judged)
         metrics = {"real": binary_cross_entropy(of_true, 1.0, weights=masks.labelled)}

@@ -17,7 +17,10 @@ from scarce_jax.models.pnet import PNet
 from scarce_jax.ops.logits import Logits, full_size
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
 
-Mask = Literal["soft", "hard"]
+Mask = Literal["soft", "hard", "scaled"]
+
+LEAST_TRUE = 0.9
+"""Least probability of the true class in "scaled" true masks (Luc et al., 2016, tau)."""
 
 
 @flax.struct.dataclass
@@ -51,19 +54,35 @@ class CategoryMasks:
         precision = jax.lax.Precision.HIGHEST
         return jnp.einsum("bhwk,bnk->bnhw", jax.nn.softmax(self.logits), which, precision=precision)
 
+    def scaled(self) -> jax.Array:
+        """True masks as soft as the predicted ones, float32 [B, N, H, W] (Luc et al., 2016, "scaling").
+
+        The true class of a pixel has its predicted probability, but at least `LEAST_TRUE`. The other classes share the
+        rest as predicted.
+        """
+        probabilities = jax.lax.stop_gradient(jax.nn.softmax(self.logits))
+        label = jnp.where(self.label == IGNORE, 0, self.label).astype(jnp.int32)[..., None]
+        predicted = jnp.take_along_axis(probabilities, label, -1)[..., 0][:, None]  # [B, 1, H, W]
+        kept = jnp.maximum(predicted, LEAST_TRUE)
+        others = jnp.where(predicted < LEAST_TRUE, (1 - kept) / (1 - jnp.minimum(predicted, LEAST_TRUE)), 1.0)
+        return jnp.where(self.true(), kept, jax.lax.stop_gradient(self.soft()) * others)
+
     def hard(self) -> jax.Array:
         """Predicted masks, float32 [B, N, H, W], 0 or 1, with the gradient of `soft` (straight through)."""
         soft = self.soft()
         return self._where(self.logits.argmax(-1)) + (soft - jax.lax.stop_gradient(soft))
 
-    def mismatched(self) -> tuple[jax.Array, jax.Array]:
-        """True masks of the image before each one in the batch, bool [B, N, H, W], and their weights, float32 [B, N].
+    def mismatched(self, shown: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """True masks of the image before each one in the batch, [B, N, H, W], and their weights, float32 [B, N].
 
         A mask that equals the true one of its new image has no weight.
+
+        Args:
+          shown: the true masks as the P-Net is shown them; default `true`.
         """
         true = self.true()
-        other = jnp.roll(true, 1, axis=0)
-        return other, jnp.roll(self.labelled, 1, axis=0) * (other != true).any((2, 3))
+        weights = jnp.roll(self.labelled, 1, axis=0) * (jnp.roll(true, 1, axis=0) != true).any((2, 3))
+        return jnp.roll(true if shown is None else shown, 1, axis=0), weights
 
     def _where(self, classes: jax.Array) -> jax.Array:
         return classes[:, None] == self.categories[:, :, None, None]
@@ -77,7 +96,7 @@ class PNetJudge:
       size: (height, width) of its inputs.
       number: largest number of categories of an image.
       background: id of the class that gives no sample.
-      mask: which predicted masks it is shown.
+      mask: which masks it is shown.
       mismatched: whether true masks of other images are also fakes in its loss.
       false_positives: whether it is shown categories that are predicted, but not in the label.
     """
@@ -120,6 +139,10 @@ class PNetJudge:
             labelled=(jnp.take_along_axis(in_label, categories, 1) > 0).astype(jnp.float32),
             shown=(pixels > 0).astype(jnp.float32),
         )
+
+    def true(self, masks: CategoryMasks) -> jax.Array:
+        """The true masks that the P-Net learns from, bool or float32 [B, N, H, W]."""
+        return masks.scaled() if self.mask == "scaled" else masks.true()
 
     def predicted(self, masks: CategoryMasks) -> jax.Array:
         """The predicted masks that the P-Net is shown, float32 [B, N, H, W]."""

@@ -17,7 +17,7 @@ from scarce_jax.methods.frequencies import with_frequencies
 from scarce_jax.methods.inputs import inference_source
 from scarce_jax.methods.segmentation import measured, network, segmentation_loss, train_segmenter
 from scarce_jax.methods.tagging import train_classifier
-from scarce_jax.methods.transfer.lnet import infer_label_maps, train_lnet
+from scarce_jax.methods.transfer.lnet import infer_label_maps, objectness_map, train_lnet
 from scarce_jax.methods.transfer.pnet import PNET, AdversarialStage, PNetStage, train_adversarial, train_pnet
 from scarce_jax.methods.transfer.pnet_accuracy import infer_judgement, judgement_table
 from scarce_jax.methods.transfer.pnet_masks import PNetJudge
@@ -59,6 +59,8 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     With `compare` there is one more result for each starred stage. All results have the figures `miou_strong` and
     `miou_weak`, over the strong and the weak categories without the background, and `miou_weak_and_background`. Label
     maps are measured on their own images, whose true masks no other stage reads.
+
+    The maps `lnet_map` are those of the L-Net itself.
     """
     groups = categories(config, info)
     classes, stage = len(info.classes), config.segmenter
@@ -113,6 +115,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         stages=with_frequencies(config, stages, stage, classes),
         results={name: dataclasses.replace(result, groups=groups) for name, result in results.items()},
         tables={"pnet": judgement_table()},
+        maps={"lnet_map": objectness_map("lnet_map", config, config.lnet, lnet)},
     )
 
 
