@@ -63,12 +63,12 @@ class MaskRows:
         example = self.rows.example(k)
         height, width = example["image"].shape[:2]
         canvas = native_canvas(height, width)
-        size = self.rows.size or (height, width)
+        size = self.rows.valid((height, width))
         overlay = example["coarse"] if self.composite else self.stored and self.stored.get(example)
         masks = {"label": example["label"]} | ({} if overlay is None else {"coarse": overlay})
         inputs = {key: value for key, value in example.items() if key != "label"}
         row = self.rows.sized(masks, size, self.rows.size or canvas)
-        row |= view_rows(self.views, size, self.rows.size is not None, functools.partial(self.rows.sized, inputs))
+        row |= view_rows(self.views, size, self.rows.size, functools.partial(self.rows.sized, inputs))
         row |= {"truth": pad(example["label"], canvas, IGNORE)} | native_row(example["image"], self.views)
         if overlay is not None:
             row |= {"overlay": self.rows.sized({"overlay": overlay}, (height, width), canvas)["overlay"]}

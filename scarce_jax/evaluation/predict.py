@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from scarce_jax import mesh as mesh_lib
+from scarce_jax.data.images import fitted
 from scarce_jax.data.schema import IGNORE, DatasetInfo, mask_indices
 from scarce_jax.data.source import Rows, pad
 from scarce_jax.errors import InputError
@@ -75,6 +76,7 @@ class Predictor:
     ):
         self.name, self.config = name, config
         self.size, self.batch = evaluation.source.size, evaluation.source.batch
+        self._fit = evaluation.source.fit
         self.classes, self.palette, self.native_ids = info.classes, info.palette, info.native_ids
         self.void_ids, self.devices = info.void_ids, mesh.size
         self.needs_coarse = evaluation.needs_coarse
@@ -195,8 +197,8 @@ class Predictor:
                 raise InputError(f"coarse mask: id {unknown[0]} is no class; expected 0..{last}, or 255 for void")
             inputs["coarse"] = coarse
             row["overlay"] = pad(coarse, canvas, IGNORE)
-        size = self.size or (height, width)
-        return row | view_rows(self._views, size, self.size is not None, functools.partial(Rows.sized, inputs))
+        size = (height, width) if self.size is None else fitted((height, width), self.size, self._fit)
+        return row | view_rows(self._views, size, self.size, functools.partial(Rows.sized, inputs))
 
     def stream(
         self,

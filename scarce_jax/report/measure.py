@@ -25,6 +25,7 @@ from scarce_jax.data.source import RecordField, Rows, pad
 from scarce_jax.evaluation.confusion import confusion
 from scarce_jax.evaluation.native import native_canvas
 from scarce_jax.evaluation.predict import Predictor
+from scarce_jax.ops.resize import resize_bilinear
 from scarce_jax.recipe import Eval
 from scarce_jax.run_folder import open_result, open_run
 from scarce_jax.runs import load
@@ -229,7 +230,7 @@ def _predictions(
 
 
 def _maps(session: Session, evaluation: Eval, rows: Rows, chosen: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """(row number, maps float32 [h, w, K] of the result) for the `chosen` rows."""
+    """(row number, maps float32 [h, w, K] of the result, which cover the image) for the `chosen` rows."""
     nets, consts = session.nets(evaluation), session.consts(evaluation)
 
     @jax.jit
@@ -239,8 +240,12 @@ def _maps(session: Session, evaluation: Eval, rows: Rows, chosen: Sequence[int])
 
     for k in chosen:
         image = rows.example(k)["image"]
-        size = rows.size or image.shape[:2]
-        yield k, np.asarray(run(nets, Rows.sized({"image": image}, size, size), consts), np.float32)
+        valid = rows.valid(image.shape[:2])
+        canvas = rows.size or valid
+        maps = run(nets, Rows.sized({"image": image}, valid, canvas), consts)
+        if valid != canvas:
+            maps = resize_bilinear(maps[None], canvas, align_corners=False)[0, : valid[0], : valid[1]]
+        yield k, np.asarray(maps, np.float32)
 
 
 def _picture(rows: Rows, k: int, mious: Sequence[float | None], palette: Sequence) -> dict[str, Any]:
