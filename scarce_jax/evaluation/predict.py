@@ -22,7 +22,7 @@ from scarce_jax.data.schema import IGNORE, DatasetInfo, mask_indices
 from scarce_jax.data.source import Rows, pad
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.evaluate import choose_labels
-from scarce_jax.evaluation.native import bands, native_canvas, native_row, native_scores, rows_of_band
+from scarce_jax.evaluation.native import are_logits, bands, native_canvas, native_row, native_scores, rows_of_band
 from scarce_jax.evaluation.views import Scorer, view_rows
 from scarce_jax.recipe import Eval
 
@@ -76,7 +76,7 @@ class Predictor:
     ):
         self.name, self.config = name, config
         self.size, self.batch = evaluation.source.size, evaluation.source.batch
-        self._fit = evaluation.source.fit
+        self._fit, self._interpolation = evaluation.source.fit, evaluation.source.interpolation
         self.classes, self.palette, self.native_ids = info.classes, info.palette, info.native_ids
         self.void_ids, self.devices = info.void_ids, mesh.size
         self.needs_coarse = evaluation.needs_coarse
@@ -85,7 +85,7 @@ class Predictor:
         self._without_coarse = list(without_coarse)
         predict, transform, views = evaluation.predict, evaluation.source.transform, evaluation.views
         self._composite, self._views = evaluation.composite, views
-        self.scorer = Scorer(predict, transform, views, mesh) if predict else None
+        self.scorer = Scorer(predict, transform, views, mesh, self._interpolation) if predict else None
         self._labels, self._probabilities = self._compile(self._label), self._compile(self._probability)
 
     def _compile(self, finish: Callable) -> Callable:
@@ -95,7 +95,9 @@ class Predictor:
         def run(scores, rows, first_row, *, canvas):
             def local(scores, rows, first_row):
                 overlay = rows_of_band(rows["overlay"], first_row, canvas[0]) if "overlay" in rows else None
-                native = native_scores(self._views, scores, rows, canvas, first_row) if scores else None
+                if not scores:
+                    return finish(None, overlay)
+                native = native_scores(self._views, scores, rows, canvas, first_row, self._interpolation)
                 return finish(native, overlay)
 
             specs = (P(axis), P(axis), P())
@@ -116,7 +118,7 @@ class Predictor:
         return results
 
     def _normalised(self, scores: jax.Array) -> jax.Array:
-        logits = self._views.plain or (self._views.average == "logits" and self._views.crf is None)
+        logits = self._views.crf is None and are_logits(self._views, self._interpolation)
         return jax.nn.softmax(scores) if logits else scores
 
     def _label(self, scores: jax.Array | None, overlay: jax.Array | None) -> tuple[jax.Array, jax.Array]:

@@ -69,10 +69,14 @@ class Scorer:
       transform: `(row, key, consts) -> row`, applied to each row first.
       views: the views to predict.
       mesh: a mesh of one axis.
+      interpolation: as in `Source`; it makes probabilities of the logits of plain views.
     """
 
-    def __init__(self, predict: Predict, transform: Callable, views: Views, mesh: Mesh):
+    def __init__(
+        self, predict: Predict, transform: Callable, views: Views, mesh: Mesh, interpolation: str | None = None
+    ):
         self._predict, self._transform, self.views = predict, transform, views
+        self._plain = views.plain and interpolation is None
         self._checked: dict[tuple, Any] = {}
         axis = mesh.axis_names[0]
         specs = (P(), P(axis), P())
@@ -119,7 +123,7 @@ class Scorer:
         by_scale = []
         for k in range(len(self.views.scales)):
             batch = jax.vmap(lambda row: self._transform(row, key, consts))(scale_rows(rows, k))
-            if self.views.plain:
+            if self._plain:
                 by_scale.append(self._predict(nets, batch, consts))
                 continue
             scores = self._windows(nets, batch, consts)

@@ -135,10 +135,13 @@ class SizedStage(TrainStage):
       fit: how they are brought to it. "stretch" resizes them to it. The others keep their proportions, and pad at the
         bottom and right, with the mean colour and void: "pad" makes them as large as fits; "native" keeps their pixels,
         and makes only those smaller that do not fit.
+      interpolation: how the class probabilities of a predicted mask are brought to the native size of an image where
+        the net is measured or applied. None brings the logits there, bilinearly.
     """
 
     size: tuple[Pixels, Pixels]
     fit: Fit = "stretch"
+    interpolation: Literal["bilinear", "bicubic"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,8 @@ class Augmented:
 def unaugmented(row: dict, key: jax.Array, consts: Mapping) -> dict:
     """Transform of a source for evaluation or inference: it only normalises the image; padding is 0, as in training."""
     height, width = row["image"].shape[:2]
-    inside = (jnp.arange(height) < row["height"])[:, None] & (jnp.arange(width) < row["width"])
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
+    inside = (rows < row.get("height", height)) & (columns < row.get("width", width))
     return {**row, "image": jnp.where(inside[..., None], normalise(row["image"]), 0.0)}
 
 
@@ -88,4 +89,5 @@ def inference_source(config: Experiment, stage: SizedStage, **changes: Any) -> S
 
 def evaluation_source(config: Experiment, stage: SizedStage, **changes: Any) -> Source:
     """All images of the evaluation split, or of no split, at the stage's size with fine masks. `changes` as above."""
-    return inference_source(config, stage, **({"split": config.eval_split, "labels": ("fine",)} | changes))
+    fields = {"split": config.eval_split, "labels": ("fine",), "interpolation": stage.interpolation}
+    return inference_source(config, stage, **(fields | changes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -163,6 +164,8 @@ class Source:
       size: (height, width) of the canvas to which whole images are brought on the host; None keeps native sizes, on a
         canvas that holds the largest.
       fit: how images are brought to `size`: resized to it, or with their proportions and padding (see `images.fitted`).
+      interpolation: of what measures, how class probabilities are brought to the native size of an image. None brings
+        logits there, bilinearly, unless the result's views average probabilities.
       transform: `(row, key, consts) -> row`, a pure function that is applied to each row inside the compiled step.
       weight: `(tags [N, K] uint8) -> [N]`, how often each example is drawn per epoch; None draws each once.
       resident: overrides `Runtime.resident`.
@@ -180,6 +183,7 @@ class Source:
     batch: int
     size: tuple[int, int] | None = None
     fit: Fit = "stretch"
+    interpolation: Literal["bilinear", "bicubic"] | None = None
     transform: Callable[[dict, jax.Array, Mapping], dict]
     weight: Callable[[np.ndarray], np.ndarray] | None = None
     resident: bool | None = None

@@ -33,7 +33,7 @@ NO_EFFECT = {
 """
 
 LATER = {
-    "Source": {"part": None, "cache": None, "fit": "stretch"},
+    "Source": {"part": None, "cache": None, "fit": "stretch", "interpolation": None},
     "Train": {"statistics_groups": 1},
     "Augment": {"scales": (), "translate": 0},
     "Combinatorial": {"resized": None, "beyond": False},

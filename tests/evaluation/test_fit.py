@@ -1,6 +1,7 @@
 """Images of any proportions on a canvas of fixed size: in rows, in measurements, in predictions and in records."""
 
 import dataclasses
+import functools
 import types
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax.data.images import fitted
+from scarce_jax.data.images import fitted, resize_label
 from scarce_jax.data.records import Records
 from scarce_jax.data.schema import IGNORE, DatasetInfo
 from scarce_jax.data.source import ExampleField, Rows
@@ -18,6 +19,7 @@ from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.mesh import make_mesh
 from scarce_jax.methods.inputs import unaugmented
 from scarce_jax.ops.augment import Augment, augment
+from scarce_jax.ops.resize import resize_dynamic
 from scarce_jax.recipe import PLAIN, Eval, Infer, Recipe, Source, ViewMean, Views
 from scarce_jax.training.infer import infer
 from scarce_jax.training.session import Session
@@ -102,6 +104,7 @@ def test_rows_keep_the_proportions_of_objects_and_padding_is_void(fit):
 
 def test_padding_is_the_mean_colour_in_training_and_in_prediction():
     rows = fake_rows("pad")
+    cut = jax.jit(functools.partial(augment, config=Augment(crop=(90, 90), scale=(1.0, 1.0), rotate=0.0, flip=0.0)))
     for k in range(len(SHAPES)):
         row = {key: jnp.asarray(value) for key, value in rows[k].items()}
         height, width = int(row["height"]), int(row["width"])
@@ -109,8 +112,7 @@ def test_padding_is_the_mean_colour_in_training_and_in_prediction():
         assert np.abs(image[:height, :width]).min() > 0
         image[:height, :width] = 0
         assert not image.any()
-        config = Augment(crop=(90, 90), scale=(1.0, 1.0), rotate=0.0, flip=0.0)
-        cropped = augment(row, jax.random.key(k), config)
+        cropped = cut(row, jax.random.key(k))
         np.testing.assert_array_equal(~np.asarray(cropped["image"]).any(-1), np.asarray(cropped["coarse"]) == IGNORE)
         assert (cropped["coarse"] != IGNORE).sum() == height * width and extent(cropped["coarse"]) == extent(
             row["coarse"]
@@ -135,8 +137,8 @@ def test_a_mask_through_the_fit_and_back_is_the_mask(fit, views):
         assert wrong < 150
 
 
-def predictor(fit, size, scores=coarse_scores, fields=("coarse",)):
-    evaluation = Eval(name="toy", predict=scores, source=source(fit, size, fields=fields))
+def predictor(fit, size, scores=coarse_scores, fields=("coarse",), views=PLAIN, **changes):
+    evaluation = Eval(name="toy", predict=scores, source=source(fit, size, fields=fields, **changes), views=views)
     info = DatasetInfo(name="toy", classes=CLASSES, palette=((0, 0, 0), (1, 1, 1)), background=0, splits={})
     mesh = make_mesh(jax.devices()[:1])
     return Predictor("toy", evaluation, nets={}, consts={}, info=info, config=None, without_coarse=[], mesh=mesh)
@@ -167,6 +169,29 @@ def test_a_prediction_has_the_size_of_an_image_that_does_not_fit(fit):
         labels = applied.predict(example(k)["image"], example(k)["coarse"])
         assert labels.shape == native
         assert np.sum(labels != example(k)["coarse"]) < 0.06 * labels.size
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_probabilities_are_interpolated_where_asked(interpolation):
+    """Not logits, whose interpolation moves the edges of what is sure."""
+    image, coarse = (example(1)[name] for name in ("image", "coarse"))
+    sharp = predictor("stretch", (15, 12), sharp_scores, interpolation=interpolation)
+    probabilities = sharp.probabilities(image, coarse)
+    small = np.asarray(jax.nn.softmax(sharp_scores(None, {"coarse": resize_label(coarse, (15, 12))[None]}, None)))[0]
+    expected = resize_dynamic(small, 15, 12, 60, 45, (60, 45), bicubic=interpolation == "bicubic")
+    expected = np.maximum(expected, 0) / np.maximum(expected, 0).sum(-1, keepdims=True)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(sharp.predict(image, coarse), probabilities.argmax(-1))
+    by_logits = predictor("stretch", (15, 12), sharp_scores).predict(image, coarse)
+    # A pixel of the grid is sure of the disc by a logit of 9, and of the ground by one of 1.
+    assert (by_logits == 1).sum() > (probabilities.argmax(-1) == 1).sum() + 20
+    flipped = predictor("stretch", (15, 12), sharp_scores, interpolation=interpolation, views=Views(flip=True))
+    np.testing.assert_allclose(flipped.probabilities(image, coarse), expected, atol=1e-5)
+
+
+def sharp_scores(nets, batch, consts):
+    return jnp.where((batch["coarse"] == 1)[..., None], jnp.array([0.0, 9.0]), jnp.array([1.0, 0.0]))
 
 
 def test_records_cover_the_image_without_the_padding(tmp_path):
