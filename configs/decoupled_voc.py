@@ -5,7 +5,10 @@ figures, mIoU on val.
 
 Nets, batch size of 64, learning rate, weight decay and crop are from the authors' published definitions. So are the
 steps of the segmentation net and the step at which its rate falls, which depend on the number of masks of each class
-(see `STEPS`). Ours are the windows (there are no EdgeBoxes), the size of the frames, one batch of 64 instead of 16
+(see `STEPS`). As there, windows may extend beyond the image, and are resized to 350 x 350, of which a random part of
+320 x 320 is cut; whole images are padded to a square and resized to 320 x 320; and class probabilities are brought to
+the native size by bicubic interpolation. Ours are the windows (there are no EdgeBoxes), the colour of the padding,
+which is the mean, not black, the scales of the classifier's and of DeconvNet's crops, one batch of 64 instead of 16
 batches of 4, running averages of batch statistics, the learning rate of the classifier, and the training of DeconvNet
 in one stage instead of two, with as many steps. This config was not run.
 
@@ -44,6 +47,7 @@ config = Config(
         steps=5_500,
         batch=64,
         size=(320, 320),
+        fit="pad",
         augment=Augment(crop=(320, 320), scale=(1.0, 1.2), rotate_probability=0.0, flip=0.5),
         optim=caffe(1e-3, Schedule(), Group(pattern=decoupled.HEAD_PATTERN, lr=10.0)),
         eval_every=1_100,
@@ -52,13 +56,18 @@ config = Config(
     decoupled=SegmentationStage(
         steps=STEPS[10],
         batch=64,
-        size=(433, 433),
-        crops=Combinatorial(crop=(320, 320), windows=200, enlarge=(1.0, 3.0), flip=0.5),
+        size=(500, 500),  # That of most images, whose longer side has 500 pixels.
+        fit="pad",
+        interpolation="bicubic",
+        crops=Combinatorial(
+            crop=(320, 320), resized=(350, 350), windows=200, enlarge=(1.0, 3.0), beyond=True, flip=0.5
+        ),
         optim=caffe(1e-2, LATE),
     ),
     deconvnet=DeconvNetStage(
         batch=64,
         size=(320, 320),
+        fit="pad",
         augment=Augment(crop=(320, 320), scale=(1.0, 2.0), rotate_probability=0.0, flip=0.5),
         optim=caffe(1e-2, LATE),
         init_from="hf:timm/vgg16_bn.tv_in1k",

@@ -5,9 +5,10 @@ val.
 
 The paper specifies the nets, crop, batch size and epochs of the L-Net, and its learning rate of 5e-8 for a loss summed
 over 321 x 321 pixels, which is 5e-8 * 321^2 for the mean. It trains the segmenter as DeepLab-LargeFOV (Chen et al.,
-2015), and specifies learning rates and epochs of `adversarial`. Ours are the training of `cam` and `pnet`, lambda, the
-size of the frames, which is the same for all, and that of the P-Net's masks. It is that of the segmenter's logits: at
-321 x 321 they would have smoother outlines than true masks, whatever the segmenter learns. This config was not run.
+2015), and specifies learning rates and epochs of `adversarial`. As there, crops are of images at their native size,
+and masks are predicted of whole images at their native size, padded to 513 x 513. Ours are the training of `cam` and
+`pnet`, lambda, and the size of the P-Net's masks. It is that of the segmenter's logits: at 321 x 321 they would have
+smoother outlines than true masks, whatever the segmenter learns. This config was not run.
 
 ImageNet weights are downloaded. `--cam.init-from`, `--lnet.init-from` and `--segmenter.init-from` take a file instead.
 
@@ -27,12 +28,14 @@ from scarce_jax.optim import Group, Optimizer, Schedule
 
 IMAGES, STRONG = 10_582, 5_078
 BATCH = 30
-SIDE = 433  # About the area of 375 x 500. It is 8 * 54 + 1, so that LargeFOV's grid ends at the last pixel.
+# No image of VOC is larger than 500 x 500. 513 is 8 * 64 + 1, so that LargeFOV's grid ends at the last pixel.
+SIDE = 513
 
 net = dict(
     net=largefov.LargeFOVConfig(dropout=0.5),
     batch=BATCH,
     size=(SIDE, SIDE),
+    fit="native",
     augment=Augment(crop=(321, 321), scale=(1.0, 1.0), rotate_probability=0.0, flip=0.5),
     init_from="hf:timm/vgg16.tv_in1k",
     eval_batch=8,
@@ -85,12 +88,12 @@ config = Config(
 )
 
 
-def of_split(number: int, strong: int, **changes: Any) -> Config:
-    """The config of another split-set, with the steps for its number of strong images."""
+def of_split(number: int, strong: int, size: tuple[int, int] = (SIDE, SIDE), **changes: Any) -> Config:
+    """The config of another split-set, with the steps for its number of strong images; `size` is of label maps."""
     return dataclasses.replace(
         config,
         budget=Budget(strong_categories=(f"split-set-{number}",)),
-        lnet=dataclasses.replace(config.lnet, steps=30 * strong // BATCH),
+        lnet=dataclasses.replace(config.lnet, size=size, steps=30 * strong // BATCH),
         pnet=dataclasses.replace(config.pnet, steps=5 * strong // BATCH),
         **changes,
     )
