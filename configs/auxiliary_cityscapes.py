@@ -8,9 +8,8 @@ by their shares in the labelled images alone. Tables 3 and 4 are the tables `sel
 paper's "selected pixels" are a share of all pixels, ours of the labelled ones. In table 5 the threshold of 1 is the
 supervised net, as the paper's figure is.
 
-The scales of the paper are {0.75, 1.0, 1.25, 1.5, 1.75}; here they are uniform over that range. The paper draws its
-labelled images at random and does not publish them. The lists of UniMatch (1_8, 1_4 and 1_2_labeled.txt) can be used
-with `--budget.fine FILE`.
+The paper does not say how far images are moved; here it is up to 2 pixels. It draws its labelled images at random and
+does not publish them. The lists of UniMatch (1_8, 1_4 and 1_2_labeled.txt) can be used with `--budget.fine FILE`.
 
 Command: scarce-jax prepare cityscapes --source CITYSCAPES; scarce-jax train configs/auxiliary_cityscapes.py --compare
 Table 6: scarce-jax sweep configs/auxiliary_cityscapes.py --over paper.table_6 --workdir runs/table_6
@@ -26,8 +25,12 @@ from scarce_jax.models.dsnet import DSNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 
+SIZE = (512, 1024)
+
 data = dict(
-    batch=4, size=(512, 1024), augment=Augment(crop=(512, 1024), scale=(0.75, 1.75), rotate_probability=0.0, flip=0.5)
+    batch=4,
+    size=SIZE,
+    augment=Augment(crop=SIZE, scales=(0.75, 1.0, 1.25, 1.5, 1.75), rotate_probability=0.0, translate=2, flip=0.5),
 )
 net = dict(
     net=DSNetConfig(width=32),

@@ -24,8 +24,12 @@ from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Group, Optimizer
 
+SIZE = (512, 1024)
+
 data = dict(
-    batch=2, size=(512, 1024), augment=Augment(crop=(512, 1024), scale=(0.75, 1.75), rotate_probability=0.0, flip=0.5)
+    batch=2,
+    size=SIZE,
+    augment=Augment(crop=SIZE, scales=(0.75, 1.0, 1.25, 1.5, 1.75), rotate_probability=0.0, translate=2, flip=0.5),
 )
 net = dict(
     net=DeepLabV2Config(backbone=ResNetConfig(depth=101, geometry="caffe", normalisation="caffe")),

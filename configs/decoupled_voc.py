@@ -7,8 +7,11 @@ has.
 Nets, batch size of 64, learning rate, weight decay and crop are from the authors' published definitions. So are the
 steps of the segmentation net and the step at which its rate falls, which depend on the number of masks of each class
 (see `STEPS`); the images whose batch statistics are taken together, 4 of its 64 and 8 of DeconvNet's; and the averages
-of these statistics over batches of 4 after the training. Ours are the windows (there are no EdgeBoxes), the size of the
-frames, the learning rate of the classifier, the number of these batches (the authors have 101), and the training of
+of these statistics over batches of 4 after the training. As there, windows may extend beyond the image, and are resized
+to 350 x 350, of which a random part of 320 x 320 is cut; whole images are padded to a square and resized to 320 x 320;
+and class probabilities are brought to the native size by bicubic interpolation. Ours are the windows (there are no
+EdgeBoxes), the colour of the padding, which is the mean, not black, the scales of the classifier's and of DeconvNet's
+crops, the learning rate of the classifier, the number of these batches (the authors have 101), and the training of
 DeconvNet in one stage instead of two, with as many steps. This config was not run.
 
 The paper says that the classifier's optimizer is DeconvNet's, whose rate is 0.01. Here the layer of the scores has it,
@@ -68,6 +71,7 @@ config = Config(
         steps=5_500,
         batch=64,
         size=(320, 320),
+        fit="pad",
         augment=Augment(crop=(320, 320), scale=(1.0, 1.2), rotate_probability=0.0, flip=0.5),
         optim=of_tags(20),
         eval_every=1_100,
@@ -78,14 +82,19 @@ config = Config(
         batch=64,
         statistics_groups=16,
         reestimate=2,
-        size=(433, 433),
-        crops=Combinatorial(crop=(320, 320), windows=200, enlarge=(1.0, 3.0), flip=0.5),
+        size=(500, 500),  # That of most images, whose longer side has 500 pixels.
+        fit="pad",
+        interpolation="bicubic",
+        crops=Combinatorial(
+            crop=(320, 320), resized=(350, 350), windows=200, enlarge=(1.0, 3.0), beyond=True, flip=0.5
+        ),
         optim=caffe(1e-2, LATE),
     ),
     deconvnet=DeconvNetStage(
         batch=64,
         statistics_groups=8,
         size=(320, 320),
+        fit="pad",
         augment=Augment(crop=(320, 320), scale=(1.0, 2.0), rotate_probability=0.0, flip=0.5),
         optim=caffe(1e-2, LATE),
         init_from="hf:timm/vgg16_bn.tv_in1k",

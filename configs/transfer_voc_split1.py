@@ -7,10 +7,11 @@ masks only the server of the challenge has, and `ablation` the P-Net without pre
 
 The paper specifies the nets, crop, batch size and epochs of the L-Net, and its "initial" learning rate of 5e-8, which
 is for a loss that is summed over 321 x 321 pixels (see `caffe`). It trains the segmenter as DeepLab-LargeFOV (Chen et
-al., 2015), and specifies learning rates and epochs of `adversarial`. Ours are the schedule of the L-Net, the training
-of `cam` (1e-3 for a sum over the tags, as in Caffe) and `pnet`, lambda, the size of the frames, which is the same for
-all, and that of the P-Net's masks. It is that of the segmenter's logits: at 321 x 321 they would have smoother outlines
-than true masks, whatever the segmenter learns. This config was not run.
+al., 2015), and specifies learning rates and epochs of `adversarial`. As there, crops are of images at their native
+size, and masks are predicted of whole images at their native size, padded to 513 x 513. Ours are the schedule of the
+L-Net, the training of `cam` (1e-3 for a sum over the tags, as in Caffe) and `pnet`, lambda, and the size of the P-Net's
+masks. It is that of the segmenter's logits: at 321 x 321 they would have smoother outlines than true masks, whatever
+the segmenter learns. This config was not run.
 
 ImageNet weights are downloaded. `--cam.init-from`, `--lnet.init-from` and `--segmenter.init-from` take a file instead.
 
@@ -46,12 +47,16 @@ BATCH = 30
 STRONG_IMAGES = (STRONG, 3_359, 3_484, 16_241)
 ALL_IMAGES = (IMAGES, IMAGES, IMAGES, 16_241 + IMAGES)
 TAGS = (20, 20, 20, 80)
-SIDE = 433  # About the area of 375 x 500. It is 8 * 54 + 1, so that LargeFOV's grid ends at the last pixel.
+# No image of VOC is larger than 500 x 500, and none of COCO than 640 x 640. LargeFOV's grid of stride 8 ends at the last
+# pixel of 8 * 64 + 1 and of 8 * 80 + 1.
+SIDE = 513
+SIDES = (SIDE, SIDE, SIDE, 641)
 
 net = dict(
     net=largefov.LargeFOVConfig(dropout=0.5),
     batch=BATCH,
     size=(SIDE, SIDE),
+    fit="native",
     augment=Augment(crop=(321, 321), scale=(1.0, 1.0), rotate_probability=0.0, flip=0.5),
     init_from="hf:timm/vgg16.tv_in1k",
     eval_batch=8,
@@ -104,6 +109,7 @@ def cited(number: int, row: str) -> dict[str, float]:
 SPLITS = {
     "budget.strong_categories": [[f"split-set-{number}"] for number in range(1, 5)],
     "dataset": ["voc", "voc", "voc", "coco/with_voc"],
+    **{f"{stage}.size": [[side, side] for side in SIDES] for stage in ("cam", "lnet", "segmenter")},
     "cam.steps": [15 * images // BATCH for images in ALL_IMAGES],
     "cam.optim.lr": [of_tags(tags).lr for tags in TAGS],
     "cam.optim.weight_decay": [of_tags(tags).weight_decay for tags in TAGS],
@@ -162,14 +168,18 @@ config = Config(
 
 def of_split(number: int, **changes: Any) -> Config:
     """The config of another split-set, with its steps and the paper's figures."""
-    strong, images = STRONG_IMAGES[number - 1], ALL_IMAGES[number - 1]
+    strong, images, side = STRONG_IMAGES[number - 1], ALL_IMAGES[number - 1], SIDES[number - 1]
+    size = (side, side)
     # The paper has one fully supervised baseline, on VOC.
     baseline = {"all_labels": cited(number, FULLY_SUPERVISED)} if number < 4 else {}
     return dataclasses.replace(
         config,
         budget=Budget(strong_categories=(f"split-set-{number}",)),
-        cam=dataclasses.replace(config.cam, steps=15 * images // BATCH, optim=of_tags(TAGS[number - 1])),
-        lnet=dataclasses.replace(config.lnet, steps=30 * strong // BATCH),
+        cam=dataclasses.replace(
+            config.cam, size=size, steps=15 * images // BATCH, optim=of_tags(TAGS[number - 1])
+        ),
+        lnet=dataclasses.replace(config.lnet, size=size, steps=30 * strong // BATCH),
+        segmenter=dataclasses.replace(config.segmenter, size=size),
         pnet=dataclasses.replace(config.pnet, steps=5 * strong // BATCH),
         adversarial=dataclasses.replace(config.adversarial, steps=30 * images // BATCH),
         paper={"pnet": cited(number, PNET[number - 1]), "lnet": cited(number, LNET[number - 1]), **baseline},

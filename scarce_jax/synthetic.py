@@ -135,7 +135,7 @@ def _inference_spec(
     def sized(size: tuple[int, int], canvas: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
         return row_spec(dataclasses.replace(stage.source, size=size), recipe, info)
 
-    return view_rows(stage.views, stage.source.size, True, sized)
+    return view_rows(stage.views, stage.source.size, stage.source.size, sized)
 
 
 def abstract_nets(nets: Mapping[str, Net]) -> dict[str, NetState]:

@@ -183,3 +183,17 @@ def test_the_papers_figures_stand_beside_its_own_budget_alone():
     quarter = cited("auxiliary_cityscapes.py", "--budget.fine", "0.25")
     assert set(quarter) == {"figure", "table_2", "table_3", "table_4", "table_6"}
     assert cited("auxiliary_cityscapes.py", "--budget.fine", "0.25", "--dataset", "camvid") == {}
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path.stem.startswith(("transfer_voc", "decoupled_voc"))])
+def test_photographs_of_voc_keep_their_proportions_in_the_papers_configs(path):
+    config = dataclasses.replace(load_config(path), compare=True)
+    recipe = methods.by_name(methods.name_of(config)).recipe(config, info_of(config))
+    stages = [*recipe.stages, *(evaluation for stage in recipe.stages for evaluation in getattr(stage, "evals", ()))]
+    read = [source for stage in (*stages, *recipe.results.values()) for source in sources(stage).values()]
+    fits = {"stretch"} if path.stem.endswith("_small") else {"native"} if "transfer" in path.stem else {"pad"}
+    assert {source.fit for source in read} == fits
+    if fits == {"pad"}:
+        measured = [recipe.results[name].source for name in ("decoupled", "strong_only")]
+        measured += [recipe.stage("decoupled").evals[0].source] if recipe.stage("decoupled").evals else []
+        assert {(source.size, source.interpolation) for source in measured} == {((320, 320), "bicubic")}

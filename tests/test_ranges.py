@@ -165,6 +165,8 @@ CROP = {"crop": (8, 8)}
         (Budget, {"fine": 3, "per_class": 1}, "--x.per-class 1: expected None beside --budget.fine 3"),
         (Budget, {"fine": 1.0}, "above 0 and below 1 or 'all', or the path of a list"),
         (Augment, {**CROP, "scale": (2.0, 0.5)}, "--x.scale 2.0 0.5: expected the smallest factor before the largest"),
+        (Augment, {**CROP, "scale": (1, 1), "scales": (1.0,)}, "--x.scales 1.0: expected no factors beside a range"),
+        (Combinatorial, {**CROP, "resized": (9, 7)}, "--x.resized 9 7: expected at least the crop, 8 8"),
         (Combinatorial, {**CROP, "enlarge": (3.0, 2.0)}, "--x.enlarge 3.0 2.0: expected the smallest factor before"),
         (Views, {"scales": (1.0, 1.0)}, "--x.scales 1.0 1.0: expected different factors"),
         (Views, {"scales": ()}, "--x.scales (empty): expected one or more values"),

@@ -98,7 +98,8 @@ class Diffusion:
         Args:
           example_id: id of the image, for messages.
           fields:
-            image: uint8 [H, W, 3] RGB, without padding.
+            image: uint8 [H, W, 3] RGB.
+            height, width: int32 [], size of the valid part at the top left of the image; if missing, all of it is.
             tags: uint8 [K], 1 for classes that are present. The entry of the background is ignored.
             cam: floating [h, w, C], class activation maps of the C classes other than the background, in the order of
               `tags`. Values below 0 and the maps of absent classes count as 0. The cells tile the image, as those of a
@@ -108,7 +109,7 @@ class Diffusion:
               superpixels are compared only by colour, and background seeds depend only on the class maps.
 
         Returns:
-          label: uint8 [H, W], class ids, and 255 where undecided (see `Status`).
+          label: uint8 [height, width], class ids, and 255 where undecided (see `Status`).
           status: uint8 [], a `Status`.
           objectness: uint8 [h', w'], the given one times 255; absent if none is given.
 
@@ -124,7 +125,8 @@ class Diffusion:
 
     def _label(self, example_id: str, fields: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray]:
         """The label map and the status."""
-        image, tags, cam = fields["image"], np.asarray(fields["tags"]), np.asarray(fields["cam"])
+        canvas, tags, cam = fields["image"], np.asarray(fields["tags"]), np.asarray(fields["cam"])
+        image = canvas[: fields.get("height"), : fields.get("width")]
         classes = np.array([k for k in range(tags.size) if k != self.background], np.intp)
         if cam.ndim != 3 or cam.shape[-1] != classes.size:
             raise ValueError(
@@ -136,12 +138,12 @@ class Diffusion:
         if not present.any():
             return _uniform(image, background, Status.NO_TAGS)
         maps = np.maximum(_finite(example_id, "cam", cam[..., present]), 0)
-        maps = at_pixels(maps, image, align_corners=False)  # [H, W, present]
+        maps = at_pixels(maps, canvas, align_corners=False)[: image.shape[0], : image.shape[1]]  # [H, W, present]
         lab = cielab(image)
         regions = superpixels(lab, segments=self.segments, compactness=self.compactness, iterations=self.iterations)
         if regions.max() == 0:
             return _uniform(image, IGNORE, Status.ONE_SUPERPIXEL)
-        objectness = _region_objectness(example_id, fields.get("objectness"), image, regions)  # [N, 1] or None
+        objectness = _region_objectness(example_id, fields.get("objectness"), canvas, regions)  # [N, 1] or None
         strength = self._strength(maps, objectness, regions)  # [N, present]
         features = normalised(region_means(lab, regions))  # [N, 3]
         if objectness is not None:
@@ -274,7 +276,8 @@ def _region_objectness(
     if objectness is None:
         return None
     objectness = _finite(example_id, "objectness", np.asarray(objectness)[..., None])
-    return region_means(at_pixels(objectness, image, align_corners=True), regions)
+    height, width = regions.shape
+    return region_means(at_pixels(objectness, image, align_corners=True)[:height, :width], regions)
 
 
 def _uniform(image: np.ndarray, value: int, status: Status) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pathlib
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -168,6 +169,28 @@ def write_png(path: str | os.PathLike, array: np.ndarray, palette: np.ndarray | 
     data = encode_png(array, palette=palette)
     with write_atomically(path) as aside:
         aside.write_bytes(data)
+
+
+Fit = Literal["stretch", "pad", "native"]
+"""How an image is brought to a size: see `fitted`."""
+
+
+def fitted(native: tuple[int, int], size: tuple[int, int], fit: Fit) -> tuple[int, int]:
+    """The size (height, width) to which an image is resized before it is padded to `size` at the bottom and right.
+
+    Args:
+      native: (height, width) of the image.
+      size: (height, width) of the result.
+      fit: "stretch" gives `size` itself, whatever the proportions of the image. The others keep the proportions: "pad"
+        gives the largest size that fits in `size`; "native" changes no image that fits, and makes larger ones fit.
+    """
+    if fit == "stretch":
+        return size
+    factor = min(size[0] / native[0], size[1] / native[1])
+    if fit == "native":
+        factor = min(factor, 1.0)
+    height, width = (min(most, max(1, round(length * factor))) for most, length in zip(size, native, strict=True))
+    return height, width
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -16,7 +16,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from scarce_jax.data.builders.base import record_features
 from scarce_jax.data.builders.prepared import load_prepared, prepare_command
-from scarce_jax.data.images import decode_image, resize_image, resize_label, wxh
+from scarce_jax.data.images import Fit, decode_image, fitted, resize_image, resize_label, wxh
 from scarce_jax.data.index import Index, index_path
 from scarce_jax.data.records import Records
 from scarce_jax.data.schema import IGNORE, LABEL_FIELDS
@@ -201,7 +201,9 @@ class Rows:
       indices: positions of the examples in the reader, one per row.
       fields: further fields of a row.
       labels: sources of `label`, in order of preference: an example takes the first it has.
-      size: (height, width) to which images are resized; None keeps native sizes, on a canvas that holds the largest.
+      size: (height, width) of the canvas to which images are brought; None keeps native sizes, on a canvas that holds
+        the largest.
+      fit: how images are brought to `size` (see `images.fitted`).
     """
 
     reader: Reader
@@ -209,6 +211,7 @@ class Rows:
     fields: tuple[Field, ...] = ()
     labels: tuple[Field, ...] = ()
     size: tuple[int, int] | None = None
+    fit: Fit = "stretch"
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -222,6 +225,10 @@ class Rows:
         if self.size is not None:
             return self.size
         return tuple(self.reader.sizes[list(self.indices)].max(axis=0).tolist())
+
+    def valid(self, native: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the valid part of the canvas, for an image of this native size."""
+        return native if self.size is None else fitted(native, self.size, self.fit)
 
     def example(self, k: int) -> dict[str, Any]:
         """Returns the example of row k at its native size, with `label` and the fields.
@@ -260,7 +267,7 @@ class Rows:
 
     def __getitem__(self, k: int) -> Row:
         example = self.example(k)
-        return self.sized(example, self.size or example["image"].shape[:2], self.canvas)
+        return self.sized(example, self.valid(example["image"].shape[:2]), self.canvas)
 
 
 def pad(array: np.ndarray, canvas: tuple[int, int], fill: int) -> np.ndarray:

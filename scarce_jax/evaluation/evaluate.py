@@ -63,12 +63,12 @@ class MaskRows:
         example = self.rows.example(k)
         height, width = example["image"].shape[:2]
         canvas = native_canvas(height, width)
-        size = self.rows.size or (height, width)
+        size = self.rows.valid((height, width))
         overlay = example["coarse"] if self.composite else self.stored and self.stored.get(example)
         masks = {"label": example["label"]} | ({} if overlay is None else {"coarse": overlay})
         inputs = {key: value for key, value in example.items() if key != "label"}
         row = self.rows.sized(masks, size, self.rows.size or canvas)
-        row |= view_rows(self.views, size, self.rows.size is not None, functools.partial(self.rows.sized, inputs))
+        row |= view_rows(self.views, size, self.rows.size, functools.partial(self.rows.sized, inputs))
         row |= {"truth": pad(example["label"], canvas, IGNORE)} | native_row(example["image"], self.views)
         if overlay is not None:
             row |= {"overlay": self.rows.sized({"overlay": overlay}, (height, width), canvas)["overlay"]}
@@ -119,7 +119,8 @@ class MaskEvaluation:
         self._axis = mesh.axis_names[0]
         predict, transform, views = evaluation.predict, evaluation.source.transform, evaluation.views
         self._rows = MaskRows(rows, evaluation.composite, views, stored)
-        self.scorer = Scorer(predict, transform, views, mesh) if predict else None
+        self._interpolation = evaluation.source.interpolation
+        self.scorer = Scorer(predict, transform, views, mesh, self._interpolation) if predict else None
         specs = (P(self._axis), P(self._axis), P())
 
         def count(scores: Any, rows: Mapping[str, jax.Array], first_row: Any, canvas: tuple[int, int], at_size: bool):
@@ -141,11 +142,15 @@ class MaskEvaluation:
         views, size = self._rows.views, rows["label"].shape[1:]
         native = sized = None
         if scores:
-            native = native_scores(views, scores, rows, canvas, first_row)
+            native = native_scores(views, scores, rows, canvas, first_row, self._interpolation)
             # A CRF works at native size, so its result is resized.
             refined = views.crf is not None
             if at_size:
-                sized = resized(native, rows, NATIVE, SIZES, size) if refined else merge(scores, rows, size, SIZES)
+                sized = (
+                    resized(native, rows, NATIVE, SIZES, size)
+                    if refined
+                    else merge(scores, rows, size, SIZES, interpolation=self._interpolation)
+                )
         band = {key: rows_of_band(rows[key], first_row, canvas[0]) for key in ("truth", "overlay") if key in rows}
 
         def confused(scores: jax.Array | None, truth: jax.Array, overlay: jax.Array | None) -> jax.Array:

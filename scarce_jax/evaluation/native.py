@@ -58,6 +58,7 @@ def merge(
     canvas: tuple[int, int],
     target: tuple[str, str],
     first_row: jax.Array | int = 0,
+    interpolation: str | None = None,
 ) -> jax.Array:
     """Resizes the scores of every scale to the target size, and averages them: [B, *canvas, K].
 
@@ -67,11 +68,12 @@ def merge(
       canvas: (height, width) of the result.
       target: names of the rows' fields with the valid height and width of the result.
       first_row: the row of the target at which the result begins.
+      interpolation: "bicubic", or bilinear.
     """
     total = 0.0
     for k, score in enumerate(scores):
         height, width = (f"{k}/{name}" for name in SIZES)
-        total += resized(score, rows, (height, width), target, canvas, first_row)
+        total += resized(score, rows, (height, width), target, canvas, first_row, interpolation == "bicubic")
     return total / len(scores)
 
 
@@ -108,12 +110,18 @@ def rows_of_band(native: jax.Array, first_row: jax.Array | int, height: int) -> 
     return jax.lax.dynamic_slice_in_dim(native, first_row, height, axis=1)
 
 
+def are_logits(views: Views, interpolation: str | None) -> bool:
+    """Whether scores are logits rather than class probabilities, before any CRF."""
+    return views.average == "logits" or (views.plain and interpolation is None)
+
+
 def native_scores(
     views: Views,
     scores: tuple[jax.Array, ...],
     rows: Mapping[str, jax.Array],
     canvas: tuple[int, int],
     first_row: jax.Array | int = 0,
+    interpolation: str | None = None,
 ) -> jax.Array:
     """Merges the scores at native size, and refines them if the views have a CRF: [B, *canvas, K].
 
@@ -126,8 +134,13 @@ def native_scores(
       rows: the batch.
       canvas: the native canvas of the batch; or (height, width) of a band of it, if there is no CRF.
       first_row: the row of the native canvas at which the band begins.
+      interpolation: as in `Source`.
     """
-    merged = merge(scores, rows, canvas, NATIVE, first_row)
+    merged = merge(scores, rows, canvas, NATIVE, first_row, interpolation)
+    if interpolation == "bicubic" and not are_logits(views, interpolation):
+        # The kernel has negative weights.
+        merged = jnp.maximum(merged, 0)
+        merged /= jnp.maximum(merged.sum(-1, keepdims=True), 1e-6)
     if views.crf is None:
         return merged
     if views.average == "logits":
@@ -149,6 +162,7 @@ def resized(
     target: tuple[str, str],
     canvas: Any,
     first_row: jax.Array | int = 0,
+    bicubic: bool = False,
 ) -> jax.Array:
     """Resizes scores [B, h, w, K] from one valid size to another, on a canvas: [B, *canvas, K].
 
@@ -159,6 +173,7 @@ def resized(
       target: the same of the result.
       canvas: (height, width) of the result.
       first_row: the row of the target at which the result begins.
+      bicubic: instead of bilinear.
     """
     sizes = [rows[name] for name in (*source, *target)]
-    return jax.vmap(lambda x, *four: resize_dynamic(x, *four, canvas, first_row))(scores, *sizes)
+    return jax.vmap(lambda x, *four: resize_dynamic(x, *four, canvas, first_row, bicubic=bicubic))(scores, *sizes)

@@ -17,11 +17,12 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from scarce_jax import mesh as mesh_lib
+from scarce_jax.data.images import fitted
 from scarce_jax.data.schema import IGNORE, DatasetInfo, mask_indices
 from scarce_jax.data.source import Rows, pad
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.evaluate import choose_labels
-from scarce_jax.evaluation.native import bands, native_canvas, native_row, native_scores, rows_of_band
+from scarce_jax.evaluation.native import are_logits, bands, native_canvas, native_row, native_scores, rows_of_band
 from scarce_jax.evaluation.views import Scorer, view_rows
 from scarce_jax.recipe import PLAIN, Eval, Maps
 
@@ -87,6 +88,7 @@ class Predictor:
     ):
         self.name, self.config = name, config
         self.size, self.batch = evaluation.source.size, evaluation.source.batch
+        self._fit = evaluation.source.fit
         self.classes, self.palette, self.native_ids = info.classes, info.palette, info.native_ids
         self.void_ids, self.devices = info.void_ids, mesh.size
         self.variables = {role: net.variables for role, net in nets.items()}
@@ -95,13 +97,13 @@ class Predictor:
         predict, transform = evaluation.predict, evaluation.source.transform
         if isinstance(evaluation, Maps):
             self.needs_coarse = self._composite = False
-            self.map_names, self._views = evaluation.names, PLAIN
+            self.map_names, self._views, self._interpolation = evaluation.names, PLAIN, None
             self._kind, self._finished = PredictedMaps, self._compile(self._mapped)
         else:
             self.needs_coarse, self._composite = evaluation.needs_coarse, evaluation.composite
-            self.map_names, self._views = (), evaluation.views
+            self.map_names, self._views, self._interpolation = (), evaluation.views, evaluation.source.interpolation
             self._kind, self._finished = Prediction, self._compile(self._label)
-        self.scorer = Scorer(predict, transform, self._views, mesh) if predict else None
+        self.scorer = Scorer(predict, transform, self._views, mesh, self._interpolation) if predict else None
         self._probabilities = self._compile(self._probability)
 
     def _compile(self, finish: Callable) -> Callable:
@@ -111,7 +113,9 @@ class Predictor:
         def run(scores, rows, first_row, *, canvas):
             def local(scores, rows, first_row):
                 overlay = rows_of_band(rows["overlay"], first_row, canvas[0]) if "overlay" in rows else None
-                native = native_scores(self._views, scores, rows, canvas, first_row) if scores else None
+                if not scores:
+                    return finish(None, overlay)
+                native = native_scores(self._views, scores, rows, canvas, first_row, self._interpolation)
                 return finish(native, overlay)
 
             specs = (P(axis), P(axis), P())
@@ -132,7 +136,7 @@ class Predictor:
         return results
 
     def _normalised(self, scores: jax.Array) -> jax.Array:
-        logits = self._views.plain or (self._views.average == "logits" and self._views.crf is None)
+        logits = self._views.crf is None and are_logits(self._views, self._interpolation)
         return jax.nn.softmax(scores) if logits else scores
 
     def _label(self, scores: jax.Array | None, overlay: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -217,8 +221,8 @@ class Predictor:
                 raise InputError(f"coarse mask: id {unknown[0]} is no class; expected 0..{last}, or 255 for void")
             inputs["coarse"] = coarse
             row["overlay"] = pad(coarse, canvas, IGNORE)
-        size = self.size or (height, width)
-        return row | view_rows(self._views, size, self.size is not None, functools.partial(Rows.sized, inputs))
+        size = (height, width) if self.size is None else fitted((height, width), self.size, self._fit)
+        return row | view_rows(self._views, size, self.size, functools.partial(Rows.sized, inputs))
 
     def stream(
         self,

@@ -26,22 +26,29 @@ STRIDE = 2 / 3
 
 
 def view_rows(
-    views: Views, size: tuple[int, int], fixed: bool, sized: Callable[[tuple[int, int], tuple[int, int]], dict]
+    views: Views,
+    size: tuple[int, int],
+    canvas: tuple[int, int] | None,
+    sized: Callable[[tuple[int, int], tuple[int, int]], dict],
 ) -> dict[str, np.ndarray]:
     """Makes the part of a row that is predicted from: for each scale k the keys of `sized(size, canvas)` as "k/<key>".
 
     Args:
       views: give the scales.
-      size: (height, width) of scale 1.
-      fixed: whether all images have that size; otherwise the canvas depends on the image.
+      size: (height, width) of the image at scale 1.
+      canvas: (height, width) of the canvas at scale 1, of all images; None if it depends on the image.
       sized: resizes the image and its masks, and pads them to a canvas.
     """
     row = {}
     for k, scale in enumerate(views.scales):
-        target = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-        scaled = sized(target, target if fixed else native_canvas(*target))
+        target = _scaled(size, scale)
+        scaled = sized(target, native_canvas(*target) if canvas is None else _scaled(canvas, scale))
         row |= {f"{k}/{key}": value for key, value in scaled.items()}
     return row
+
+
+def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def scale_rows(rows: Mapping[str, Any], k: int) -> dict[str, Any]:
@@ -62,10 +69,14 @@ class Scorer:
       transform: `(row, key, consts) -> row`, applied to each row first.
       views: the views to predict.
       mesh: a mesh of one axis.
+      interpolation: as in `Source`; it makes probabilities of the logits of plain views.
     """
 
-    def __init__(self, predict: Predict, transform: Callable, views: Views, mesh: Mesh):
+    def __init__(
+        self, predict: Predict, transform: Callable, views: Views, mesh: Mesh, interpolation: str | None = None
+    ):
         self._predict, self._transform, self.views = predict, transform, views
+        self._plain = views.plain and interpolation is None
         self._checked: dict[tuple, Any] = {}
         axis = mesh.axis_names[0]
         specs = (P(), P(axis), P())
@@ -112,7 +123,7 @@ class Scorer:
         by_scale = []
         for k in range(len(self.views.scales)):
             batch = jax.vmap(lambda row: self._transform(row, key, consts))(scale_rows(rows, k))
-            if self.views.plain:
+            if self._plain:
                 by_scale.append(self._predict(nets, batch, consts))
                 continue
             scores = self._windows(nets, batch, consts)

@@ -14,6 +14,7 @@ import tyro
 from annotated_types import Interval
 
 from scarce_jax.data.budget import Budget
+from scarce_jax.data.images import Fit
 from scarce_jax.data.sampling import RareClassSampling
 from scarce_jax.errors import InputError
 from scarce_jax.models.pspnet import PSPNetConfig
@@ -133,10 +134,17 @@ class SizedStage(TrainStage):
     """Settings of a training stage that reads images of its own size.
 
     Attributes:
-      size: (height, width) in pixels to which whole images are resized, in training before crops or windows are cut.
+      size: (height, width) in pixels to which whole images are brought, in training before crops or windows are cut.
+      fit: how they are brought to it. "stretch" resizes them to it. The others keep their proportions, and pad at the
+        bottom and right, with the mean colour and void: "pad" makes them as large as fits; "native" keeps their pixels,
+        and makes only those smaller that do not fit.
+      interpolation: how the class probabilities of a predicted mask are brought to the native size of an image where
+        the net is measured or applied. None brings the logits there, bilinearly.
     """
 
     size: tuple[Pixels, Pixels]
+    fit: Fit = "stretch"
+    interpolation: Literal["bilinear", "bicubic"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,8 @@ class ClassShares:
     classes: int
 
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
-        label = batch["label"]  # [B, H, W]
-        return {"p_class": class_counts(label, self.classes) / (label.shape[1] * label.shape[2])}
+        pixels = batch["height"] * batch["width"]  # [B]; padding beyond them is void
+        return {"p_class": class_counts(batch["label"], self.classes) / pixels[:, None]}
 
 
 def class_frequencies(config: Experiment, stage: SizedStage, classes: int) -> Infer:

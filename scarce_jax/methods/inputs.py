@@ -38,8 +38,11 @@ class Augmented:
 
 
 def unaugmented(row: dict, key: jax.Array, consts: Mapping) -> dict:
-    """Transform of a source for evaluation or inference: it only normalises the image."""
-    return {**row, "image": normalise(row["image"])}
+    """Transform of a source for evaluation or inference: it only normalises the image; padding is 0, as in training."""
+    height, width = row["image"].shape[:2]
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
+    inside = (rows < row.get("height", height)) & (columns < row.get("width", width))
+    return {**row, "image": jnp.where(inside[..., None], normalise(row["image"]), 0.0)}
 
 
 def as_stored(row: dict, key: jax.Array, consts: Mapping) -> dict:
@@ -49,8 +52,8 @@ def as_stored(row: dict, key: jax.Array, consts: Mapping) -> dict:
 
 def training_source(config: Experiment, stage: ImageStage, **changes: Any) -> Source:
     """Augmented images of the training split, by default those with fine masks. `changes` are fields of the Source."""
-    transform = Augmented(stage.augment)
-    fields = {"ids": "fine", "labels": ("fine",), "batch": stage.batch, "size": stage.size, "transform": transform}
+    fields = {"ids": "fine", "labels": ("fine",), "batch": stage.batch, "size": stage.size, "fit": stage.fit}
+    fields["transform"] = Augmented(stage.augment)
     return Source(dataset=config.dataset, split=config.train_split, **(fields | changes))
 
 
@@ -79,10 +82,12 @@ def cached(name: str, stage: SegmenterStage, source: Source, module: nn.Module, 
 
 def inference_source(config: Experiment, stage: SizedStage, **changes: Any) -> Source:
     """Images of the training split at the stage's size, not augmented. `changes` are fields of the Source."""
-    fields = {"split": config.train_split, "batch": stage.eval_batch, "size": stage.size, "transform": unaugmented}
+    fields = {"split": config.train_split, "batch": stage.eval_batch, "size": stage.size, "fit": stage.fit}
+    fields["transform"] = unaugmented
     return Source(dataset=config.dataset, **(fields | changes))
 
 
 def evaluation_source(config: Experiment, stage: SizedStage, **changes: Any) -> Source:
     """All images of the evaluation split, or of no split, at the stage's size with fine masks. `changes` as above."""
-    return inference_source(config, stage, **({"split": config.eval_split, "labels": ("fine",)} | changes))
+    fields = {"split": config.eval_split, "labels": ("fine",), "interpolation": stage.interpolation}
+    return inference_source(config, stage, **(fields | changes))

@@ -34,6 +34,7 @@ class Augment:
     Attributes:
       crop: (height, width) of the result, in pixels.
       scale: (smallest, largest) scale factor, drawn uniformly; 0.5 to 2 in section 4.2 of the detailer paper.
+      scales: factors of which one is drawn, all equally likely, in place of `scale`; empty draws from `scale`.
       rotate: largest angle in degrees. Angles are drawn uniformly in -rotate..rotate, about the centre of the image.
       rotate_probability: probability of a rotation. The detailer paper does not specify it; PSPNet's authors rotate
         half of the images.
@@ -41,6 +42,8 @@ class Augment:
       brightness: v draws a factor uniformly in 1 - v..1 + v, as torchvision's ColorJitter does.
       contrast: the same for the contrast, after the brightness.
       saturation: the same for the saturation, after the contrast. The image is clipped to 0..1 after each change.
+      translate: largest translation in whole pixels of the result, drawn uniformly in -translate..translate along each
+        axis, besides the place of the crop.
       shift: largest translation, as a share of the image's height and width, drawn uniformly in -shift..shift.
       noise: largest standard deviation of Gaussian noise, in grey levels of 255.
       blur: side of the windows of a median blur, 3 or 5; 0 for none.
@@ -51,12 +54,14 @@ class Augment:
 
     crop: tuple[Pixels, Pixels]
     scale: tuple[Factor, Factor] = (0.5, 2.0)
+    scales: tuple[Factor, ...] = ()
     rotate: Annotated[float, Interval(ge=0, le=360)] = 10.0
     rotate_probability: Share = 1.0
     flip: Share = 0.5
     brightness: Share = 0.0
     contrast: Share = 0.0
     saturation: Share = 0.0
+    translate: Annotated[int, Interval(ge=0, le=1000)] = 0
     shift: Share = 0.0
     noise: GreyLevels = 0.0
     blur: Literal[0, 3, 5] = 0
@@ -66,6 +71,8 @@ class Augment:
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.scale[0] > self.scale[1]:
             yield "scale", "the smallest factor before the largest"
+        if self.scales and self.scale != type(self).scale:
+            yield "scales", "no factors beside a range (scale); set one of the two"
 
 
 def normalise(image: jax.Array) -> jax.Array:
@@ -85,7 +92,7 @@ def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, A
 
     The valid part of the image is rotated about its centre, flipped, scaled, and cropped at a uniformly drawn position
     in whole pixels. Along an axis where it is smaller than the crop it is centred. These steps are one inverse affine
-    map, which may also shift the image. The image is sampled once, bilinearly and without antialiasing, and masks take
+    map, which may also move the image. The image is sampled once, bilinearly and without antialiasing, and masks take
     the nearest pixel.
 
     Args:
@@ -108,7 +115,10 @@ def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, A
     # One call for all draws, because compiling a call costs more than running it. The number of draws does not depend
     # on the settings, so that changing one of them leaves the other draws as they were.
     drawn = jax.random.uniform(key, (9,))
-    y, x = _source_coordinates(drawn[:6], height, width, config)
+    moved = (0, 0)
+    if config.translate:
+        moved = jax.random.randint(jax.random.fold_in(key, 3), (2,), -config.translate, config.translate + 1)
+    y, x = _source_coordinates(drawn[:6], moved, height, width, config)
     if config.shift:
         down, right = config.shift * (2 * jax.random.uniform(jax.random.fold_in(key, 1), (2,)) - 1)
         y, x = y - down * height, x - right * width
@@ -131,21 +141,27 @@ def augment(row: dict[str, Any], key: jax.Array, config: Augment) -> dict[str, A
     return result
 
 
-def _source_coordinates(drawn: jax.Array, height, width, config: Augment) -> tuple[jax.Array, jax.Array]:
+def _source_coordinates(
+    drawn: jax.Array, moved: jax.Array | tuple[int, int], height, width, config: Augment
+) -> tuple[jax.Array, jax.Array]:
     """Rows and columns in the source of all pixels of the crop, two float32 [h, w]; pixel centres are at integers.
 
     Args:
       drawn: float32 [6], uniform in [0, 1).
+      moved: pixels of the result by which the image is moved down and to the right.
     """
     smallest, largest = config.scale
     scale = smallest + (largest - smallest) * drawn[0]
+    if config.scales:
+        count = len(config.scales)
+        scale = jnp.asarray(config.scales, jnp.float32)[jnp.minimum(drawn[0] * count, count - 1).astype(jnp.int32)]
     angle = jnp.deg2rad(config.rotate) * (2 * drawn[1] - 1)
     angle = jnp.where(drawn[2] < config.rotate_probability, angle, 0.0)
     mirror = jnp.where(drawn[3] < config.flip, -1.0, 1.0)
     # Offsets from the centre of the scaled image. From here on all is elementwise, because a matrix product may run in
     # TF32, which misplaces pixels beyond column 1024 by one.
-    down = _offsets(drawn[4], height * scale, config.crop[0])[:, None]
-    right = _offsets(drawn[5], width * scale, config.crop[1])[None, :] * mirror
+    down = (_offsets(drawn[4], height * scale, config.crop[0]) - moved[0])[:, None]
+    right = (_offsets(drawn[5], width * scale, config.crop[1]) - moved[1])[None, :] * mirror
     cosine, sine = jnp.cos(angle) / scale, jnp.sin(angle) / scale
     return (
         cosine * down - sine * right + (height / 2 - 0.5),

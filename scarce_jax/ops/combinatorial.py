@@ -34,21 +34,30 @@ class Combinatorial:
     The paper uses random windows and region proposals (EdgeBoxes) that enclose the foreground. Here all are random.
 
     Attributes:
-      crop: (height, width) in pixels to which windows are resized.
+      crop: (height, width) in pixels of the result.
+      resized: (height, width) to which windows are resized, and from which the crop is cut at a random place; at least
+        the crop. The authors resize to 350 x 350, and cut 320 x 320, so that some objects are cut too. None resizes to
+        the crop.
       windows: N_p, mean number of windows of each subset in an epoch. 200 in section 6.1.
       enlarge: (smallest, largest) size of a window, drawn uniformly, relative to the smallest window of the crop's
-        aspect ratio that encloses the foreground. The image limits it. The paper does not specify a range.
+        aspect ratio that encloses the foreground. The paper does not specify a range.
+      beyond: windows may extend beyond the image, where they are padded with the mean colour and void, as the authors
+        pad theirs with black. Otherwise the image limits them, and those that are cut change their aspect ratio.
       flip: probability of a horizontal flip.
     """
 
     crop: tuple[Pixels, Pixels]
+    resized: tuple[Pixels, Pixels] | None = None
     windows: Count = 200
     enlarge: tuple[Enlargement, Enlargement] = (1.0, 3.0)
+    beyond: bool = False
     flip: Share = 0.5
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.enlarge[0] > self.enlarge[1]:
             yield "enlarge", "the smallest factor before the largest"
+        if self.resized is not None and any(side < cut for side, cut in zip(self.resized, self.crop, strict=True)):
+            yield "resized", f"at least the crop, {self.crop[0]} {self.crop[1]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +106,8 @@ def crop_subset(
 
     Returns:
       The row without "height" and "width". "image" is float32 [*crop, 3], normalised. "label" is uint8 [*crop]: 1 in
-      the subset, 0 elsewhere, and 255 for void. "subset" is bool [K]. A mask without labels gives the whole image, as
-      background, and an empty subset.
+      the subset, 0 elsewhere, and 255 for void. "subset" is bool [K]. A mask without labels gives the whole image (with
+      `beyond`, a window around it), as background, and an empty subset.
 
     Raises:
       ValueError: the size of the mask is not that of the image.
@@ -116,21 +125,29 @@ def crop_subset(
     smallest, largest = config.enlarge
     factor = smallest + (largest - smallest) * drawn[0]
     rows, columns = _extent(figure.any(1), height), _extent(figure.any(0), width)
-    # The unit is the size of the crop, so that one number is the size of the smallest window of its aspect ratio.
-    unit = jnp.maximum((rows[1] - rows[0]) / config.crop[0], (columns[1] - columns[0]) / config.crop[1]) * factor
-    y = _coordinates(drawn[1], rows, unit * config.crop[0], height, config.crop[0])
-    x = _coordinates(drawn[2], columns, unit * config.crop[1], width, config.crop[1])
+    # The unit is the resized window, so that one number is the size of the smallest window of its aspect ratio.
+    frame, cut = config.resized or config.crop, (0, 0)
+    unit = jnp.maximum((rows[1] - rows[0]) / frame[0], (columns[1] - columns[0]) / frame[1]) * factor
+    if frame != config.crop:
+        spare = jnp.array(frame) - jnp.array(config.crop)
+        cut = jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, spare + 1)
+    limits = (None, None) if config.beyond else (height, width)
+    first, side = _window(drawn[1], rows, unit * frame[0], limits[0])
+    y = first + (cut[0] + jnp.arange(config.crop[0]) + 0.5) * (side / frame[0]) - 0.5
+    first, side = _window(drawn[2], columns, unit * frame[1], limits[1])
+    x = first + (cut[1] + jnp.arange(config.crop[1]) + 0.5) * (side / frame[1]) - 0.5
     x = jnp.where(drawn[3] < config.flip, x[::-1], x)
     y, x = (jnp.broadcast_to(axis, config.crop) for axis in (y[:, None], x[None, :]))
     row_index, column_index = (jnp.floor(axis + 0.5).astype(jnp.int32) for axis in (y, x))
     nearest = flat_index(row_index, column_index, height, width, canvas)
     target = jnp.where(label == IGNORE, jnp.uint8(IGNORE), figure.astype(jnp.uint8))
     fields = {name: value for name, value in row.items() if name not in ("height", "width")}
-    return fields | {
-        "image": normalise(sample_bilinear(image, y, x, height, width)),
-        "label": rearrange(target, "h w -> (h w)")[nearest],
-        "subset": subset,
-    }
+    pixels = normalise(sample_bilinear(image, y, x, height, width))
+    mask = rearrange(target, "h w -> (h w)")[nearest]
+    if config.beyond:
+        inside = (row_index >= 0) & (row_index < height) & (column_index >= 0) & (column_index < width)
+        pixels, mask = jnp.where(inside[..., None], pixels, 0.0), jnp.where(inside, mask, jnp.uint8(IGNORE))
+    return fields | {"image": pixels, "label": mask, "subset": subset}
 
 
 def _extent(marked: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -140,17 +157,19 @@ def _extent(marked: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]
     return jnp.where(marked.any(), first, 0), jnp.where(marked.any(), end, length)
 
 
-def _coordinates(
-    position: jax.Array, extent: tuple[jax.Array, jax.Array], side: jax.Array, length: jax.Array, crop: int
-) -> jax.Array:
-    """Coordinates of a window's pixels along one axis of the image, float32 [crop]; pixel centres are at integers.
+def _window(
+    position: jax.Array, extent: tuple[jax.Array, jax.Array], side: jax.Array, limit: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """The first index of a window along one axis of the image, and its length, two float32 [].
 
     Args:
-      position: float32 [] in [0, 1), which selects one of the places where the window encloses the extent and stays in
-        the image.
+      position: float32 [] in [0, 1), which selects one of the places where the window encloses the extent.
       extent: indices to enclose (see `_extent`).
-      side: length of the window in pixels, which is cut to the `length` of the image.
+      side: length of the window in pixels.
+      limit: length of the image, to which the window is cut, and within which it stays; None sets no limit.
     """
-    side = jnp.clip(side, extent[1] - extent[0], length)
-    first, last = jnp.maximum(0, extent[1] - side), jnp.minimum(extent[0], length - side)
-    return first + (last - first) * position + (jnp.arange(crop) + 0.5) * (side / crop) - 0.5
+    side = jnp.clip(side, extent[1] - extent[0], limit)
+    first, last = extent[1] - side, extent[0]
+    if limit is not None:
+        first, last = jnp.maximum(0, first), jnp.minimum(last, limit - side)
+    return first + (last - first) * position, side

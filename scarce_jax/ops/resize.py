@@ -112,8 +112,10 @@ def resize_dynamic(
     dst_width: jax.Array | int,
     canvas: tuple[int, int],
     first_row: jax.Array | int = 0,
+    *,
+    bicubic: bool = False,
 ) -> jax.Array:
-    """Bilinear resize of one image between the valid parts of two canvases, with sizes known only at run time.
+    """Bilinear or bicubic resize of an image between the valid parts of two canvases; sizes are known only at run time.
 
     The outer edges are aligned, as in `resize_bilinear(align_corners=False)`. Coordinates are computed in exact integer
     arithmetic and the interpolation is elementwise, so the result of an image has the same bits alone and under `vmap`.
@@ -125,32 +127,56 @@ def resize_dynamic(
         32,000 each.
       canvas: (H, W) of the result, static.
       first_row: integer >= 0, the row of the target at which the result begins, for a result that is made in bands.
+      bicubic: Keys' kernel (1981) with parameter -0.5, as in MATLAB's `imresize`, but without antialiasing, and taps
+        beyond the edges take the edge.
 
     Returns:
-      [H, W, C] in x's dtype, interpolated in float32; zero outside [:dst_height, :dst_width] of the target.
+      [H, W, C] in x's dtype, interpolated in float32, so that bicubic values may leave the range of x; zero outside
+      [:dst_height, :dst_width] of the target.
     """
     rows = first_row + jnp.arange(canvas[0], dtype=jnp.int32)
-    low, high, weight = _dynamic_taps(src_height, dst_height, rows)
-    y = x.astype(jnp.float32)
-    y = y[low] * (1 - weight)[:, None, None] + y[high] * weight[:, None, None]  # [H, w, C]
     columns = jnp.arange(canvas[1], dtype=jnp.int32)
-    low, high, weight = _dynamic_taps(src_width, dst_width, columns)
-    y = y[:, low] * (1 - weight)[:, None] + y[:, high] * weight[:, None]  # [H, W, C]
+    taps = _bicubic_taps if bicubic else _bilinear_taps
+    y = x.astype(jnp.float32)
+    y = sum(y[at] * weight[:, None, None] for at, weight in taps(src_height, dst_height, rows))  # [H, w, C]
+    y = sum(y[:, at] * weight[:, None] for at, weight in taps(src_width, dst_width, columns))  # [H, W, C]
     inside = (rows < dst_height)[:, None] & (columns < dst_width)
     return jnp.where(inside[:, :, None], y, 0.0).astype(x.dtype)
 
 
-def _dynamic_taps(
-    source: jax.Array | int, target: jax.Array | int, entries: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The two source entries around each of the target's `entries` [N], and the weight of the second: three [N]."""
+Taps = list[tuple[jax.Array, jax.Array]]
+"""Source entries [N] and their weights [N], of N target entries along one axis."""
+
+
+def _place(source: jax.Array | int, target: jax.Array | int, entries: jax.Array, clip: bool) -> tuple[jax.Array, ...]:
+    """The source entry before each of the target's `entries` [N], and the share of the way to the next one.
+
+    Args:
+      clip: move places before the centre of the first entry, or after that of the last, to that centre.
+    """
     source, target = jnp.asarray(source, jnp.int32), jnp.maximum(jnp.asarray(target, jnp.int32), 1)
     # (i + 1/2) * source / target - 1/2, times the common denominator 2 * target.
     position = (2 * entries + 1) * source - target
-    position = jnp.clip(position, 0, (source - 1) * 2 * target)
+    if clip:
+        position = jnp.clip(position, 0, (source - 1) * 2 * target)
     low = position // (2 * target)
-    weight = (position - low * 2 * target).astype(jnp.float32) / (2 * target).astype(jnp.float32)
-    return low, jnp.minimum(low + 1, source - 1), weight
+    return low, (position - low * 2 * target).astype(jnp.float32) / (2 * target).astype(jnp.float32)
+
+
+def _bilinear_taps(source: jax.Array | int, target: jax.Array | int, entries: jax.Array) -> Taps:
+    low, share = _place(source, target, entries, clip=True)
+    return [(low, 1 - share), (jnp.minimum(low + 1, jnp.asarray(source, jnp.int32) - 1), share)]
+
+
+def _bicubic_taps(source: jax.Array | int, target: jax.Array | int, entries: jax.Array) -> Taps:
+    low, t = _place(source, target, entries, clip=False)
+    weights = (
+        ((-0.5 * t + 1) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t * t + 1,
+        ((-1.5 * t + 2) * t + 0.5) * t,
+        (0.5 * t - 0.5) * t * t,
+    )
+    return [(jnp.clip(low + k - 1, 0, source - 1), weight) for k, weight in enumerate(weights)]
 
 
 def _product(pattern: str, matrix: np.ndarray | jax.Array, x: jax.Array, result: jnp.dtype | None = None) -> jax.Array:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import numpy as np
 
+from scarce_jax.data.images import Fit
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError, plural
 
@@ -159,8 +161,11 @@ class Source:
       labels: what `label` may be, in order of preference: an example takes the first that it has.
       having: fields that an example must have, although rows do not include them.
       batch: examples per step over all devices in training; per device in inference and evaluation.
-      size: (height, width) to which whole images are resized on the host; None keeps native sizes, on a canvas that
-        holds the largest.
+      size: (height, width) of the canvas to which whole images are brought on the host; None keeps native sizes, on a
+        canvas that holds the largest.
+      fit: how images are brought to `size`: resized to it, or with their proportions and padding (see `images.fitted`).
+      interpolation: of what measures, how class probabilities are brought to the native size of an image. None brings
+        logits there, bilinearly, unless the result's views average probabilities.
       transform: `(row, key, consts) -> row`, a pure function that is applied to each row inside the compiled step.
       weight: `(tags [N, K] uint8) -> [N]`, how often each example is drawn per epoch; None draws each once.
       resident: overrides `Runtime.resident`.
@@ -177,6 +182,8 @@ class Source:
     having: tuple[str, ...] = ()
     batch: int
     size: tuple[int, int] | None = None
+    fit: Fit = "stretch"
+    interpolation: Literal["bilinear", "bicubic"] | None = None
     transform: Callable[[dict, jax.Array, Mapping], dict]
     weight: Callable[[np.ndarray], np.ndarray] | None = None
     resident: bool | None = None

@@ -315,6 +315,11 @@ class Infer:
             raise ValueError(f"stage {self.name}: its views have a window or a CRF, which are for results only")
         if not self.views.plain and (self.combine is None or self.source.size is None):
             raise ValueError(f"stage {self.name}: several views need `combine` and a source with a size")
+        if self.combine is not None and self.source.fit != "stretch":
+            raise InputError(
+                f"stage {self.name}: combines views of its images, whose fit is {self.source.fit!r}; expected "
+                f"'stretch', because the views are averaged on one grid"
+            )
 
 
 Stage = Train | Infer

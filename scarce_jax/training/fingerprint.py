@@ -33,8 +33,10 @@ NO_EFFECT = {
 """
 
 LATER = {
-    "Source": {"part": None, "cache": None},
+    "Source": {"part": None, "cache": None, "fit": "stretch", "interpolation": None},
     "Train": {"statistics_groups": 1},
+    "Augment": {"scales": (), "translate": 0},
+    "Combinatorial": {"resized": None, "beyond": False},
     "Optimizer": {"layer_decay": None},
 }
 """Fields that earlier versions did not have, by type, and the value that is as if they were absent. They are described

@@ -42,7 +42,7 @@ class ViewRows:
 
     def __getitem__(self, k: int) -> Row:
         example = self.rows.example(k)
-        return view_rows(self.views, self.rows.size, True, functools.partial(self.rows.sized, example))
+        return view_rows(self.views, self.rows.size, self.rows.size, functools.partial(self.rows.sized, example))
 
 
 def predict_rows(stage: Infer, nets: Any, rows: Any, consts: Any) -> dict[str, jax.Array]:
@@ -126,7 +126,7 @@ def _write_records(
             ]
             if stage.finish is not None:
                 entries = list(pool.map_ordered(stage.finish, entries, ahead=4 * max(workers, 1)))
-            entries = _gather(entries)
+            entries = _gather([(name, _without_padding(rows, name, fields)) for name, fields in entries])
             if mesh_lib.is_primary():
                 write_part(folder, number, entries)
             inferred += len(parts[number])
@@ -136,6 +136,15 @@ def _write_records(
     records = Records(folder)
     records.check_complete(rows.ids)
     return {"examples": len(rows), "inferred": inferred, **_statuses(stage, records)}
+
+
+def _without_padding(rows: Rows, name: str, fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Cuts the valid part out of the fields that have the size of the canvas, so that they cover the image."""
+    if rows.fit == "stretch":
+        return fields
+    reader = rows.reader
+    height, width = rows.valid(tuple(reader.sizes[reader.index[name]].tolist()))
+    return {key: value[:height, :width] if value.shape[:2] == rows.canvas else value for key, value in fields.items()}
 
 
 def _statuses(stage: Infer, records: Records) -> dict[str, dict[str, int]]:

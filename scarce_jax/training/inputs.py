@@ -157,6 +157,7 @@ class Inputs:
             fields=tuple(self.field(field) for field in source.fields),
             labels=tuple(self.label(source, label, hidden_truth) for label in source.labels),
             size=source.size,
+            fit=source.fit,
         )
 
     def label(self, source: Source, label: str | Artifact | Read, hidden_truth: bool = False) -> Field:

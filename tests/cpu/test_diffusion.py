@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -204,6 +205,23 @@ def test_each_field_lies_on_its_nets_grid():
     assert label.tobytes() == labels(*sampled(False, True)).tobytes()
     assert (label != labels(*sampled(True, True))).any()
     assert (label != labels(*sampled(False, False))).any()
+
+
+def test_padding_of_the_image_plays_no_part():
+    fields, _ = scene()
+    height, width = fields["image"].shape[:2]
+    at = functools.partial(at_pixels, image=fields["image"])
+    fields["cam"] = at(fields["cam"], align_corners=False)
+    fields["objectness"] = at(fields["objectness"][..., None], align_corners=True)[..., 0]
+    expected = DIFFUSION("a", fields)
+    padded = {"tags": fields["tags"], "height": np.int32(height), "width": np.int32(width)}
+    for name, value in (("image", 255), ("cam", 99), ("objectness", 1)):
+        rest = [(0, 14), (0, 5), (0, 0)][: fields[name].ndim]
+        padded[name] = np.pad(fields[name], rest, constant_values=value)
+    result = DIFFUSION("a", padded)
+    assert result["status"] == expected["status"] == Status.SOLVED
+    assert result["label"].shape == (height, width)
+    assert result["label"].tobytes() == expected["label"].tobytes()
 
 
 def test_without_objectness_colour_alone_leads():

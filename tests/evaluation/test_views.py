@@ -80,7 +80,7 @@ def random_example(size, seed=1):
 def merged(views, example, size, fixed=True, devices=1):
     """The scorer's probabilities at native size, as evaluation merges them."""
     native = example["image"].shape[:2]
-    row = view_rows(views, size, fixed, lambda target, canvas: Rows.sized(example, target, canvas))
+    row = view_rows(views, size, size if fixed else None, lambda target, canvas: Rows.sized(example, target, canvas))
     row |= {"native_height": np.int32(native[0]), "native_width": np.int32(native[1])}
     rows = {key: jnp.asarray(np.stack([value] * devices)) for key, value in row.items()}
     out = Scorer(scores, transform, views, make_mesh(jax.devices()[:devices]))(jnp.asarray(KERNEL), rows, {})

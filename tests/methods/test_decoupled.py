@@ -358,15 +358,17 @@ def test_pointing_counts_hits_at_the_middle_of_a_place(by_class):
     predict = dataclasses.replace(stage.predict, maps=FixedMaps(by_class, maps))
     truth = np.full((2, 8, 8), BACKGROUND, np.uint8)
     truth[0, 2, 6], truth[0, 5, 2], truth[1, 6, 6], truth[1, 0] = 2, 3, 2, 255
-    hits = predict({}, {"label": jnp.asarray(truth)}, {})
+    # The second image has no pixels beyond row 8 and column 4, so its share would be twice as large.
+    sizes = {"height": jnp.array([8, 8]), "width": jnp.array([8, 4])}
+    hits = predict({}, {"label": jnp.asarray(truth), **sizes}, {})
     # The middles of the four places are at rows and columns 2 and 6.
     assert hits["hits"].tolist() == [[0, 0, 1, 0, 0], [0, 0, 1, 0, 0]]
     assert hits["images"].tolist() == [[0, 0, 1, 1, 0], [0, 0, 1, 0, 0]]
-    np.testing.assert_allclose(hits["share"][0], [0, 0, 1 / 64, 1 / 64, 0])
+    np.testing.assert_allclose(hits["share"], [[0, 0, 1 / 64, 1 / 64, 0], [0, 0, 1 / 32, 0, 0]])
     info = dataclasses.replace(SCENES, classes=tuple("abcde"), background=BACKGROUND)
     table = pointing.pointing_table("pointing", info)
     rows = table.make({name: np.asarray(x).mean(0) for name, x in hits.items()})["rows"]
-    assert rows[0] == ["all", pytest.approx(2 / 3), pytest.approx(1 / 64), 1.5]
+    assert rows[0] == ["all", pytest.approx(2 / 3), pytest.approx(1 / 48), 1.5]
     assert rows[1] == ["a", None, None, 0.0] and rows[3][:2] == ["d", 0.0]
 
 

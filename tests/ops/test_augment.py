@@ -177,6 +177,39 @@ def test_an_image_smaller_than_the_crop_is_centred():
     np.testing.assert_array_equal(result, expected)
 
 
+def test_one_of_the_listed_scales_is_drawn():
+    config = dataclasses.replace(NOTHING, scale=Augment.scale, scales=(0.8, 1.0, 1.7))
+    source = source_positions(config)
+    step = (source[:, 26, 19, 0] - source[:, 20, 19, 0]) / 6
+    found = np.abs(1 / step[:, None] - np.array(config.scales)) < 0.01
+    # Of 32 draws, each factor has about a third.
+    assert found.any(1).all() and found.sum(0).min() > 4
+
+
+def test_images_are_moved_by_whole_pixels_in_every_direction():
+    config = Augment(crop=(64, 64), scale=(1, 1), rotate=0, flip=0.5, translate=2)
+    label = blocks(64, 64, 1)
+    image = np.repeat(label[..., None], 3, -1)
+    result = augmented(config, image, label)
+    places = {}
+    for crop, warped in zip(result["label"], pixels(result["image"])[..., 0], strict=True):
+        inside = crop != 255
+        moves = [
+            (down, right, flip)
+            for flip in (1, -1)
+            for down in range(-3, 4)
+            for right in range(-3, 4)
+            if (
+                crop == np.pad(label[:, ::flip], 3, constant_values=255)[3 - down : 67 - down, 3 - right : 67 - right]
+            ).all()
+        ]
+        assert len(moves) == 1
+        places[moves[0]] = True
+        np.testing.assert_allclose(warped[inside], crop[inside], atol=1e-3)
+    downs, rights, flips = (set(axis) for axis in zip(*places, strict=True))
+    assert downs == rights == set(range(-2, 3)) and flips == {1, -1}
+
+
 def test_flip_is_a_mirror():
     image, label = noise(48, 40, 3), noise(48, 40)
     result = augmented(dataclasses.replace(NOTHING, flip=1), image, label)

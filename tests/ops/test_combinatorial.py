@@ -86,6 +86,58 @@ def test_windows_grow_as_far_as_the_image_and_are_mirrored():
         np.testing.assert_array_equal(mirrored[name], np.asarray(whole[name])[:, :, ::-1])
 
 
+def positions(window):
+    """Source rows [h] and columns [w] of a window, right where it lies in the image."""
+    pixels = (window * np.array([0.229, 0.224, 0.225]) + np.array([0.485, 0.456, 0.406])) * 255 / 8
+    inside = window.any(-1)
+    y, x = (np.nanmedian(np.where(inside, pixels[..., k], np.nan), axis=1 - k) for k in (0, 1))
+    return y, x
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN")
+def test_windows_beyond_the_image_keep_their_proportions_and_are_padded_with_void():
+    row = example()
+    config = Combinatorial(crop=(16, 16), enlarge=(2.0, 3.0), beyond=True, flip=0.0)
+    windows = draw(row, 100, config)
+    truth, padded = np.asarray(row["label"]), 0
+    for image, label, subset in zip(windows["image"], windows["label"], windows["subset"], strict=True):
+        y, x = positions(image)
+        # The colours at the edge of the image are those of the edge, so the outer ones do not tell the step.
+        down, right = np.nanmedian(np.diff(y)), np.nanmedian(np.diff(x))
+        np.testing.assert_allclose(down, right, rtol=0.02)
+        figure = np.isin(truth, np.flatnonzero(subset))
+        side = max(np.ptp(np.flatnonzero(figure.any(axis))) + 1 for axis in (0, 1))
+        assert 1.9 < down * 16 / side < 3.1
+        # The subset is never cut.
+        assert np.unique(label[label != 255]).tolist() == [0, 1] or side * down < 2
+        outside = ~image.any(-1)
+        assert (label[outside] == 255).all()
+        padded += outside.any()
+    assert padded > 50
+
+
+def test_a_part_of_the_resized_window_is_cut_at_a_random_place():
+    row = example()
+    whole = draw(row, 64, Combinatorial(crop=(24, 32), enlarge=(50.0, 50.0), flip=0.0))
+    config = Combinatorial(crop=(20, 30), resized=(24, 32), enlarge=(50.0, 50.0), flip=0.0)
+    parts, starts = draw(row, 64, config), set()
+    np.testing.assert_array_equal(parts["subset"], whole["subset"])
+    for image, label, all_of_it, mask in zip(
+        parts["image"], parts["label"], whole["image"], whole["label"], strict=True
+    ):
+        at = [
+            (top, left)
+            for top in range(5)
+            for left in range(3)
+            if np.allclose(image, all_of_it[top : top + 20, left : left + 30], atol=1e-4)
+        ]
+        assert len(at) == 1
+        ((top, left),) = at
+        np.testing.assert_array_equal(label, mask[top : top + 20, left : left + 30])
+        starts.add((top, left))
+    assert {top for top, _ in starts} == set(range(5)) and {left for _, left in starts} == set(range(3))
+
+
 def test_equal_keys_give_equal_windows_and_the_canvas_beyond_the_image_is_not_seen():
     row = example()
     windows = draw(row, seed=3)

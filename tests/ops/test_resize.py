@@ -13,7 +13,7 @@ from tests import tiny
 resize_bilinear = jax.jit(resize.resize_bilinear, static_argnames=("size", "align_corners"))
 adaptive_average_pool = jax.jit(resize.adaptive_average_pool, static_argnames="bins")
 class_fractions = jax.jit(resize.class_fractions, static_argnames=("classes", "size"))
-resize_dynamic = jax.jit(resize.resize_dynamic, static_argnames="canvas")
+resize_dynamic = jax.jit(resize.resize_dynamic, static_argnames=("canvas", "bicubic"))
 
 
 def slow_bilinear(x, height, width, align_corners):
@@ -152,6 +152,30 @@ def test_dynamic_resize_equals_the_static_one_and_reads_only_the_valid_part():
         expected = resize_bilinear(valid, target, align_corners=False)[0]
         np.testing.assert_allclose(result[: target[0], : target[1]], expected, atol=2e-6)
         assert not np.any(result[target[0] :]) and not np.any(result[:, target[1] :])
+
+
+@pytest.mark.parametrize("source", [(7, 9), (24, 30), (1, 2)])
+def test_dynamic_bicubic_resize_equals_the_slow_reference(source):
+    target, canvas = (24, 30), (26, 32)
+    x = np.random.default_rng(0).normal(size=(*source, 2)).astype(np.float32)
+    padded = jnp.full((25, 31, 2), np.nan).at[: source[0], : source[1]].set(x)
+
+    def kernel(d):
+        d = abs(d)
+        near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+        return near if d <= 1 else far if d < 2 else 0.0
+
+    expected = x.astype(np.float64)
+    for axis in (0, 1):
+        n, matrix = source[axis], np.zeros((target[axis], source[axis]))
+        for i in range(target[axis]):
+            centre = (i + 0.5) * n / target[axis] - 0.5
+            for j in range(-3, n + 3):
+                matrix[i, min(max(j, 0), n - 1)] += kernel(j - centre)
+        expected = np.moveaxis(np.tensordot(matrix, expected, (1, axis)), 0, axis)
+    result = np.asarray(resize_dynamic(padded, *source, *target, canvas=canvas, bicubic=True))
+    np.testing.assert_allclose(result[:24, :30], expected, atol=1e-5)
+    assert not result[24:].any() and not result[:, 30:].any()
 
 
 def test_dynamic_resize_of_an_image_alone_and_in_a_batch_gives_the_same_bits():

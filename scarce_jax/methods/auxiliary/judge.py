@@ -89,7 +89,7 @@ class CorrectnessShares:
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
         predictions = self.judged.probabilities(nets, batch["image"]).argmax(-1).astype(jnp.uint8)  # [B, H, W]
         right, wrong = correctness_counts(predictions, batch["label"], self.judged.judge.classes)
-        pixels = predictions.shape[1] * predictions.shape[2]
+        pixels = (batch["height"] * batch["width"])[:, None]
         return {"right": right / pixels, "wrong": wrong / pixels}
 
 

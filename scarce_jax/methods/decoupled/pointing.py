@@ -102,7 +102,9 @@ class PointingHits:
         middles = labels[:, rows][:, :, columns].reshape(len(labels), -1)  # [B, H, W] -> [B, h * w]
         largest = saliency.reshape(len(saliency), -1, outputs).argmax(1)  # [B, K]
         classes = jnp.arange(outputs)
-        share = (labels[..., None] == classes).mean((1, 2)) * (classes != self.maps.by_class.background)
+        pixels = batch["height"] * batch["width"]
+        share = (labels[..., None] == classes).sum((1, 2)) / pixels[:, None]
+        share *= classes != self.maps.by_class.background
         shown = share > 0
         hits = shown & (jnp.take_along_axis(middles, largest, 1) == classes)
         return {"hits": hits.astype(jnp.float32), "images": shown.astype(jnp.float32), "share": share}

@@ -118,8 +118,8 @@ def objectness_map(name: str, config: common.Experiment, stage: SegmenterStage, 
 class ClassMaps:
     """Inputs of the self-diffusion.
 
-    It returns the "image" and the "tags" of the row, "cam" float16 [B, h, w, K - 1] in 0..1, and "objectness" float16
-    [B, h', w'] in 0..1.
+    It returns the "image", "height", "width" and "tags" of the row, "cam" float16 [B, h, w, K - 1] in 0..1, and
+    "objectness" float16 [B, h', w'] in 0..1.
 
     Attributes:
       lnet: None omits the objectness.
@@ -134,9 +134,17 @@ class ClassMaps:
         maps = self.classifier.apply(nets[CLASSIFIER].variables, images, method="class_activation_maps")
         present = jnp.delete(batch["tags"], self.background, axis=-1)
         maps = jax.nn.relu(maps) * present[:, None, None].astype(jnp.float32)
+        # A cell in the padding must not decide the scale of a map.
+        rows, columns = (
+            (jnp.arange(cells) + 0.5) * (length / cells) < batch[name][:, None]
+            for name, cells, length in zip(("height", "width"), maps.shape[1:3], images.shape[1:3], strict=True)
+        )
+        maps *= (rows[:, :, None] & columns[:, None])[..., None]
         # The scale of a map has no meaning, and might overflow float16.
         maps /= jnp.maximum(maps.max((1, 2), keepdims=True), 1e-12)
-        fields = {"image": batch["image"], "tags": batch["tags"], "cam": maps.astype(jnp.float16)}
+        fields = {name: batch[name] for name in ("image", "tags", "height", "width")} | {
+            "cam": maps.astype(jnp.float16)
+        }
         if self.lnet is not None:
             logits, _ = self.lnet.apply(nets[LNET].variables, images, train=False)
             fields["objectness"] = jax.nn.sigmoid(full_size(logits)[..., 0]).astype(jnp.float16)
