@@ -27,7 +27,8 @@ class Options:
       result: name of the result; default the method's first. An unknown name lists all.
       coarse: folder with a coarse mask for each image, in the same subfolder and of the same name with any suffix
         (class ids; 255 and the dataset's void ids = unlabelled).
-      confidence: also write the confidence, 0..255.
+      confidence: also write the confidence, 0..255: the largest class probability; of the result trusted of the method
+        auxiliary, whose masks are void where it is low, that of the auxiliary net.
       native_ids: masks, coarse ones too, have the dataset's own mask values instead of class ids.
       keep_going: leave out files that cannot be read, list them at the end, and exit with status 1.
       allow_import: import the Python module that the run folder names; only for folders you trust.

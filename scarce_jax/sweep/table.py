@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scarce_jax import methods
-from scarce_jax.data.figures import is_group_figure
+from scarce_jax.data.figures import COVERED, is_group_figure
 from scarce_jax.sweep.axes import Axis, Combination
 from scarce_jax.sweep.paper import figures as paper_figures
 
@@ -34,10 +34,10 @@ def make_table(
     Returns:
       {"format", "method", "dataset", "split", "axes", "rows", "failed", "missing"}. A row is {"values", "runs",
       "results"}. A result of masks has {"miou", "mean_accuracy", "pixel_accuracy", "paper"}, and "miou_<group>" for the
-      method's groups of classes; a result of image tags has {"map", "mean_f1", "paper"}. Each figure is {"mean",
-      "half_range", "std", "n", "values"} with one value per run of the row, null where a run has none. "std" is the
-      sample standard deviation, null for fewer than two values. "paper" is the paper's mIoU for exactly these settings,
-      or null.
+      method's groups of classes and `data.figures.COVERED` of masks with void pixels; a result of image tags has
+      {"map", "mean_f1", "paper"}. Each figure is {"mean", "half_range", "std", "n", "values"} with one value per run of
+      the row, null where a run has none. "std" is the sample standard deviation, null for fewer than two values.
+      "paper" is the paper's mIoU for exactly these settings, or null.
     """
     rows: list[dict[str, Any]] = []
     grouped: dict[str, list[Combination]] = {}
@@ -81,7 +81,8 @@ def main_figure(result: Mapping[str, Any]) -> str:
 def _figures(measured: Sequence[Mapping[str, Any]], result: str) -> tuple[str, ...]:
     """The names of a result's figures, with those of groups of classes."""
     figures = dict.fromkeys(figure for results in measured for figure in results.get(result, {}))
-    return TAGS if TAGS[0] in figures else (*MASKS, *filter(is_group_figure, figures))
+    covered = (figure for figure in figures if figure in COVERED)
+    return TAGS if TAGS[0] in figures else (*MASKS, *filter(is_group_figure, figures), *covered)
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any]:

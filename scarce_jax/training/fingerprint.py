@@ -36,6 +36,7 @@ LATER = {
     "Source": {"part": None, "cache": None},
     "Train": {"statistics_groups": 1},
     "Optimizer": {"layer_decay": None},
+    "Eval": {"threshold": None},
 }
 """Fields that earlier versions did not have, by type, and the value that is as if they were absent. They are described
 only with other values, so that a stage that an earlier version finished stays finished."""
