@@ -40,7 +40,8 @@ class SemiStage(SegmenterStage):
 
     Attributes:
       threshold: least confidence, 0 to 1, at which a pixel of an unlabelled image gets a label; T_aux = 0.9 in the
-        paper.
+        paper. Confidences are multiples of 1/255, rounded down, so 0.9 acts as 0.902 (`ops.confidence`). At 1 the paper
+        has its baseline, the result `labelled_only`; here `semi` trains with unlabelled images that are all void.
       start: initial values of the net: those from which `segmenter` started, or the trained `segmenter`. The baselines
         start from the same values. The paper does not specify it.
       labelled_batch: number of labelled images in each batch; the others are pseudo-labelled. None draws both from one
