@@ -363,5 +363,5 @@ def test_the_discriminators_trust_is_counted_with_the_nets_of_its_stage():
     for k in range(2):
         expected = np.zeros((12, 12))
         np.add.at(expected, (label[k][trusted[k]], predictions[k][trusted[k]]), 1 / 32**2)
-        np.testing.assert_allclose(counted["kept"][k], expected, atol=1e-6)
+        np.testing.assert_allclose(counted["trusted"][k], expected, atol=1e-6)
         assert counted["discriminator"][k].sum() == pytest.approx((label[k] != 255).mean(), abs=1e-6)

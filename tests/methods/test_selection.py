@@ -77,15 +77,13 @@ def test_softmax_is_compared_at_equal_coverage():
     predictions, highest, valid = probabilities.argmax(-1), probabilities.max(-1), labels != 255
     for row in results["rows"][:3]:
         selected = row[results["columns"].index("selected")]
-        assert row[results["columns"].index("softmax selected")] == pytest.approx(selected, abs=0.01)
         order = np.sort(highest[valid])[::-1]
         trusted = highest >= order[min(round(selected * valid.sum()), valid.sum()) - 1]
         ious, _ = slow_figures(predictions, labels, trusted)
         assert row[results["columns"].index("softmax mIoU")] == pytest.approx(np.mean(ious), abs=0.01)
     nothing = dict(zip(results["columns"], results["rows"][3], strict=True))
-    assert (
-        nothing["selected"] == nothing["softmax selected"] == 0 and nothing["mIoU"] is nothing["softmax mIoU"] is None
-    )
+    assert nothing["selected"] == nothing["softmax class semi ratio"] == 0
+    assert nothing["mIoU"] is nothing["softmax mIoU"] is None
 
 
 def test_auroc_equals_the_share_of_ordered_pairs():
@@ -131,10 +129,13 @@ def test_a_discriminator_of_large_classes_keeps_fewer_classes_of_as_many_pixels(
     large = np.where(labels == 0, 4.0, -4.0)
     each = np.where(np.arange(4)[:, None] < 2, 4.0, -4.0) + np.zeros_like(large)
     count = functools.partial(selection.confusions_by_logit, predictions, labels, classes)
-    values = {"auxiliary": count(each), "softmax": count(large), "discriminator": count(large)}
-    values["kept"] = selection.confusions(predictions, labels, classes, large > 0)
+    values = {"softmax": count(large), "discriminator": count(large)}
+    values["kept"] = jnp.stack([selection.confusions(predictions, labels, classes, x > 0) for x in (large, each)], 1)
+    values["trusted"] = selection.confusions(predictions, labels, classes, large > 0)
     values = {name: np.asarray(value[0]) for name, value in values.items()}
-    table = rival.compare_confidences(values, 0.5, 0.2, CLASSES)
+    make = rival.confidence_table(0.6, (0.0, 0.5), 0.2, INFO)["selection_confidences"].make
+    table = make(values)
+    assert table["threshold"] == 0.5
     assert table["columns"] == ["class", "pixels", "auxiliary", "softmax", "discriminator", "discriminator at 0.2"]
     assert table["rows"] == [
         ["sky", 0.5, 0.5, 1.0, 1.0, 1.0], ["road", 0.25, 0.5, 0.0, 0.0, 0.0], ["tree", 0.25, 0.5, 0.0, 0.0, 0.0]
@@ -142,5 +143,17 @@ def test_a_discriminator_of_large_classes_keeps_fewer_classes_of_as_many_pixels(
     assert table["selected"] == dict.fromkeys(table["columns"][2:], 0.5)
     assert table["class semi ratio"]["auxiliary"] == 0.5
     assert table["class semi ratio"]["discriminator"] == pytest.approx(1 / 3)
-    # At a threshold that no pixel reaches nothing is compared.
-    assert set(rival.compare_confidences(values, 1.0, 0.2, CLASSES)["mIoU"].values()) == {None, 1.0}
+    # Where the auxiliary net trusts no pixel, there is nothing to compare.
+    table = make({**values, "kept": 0 * values["kept"]})
+    assert table["mIoU"] == {"auxiliary": None, "softmax": None, "discriminator": None, "discriminator at 0.2": 1.0}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.75, 1.0])
+def test_as_many_pixels_are_taken_as_are_wanted(share):
+    """Also of few bins: the last one counts in part, in proportion."""
+    histogram = np.zeros((4, 2, 2))
+    histogram[1], histogram[3] = [[0.25, 0.0], [0.0, 0.25]], [[0.1, 0.3], [0.1, 0.0]]
+    taken = selection.most_confident(histogram, share)
+    assert taken.sum() == pytest.approx(share)
+    first, rest = min(share, 0.5), max(share - 0.5, 0.0)
+    np.testing.assert_allclose(taken, histogram[3] * first / 0.5 + histogram[1] * rest / 0.5)

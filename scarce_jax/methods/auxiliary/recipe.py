@@ -108,7 +108,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
             rival = full_size_network(config, config.adversarial, classes, "adversarial")
             stage = train_adversarial(config, config.adversarial, rival, classes, keys_as="segmenter")
             stages += [_started(config, stage), infer_discriminator(config, config.adversarial, stage)]
-            tables |= confidence_table(config.semi.threshold, config.adversarial.threshold, info)
+            tables |= confidence_table(config.semi.threshold, config.thresholds, config.adversarial.threshold, info)
             results["adversarial"] = measured("adversarial", config, config.adversarial, rival)
         if config.consistency is not None:
             rival = full_size_network(config, config.consistency, classes, "consistency")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,9 +20,6 @@ from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.methods import common
 from scarce_jax.methods.adversarial import DISCRIMINATOR, AdversarialStage
 from scarce_jax.methods.auxiliary.selection import (
-    BINS,
-    HIGH,
-    LOW,
     class_ratios,
     confusions,
     confusions_by_logit,
@@ -43,7 +39,7 @@ STAGE = "discriminator_selection"
 class DiscriminatorCounts:
     """Confusion matrices of the pixels that a discriminator takes for true, as shares of an image's pixels.
 
-    `kept` [B, K, K] is of those at the threshold, and `discriminator` [B, BINS, K, K] of all by the output's logit.
+    `trusted` [B, K, K] is of those at the threshold, and `discriminator` [B, BINS, K, K] of all by the output's logit.
     """
 
     segmenter: nn.Module
@@ -58,7 +54,7 @@ class DiscriminatorCounts:
         output, predictions, labels = output.astype(jnp.float32), logits.argmax(-1), batch["label"]
         trusted = jax.nn.sigmoid(output) >= self.threshold
         return {
-            "kept": confusions(predictions, labels, self.classes, trusted),
+            "trusted": confusions(predictions, labels, self.classes, trusted),
             "discriminator": confusions_by_logit(predictions, labels, self.classes, output),
         }
 
@@ -85,45 +81,65 @@ def infer_discriminator(config: common.Experiment, stage: AdversarialStage, trai
     )
 
 
-def confidence_table(threshold: float, discriminator_threshold: float, info: DatasetInfo) -> dict[str, Table]:
-    """Table `selection_confidences`; see `compare_confidences`."""
-    reads = {name: Artifact(stage="selection", name=name) for name in ("auxiliary", "softmax")}
-    reads |= {name: Artifact(stage=STAGE, name=name) for name in ("kept", "discriminator")}
-    thresholds = {"threshold": threshold, "discriminator_threshold": discriminator_threshold}
-    make = functools.partial(compare_confidences, **thresholds, classes=info.classes)
-    return {"selection_confidences": Table(reads=reads, make=make)}
+def confidence_table(
+    threshold: float, thresholds: Sequence[float], discriminator_threshold: float, info: DatasetInfo
+) -> dict[str, Table]:
+    """Table `selection_confidences`; see `compare_confidences`.
+
+    Args:
+      threshold: of the auxiliary confidence, by which unlabelled images are labelled.
+      thresholds: those of the selection tables; the nearest one stands for `threshold`.
+      discriminator_threshold: the least output at which a predicted class serves as a label.
+    """
+    nearest = min(range(len(thresholds)), key=lambda k: abs(thresholds[k] - threshold))
+    reads = {name: Artifact(stage="selection", name=name) for name in ("kept", "softmax")}
+    reads |= {name: Artifact(stage=STAGE, name=name) for name in ("trusted", "discriminator")}
+    settings = {
+        "row": nearest,
+        "threshold": thresholds[nearest],
+        "discriminator_threshold": discriminator_threshold,
+        "classes": info.classes,
+    }
+    return {"selection_confidences": Table(reads=reads, make=functools.partial(compare_confidences, **settings))}
 
 
 def compare_confidences(
-    values: Mapping[str, np.ndarray], threshold: float, discriminator_threshold: float, classes: Sequence[str]
+    values: Mapping[str, np.ndarray],
+    *,
+    row: int,
+    threshold: float,
+    discriminator_threshold: float,
+    classes: Sequence[str],
 ) -> dict[str, Any]:
-    """Table of class semi ratios, one row per class, for as many pixels as the auxiliary net trusts at the threshold.
+    """Table of class semi ratios, one row per class, for as many pixels as the auxiliary net trusts at `threshold`.
 
     "pixels" is the share of a class in the labelled pixels. "auxiliary" and "softmax" judge the net of `segmenter`,
     "discriminator" that of `adversarial`; the last column is for the discriminator's own threshold, at which it trusts
     another number of pixels. "class semi ratio" has the means over the classes, "mIoU" that of the trusted pixels, and
     "selected" their share. Of equally many pixels, those that favour large objects have a lower mean ratio.
+
+    Args:
+      values: the means of `selection_counts` and of `DiscriminatorCounts`.
+      row: number of `threshold` among those of `selection_counts`.
     """
-    confidences = ("auxiliary", "softmax", "discriminator")
-    totals = {name: np.asarray(values[name], np.float64).sum(0) for name in confidences}
-    selected = _share_from(values["auxiliary"], threshold)
-    trusted = {name: most_confident(values[name], selected) for name in confidences}
-    own = f"discriminator at {discriminator_threshold:g}"
-    trusted[own], totals[own] = np.asarray(values["kept"], np.float64), totals["discriminator"]
-    shares = totals["auxiliary"].sum(1) / totals["auxiliary"].sum()
-    ratios = [class_ratios(confusion, totals[name]) for name, confusion in trusted.items()]
-    return {
-        "columns": ["class", "pixels", *trusted],
-        "rows": [list(row) for row in zip(classes, shares.tolist(), *ratios, strict=True)],
-        "class semi ratio": {name: mean_ratio(kept, totals[name]) for name, kept in trusted.items()},
-        "mIoU": {name: mean_iou(kept, classes) for name, kept in trusted.items()},
-        "selected": {name: float(kept.sum() / totals[name].sum()) for name, kept in trusted.items()},
+    softmax, discriminator = (np.asarray(values[name], np.float64) for name in ("softmax", "discriminator"))
+    segmenter, rival = softmax.sum(0), discriminator.sum(0)
+    kept = np.asarray(values["kept"], np.float64)[row]
+    share = kept.sum() / segmenter.sum()
+    # Column -> the pixels that are trusted, and those they are chosen from.
+    parts = {
+        "auxiliary": (kept, segmenter),
+        "softmax": (most_confident(softmax, share), segmenter),
+        "discriminator": (most_confident(discriminator, share), rival),
+        f"discriminator at {discriminator_threshold:g}": (np.asarray(values["trusted"], np.float64), rival),
     }
-
-
-def _share_from(histogram: np.ndarray, threshold: float) -> float:
-    """Share of the pixels of `confusions_by_logit` from the first bin on that lies above a threshold, 0 to 1."""
-    logit = -math.inf if threshold <= 0 else math.inf if threshold >= 1 else math.log(threshold / (1 - threshold))
-    edges = np.linspace(LOW, HIGH, BINS, endpoint=False)
-    by_bin = np.sum(histogram, (1, 2), np.float64)
-    return float(by_bin[edges >= logit].sum() / by_bin.sum())
+    ratios = [class_ratios(trusted, whole) for trusted, whole in parts.values()]
+    pixels = (segmenter.sum(1) / segmenter.sum()).tolist()
+    return {
+        "columns": ["class", "pixels", *parts],
+        "rows": [list(cells) for cells in zip(classes, pixels, *ratios, strict=True)],
+        "threshold": threshold,
+        "class semi ratio": {name: mean_ratio(*part) for name, part in parts.items()},
+        "mIoU": {name: mean_iou(trusted, classes) for name, (trusted, _) in parts.items()},
+        "selected": {name: float(trusted.sum() / whole.sum()) for name, (trusted, whole) in parts.items()},
+    }

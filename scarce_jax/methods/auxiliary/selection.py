@@ -38,8 +38,8 @@ def selection_counts(
 
       - `kept` [B, T, K, K]: confusion matrices (true class, predicted class) of the pixels kept at each threshold.
       - `kept_void` [B, T]: void pixels that are kept.
-      - `auxiliary` [B, BINS, K, K]: confusion matrices, by the confidence of the auxiliary net.
-      - `softmax` [B, BINS, K, K]: the same, by the largest class probability.
+      - `auxiliary` [B, BINS, 2]: wrong and right pixels, by the confidence of the auxiliary net.
+      - `softmax` [B, BINS, K, K]: confusion matrices, by the largest class probability.
     """
     classes = probabilities.shape[-1]
     highest = probabilities.max(-1)
@@ -51,7 +51,9 @@ def selection_counts(
     return {
         "kept": jnp.stack([confusions(predictions, labels, classes, trusted) for trusted in kept], 1),
         "kept_void": jnp.stack([(trusted & (labels >= classes)).mean((1, 2)) for trusted in kept], 1),
-        "auxiliary": confusions_by_logit(predictions, labels, classes, confidence),
+        "auxiliary": _shares(
+            jnp.where(labels < classes, _bins(confidence) * 2 + (predictions == labels), 2 * BINS), 2 * BINS
+        ).reshape(-1, BINS, 2),
         "softmax": confusions_by_logit(predictions, labels, classes, softmax),
     }
 
@@ -72,11 +74,14 @@ def confusions(predictions: jax.Array, labels: jax.Array, classes: int, counts: 
 
 def confusions_by_logit(predictions: jax.Array, labels: jax.Array, classes: int, logit: jax.Array) -> jax.Array:
     """`confusions` by the logit of a confidence, float [B, H, W], from the least: float32 [B, BINS, K, K]."""
-    position = (jnp.clip(logit, LOW, HIGH) - LOW) * (BINS / (HIGH - LOW))
-    bins = jnp.minimum(position.astype(jnp.int32), BINS - 1)
-    pairs = bins * classes**2 + labels.astype(jnp.int32) * classes + predictions
+    pairs = _bins(logit) * classes**2 + labels.astype(jnp.int32) * classes + predictions
     counted = _shares(jnp.where(labels < classes, pairs, BINS * classes**2), BINS * classes**2)
     return counted.reshape(-1, BINS, classes, classes)
+
+
+def _bins(logit: jax.Array) -> jax.Array:
+    position = (jnp.clip(logit, LOW, HIGH) - LOW) * (BINS / (HIGH - LOW))
+    return jnp.minimum(position.astype(jnp.int32), BINS - 1)
 
 
 def _shares(index: jax.Array, length: int) -> jax.Array:
@@ -108,8 +113,8 @@ def selection_table(
 
     "class semi ratio" is the share of a true class's pixels that are kept, averaged over the classes (section 4.3).
     "selected" is the share of all labelled pixels that are kept, and "selected of image" that of all pixels, void ones
-    too, as in table 3 of the paper. The columns "softmax ..." are for the same number of labelled pixels, as closely as
-    the bins allow, selected by their largest class probability.
+    too, as in table 3 of the paper. The columns "softmax ..." are for as many labelled pixels, those of the largest
+    class probability.
     """
     softmax = np.asarray(values["softmax"], np.float64)
     all_pixels = softmax.sum(0)
@@ -127,15 +132,14 @@ def selection_table(
                 float(confusion.sum() + void),
                 mean_iou(equal, classes),
                 mean_ratio(equal, all_pixels),
-                float(equal.sum() / all_pixels.sum()),
             ]
         )
     columns = ["threshold", "mIoU", "class semi ratio", "selected", "selected of image"]
-    columns += ["softmax mIoU", "softmax class semi ratio", "softmax selected"]
+    columns += ["softmax mIoU", "softmax class semi ratio"]
     return {
         "columns": columns,
         "rows": rows,
-        "auroc": {name: auroc(_by_correctness(values[name])) for name in ("auxiliary", "softmax")},
+        "auroc": {"auxiliary": auroc(values["auxiliary"]), "softmax": auroc(_by_correctness(softmax))},
     }
 
 
@@ -144,13 +148,14 @@ def most_confident(histogram: np.ndarray, share: float) -> np.ndarray:
 
     Args:
       histogram: mean of `confusions_by_logit`, [BINS, K, K].
-      share: how many of its pixels, 0..1, as closely as the bins allow; 0 takes none.
+      share: how many of its pixels, 0..1. The pixels of the last bin that is needed count in part, all alike.
     """
-    # Summed from the most confident bin downwards.
-    cumulated = np.asarray(histogram, np.float64)[::-1].cumsum(0)
-    coverage = cumulated.sum((1, 2)) / cumulated[-1].sum()
-    # The nearest bin would take some pixels where the share is 0.
-    return cumulated[np.abs(coverage - share).argmin()] if share > 0 else np.zeros_like(cumulated[0])
+    bins = np.asarray(histogram, np.float64)[::-1]
+    pixels = bins.sum((1, 2))
+    whole = pixels.cumsum()
+    last = min(int(np.searchsorted(whole, share * whole[-1])), len(bins) - 1)
+    lacking = share * whole[-1] - (whole[last] - pixels[last])
+    return bins[:last].sum(0) + bins[last] * (lacking / pixels[last] if pixels[last] else 0.0)
 
 
 def class_table(values: Mapping[str, np.ndarray], thresholds: Sequence[float], classes: Sequence[str]) -> dict:
@@ -178,8 +183,8 @@ def auroc(counts: np.ndarray) -> float | None:
 
 def _by_correctness(histogram: np.ndarray) -> np.ndarray:
     """Wrong and right pixels of `confusions_by_logit`: [BINS, K, K] to [BINS, 2]."""
-    right = np.trace(histogram, axis1=-2, axis2=-1, dtype=np.float64)
-    return np.stack([np.sum(histogram, (1, 2), np.float64) - right, right], -1)
+    right = np.trace(histogram, axis1=-2, axis2=-1)
+    return np.stack([histogram.sum((1, 2)) - right, right], -1)
 
 
 def _figures(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
