@@ -6,8 +6,8 @@ settings" as Hung et al., "Adversarial Learning for Semi-Supervised Semantic Seg
 has the figures of our method and of theirs; theirs with adversarial learning alone is that with both lambdas of the
 unlabelled images 0, which leaves these images out. With all images labelled `labelled_only` is the supervised net. Both
 start from a ResNet-101 that was pretrained on other images. No such weights are shipped; `--segmenter.init-from`,
-`--semi.init-from` and `--adversarial.init-from` take a file. The net reads images as the files of Hung et al. want them;
-for torchvision's weights each of the three also needs `--X.net.backbone.geometry torchvision
+`--semi.init-from` and `--adversarial.init-from` take a file. The net reads images as the files of Hung et al. want
+them; for torchvision's weights each of the three also needs `--X.net.backbone.geometry torchvision
 --X.net.backbone.normalisation imagenet`.
 
 Command: scarce-jax train configs/auxiliary_cityscapes_deeplabv2.py --compare --budget.fine 0.125

@@ -47,8 +47,8 @@ BATCH = 30
 STRONG_IMAGES = (STRONG, 3_359, 3_484, 16_241)
 ALL_IMAGES = (IMAGES, IMAGES, IMAGES, 16_241 + IMAGES)
 TAGS = (20, 20, 20, 80)
-# No image of VOC is larger than 500 x 500, and none of COCO than 640 x 640. LargeFOV's grid of stride 8 ends at the last
-# pixel of 8 * 64 + 1 and of 8 * 80 + 1.
+# No image of VOC is larger than 500 x 500, and none of COCO than 640 x 640. LargeFOV's grid of stride 8 ends at the
+# last pixel of 8 * 64 + 1 and of 8 * 80 + 1.
 SIDE = 513
 SIDES = (SIDE, SIDE, SIDE, 641)
 
@@ -175,9 +175,7 @@ def of_split(number: int, **changes: Any) -> Config:
     return dataclasses.replace(
         config,
         budget=Budget(strong_categories=(f"split-set-{number}",)),
-        cam=dataclasses.replace(
-            config.cam, size=size, steps=15 * images // BATCH, optim=of_tags(TAGS[number - 1])
-        ),
+        cam=dataclasses.replace(config.cam, size=size, steps=15 * images // BATCH, optim=of_tags(TAGS[number - 1])),
         lnet=dataclasses.replace(config.lnet, size=size, steps=30 * strong // BATCH),
         segmenter=dataclasses.replace(config.segmenter, size=size),
         pnet=dataclasses.replace(config.pnet, steps=5 * strong // BATCH),

@@ -132,8 +132,9 @@ def evaluate(
       {"run", "result", "dataset", "split", "images", "devices"} and the figures, all 0..1. Of masks, at the truth's
       native size: "miou", "mean_accuracy", "pixel_accuracy", "per_class" (IoU by class, None for one without a pixel),
       "classes_measured" (the number of the others, of which "miou" is the mean), "confusion"; "miou_at_size" at the
-      size of the prediction; "miou_<group>", the mean over a group of classes; "views" if they are not plain. Of
-      image tags: "map", "mean_f1", and "per_class" (average precision by class).
+      size of the prediction; "miou_<group>", the mean over a group of classes; those of `data.figures.covered` if masks
+      have void pixels; "views" if they are not plain. Of image tags: "map", "mean_f1", and "per_class" (average
+      precision by class).
 
     Raises:
       InputError: there is no such run, result, split or dataset, or a checkpoint is damaged.
@@ -223,7 +224,7 @@ def predict(
       coarse: folder with a coarse mask per image, for results that need one: in the same subfolder, of the same name,
         with any suffix. Its ids are class ids, 255 and further void ids of the dataset.
       overlays: also write the overlays; evaluation servers want masks alone.
-      confidence: also write <stem>_confidence.png, 0..255.
+      confidence: also write <stem>_confidence.png, 0..255: see `evaluation.predict.Prediction`.
       native_ids: masks, coarse ones too, have the values of the dataset's own mask files instead of class ids.
       keep_going: leave out files that cannot be read, and images whose coarse mask is missing or does not fit.
       views: mirrored, scaled or windowed predictions to average, and a CRF; default those of the result.

@@ -29,7 +29,8 @@ class Options:
       coarse: folder with a coarse mask for each image, in the same subfolder and of the same name with any suffix
         (class ids; 255 and the dataset's void ids = unlabelled).
       no_overlays: write no overlays, as evaluation servers want it.
-      confidence: also write the confidence, 0..255.
+      confidence: also write the confidence, 0..255: the largest class probability; of the result trusted of the method
+        auxiliary, whose masks are void where it is low, that of the auxiliary net.
       native_ids: masks, coarse ones too, have the dataset's own mask values instead of class ids.
       keep_going: leave out files that cannot be read, list them at the end, and exit with status 1.
       data_dir: prepared datasets, for --split; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.

@@ -20,6 +20,7 @@ class Options:
     Attributes:
       runs: run folders, finished or not; several are compared, and those that differ only in their seed are averaged.
       out: the file; default RUN/report.html for one run, and report.html in the current folder for several.
+      result: results to predict and show beside each other, such as labelled_only,semi; default the method's first.
       images: number of images to show: the best, the worst and others evenly between.
       split: split of the dataset to predict; default the one that the config measures on.
       batch: images per device, for less memory; it changes no result. Default the config's.
@@ -29,6 +30,7 @@ class Options:
 
     runs: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional, shown("RUN...")] = ()
     out: Annotated[pathlib.Path | None, shown("FILE")] = None
+    result: Annotated[str | None, shown("NAME,...")] = None
     images: Annotated[int, tyro.conf.arg(metavar="N")] = 12
     split: Name = None
     batch: Number = None
@@ -45,7 +47,9 @@ def main(argv: Sequence[str]) -> int:
         return 2
     from scarce_jax.report import report
 
-    written = report(**vars(options))
+    flags = vars(options)
+    names = flags.pop("result")
+    written = report(**flags, results=() if names is None else names.split(","))
     for line in written["left_out"]:
         print(f"left out: {line}")
     runs = "1 run" if len(options.runs) == 1 else f"{len(options.runs)} runs"

@@ -86,7 +86,7 @@ FIGURES = (
 
 
 def _results(summary: dict[str, Any], paper: dict[str, dict[str, float]]) -> str:
-    from scarce_jax.data.figures import AT_SIZE, is_figure, is_group_figure, share_of_classes
+    from scarce_jax.data.figures import AT_SIZE, COVERED, is_figure, is_group_figure, share_of_classes
 
     tables = []
     results = summary["results"]
@@ -113,6 +113,14 @@ def _results(summary: dict[str, Any], paper: dict[str, dict[str, float]]) -> str
             rows = [[*row, shares[row[0]] or "all classes"] for row in rows]
         if rows:
             tables.append(f"\n{table(rows, header)}")
+    rows = [
+        [name, *map(measured.get, COVERED), measured["images"]]
+        for name, measured in results.items()
+        if "coverage" in measured
+    ]
+    if rows:
+        title = "Masks with void pixels, which count as wrong above:"
+        tables.append(f"\n{title}\n\n{table(rows, ['result', *COVERED.values(), 'images'])}")
     return "\n".join(tables) or "\nnothing was measured"
 
 

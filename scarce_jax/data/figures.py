@@ -49,6 +49,42 @@ def summarise(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+COVERED = {
+    "coverage": "coverage",
+    "mean_coverage": "mean coverage of classes",
+    "precision": "precision",
+    "covered_miou": "mIoU there",
+}
+"""Figures of masks that leave pixels void (`covered`) -> their headings."""
+
+
+def covered(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Computes figures of the pixels to which masks give a class; {} if that is every pixel.
+
+    Args:
+      confusion, classes: as in `summarise`.
+
+    Returns:
+      `coverage`, the share of such pixels among those of the truth; `mean_coverage`, the mean over the classes of the
+      truth; `precision`, the share of such pixels that are right; `covered_miou`, the mIoU where all other pixels count
+      as void in the truth; and by class `coverage_per_class` and `covered_per_class` (IoU). All are 0..1, or None if
+      there is no such pixel.
+    """
+    counts = np.asarray(confusion, np.int64)
+    if not counts[:, -1].any():
+        return {}
+    shares = [ratio(kept, all_) for kept, all_ in zip(counts[:, :-1].sum(1), counts.sum(1), strict=True)]
+    figures = summarise(np.pad(counts[:, :-1], ((0, 0), (0, 1))), classes)
+    return {
+        "coverage": ratio(counts[:, :-1].sum(), counts.sum()),
+        "mean_coverage": mean(shares),
+        "precision": figures["pixel_accuracy"],
+        "covered_miou": figures["miou"],
+        "coverage_per_class": dict(zip(classes, shares, strict=True)),
+        "covered_per_class": figures["per_class"],
+    }
+
+
 def share_of_classes(per_class: Mapping[str, float | None]) -> str:
     """Returns "1 of 2 classes" if a mean over classes is not over all of them, else ""."""
     measured = sum(value is not None for value in per_class.values())

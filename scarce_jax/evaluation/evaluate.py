@@ -30,6 +30,7 @@ from scarce_jax.evaluation.native import (
     rows_of_band,
 )
 from scarce_jax.evaluation.views import Scorer, view_rows
+from scarce_jax.ops.confidence import reaches
 from scarce_jax.recipe import PLAIN, Eval, Views
 
 
@@ -75,7 +76,9 @@ class MaskRows:
         return row
 
 
-def choose_labels(scores: jax.Array | None, overlay: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+def choose_labels(
+    scores: jax.Array | None, overlay: jax.Array | None, shape: tuple[int, ...], threshold: float | None = None
+) -> jax.Array:
     """Returns the class ids of a prediction: uint8 of `shape`, the class of the largest score.
 
     Args:
@@ -83,8 +86,14 @@ def choose_labels(scores: jax.Array | None, overlay: jax.Array | None, shape: tu
       overlay: uint8 of `shape`, or None. Its classes replace the predicted ones wherever it is not IGNORE, which gives
         the composite of the detailer paper (section 5, "Composite Prediction").
       shape: shape of the result.
+      threshold: if given, the scores have one more channel, the confidences 0..1; IGNORE where they are below it.
     """
-    labels = jnp.full(shape, IGNORE, jnp.uint8) if scores is None else scores.argmax(-1).astype(jnp.uint8)
+    if scores is None:
+        labels = jnp.full(shape, IGNORE, jnp.uint8)
+    elif threshold is None:
+        labels = scores.argmax(-1).astype(jnp.uint8)
+    else:
+        labels = jnp.where(reaches(scores[..., -1], threshold), scores[..., :-1].argmax(-1), IGNORE).astype(jnp.uint8)
     return labels if overlay is None else jnp.where(overlay != IGNORE, overlay, labels)
 
 
@@ -114,7 +123,7 @@ class MaskEvaluation:
         threads: int,
         stored: RecordField | None = None,
     ):
-        self._composite = evaluation.composite or stored is not None
+        self._composite, self._threshold = evaluation.composite or stored is not None, evaluation.threshold
         self._classes, self._batch, self._mesh, self._threads = classes, evaluation.source.batch, mesh, threads
         self._axis = mesh.axis_names[0]
         predict, transform, views = evaluation.predict, evaluation.source.transform, evaluation.views
@@ -154,7 +163,7 @@ class MaskEvaluation:
         band = {key: rows_of_band(rows[key], first_row, canvas[0]) for key in ("truth", "overlay") if key in rows}
 
         def confused(scores: jax.Array | None, truth: jax.Array, overlay: jax.Array | None) -> jax.Array:
-            predicted = choose_labels(scores, overlay if self._composite else None, truth.shape)
+            predicted = choose_labels(scores, overlay if self._composite else None, truth.shape, self._threshold)
             return confusion(predicted, jnp.where(rows["counts"][:, None, None], truth, IGNORE), self._classes)
 
         matrices = [confused(native, band["truth"], band.get("overlay"))]

@@ -24,6 +24,7 @@ from scarce_jax.errors import InputError
 from scarce_jax.evaluation.evaluate import choose_labels
 from scarce_jax.evaluation.native import are_logits, bands, native_canvas, native_row, native_scores, rows_of_band
 from scarce_jax.evaluation.views import Scorer, view_rows
+from scarce_jax.ops.confidence import quantised
 from scarce_jax.recipe import PLAIN, Eval, Maps
 
 WAITING = 4
@@ -37,8 +38,10 @@ class Prediction:
     """The predicted mask of one image.
 
     Attributes:
-      labels: uint8 [H, W], class ids at the image's native size; 255 where a coarse mask alone has no class.
-      confidence: uint8 [H, W], the largest class probability times 255; 255 where the coarse mask's class stands.
+      labels: uint8 [H, W], class ids at the image's native size; 255 where a coarse mask alone has no class, and where
+        a result with a threshold (`recipe.Eval`) does not trust its class.
+      confidence: uint8 [H, W], the largest class probability times 255; 255 where the coarse mask's class stands; of a
+        result with a threshold the confidence that it is compared with.
     """
 
     labels: np.ndarray
@@ -102,6 +105,7 @@ class Predictor:
         else:
             self.needs_coarse, self._composite = evaluation.needs_coarse, evaluation.composite
             self.map_names, self._views, self._interpolation = (), evaluation.views, evaluation.source.interpolation
+            self._threshold = evaluation.threshold
             self._kind, self._finished = Prediction, self._compile(self._label)
         self.scorer = Scorer(predict, transform, self._views, mesh, self._interpolation) if predict else None
         self._probabilities = self._compile(self._probability)
@@ -142,10 +146,13 @@ class Predictor:
     def _label(self, scores: jax.Array | None, overlay: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         overlay = overlay if self._composite else None
         shape = overlay.shape if scores is None else scores.shape[:-1]
+        labels = choose_labels(scores, overlay, shape, self._threshold)
+        if self._threshold is not None:
+            return labels, quantised(scores[..., -1])
         confidence = jnp.zeros(shape) if scores is None else self._normalised(scores).max(-1)
         if self._composite:
             confidence = jnp.where(overlay != IGNORE, 1.0, confidence)
-        return choose_labels(scores, overlay, shape), jnp.round(confidence * 255).astype(jnp.uint8)
+        return labels, jnp.round(confidence * 255).astype(jnp.uint8)
 
     @staticmethod
     def _mapped(values: jax.Array, overlay: None) -> tuple[jax.Array]:
@@ -155,7 +162,7 @@ class Predictor:
         one_hot = jax.nn.one_hot(overlay, len(self.classes)) if self._composite else None
         if scores is None:
             return one_hot
-        probabilities = self._normalised(scores)
+        probabilities = self._normalised(scores if self._threshold is None else scores[..., :-1])
         if one_hot is None:
             return probabilities
         return jnp.where((overlay != IGNORE)[..., None], one_hot, probabilities)

@@ -14,9 +14,9 @@ from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError
 from scarce_jax.losses import cross_entropy, inverse_log_weights
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, SegmenterStage
+from scarce_jax.methods.common import SEGMENTER, SegmenterStage, SizedStage
 from scarce_jax.methods.frequencies import FREQUENCIES
-from scarce_jax.methods.inputs import cached, evaluation_source, net_inputs, training_source
+from scarce_jax.methods.inputs import cached, evaluation_source, inference_source, net_inputs, training_source
 from scarce_jax.models.segmenters import SegmenterConfig
 from scarce_jax.ops.logits import full_size
 from scarce_jax.ops.resize import resize_bilinear, sample_nearest
@@ -203,3 +203,10 @@ def measured(
         source=evaluation_source(config, stage, fields=masks, having=having),
         composite=composite,
     )
+
+
+def measured_records(name: str, config: common.Experiment, stage: SizedStage, masks: Artifact | Read) -> Eval:
+    """The result `name`: masks that a stage inferred for training images, against true masks that no stage reads."""
+    ids = masks.artifact if isinstance(masks, Read) else masks
+    source = inference_source(config, stage, ids=ids, labels=("fine",))
+    return Eval(name=name, predict=None, source=source, inferred=masks, hidden_truth=True)

@@ -14,6 +14,7 @@ import numpy as np
 from scarce_jax.data.images import Fit
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.errors import InputError, plural
+from scarce_jax.ops.confidence import least_level
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class Confident:
     threshold: float
 
     def __call__(self, entry: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.where(entry[self.confidence] >= 255 * self.threshold, entry[self.label], np.uint8(IGNORE))
+        return np.where(entry[self.confidence] >= least_level(self.threshold), entry[self.label], np.uint8(IGNORE))
 
     def __str__(self) -> str:
         return f"where {self.confidence} is at least {self.threshold:g}"

@@ -108,6 +108,8 @@ class Eval:
       metrics: what to measure. "tags" needs the field "tags" and no `labels`; `predict` then returns logits [B, K], or
         [B, K - 1] without the background.
       composite: take the coarse mask's class wherever it has one (detailer paper, section 5).
+      threshold: least confidence of a pixel, 0..1, that gets a class; the others get 255. `predict` then returns one
+        more channel, the confidences 0..1. Such masks have no views. None gives every pixel a class.
       inferred: records whose masks are measured in place of a prediction; `predict` is then None.
       hidden_truth: also use truth that the budget does not grant, to measure inferred labels. Only for results: no
         stage may depend on it.
@@ -126,7 +128,8 @@ class Eval:
     source: Source
     metrics: Literal["masks", "tags"] = "masks"
     composite: bool = False
-    inferred: Artifact | None = None
+    threshold: float | None = None
+    inferred: Artifact | Read | None = None
     hidden_truth: bool = False
     groups: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     views: Views = PLAIN
@@ -142,6 +145,11 @@ class Eval:
             raise InputError(
                 f"result {self.name}: its views have a window of {list(self.views.window)}; expected none, because "
                 f"{self.no_window}"
+            )
+        if self.threshold is not None and not self.views.plain:
+            raise InputError(
+                f"result {self.name}: a second net judges each pixel of the plain image; it takes no flip, scales, "
+                f"window or CRF"
             )
         if self.patience is not None and not (self.keep_best and self.every and self.patience > 0):
             raise ValueError(f"eval {self.name}: patience is {self.patience}; expected at least 1, keep_best and every")
@@ -384,5 +392,5 @@ def reads(stage: Stage | Eval | Maps) -> list[Artifact]:
                 artifacts.append(field)
     artifacts += [value for value in stage.consts.values() if isinstance(value, Artifact)]
     if isinstance(stage, Eval) and stage.inferred is not None:
-        artifacts.append(stage.inferred)
+        artifacts.append(stage.inferred.artifact if isinstance(stage.inferred, Read) else stage.inferred)
     return list(dict.fromkeys(artifacts))

@@ -21,6 +21,7 @@ def report(
     runs: Sequence[str | os.PathLike],
     out: str | os.PathLike | None = None,
     *,
+    results: Sequence[str] = (),
     images: int = 12,
     data_dir: str | os.PathLike | None = None,
     split: str | None = None,
@@ -29,13 +30,15 @@ def report(
 ) -> dict[str, Any]:
     """Writes one HTML file about runs, finished or not; it needs no network.
 
-    The main result of each run is predicted for every image of the split, for the confusion matrix and to choose the
-    images to show. Masks that stages inferred for training images are shown too, if a result measures them. What cannot
-    be computed is left out, and the file says why.
+    A result of each run is predicted for every image of the split, for the confusion matrix and to choose the images to
+    show; the masks of further results are shown beside it. Masks that stages inferred for training images are shown
+    too, if a result measures them. What cannot be computed is left out, and the file says why.
 
     Args:
       runs: run folders.
       out: the file; default RUN/report.html for one run, and report.html in the current folder for several.
+      results: names of the results to predict, the first of which has the confusion matrix; default the main one. A run
+        that lacks one of them is shown without it.
       images: number of images to show for each split: the best, the worst and others evenly between.
       data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       split: default the split that each run's config measures on.
@@ -67,13 +70,17 @@ def report(
     left_out = []
     for number, (folder, run) in enumerate(zip(folders, described, strict=True)):
         run["name"] = folder.name if [f.name for f in folders].count(folder.name) == 1 else str(folder)
-        try:
-            run["measured"] = measure(
-                folder, number, galleries, images=images, data_dir=data_dir, split=split, batch=batch
-            )
-        except InputError as error:
-            run["measured"] = None
-            left_out.append(f"{run['name']}: confusion matrix and images are left out; {error}")
+        run["measured"] = None
+        for result in results or (None,):
+            try:
+                measured = measure(
+                    folder, number, galleries, images=images, data_dir=data_dir, result=result, split=split, batch=batch
+                )
+            except InputError as error:
+                of = "" if result is None else f" of {result}"
+                left_out.append(f"{run['name']}: confusion matrix and images{of} are left out; {error}")
+            else:
+                run["measured"] = run["measured"] or measured
         try:
             show_inferred(folder, number, galleries, images=images, data_dir=data_dir)
         except InputError as error:

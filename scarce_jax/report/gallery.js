@@ -6,11 +6,11 @@ const ALONE = "image alone";
 function galleryView(gallery, runs) {
   const several = gallery.runs.length > 1;
   return gallery.pictures.map((picture) => {
-    const order = { truth: 0, coarse: 1, prediction: 2, map: 3 };
+    const order = { truth: 0, coarse: 1, prediction: 2, confidence: 2, map: 3 };
     const layers = [...picture.layers].sort((a, b) => order[a.kind] - order[b.kind]);
     const named = layers.map((layer) => ({ ...layer, name: layerName(layer, runs, several, gallery.classes) }));
-    const scores = named.filter((layer) => known(layer.miou)).map((layer) =>
-      `${several ? `${runs[layer.run].name} ` : ""}mIoU ${share(layer.miou)}`);
+    const scored = named.filter((layer) => known(layer.miou));
+    const scores = scored.map((layer) => `${scored.length > 1 ? `${layer.name}: ` : ""}mIoU ${share(layer.miou)}`);
     return el("article", { class: "picture" },
       el("h3", {}, picture.id, " ",
         el("span", { class: "faint" }, `${scores.join(", ")}; rank ${picture.rank} of ${picture.of}`)),
@@ -25,8 +25,8 @@ function galleryView(gallery, runs) {
 function layerName(layer, runs, several, classes) {
   if (layer.kind === "truth") return "truth";
   if (layer.kind === "coarse") return "coarse mask";
-  if (layer.kind === "map") {
-    return `${several ? `${runs[layer.run].name}: ` : ""}${layer.label} (${layer.result})`;
+  if (layer.kind === "map" || layer.kind === "confidence") {
+    return `${several ? `${runs[layer.run].name}: ` : ""}${layer.kind === "map" ? layer.label : "confidence"} (${layer.result})`;
   }
   return several ? `${runs[layer.run].name}: ${layer.result}` : `prediction (${layer.result})`;
 }
@@ -42,15 +42,18 @@ function maskFigure(picture, layer) {
   const under = layer.kind === "map" ? sized(picture, picture.image, `Image ${picture.id}`) : null;
   const mask = sized(picture, layer.mask, `${layer.name} of ${picture.id}`);
   return el("figure", {}, el("div", { class: under ? "over" : "mask" }, under, mask),
-    el("figcaption", {}, layer.name, known(layer.miou) ? `, mIoU ${share(layer.miou)}` : null));
+    el("figcaption", {}, layer.name, known(layer.miou) ? `, mIoU ${share(layer.miou)}` : null,
+      layer.note ? `: ${layer.note}` : null));
 }
 
 /** The image with one mask left of an edge and another one right of it. */
 function stage(picture, layers) {
   const coarse = layers.find((layer) => layer.kind === "coarse");
-  const prediction = layers.find((layer) => layer.kind === "prediction");
+  const [prediction, other] = layers.filter((layer) => layer.kind === "prediction");
   const names = [ALONE, ...layers.map((layer) => layer.name)];
-  const sides = [coarse ? coarse.name : ALONE, prediction.name].map((name) => {
+  // Of two predictions the second is usually the better one, and the coarse mask is what a prediction is compared with.
+  const pair = coarse || !other ? [coarse ? coarse.name : ALONE, prediction.name] : [prediction.name, other.name];
+  const sides = pair.map((name) => {
     const image = sized(picture, null, "");
     image.classList.add("layer");
     return { image, name };

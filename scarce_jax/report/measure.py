@@ -1,4 +1,4 @@
-"""The main result of a run on every image of a split: its confusion matrix, and pictures of some images.
+"""A result of a run on every image of a split: its confusion matrix, and pictures of some images.
 
 Masks that a stage inferred for training images are shown too, if a result measures them (`Eval.inferred`), and the maps
 that a recipe has (`Recipe.maps`) of all images that are shown.
@@ -11,7 +11,7 @@ import dataclasses
 import io
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,8 +26,8 @@ from scarce_jax.data.schema import IGNORE
 from scarce_jax.data.source import RecordField, Rows, pad
 from scarce_jax.evaluation.confusion import confusion
 from scarce_jax.evaluation.native import native_canvas
-from scarce_jax.evaluation.predict import Predictor
-from scarce_jax.recipe import Eval, reads
+from scarce_jax.evaluation.predict import Prediction, Predictor
+from scarce_jax.recipe import Artifact, Confident, Eval, Read, reads
 from scarce_jax.run_folder import open_result, open_run
 from scarce_jax.runs import load
 from scarce_jax.training.folder import read_done
@@ -67,12 +67,25 @@ class Gallery:
         """The picture of row k, which must be in `chosen`."""
         return self.pictures[self.chosen.index(k)]
 
-    def show(self, run: int, result: str, k: int, labels: np.ndarray, miou: float | None) -> None:
-        """Adds a run's mask of row k, uint8 [H, W] at native size."""
+    def show(self, run: int, result: str, k: int, layer: Mapping[str, Any], **facts: Any) -> None:
+        """Adds a layer of a run's result to the picture of row k."""
         if run not in self.runs:
             self.runs.append(run)
-        layer = _layer("prediction", labels, self.key[3])
-        self.picture(k)["layers"].append({**layer, "run": run, "result": result, "miou": miou})
+        self.picture(k)["layers"].append({**layer, "run": run, "result": result, **facts})
+
+    def show_mask(self, run: int, result: str, k: int, labels: np.ndarray, miou: float | None) -> None:
+        """Adds a run's mask of row k, uint8 [H, W] at native size, with the mIoU of this image."""
+        self.show(run, result, k, _layer("prediction", labels, self.key[3]), miou=miou)
+
+    def show_trusted(
+        self, run: int, result: str, k: int, labels: np.ndarray, confidence: np.ndarray, truth: np.ndarray
+    ) -> None:
+        """Adds a confidence, and a mask that is void where the confidence is low; all uint8 [H, W] at native size."""
+        self.show(run, result, k, _confidence_layer(confidence))
+        kept = (labels != IGNORE)[truth != IGNORE]
+        right = (labels == truth)[truth != IGNORE][kept]
+        note = f"{kept.mean():.0%} of the pixels" + (f", {right.mean():.0%} of these right" if right.size else "")
+        self.show(run, result, k, _layer("prediction", labels, self.key[3]), note=note)
 
     def content(self) -> dict[str, Any]:
         """The gallery in the format of the page."""
@@ -87,13 +100,15 @@ def measure(
     *,
     images: int,
     data_dir: str | os.PathLike | None,
+    result: str | None,
     split: str | None,
     batch: int | None,
 ) -> dict[str, Any]:
-    """Predicts the main result of a run over a split, and adds its pictures to the gallery of that split.
+    """Predicts a result of a run over a split, and adds its pictures to the gallery of that split.
 
     Args:
       number: number of the run in the page.
+      result: name of the result; None for the main one.
       galleries: galleries of earlier runs; a new one is appended if none has the same images.
       images: number of images in a new gallery.
       batch: images per device; None for the config's.
@@ -102,10 +117,10 @@ def measure(
       {"result", "split", "images"} and the figures of `data.figures.summarise` at native size.
 
     Raises:
-      InputError: the main result is not finished, the dataset is not prepared, a checkpoint is damaged, or a batch does
-        not fit in the memory of a device.
+      InputError: there is no such result, it is not finished or predicts no masks, the dataset is not prepared, a
+        checkpoint is damaged, or a batch does not fit in the memory of a device.
     """
-    session, name, evaluation = open_result(run_dir, split=split, data_dir=data_dir, batch=batch)
+    session, name, evaluation = open_result(run_dir, result, split=split, data_dir=data_dir, batch=batch)
     rows = session.inputs.open(evaluation.source)
     predictor = load(run_dir, name, batch=batch)
     advice = memory.advice(
@@ -116,15 +131,20 @@ def measure(
         resumes=False,
     )
     with advice:
-        total, mious = score(_predictions(predictor, rows, range(len(rows))), len(rows), session.classes)
+        predicted = _predictions(predictor, rows, range(len(rows)))
+        masks = ((k, truth, prediction.labels) for k, truth, prediction in predicted)
+        total, mious = score(masks, len(rows), session.classes)
         gallery = _gallery(galleries, evaluation, rows, mious, session.classes, predictor.palette, images)
-        predictions = {k: labels for k, _, labels in _predictions(predictor, rows, gallery.chosen)}
-    for k, labels in predictions.items():
+        shown = list(_predictions(predictor, rows, gallery.chosen))
+    for k, truth, prediction in sorted(shown, key=lambda item: item[0]):
         coarse = rows.example(k).get("coarse") if predictor.needs_coarse else None
         layers = gallery.picture(k)["layers"]
         if coarse is not None and not any(layer["kind"] == "coarse" for layer in layers):
             layers.append(_layer("coarse", coarse, predictor.palette))
-        gallery.show(number, name, k, labels, mious[k])
+        if evaluation.threshold is None:
+            gallery.show_mask(number, name, k, prediction.labels, mious[k])
+        else:
+            gallery.show_trusted(number, name, k, prediction.labels, prediction.confidence, truth)
     show_maps(session, number, gallery, rows)
     figures = summarise(total, session.classes)
     return {"result": name, "split": evaluation.source.split, "images": len(rows), **figures}
@@ -159,6 +179,8 @@ def show_inferred(
 ) -> None:
     """Adds masks of training images that finished stages inferred and results measure, such as label maps.
 
+    Masks that are read by their confidence (`recipe.Confident`) are shown without and with the threshold.
+
     Args:
       number, galleries, images: as for `measure`.
 
@@ -168,14 +190,22 @@ def show_inferred(
     session, info, _ = open_run(run_dir, data_dir)
     shown: dict[tuple, tuple[Gallery, Rows]] = {}
     for name, evaluation in session.recipe.results.items():
-        if not images or evaluation.inferred is None or not (run_dir / evaluation.inferred.stage / "DONE").exists():
+        inferred = evaluation.inferred
+        artifact = inferred.artifact if isinstance(inferred, Read) else inferred
+        if not images or artifact is None or not (run_dir / artifact.stage / "DONE").exists():
             continue
         rows = session.inputs.open(evaluation.source, evaluation.hidden_truth)
-        field = session.inputs.field(evaluation.inferred)
+        field = session.inputs.field(artifact)
         _, mious = score(((k, *_native(rows, field, k)) for k in range(len(rows))), len(rows), session.classes)
         gallery = _gallery(galleries, evaluation, rows, mious, info.classes, info.palette, images)
+        read = inferred.read if isinstance(inferred, Read) and isinstance(inferred.read, Confident) else None
         for k in gallery.chosen:
-            gallery.show(number, name, k, _native(rows, field, k)[1], mious[k])
+            truth, labels = _native(rows, field, k)
+            gallery.show_mask(number, name if read is None else f"{name}, all pixels", k, labels, mious[k])
+            if read is not None:
+                trusted = _native(rows, session.inputs.field(inferred), k)[1]
+                confidence = session.inputs.field(Artifact(stage=artifact.stage, name=read.confidence))
+                gallery.show_trusted(number, name, k, trusted, _native(rows, confidence, k)[1], truth)
         shown[gallery.key] = gallery, rows
     for gallery, rows in shown.values():
         show_maps(session, number, gallery, rows)
@@ -203,12 +233,12 @@ def show_maps(session: Session, number: int, gallery: Gallery, rows: Rows) -> No
                 of_class = gallery.key[2].index(label) if label in gallery.key[2] else None
                 if values[..., m].any() and (of_class is None or of_class in classes):
                     layer = _map_layer(values[..., m], (picture["height"], picture["width"]))
-                    described = {"classes": [] if of_class is None else [of_class], "label": label}
-                    picture["layers"].append({**layer, **described, "run": number, "result": name})
+                    classes_shown = [] if of_class is None else [of_class]
+                    gallery.show(number, name, k, layer, classes=classes_shown, label=label)
 
 
 def _native(rows: Rows, field: RecordField, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The true and the inferred mask of a row, both at the size of the image."""
+    """The true mask and an inferred array of a row, both uint8 [H, W] at the size of the image."""
     example = rows.example(k)
     return example["label"], resize_label(field.get(example), example["label"].shape)
 
@@ -242,15 +272,15 @@ def choose(mious: Sequence[float | None], images: int) -> list[int]:
 
 def _predictions(
     predictor: Predictor, rows: Rows, chosen: Sequence[int]
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(row number, true mask, predicted mask) of the `chosen` rows, both uint8 [H, W] at native size."""
+) -> Iterator[tuple[int, np.ndarray, Prediction]]:
+    """(row number, true mask uint8 [H, W], prediction) of the `chosen` rows, both at native size."""
 
     def load(position: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         example = rows.example(chosen[position])
         return predictor.row(example["image"], example.get("coarse")), example["label"]
 
     for position, truth, prediction in predictor.stream(load, len(chosen), os.cpu_count() or 1):
-        yield chosen[position], truth, prediction.labels
+        yield chosen[position], truth, prediction
 
 
 def _picture(rows: Rows, k: int, mious: Sequence[float | None], palette: Sequence) -> dict[str, Any]:
@@ -278,6 +308,12 @@ def _layer(kind: str, mask: np.ndarray, palette: Sequence) -> dict[str, Any]:
     image.putpalette(colours.tobytes())
     classes = [int(k) for k in np.unique(mask) if k != IGNORE]
     return {"kind": kind, "classes": classes, "mask": _data_uri(image, "png", transparency=IGNORE, optimize=True)}
+
+
+def _confidence_layer(confidence: np.ndarray) -> dict[str, Any]:
+    """A confidence, uint8 [H, W], as a picture from black (0) to white (255)."""
+    shown = resize_image(confidence, _fitted(*confidence.shape))
+    return {"kind": "confidence", "classes": [], "mask": _data_uri(Image.fromarray(shown), "png", optimize=True)}
 
 
 def _map_layer(values: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ const citation = (paper, name) =>
 const papersFigure = (paper) => `the paper's ${paper.figure ? paper.figure.replaceAll("_", " ") : "mIoU"}`;
 const PAPERS_OWN = "The paper's figures are those in the config, for the settings of its file; "
   + "runs with other settings are not comparable.";
+const COVERED = "Void pixels of a mask count as wrong. Coverage is the share of the others (mean coverage: over the classes "
+  + "of the truth), precision the share of these that are right, and covered miou their mIoU.";
 const withPaper = (paper) => Object.values(paper).some((value) => typeof value === "number");
 
 /** A word of a command, quoted where a shell would split it, and broken over lines only where it must be. */
@@ -120,6 +122,7 @@ function results() {
     ? [resultTable(runs[0])]
     : [groupTable(), differences(), folded("Every run", runs.map((run) => [el("h3", {}, run.name), resultTable(run)]))];
   return [faint("Figures at the native size of the images. mIoU is the mean over the classes in the truth or the prediction."),
+    runs.some((run) => Object.values(run.results).some((figures) => "coverage" in figures)) ? faint(COVERED) : null,
     runs.some((run) => withPaper(run.paper)) ? faint(PAPERS_OWN) : null, shown, paperTables()];
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scarce_jax import methods
-from scarce_jax.data.figures import AT_SIZE, beside, is_group_figure
+from scarce_jax.data.figures import AT_SIZE, COVERED, beside, is_group_figure
 from scarce_jax.sweep.axes import Axis, Combination, text
 from scarce_jax.sweep.paper import figures as paper_figures
 from scarce_jax.sweep.paper import row_of
@@ -37,13 +37,13 @@ def make_table(
 
       - A row is {"values", "runs", "dataset", "split", "paper", "results", "tables"}. "paper" is {"split", "figures"}:
         what the swept table of the paper has in this row, result -> figure or class -> number; it is null without such
-        a table. A result of masks has {"miou",
-        "miou_at_size", "mean_accuracy", "pixel_accuracy"}, and "miou_<group>" for the method's groups of classes; a
-        result of image tags has {"map", "mean_f1"}. Each figure is {"mean", "half_range", "std", "n", "values",
-        "paper"} with one value per run of the row, null where a run has none. "std" is the sample standard deviation,
-        null for fewer than two values. "paper" is the paper's figure for exactly these settings, or null. Where the
-        paper has figures of classes, "per_class" is {class: {"mean", "paper"}}. "tables" has those tables of the first
-        run of which the paper has figures, which stand beside.
+        a table. A result of masks has {"miou", "miou_at_size", "mean_accuracy", "pixel_accuracy"}, "miou_<group>" for
+        the method's groups of classes, and `data.figures.COVERED` of masks with void pixels; a result of image tags has
+        {"map", "mean_f1"}. Each figure is {"mean", "half_range", "std", "n", "values", "paper"} with one value per run
+        of the row, null where a run has none. "std" is the sample standard deviation, null for fewer than two values.
+        "paper" is the paper's figure for exactly these settings, or null. Where the paper has figures of classes,
+        "per_class" is {class: {"mean", "paper"}}. "tables" has those tables of the first run of which the paper has
+        figures, which stand beside.
       - "figure" is the one of which the paper's numbers are.
       - "gains" are the mean differences that the paper states: {"of", "less", "over": the rows' first settings, "mean":
         null unless all rows are measured, "paper"}.
@@ -105,7 +105,8 @@ def main_figure(result: Mapping[str, Any]) -> str:
 def _result(measured: Sequence[Mapping[str, Any]], cited: Mapping[str, float]) -> dict[str, Any]:
     """The figures of a result over the runs of a row; `measured` is {} where a run has not measured it."""
     names = dict.fromkeys(name for figures in measured for name in figures)
-    names = TAGS if TAGS[0] in names else (*MASKS, *filter(is_group_figure, names))
+    covered = (name for name in names if name in COVERED)
+    names = TAGS if TAGS[0] in names else (*MASKS, *filter(is_group_figure, names), *covered)
     figures: dict[str, Any] = {
         name: {**spread([figures.get(name) for figures in measured]), "paper": cited.get(name)} for name in names
     }

@@ -38,6 +38,7 @@ LATER = {
     "Augment": {"scales": (), "translate": 0},
     "Combinatorial": {"resized": None, "beyond": False},
     "Optimizer": {"layer_decay": None},
+    "Eval": {"threshold": None},
 }
 """Fields that earlier versions did not have, by type, and the value that is as if they were absent. They are described
 only with other values, so that a stage that an earlier version finished stays finished."""

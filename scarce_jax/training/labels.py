@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from scarce_jax.data.schema import FIELD_WORDS, IGNORE, LABEL_FIELDS
@@ -76,4 +78,8 @@ def without_truth(source: Source, inputs: Inputs) -> str:
     reader = inputs.reader(source.dataset, source.split)
     if not reader.has["fine"].any():
         return "has no fine mask"
+    if inputs.known(source):
+        images = inputs.ids(dataclasses.replace(source, labels=()))
+        if reader.lacking["fine"].issuperset(images):
+            return f"has no fine mask of its {plural(len(images), 'image')} of {source.ids_in_words}"
     return "" if any(reader.pixels) else "has no labelled pixel in its fine masks (all are void, 255)"

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from scarce_jax import memory
 from scarce_jax import mesh as mesh_lib
 from scarce_jax.data.budget import Manifest
-from scarce_jax.data.figures import group_means, summarise
+from scarce_jax.data.figures import covered, group_means, summarise
 from scarce_jax.data.order import Order
 from scarce_jax.data.records import load_mean, load_means
 from scarce_jax.errors import InputError
@@ -44,7 +44,9 @@ from scarce_jax.training.inputs import Inputs, draws
 from scarce_jax.training.labels import without_truth
 from scarce_jax.training.origins import ImportedArrays, backbone_flag, take
 
-_compiled_from = operator.attrgetter("predict", "source", "metrics", "composite", "inferred", "hidden_truth", "views")
+_compiled_from = operator.attrgetter(
+    "predict", "source", "metrics", "composite", "threshold", "inferred", "hidden_truth", "views"
+)
 
 
 @dataclasses.dataclass
@@ -126,7 +128,8 @@ class Session:
           lower: the flag that a message suggests to lower if memory runs out; default the config's flag of the batch.
 
         Returns:
-          The figures of `summarise` or `summarise_tags`, "images", and for masks "miou_<group>" and "miou_at_size".
+          The figures of `summarise` or `summarise_tags`, "images", and for masks "miou_<group>", "miou_at_size" and
+          those of `covered`.
 
         Raises:
           InputError: there is nothing to measure against, or it takes more memory than a device has.
@@ -156,6 +159,7 @@ class Session:
             "images": len(self.inputs.ids(source, evaluation.hidden_truth)),
             **figures,
             **group_means(figures["per_class"], self.classes, evaluation.groups),
+            **covered(native, self.classes),
             "miou_at_size": summarise(at_size, self.classes)["miou"],
         }
 

@@ -6,7 +6,7 @@ from jax.sharding import PartitionSpec as P
 
 from scarce_jax.cli.evaluate import _text
 from scarce_jax.cli.train import _results
-from scarce_jax.data.figures import group_means, is_group_figure, share_of_classes, summarise
+from scarce_jax.data.figures import COVERED, covered, group_means, is_group_figure, share_of_classes, summarise
 from scarce_jax.evaluation.confusion import confusion
 
 
@@ -132,3 +132,25 @@ def test_a_mean_over_fewer_classes_says_so():
     assert "mIoU 1.0000 over 1 of 2 classes (at training size -)" in shown
     summary = {"results": {"segmenter": {**figures, "images": 2}}, "tables": {}}
     assert "mIoU is over" in _results(summary, {}) and "1 of 2 classes" in _results(summary, {})
+
+
+def test_pixels_that_get_a_class_have_figures_of_their_own():
+    # Of class 0 half of 8 pixels get a class, one of them a wrong one; of class 1 all 2; class 2 does not occur.
+    counts = np.array([[3, 1, 0, 4], [0, 2, 0, 0], [0, 0, 0, 0]])
+    found = covered(counts, ("a", "b", "c"))
+    assert {key: found[key] for key in COVERED} == pytest.approx(
+        {"coverage": 0.6, "mean_coverage": 0.75, "precision": 5 / 6, "covered_miou": (3 / 4 + 2 / 3) / 2}
+    )
+    assert found["coverage_per_class"] == {"a": 0.5, "b": 1.0, "c": None}
+    assert found["covered_per_class"] == {"a": 3 / 4, "b": pytest.approx(2 / 3), "c": None}
+    # Masks without void pixels have none.
+    assert covered(counts * [1, 1, 1, 0], ("a", "b", "c")) == {}
+    nothing = covered(np.array([[0, 3]]), ("a",))
+    assert nothing["coverage"] == 0.0 and nothing["precision"] is nothing["covered_miou"] is None
+    figures = {**summarise(counts, ("a", "b", "c")), **found, "miou_at_size": 0.5}
+    figures |= {"run": "r", "result": "trusted", "images": 1, "dataset": "d", "split": "val"}
+    lines = _text(figures).splitlines()
+    assert next(line.split() for line in lines if line.startswith("a ")) == ["a", "0.3750", "0.5000", "0.7500"]
+    assert "coverage 0.6000  mean coverage of classes 0.7500  precision 0.8333  mIoU there 0.7083" in lines[-1]
+    rows = _results({"results": {"trusted": figures, "other": {**figures, "coverage": 1.0}}}, {}).splitlines()
+    assert [line.split()[:2] for line in rows[-2:]] == [["trusted", "0.6000"], ["other", "1.0000"]]

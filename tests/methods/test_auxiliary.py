@@ -1,23 +1,30 @@
 """Auxiliary confidence as a whole, with small nets: what each stage reads, and what another threshold repeats."""
 
+import base64
 import dataclasses
 import functools
+import io
 import json
+import re
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from scarce_jax import runs
 from scarce_jax.data.datasets import SCENES
+from scarce_jax.data.images import resize_image, resize_label, write_png
 from scarce_jax.data.records import Records
-from scarce_jax.data.source import Example
+from scarce_jax.data.source import Example, Reader
 from scarce_jax.errors import InputError
 from scarce_jax.methods import auxiliary
 from scarce_jax.models.largefov import LargeFOVConfig
-from scarce_jax.recipe import Artifact, Confident, NetState, Read
+from scarce_jax.ops.logits import full_size
+from scarce_jax.recipe import Artifact, Confident, NetState, Read, Views
+from scarce_jax.report import report
 from scarce_jax.training import infer
 from scarce_jax.training.fingerprint import plain
 from tests import tiny
@@ -35,7 +42,7 @@ def test_every_stage_leaves_what_the_next_one_reads(run):
     summary = json.loads((run / "summary.json").read_text())
     names = ["frequencies", "segmenter", "statistics", "auxiliary", "selection", "pseudo_labels", "semi"]
     assert [stage["name"] for stage in summary["stages"]] == names
-    assert list(summary["results"]) == ["semi", "labelled_only"]
+    assert list(summary["results"]) == ["semi", "labelled_only", "trusted", "pseudo_labels"]
     manifest = json.loads((run / "manifest.json").read_text())["roles"]
     records = Records(run / "pseudo_labels" / "records")
     assert set(records.ids) == set(manifest["unlabelled"]) and len(records.ids) == 8
@@ -56,6 +63,122 @@ def test_the_selection_table_is_in_the_summary(run):
     selected = [row[3] for row in table["rows"]]
     assert selected == sorted(selected, reverse=True)
     assert all(0 <= value <= 1 for value in table["auroc"].values())
+
+
+@pytest.fixture(scope="module")
+def halved(run, tmp_path_factory, tiny_data):
+    """A run whose threshold half of the unlabelled images' pixels reach, and the threshold."""
+    records = Records(run / "pseudo_labels" / "records")
+    median = np.median([records.read(name)["confidence"] for name in records.ids])
+    # Between two whole numbers, where rounding has no part.
+    folder, threshold = tmp_path_factory.mktemp("halved"), (int(median) - 0.5) / 255
+    config = tiny.replaced(tiny.auxiliary_config(), "semi", threshold=threshold, steps=1)
+    runs.train(config, folder, data_dir=tiny_data, reuse=run)
+    return folder, threshold
+
+
+def slow_covered(pairs):
+    """`covered` figures of (true mask, mask) pairs, pixel by pixel."""
+    truth, labels = (np.concatenate([pair[k].ravel() for pair in pairs]) for k in (0, 1))
+    truth, labels = truth[truth != 255], labels[truth != 255]
+    kept = labels != 255
+    return {
+        "coverage": kept.mean(),
+        "mean_coverage": np.mean([kept[truth == k].mean() for k in np.unique(truth)]),
+        "precision": (truth == labels)[kept].mean(),
+    }
+
+
+def test_an_image_is_annotated_where_the_auxiliary_net_trusts_the_segmenter(halved, tmp_path, tiny_data):
+    """Figure 1 of the paper. At the net's own size these are the masks that `semi` learns from."""
+    run, threshold = halved
+    reader, records = Reader("scenes", "train", str(tiny_data)), Records(run / "pseudo_labels" / "records")
+    predictor = runs.load(run, "trusted")
+    for name in list(records.ids)[:2]:
+        write_png(tmp_path / f"{name}.png", resize_image(reader.read(reader.index[name])["image"], (32, 32)))
+    written = runs.predict(run, tmp_path, tmp_path / "out", result="trusted", confidence=True)
+    assert written["images"] == 2
+    for name in list(records.ids)[:2]:
+        entry = records.read(name)
+        mask = np.asarray(Image.open(tmp_path / "out" / f"{name}.png"))
+        confidence = np.asarray(Image.open(tmp_path / "out" / f"{name}_confidence.png")).astype(int)
+        # Another program may round a confidence otherwise.
+        assert np.abs(confidence - entry["confidence"]).max() <= 1 and confidence.std() > 0
+        trusted = confidence >= 255 * threshold
+        assert 0 < trusted.sum() < trusted.size
+        np.testing.assert_array_equal(mask, np.where(trusted, entry["label"], 255))
+        image = np.asarray(Image.open(tmp_path / f"{name}.png"))
+        np.testing.assert_array_equal(predictor.predict(image), mask)
+        assert predictor.probabilities(image).sum(-1) == pytest.approx(1.0, abs=1e-5)
+    with pytest.raises(InputError, match=r"result trusted: .*; it takes no flip, scales, window or CRF"):
+        runs.load(run, "trusted", views=Views(flip=True))
+
+
+def test_trusted_pixels_are_measured_against_the_truth(halved, tiny_data):
+    """On the evaluation split by prediction, and on the unlabelled images by what is stored, whose truth is hidden."""
+    run, threshold = halved
+    results = json.loads((run / "summary.json").read_text())["results"]
+    train, val = (Reader("scenes", split, str(tiny_data)) for split in ("train", "val"))
+    records, predictor = Records(run / "pseudo_labels" / "records"), runs.load(run, "trusted")
+    read = Confident(threshold=threshold)
+    stored, predicted = [], []
+    for name in records.ids:
+        truth = train.read(train.index[name])["fine"]
+        stored.append((truth, resize_label(read(records.read(name)), truth.shape)))
+    for k in range(len(val)):
+        example = val.read(k)
+        predicted.append((example["fine"], predictor.predict(example["image"])))
+    for name, pairs in (("pseudo_labels", stored), ("trusted", predicted)):
+        expected = slow_covered(pairs)
+        assert {key: results[name][key] for key in expected} == pytest.approx(expected, rel=1e-4), name
+        assert results[name]["images"] == len(pairs) and 0 < results[name]["coverage"] < 1
+    assert "coverage" not in results["labelled_only"]
+
+
+def test_without_masks_of_the_unlabelled_images_their_annotation_is_not_measured(
+    run, tmp_path, tiny_data, monkeypatch, caplog
+):
+    """As in a folder of one's own, where the other images have none."""
+    unlabelled = json.loads((run / "manifest.json").read_text())["roles"]["unlabelled"]
+    opened = Reader.__init__
+
+    def init(reader, *arguments):
+        opened(reader, *arguments)
+        reader.has = {**reader.has, "fine": ~np.isin(reader.ids, unlabelled)}
+
+    monkeypatch.setattr(Reader, "__init__", init)
+    summary = runs.train(tiny.auxiliary_config(), tmp_path / "other", data_dir=tiny_data, reuse=run)
+    assert list(summary["results"]) == ["semi", "labelled_only", "trusted"]
+    assert "has no fine mask of its 8 images of pseudo_labels records: pseudo_labels" in caplog.text
+
+
+def test_the_report_shows_results_and_annotations_side_by_side(halved, tmp_path, tiny_data):
+    """Figure 4 on the evaluation split, figure 1 on the unlabelled images."""
+    run, _ = halved
+    out, names = tmp_path / "report.html", ["labelled_only", "semi", "trusted"]
+    written = report([run], out, results=names, images=2, data_dir=tiny_data)
+    assert written["left_out"] == []
+    content = json.loads(re.search(r'id="data">(.*?)</script>', out.read_text(), re.DOTALL)[1])
+    assert content["runs"][0]["measured"]["result"] == "labelled_only"
+    evaluated, inferred = content["galleries"]
+    for gallery, shown in (
+        (evaluated, [("prediction", "labelled_only"), ("prediction", "semi"), ("confidence", "trusted"),
+                     ("prediction", "trusted")]),
+        (inferred, [("prediction", "pseudo_labels, all pixels"), ("confidence", "pseudo_labels"),
+                    ("prediction", "pseudo_labels")]),
+    ):  # fmt: skip
+        for picture in gallery["pictures"]:
+            truth, *layers = picture["layers"]
+            assert truth["kind"] == "truth" and [(layer["kind"], layer["result"]) for layer in layers] == shown
+            assert re.fullmatch(r"\d+% of the pixels(, \d+% of these right)?", layers[-1]["note"])
+            masks = [np.asarray(Image.open(io.BytesIO(base64.b64decode(x["mask"].partition(",")[2])))) for x in layers]
+            whole, confidence, trusted = masks[-3:]
+            if gallery is inferred:
+                np.testing.assert_array_equal(trusted[trusted != 255], whole[trusted != 255])
+            # Stored confidences are resized for the eye, so near a border they are others than those of the mask.
+            assert confidence[trusted != 255].mean() > confidence[trusted == 255].mean()
+    written = report([run], out, results=["semi", "coarse"], images=0, data_dir=tiny_data)
+    assert "images of coarse are left out; result 'coarse': this run has semi, labelled_only" in written["left_out"][0]
 
 
 def test_another_threshold_infers_nothing_again(run, tmp_path, tiny_data):
@@ -210,3 +333,35 @@ def test_the_threshold_changes_no_stage_that_it_is_compared_with():
 def test_without_comparison_the_main_stages_are_the_same():
     alone, compared = (auxiliary.recipe(tiny.auxiliary_config(compare=c), SCENES) for c in (False, True))
     assert [s.name for s in compared.stages][: len(alone.stages)] == [s.name for s in alone.stages]
+
+
+def test_the_discriminators_trust_is_counted_with_the_nets_of_its_stage():
+    recipe = auxiliary.recipe(tiny.auxiliary_config(compare=True), SCENES)
+    stage, trained = recipe.stage("discriminator_selection"), recipe.stage("adversarial")
+    assert {role: str(net.init_from) for role, net in stage.nets.items()} == {
+        "segmenter": "adversarial/segmenter", "discriminator": "adversarial/discriminator"
+    }  # fmt: skip
+    assert stage.predict.threshold == 0.2 and stage.source.split == "val"
+    assert {a.stage for a in recipe.tables["selection_confidences"].reads.values()} == {"selection", stage.name}
+    nets = {}
+    for role, net in trained.nets.items():
+        init = jax.jit(functools.partial(net.module.init, train=False))
+        variables = init(jax.random.key(1), *(jnp.zeros(x.shape, x.dtype) for x in net.inputs))
+        nets[role] = NetState(params=variables["params"], batch_stats=variables.get("batch_stats", {}))
+    draws = np.random.default_rng(0)
+    image = draws.normal(size=(2, 32, 32, 3)).astype(np.float32)
+    label = draws.choice([0, 1, 2, 255], (2, 32, 32)).astype(np.uint8)
+    counted = jax.jit(stage.predict)(nets, {"image": image, "label": label}, {})
+    logits, _ = jax.jit(functools.partial(trained.nets["segmenter"].module.apply, train=False))(
+        nets["segmenter"].variables, image
+    )
+    output = trained.nets["discriminator"].module.apply(
+        nets["discriminator"].variables, jax.nn.softmax(full_size(logits)), train=False
+    )
+    trusted = (1 / (1 + np.exp(-np.asarray(output))) >= 0.2) & (label != 255)
+    predictions = np.asarray(full_size(logits)).argmax(-1)
+    for k in range(2):
+        expected = np.zeros((12, 12))
+        np.add.at(expected, (label[k][trusted[k]], predictions[k][trusted[k]]), 1 / 32**2)
+        np.testing.assert_allclose(counted["trusted"][k], expected, atol=1e-6)
+        assert counted["discriminator"][k].sum() == pytest.approx((label[k] != 255).mean(), abs=1e-6)

@@ -1,11 +1,15 @@
 """The selection tables against counts made pixel by pixel, and AUROC against every pair."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from scarce_jax.data.schema import DatasetInfo
-from scarce_jax.methods.auxiliary import selection
+from scarce_jax.methods.auxiliary import rival, selection
+from scarce_jax.ops.confidence import quantised, reaches
+from scarce_jax.recipe import Confident
 
 CLASSES = ("sky", "road", "tree")
 THRESHOLDS = (0.0, 0.5, 0.9, 1.1)
@@ -25,7 +29,7 @@ def drawn(seed=0, images=4, size=(9, 11)):
 
 def tables(probabilities, confidence, labels):
     arrays = (jnp.asarray(x) for x in (probabilities, confidence, labels))
-    shares = selection.selection_histograms(*arrays, THRESHOLDS)
+    shares = selection.selection_counts(*arrays, THRESHOLDS)
     values = {key: np.asarray(value, np.float64).mean(0) for key, value in shares.items()}
     by_name = selection.selection_tables("selection", THRESHOLDS, INFO)
     assert all(a.stage == "selection" and a.name == key for t in by_name.values() for key, a in t.reads.items())
@@ -49,14 +53,15 @@ def test_the_tables_equal_a_slow_count():
     predictions = probabilities.argmax(-1)
     results = tables(probabilities, confidence, labels)
     for row, threshold in zip(results["selection"]["rows"], THRESHOLDS, strict=True):
-        trusted = 1 / (1 + np.exp(-confidence)) >= threshold
+        trusted = np.floor(255 / (1 + np.exp(-confidence))) >= 255 * threshold
         ious, ratios = slow_figures(predictions, labels, trusted)
         known = [iou for iou in ious if iou is not None]
-        shown, miou, ratio, selected = row[:4]
+        shown, miou, ratio, selected, of_image = row[:5]
         assert shown == threshold
         assert miou == pytest.approx(np.mean(known), abs=1e-6) if known else miou is None
         assert ratio == pytest.approx(np.mean(ratios), abs=1e-6)
         assert selected == pytest.approx((trusted & (labels != 255)).sum() / (labels != 255).sum(), abs=1e-6)
+        assert of_image == pytest.approx(trusted.mean(), abs=1e-6)
         columns = results["selection_classes"]["columns"]
         for name, iou, ratio in zip(CLASSES, ious, ratios, strict=True):
             by_class = dict(
@@ -72,15 +77,13 @@ def test_softmax_is_compared_at_equal_coverage():
     predictions, highest, valid = probabilities.argmax(-1), probabilities.max(-1), labels != 255
     for row in results["rows"][:3]:
         selected = row[results["columns"].index("selected")]
-        assert row[results["columns"].index("softmax selected")] == pytest.approx(selected, abs=0.01)
         order = np.sort(highest[valid])[::-1]
         trusted = highest >= order[min(round(selected * valid.sum()), valid.sum()) - 1]
         ious, _ = slow_figures(predictions, labels, trusted)
         assert row[results["columns"].index("softmax mIoU")] == pytest.approx(np.mean(ious), abs=0.01)
     nothing = dict(zip(results["columns"], results["rows"][3], strict=True))
-    assert (
-        nothing["selected"] == nothing["softmax selected"] == 0 and nothing["mIoU"] is nothing["softmax mIoU"] is None
-    )
+    assert nothing["selected"] == nothing["softmax class semi ratio"] == 0
+    assert nothing["mIoU"] is nothing["softmax mIoU"] is None
 
 
 def test_auroc_equals_the_share_of_ordered_pairs():
@@ -106,3 +109,51 @@ def test_a_confidence_that_knows_keeps_only_what_is_right():
     assert results["auroc"]["auxiliary"] == 1.0
     assert [row[1] for row in results["rows"][1:3]] == [1.0, 1.0]
     assert results["rows"][1][3] == pytest.approx(right[labels != 255].mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.6, 0.7, 0.9, 1.0])
+def test_the_table_keeps_the_pixels_that_the_training_reads(threshold):
+    """Every confidence near the threshold, as the stage stores it and as the table counts it."""
+    confidence = np.clip(threshold + np.linspace(-0.008, 0.008, 801), 0, 1).astype(np.float32)
+    stored = {"label": np.zeros(801, np.uint8), "confidence": np.asarray(quantised(confidence))}
+    read = Confident(threshold=threshold)(stored) != 255
+    np.testing.assert_array_equal(read, reaches(jnp.asarray(confidence), threshold))
+    assert 0 < read.sum() < 801
+
+
+def test_a_discriminator_of_large_classes_keeps_fewer_classes_of_as_many_pixels():
+    """Two confidences trust half of the pixels: one the larger class alone, the other half of each."""
+    labels = np.zeros((1, 4, 12), np.uint8)
+    labels[:, :, 6:9], labels[:, :, 9:] = 1, 2
+    predictions, classes = jnp.asarray(labels), 3
+    large = np.where(labels == 0, 4.0, -4.0)
+    each = np.where(np.arange(4)[:, None] < 2, 4.0, -4.0) + np.zeros_like(large)
+    count = functools.partial(selection.confusions_by_logit, predictions, labels, classes)
+    values = {"softmax": count(large), "discriminator": count(large)}
+    values["kept"] = jnp.stack([selection.confusions(predictions, labels, classes, x > 0) for x in (large, each)], 1)
+    values["trusted"] = selection.confusions(predictions, labels, classes, large > 0)
+    values = {name: np.asarray(value[0]) for name, value in values.items()}
+    make = rival.confidence_table(0.6, (0.0, 0.5), 0.2, INFO)["selection_confidences"].make
+    table = make(values)
+    assert table["threshold"] == 0.5
+    assert table["columns"] == ["class", "pixels", "auxiliary", "softmax", "discriminator", "discriminator at 0.2"]
+    assert table["rows"] == [
+        ["sky", 0.5, 0.5, 1.0, 1.0, 1.0], ["road", 0.25, 0.5, 0.0, 0.0, 0.0], ["tree", 0.25, 0.5, 0.0, 0.0, 0.0]
+    ]  # fmt: skip
+    assert table["selected"] == dict.fromkeys(table["columns"][2:], 0.5)
+    assert table["class semi ratio"]["auxiliary"] == 0.5
+    assert table["class semi ratio"]["discriminator"] == pytest.approx(1 / 3)
+    # Where the auxiliary net trusts no pixel, there is nothing to compare.
+    table = make({**values, "kept": 0 * values["kept"]})
+    assert table["mIoU"] == {"auxiliary": None, "softmax": None, "discriminator": None, "discriminator at 0.2": 1.0}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.75, 1.0])
+def test_as_many_pixels_are_taken_as_are_wanted(share):
+    """Also of few bins: the last one counts in part, in proportion."""
+    histogram = np.zeros((4, 2, 2))
+    histogram[1], histogram[3] = [[0.25, 0.0], [0.0, 0.25]], [[0.1, 0.3], [0.1, 0.0]]
+    taken = selection.most_confident(histogram, share)
+    assert taken.sum() == pytest.approx(share)
+    first, rest = min(share, 0.5), max(share - 0.5, 0.0)
+    np.testing.assert_allclose(taken, histogram[3] * first / 0.5 + histogram[1] * rest / 0.5)

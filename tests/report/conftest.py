@@ -81,6 +81,9 @@ def content(run_folder):
     predicted = {"kind": "prediction", "classes": [0], "mask": uri, "result": "main", "miou": 0.5}
     layers += [{**predicted, "run": number} for number in range(2)]
     layers += [{"kind": "map", "classes": [0], "label": "background", "mask": uri, "result": "main", "run": 1}]
+    trusted = {"mask": uri, "result": "trusted", "run": 1}
+    layers += [{"kind": "confidence", "classes": [], **trusted}]
+    layers += [{"kind": "prediction", "classes": [0], "note": "82% of the pixels", **trusted}]
     shown = {"id": EVIL, "rank": 1, "of": 2, "width": 80, "height": 60, "image": uri, "layers": layers}
     gallery = {
         "dataset": "scenes",

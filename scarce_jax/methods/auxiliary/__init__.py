@@ -14,9 +14,14 @@ Stages (* with `compare`):
 - `labelled_long`* trains on the labelled images for as many steps as `semi`.
 - `all_labels`* trains on the true masks of all images.
 - `adversarial`* is the method of Hung et al. with the same budget.
+- `discriminator_selection`* measures the pixels that its discriminator trusts, beside those of `selection`.
 - `consistency`* is the method of UniMatch (Yang et al.) with the same budget.
 
-The starred stages start from the same values as `semi` and use the same random keys.
+The starred stages that train start from the same values as `semi` and use the same random keys.
+
+The result `trusted` annotates any image (the paper's figure 1): the class of each pixel whose confidence reaches
+`semi.threshold`, and void elsewhere. The result `pseudo_labels` is that of the unlabelled images, by which `semi`
+learns, measured against their true masks if the dataset has them.
 """
 
 from scarce_jax.methods.auxiliary.recipe import Config, SemiStage, recipe

@@ -15,15 +15,16 @@ import jax.numpy as jnp
 
 from scarce_jax.losses import auxiliary_loss, correctness_balance, correctness_counts, inverse_log_weights
 from scarce_jax.methods import common
-from scarce_jax.methods.auxiliary.selection import selection_histograms
+from scarce_jax.methods.auxiliary.selection import selection_counts
 from scarce_jax.methods.common import SEGMENTER, ImageStage, SegmenterStage
 from scarce_jax.methods.frequencies import FREQUENCIES
 from scarce_jax.methods.inputs import evaluation_source, inference_source, net_inputs, training_source
-from scarce_jax.methods.segmentation import total_weight
+from scarce_jax.methods.segmentation import measured_records, total_weight
 from scarce_jax.models.auxiliary import AuxiliaryNet
+from scarce_jax.ops.confidence import quantised
 from scarce_jax.ops.logits import full_size
 from scarce_jax.ranges import AboveOne, Width
-from scarce_jax.recipe import Artifact, Infer, Mean, Net, NetState, Out, Train, Turn
+from scarce_jax.recipe import Artifact, Confident, Eval, Infer, Mean, Net, NetState, Out, Read, Train, Turn
 
 AUXILIARY = "auxiliary"
 """Role of the auxiliary net, and name of the stage that trains it."""
@@ -68,16 +69,23 @@ class JudgedSegmenter:
             AUXILIARY: common.frozen(self.judge, (maps,), AUXILIARY, AUXILIARY),
         }
 
+    def logits(self, nets: Mapping[str, NetState], images: jax.Array) -> jax.Array:
+        """Logits of the segmenter, [B, H, W, K]."""
+        logits, _ = self.segmenter.apply(nets[SEGMENTER].variables, images, train=False)
+        return full_size(logits)
+
     def probabilities(self, nets: Mapping[str, NetState], images: jax.Array) -> jax.Array:
         """Class probabilities of the segmenter, float32 [B, H, W, K]."""
-        logits, _ = self.segmenter.apply(nets[SEGMENTER].variables, images, train=False)
-        return jax.nn.softmax(full_size(logits))
+        return jax.nn.softmax(self.logits(nets, images))
+
+    def confidence_logits(self, nets: Mapping[str, NetState], probabilities: jax.Array) -> jax.Array:
+        """Logits of the confidence in these class probabilities [B, H, W, K], float32 [B, H, W]."""
+        return self.judge.apply(nets[AUXILIARY].variables, probabilities, train=False).astype(jnp.float32)
 
     def confidence(self, nets: Mapping[str, NetState], images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The class probabilities [B, H, W, K] and the logits of their confidence [B, H, W], both float32."""
         probabilities = self.probabilities(nets, images)
-        logits = self.judge.apply(nets[AUXILIARY].variables, probabilities, train=False)
-        return probabilities, logits.astype(jnp.float32)
+        return probabilities, self.confidence_logits(nets, probabilities)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,23 +159,23 @@ def train_auxiliary(config: common.Experiment, stage: AuxiliaryStage, judged: Ju
 
 
 @dataclasses.dataclass(frozen=True)
-class SelectionHistograms:
-    """`selection_histograms` of a batch."""
+class SelectionCounts:
+    """`selection_counts` of a batch."""
 
     judged: JudgedSegmenter
     thresholds: tuple[float, ...]
 
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
         probabilities, confidence = self.judged.confidence(nets, batch["image"])
-        return selection_histograms(probabilities, confidence, batch["label"], self.thresholds)
+        return selection_counts(probabilities, confidence, batch["label"], self.thresholds)
 
 
 def infer_selection(config: common.Experiment, judged: JudgedSegmenter, thresholds: tuple[float, ...]) -> Infer:
-    """Stage `selection`: means of the selection histograms over the evaluation split."""
+    """Stage `selection`: means of the selection counts over the evaluation split."""
     return Infer(
         name="selection",
         nets=judged.nets(),
-        predict=SelectionHistograms(judged, thresholds),
+        predict=SelectionCounts(judged, thresholds),
         source=evaluation_source(config, judged.stage),
         write=Mean(),
     )
@@ -175,10 +183,7 @@ def infer_selection(config: common.Experiment, judged: JudgedSegmenter, threshol
 
 @dataclasses.dataclass(frozen=True)
 class PseudoLabels:
-    """The segmenter's class "label" and its "confidence", 0 to 255: both uint8 [B, H, W].
-
-    The confidence is rounded down, so that only a certain pixel reaches a threshold of 1.
-    """
+    """The segmenter's class "label" and its "confidence", 0 to 255: both uint8 [B, H, W]."""
 
     judged: JudgedSegmenter
 
@@ -186,7 +191,7 @@ class PseudoLabels:
         probabilities, confidence = self.judged.confidence(nets, batch["image"])
         return {
             "label": probabilities.argmax(-1).astype(jnp.uint8),
-            "confidence": jnp.floor(jax.nn.sigmoid(confidence) * 255).astype(jnp.uint8),
+            "confidence": quantised(jax.nn.sigmoid(confidence)),
         }
 
 
@@ -198,3 +203,36 @@ def infer_pseudo_labels(config: common.Experiment, judged: JudgedSegmenter) -> I
         predict=PseudoLabels(judged),
         source=inference_source(config, judged.stage, ids="unlabelled"),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrustedScores:
+    """Logits of the segmenter and, as the last channel, their confidence 0..1: float32 [B, H, W, K + 1]."""
+
+    judged: JudgedSegmenter
+
+    def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
+        logits = self.judged.logits(nets, batch["image"]).astype(jnp.float32)
+        confidence = jax.nn.sigmoid(self.judged.confidence_logits(nets, jax.nn.softmax(logits)))
+        return jnp.concatenate([logits, confidence[..., None]], -1)
+
+
+def trusted_results(config: common.Experiment, judged: JudgedSegmenter, threshold: float) -> dict[str, Eval]:
+    """The annotations of figure 1: the class of each pixel of sufficient confidence, and void elsewhere.
+
+    Result `trusted` annotates any image, and is measured on the evaluation split. Result `pseudo_labels` is what the
+    stage `semi` learns from, measured against the masks of the unlabelled images, which no stage reads.
+    """
+    pseudo = Artifact(stage="pseudo_labels", name="label")
+    trusted = Read(artifact=pseudo, read=Confident(threshold=threshold))
+    return {
+        "trusted": Eval(
+            name="trusted",
+            nets=judged.nets(),
+            predict=TrustedScores(judged),
+            # The confidences are no logits, of which probabilities could be made.
+            source=dataclasses.replace(evaluation_source(config, judged.stage), interpolation=None),
+            threshold=threshold,
+        ),
+        "pseudo_labels": measured_records("pseudo_labels", config, judged.stage, trusted),
+    }

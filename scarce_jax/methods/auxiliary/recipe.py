@@ -21,7 +21,9 @@ from scarce_jax.methods.auxiliary.judge import (
     infer_pseudo_labels,
     infer_selection,
     train_auxiliary,
+    trusted_results,
 )
+from scarce_jax.methods.auxiliary.rival import confidence_table, infer_discriminator
 from scarce_jax.methods.auxiliary.selection import selection_tables
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, compute_dtype
 from scarce_jax.methods.consistency import ConsistencyStage, train_consistency
@@ -38,7 +40,8 @@ class SemiStage(SegmenterStage):
 
     Attributes:
       threshold: least confidence, 0 to 1, at which a pixel of an unlabelled image gets a label; T_aux = 0.9 in the
-        paper.
+        paper. Confidences are multiples of 1/255, rounded down, so 0.9 acts as 0.902 (`ops.confidence`). At 1 the paper
+        has its baseline, the result `labelled_only`; here `semi` trains with unlabelled images that are all void.
       start: initial values of the net: those from which `segmenter` started, or the trained `segmenter`. The baselines
         start from the same values. The paper does not specify it.
       labelled_batch: number of labelled images in each batch; the others are pseudo-labelled. None draws both from one
@@ -72,9 +75,10 @@ class Config(common.Experiment):
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
-    """Results `semi`, `labelled_only` (the net of `segmenter`) and those of `compare`; tables `selection*`.
+    """Results `semi`, `labelled_only` (the net of `segmenter`), `trusted`, `pseudo_labels`; tables `selection*`.
 
-    With `compare` there are also `labelled_long`, `all_labels`, `adversarial` and `consistency`.
+    With `compare` there are also the results `labelled_long`, `all_labels`, `adversarial` and `consistency`, and the
+    table `selection_confidences`.
     """
     classes = len(info.classes)
     module = full_size_network(config, config.segmenter, classes, "segmenter")
@@ -92,7 +96,9 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     results = {
         "semi": measured("semi", config, config.semi, student),
         "labelled_only": measured("labelled_only", config, config.segmenter, module, trained_in="segmenter"),
+        **trusted_results(config, judged, config.semi.threshold),
     }
+    tables = selection_tables("selection", config.thresholds, info)
     if config.compare:
         for name, ids in {"labelled_long": "fine", "all_labels": "all"}.items():
             stage = train_segmenter(name, config, config.semi, student, ids=ids, keys_as="segmenter")
@@ -101,7 +107,8 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         if config.adversarial is not None:
             rival = full_size_network(config, config.adversarial, classes, "adversarial")
             stage = train_adversarial(config, config.adversarial, rival, classes, keys_as="segmenter")
-            stages.append(_started(config, stage))
+            stages += [_started(config, stage), infer_discriminator(config, config.adversarial, stage)]
+            tables |= confidence_table(config.semi.threshold, config.thresholds, config.adversarial.threshold, info)
             results["adversarial"] = measured("adversarial", config, config.adversarial, rival)
         if config.consistency is not None:
             rival = full_size_network(config, config.consistency, classes, "consistency")
@@ -111,7 +118,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     return Recipe(
         stages=with_frequencies(config, stages, config.segmenter, classes),
         results=results,
-        tables=selection_tables("selection", config.thresholds, info),
+        tables=tables,
     )
 
 

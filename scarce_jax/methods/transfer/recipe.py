@@ -14,8 +14,7 @@ from scarce_jax.errors import InputError
 from scarce_jax.methods import common
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, compute_dtype
 from scarce_jax.methods.frequencies import with_frequencies
-from scarce_jax.methods.inputs import inference_source
-from scarce_jax.methods.segmentation import measured, network, segmentation_loss, train_segmenter
+from scarce_jax.methods.segmentation import measured, measured_records, network, segmentation_loss, train_segmenter
 from scarce_jax.methods.tagging import train_classifier
 from scarce_jax.methods.transfer.lnet import infer_label_maps, objectness_map, train_lnet
 from scarce_jax.methods.transfer.pnet import PNET, AdversarialStage, PNetStage, train_adversarial, train_pnet
@@ -154,6 +153,4 @@ def _train_on_masks(name: str, ids: str, config: Config, module: nn.Module) -> T
 
 def _measured_maps(name: str, config: Config) -> Eval:
     """The label maps of a stage against the true masks of their images, which no stage may read."""
-    maps = Artifact(stage=name, name="label")
-    source = inference_source(config, config.lnet, ids=maps, labels=("fine",))
-    return Eval(name=name, predict=None, source=source, inferred=maps, hidden_truth=True)
+    return measured_records(name, config, config.lnet, Artifact(stage=name, name="label"))
