@@ -150,9 +150,9 @@ CASES = [
     # 2.5e-4 * (1 / 19 - 1), ten times that in the last layer.
     ("auxiliary_cityscapes_deeplabv2", "segmenter", "segmenter", ASPP, of_classes(masks, 19),
      [(0.00236842105, -6.25e-7), (0.000236842105, 6.25e-8), (0, 0), (0, 0)]),
-    # 0.01 * (1 / 19 - 1) * (1 + 0.4 of the auxiliary head), ten times that after the backbone.
+    # 0.01 * (1 / 19 - 1) * (1 + 0.4 of the auxiliary head) in all layers.
     ("detailer_cityscapes", "detailer", "segmenter", HEAD, of_classes(masks, 19, auxiliary=True),
-     [(0.132631579, -5e-6), (0.0132631579, 5e-7)]),
+     [(0.0132631579, -5e-7), (0.0132631579, 5e-7)]),
     ("three_step_lid", "classifier", "classifier", CAM, 0.01, LID),
     ("three_step_lid", "irnet", "irnet", ("displacement_dp1/kernel", "edge1/kernel"), 1.0,
      [(-0.05, -2.5e-6), (-0.005, 2.5e-7)]),
