@@ -111,7 +111,8 @@ class Diffusion:
         Returns:
           label: uint8 [height, width], class ids, and 255 where undecided (see `Status`).
           status: uint8 [], a `Status`.
-          objectness: uint8 [h', w'], the given one times 255; absent if none is given.
+          objectness: uint8 [h', w'], the given one times 255, of a padded image at its pixels, [height, width]; absent
+            if none is given.
 
         Raises:
           InputError: maps or objectness are not finite.
@@ -120,8 +121,12 @@ class Diffusion:
         objectness = fields.get("objectness")
         if objectness is None:
             return self._label(example_id, fields)
-        kept = np.rint(255 * _finite(example_id, "objectness", np.asarray(objectness))).astype(np.uint8)
-        return {**self._label(example_id, fields), "objectness": kept}
+        label = self._label(example_id, fields)
+        height, width = label["label"].shape
+        kept = _finite(example_id, "objectness", np.asarray(objectness))
+        if (height, width) != fields["image"].shape[:2]:
+            kept = at_pixels(kept[..., None], fields["image"], align_corners=True)[:height, :width, 0]
+        return {**label, "objectness": np.rint(255 * kept).astype(np.uint8)}
 
     def _label(self, example_id: str, fields: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray]:
         """The label map and the status."""

@@ -222,6 +222,8 @@ def test_padding_of_the_image_plays_no_part():
     assert result["status"] == expected["status"] == Status.SOLVED
     assert result["label"].shape == (height, width)
     assert result["label"].tobytes() == expected["label"].tobytes()
+    assert result["objectness"].shape == (height, width)
+    assert abs(result["objectness"].astype(int) - expected["objectness"]).max() <= 1
 
 
 def test_without_objectness_colour_alone_leads():

@@ -27,13 +27,30 @@ def drawn(seed=0, images=4, size=(9, 11)):
     return probabilities.astype(np.float32), confidence.astype(np.float32), labels
 
 
-def tables(probabilities, confidence, labels):
+def tables(probabilities, confidence, labels, size=None):
     arrays = (jnp.asarray(x) for x in (probabilities, confidence, labels))
-    shares = selection.selection_counts(*arrays, THRESHOLDS)
+    size = jnp.tile(jnp.array(size or labels.shape[1:]), (len(labels), 1))
+    shares = selection.selection_counts(*arrays, THRESHOLDS, size)
     values = {key: np.asarray(value, np.float64).mean(0) for key, value in shares.items()}
     by_name = selection.selection_tables("selection", THRESHOLDS, INFO)
     assert all(a.stage == "selection" and a.name == key for t in by_name.values() for key, a in t.reads.items())
     return {name: table.make(values) for name, table in by_name.items()}
+
+
+def test_padding_is_no_part_of_an_image():
+    arrays = drawn()
+    size = arrays[2].shape[1:]
+    padding = [(0, 0), (0, 3), (0, 5)]
+    probabilities, confidence, labels = (
+        np.pad(array, [*padding, (0, 0)][: array.ndim], constant_values=value)
+        for array, value in zip(arrays, (1 / 3, 9, 255), strict=True)
+    )
+    padded = tables(probabilities, confidence, labels, size)
+    for name, table in tables(*arrays).items():
+        for row, other in zip(table["rows"], padded[name]["rows"], strict=True):
+            assert [x for x in row if isinstance(x, float)] == pytest.approx(
+                [x for x in other if isinstance(x, float)], rel=1e-5
+            )
 
 
 def slow_figures(predictions, labels, trusted):

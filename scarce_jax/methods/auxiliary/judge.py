@@ -167,7 +167,8 @@ class SelectionCounts:
 
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
         probabilities, confidence = self.judged.confidence(nets, batch["image"])
-        return selection_counts(probabilities, confidence, batch["label"], self.thresholds)
+        size = jnp.stack([batch["height"], batch["width"]], 1)
+        return selection_counts(probabilities, confidence, batch["label"], self.thresholds, size)
 
 
 def infer_selection(config: common.Experiment, judged: JudgedSegmenter, thresholds: tuple[float, ...]) -> Infer:

@@ -23,23 +23,25 @@ BINS, LOW, HIGH = 512, -16.0, 16.0
 
 
 def selection_counts(
-    probabilities: jax.Array, confidence: jax.Array, labels: jax.Array, thresholds: Sequence[float]
+    probabilities: jax.Array, confidence: jax.Array, labels: jax.Array, thresholds: Sequence[float], size: jax.Array
 ) -> dict[str, jax.Array]:
-    """Counts of each image's pixels from which the selection tables are computed, as shares of all its pixels.
+    """Counts of each image's pixels from which the selection tables are computed, as shares of the canvas.
 
     Args:
       probabilities: float32 [B, H, W, K], class probabilities of the segmenter.
       confidence: float32 [B, H, W], logits of the auxiliary net.
       labels: uint8 [B, H, W]; 255 = void.
       thresholds: T confidence thresholds, 0 to 1.
+      size: int [B, 2], height and width of the images on the canvas H x W; padding is void.
 
     Returns:
-      Four float32 arrays. All but the second are of the pixels that are not void.
+      Five float32 arrays. All but the second and the last are of the pixels that are not void.
 
       - `kept` [B, T, K, K]: confusion matrices (true class, predicted class) of the pixels kept at each threshold.
       - `kept_void` [B, T]: void pixels that are kept.
       - `auxiliary` [B, BINS, 2]: wrong and right pixels, by the confidence of the auxiliary net.
       - `softmax` [B, BINS, K, K]: confusion matrices, by the largest class probability.
+      - `pixels` [B]: all pixels of the image.
     """
     classes = probabilities.shape[-1]
     highest = probabilities.max(-1)
@@ -47,14 +49,18 @@ def selection_counts(
     # The sum of the other classes' probabilities: 1 - p would be all rounding error where p is near 1.
     rest = jnp.where(jnp.arange(classes) == predictions[..., None], 0.0, probabilities).sum(-1)
     softmax = jnp.log(highest) - jnp.log(jnp.maximum(rest, 1e-30))
+    height, width = labels.shape[1:]
+    rows, columns = size[:, :1, None], size[:, 1:, None]  # [B, 1, 1]
+    inside = (jnp.arange(height)[:, None] < rows) & (jnp.arange(width) < columns)  # [B, H, W]
     kept = [reaches(jax.nn.sigmoid(confidence), threshold) for threshold in thresholds]
     return {
         "kept": jnp.stack([confusions(predictions, labels, classes, trusted) for trusted in kept], 1),
-        "kept_void": jnp.stack([(trusted & (labels >= classes)).mean((1, 2)) for trusted in kept], 1),
+        "kept_void": jnp.stack([(trusted & inside & (labels >= classes)).mean((1, 2)) for trusted in kept], 1),
         "auxiliary": _shares(
             jnp.where(labels < classes, _bins(confidence) * 2 + (predictions == labels), 2 * BINS), 2 * BINS
         ).reshape(-1, BINS, 2),
         "softmax": confusions_by_logit(predictions, labels, classes, softmax),
+        "pixels": inside.mean((1, 2)),
     }
 
 
@@ -98,7 +104,7 @@ def selection_tables(stage: str, thresholds: Sequence[float], info: DatasetInfo)
     Args:
       stage: name of the stage that left the means of `selection_counts`.
     """
-    reads = {name: Artifact(stage=stage, name=name) for name in ("kept", "kept_void", "auxiliary", "softmax")}
+    reads = {name: Artifact(stage=stage, name=name) for name in ("kept", "kept_void", "auxiliary", "softmax", "pixels")}
     makers = {"selection": selection_table, "selection_classes": class_table}
     return {
         name: Table(reads=reads, make=functools.partial(make, thresholds=thresholds, classes=info.classes))
@@ -129,7 +135,7 @@ def selection_table(
                 mean_iou(confusion, classes),
                 mean_ratio(confusion, all_pixels),
                 selected,
-                float(confusion.sum() + void),
+                float((confusion.sum() + void) / values["pixels"]),
                 mean_iou(equal, classes),
                 mean_ratio(equal, all_pixels),
             ]
