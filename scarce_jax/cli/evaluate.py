@@ -64,7 +64,8 @@ def _text(figures: dict[str, Any]) -> str:
         f"mean accuracy {cell(figures['mean_accuracy'])}  pixel accuracy {cell(figures['pixel_accuracy'])}"
     )
     groups = [f"mIoU {key.removeprefix('miou_')} {cell(figures[key])}" for key in figures if is_group_figure(key)]
-    summary = "  ".join([summary, *groups])
+    if groups:
+        summary += "\n" + "  ".join(groups)
     header = ["class", "IoU"]
     if "coverage" in figures:
         header += ["coverage", "IoU there"]

@@ -202,6 +202,7 @@ def test_strong_and_weak_categories_have_their_own_means(run, tiny_data, tmp_pat
         "mIoU",
         "mIoU strong",
         "mIoU weak",
+        "mIoU weak and background",
         "mean accuracy",
         "pixel accuracy",
         "images",

@@ -129,7 +129,7 @@ def test_ids_come_from_the_budget_and_what_is_not_there_is_refused(inputs):
     with pytest.raises(InputError, match=r"none of its 7 images \(unlabelled\) has all fields.*fine mask"):
         inputs.ids(source(ids="unlabelled", labels=("fine",)))
     assert len(inputs.ids(source())) == 12
-    with pytest.raises(InputError, match="scenes/train: 5 fine images, expected at least 9"):
+    with pytest.raises(InputError, match="scenes/train: 5 fine images, expected the 9 that a stage takes"):
         inputs.ids(source(ids="fine", take=9))
     with pytest.raises(InputError, match="scenes/train: no fine images, .*check the budget"):
         inputs.ids(source(ids="fine", take=0))
