@@ -100,13 +100,16 @@ def choose_result(
       batch: images per device; default that of the config.
 
     Raises:
-      InputError: there is no such result, a stage that it needs is not finished or has lost a file, it takes no views,
-        or the views or the batch are out of their range.
+      InputError: there is no such result, or none at all; a stage that it needs is not finished or has lost a file, it
+        takes no views, or the views or the batch are out of their range.
     """
     results = {**session.recipe.results, **session.recipe.maps}
+    if name is None and not session.recipe.results:
+        only = f", only the maps {', '.join(results)} (--result NAME)" if results else ""
+        raise InputError(f"{session.run_dir}: has no result{only}; train one with --results NAME")
     name = next(iter(results)) if name is None else name
     if name not in results:
-        raise InputError(f"result {name!r}: this run has {', '.join(results)}; choose one of them")
+        raise InputError(f"result {name!r}: this run has {', '.join(results) or 'none'}; choose one of them")
     evaluation = results[name]
     for stage in {artifact.stage: None for artifact in reads(evaluation)}:
         done = read_done(session.run_dir, stage)
