@@ -120,13 +120,13 @@ def choose_result(
             )
         check_files(session.run_dir, stage, done)
     if views is not None and isinstance(evaluation, Maps):
-        raise InputError(f"result {name}: is maps; it takes no flip, scales, window or CRF")
+        raise InputError(f"result {name}: makes maps; it takes no --flip, --scales, --window or --crf")
     if views is not None and views != evaluation.views:
         check(views)
         if evaluation.metrics == "tags":
-            raise InputError(f"result {name}: predicts image tags; it takes no flip, scales, window or CRF")
+            raise InputError(f"result {name}: predicts image tags; it takes no --flip, --scales, --window or --crf")
         if evaluation.predict is None:
-            raise InputError(f"result {name}: is a stored mask; it takes no flip, scales, window or CRF")
+            raise InputError(f"result {name}: is a stored mask; it takes no --flip, --scales, --window or --crf")
         evaluation = dataclasses.replace(evaluation, views=views)
     if batch is not None:
         if batch < 1:
@@ -162,7 +162,7 @@ def open_result(
     session, info, _ = open_run(run_dir, data_dir, mesh)
     name, evaluation = choose_result(session, result, views, batch)
     if isinstance(evaluation, Maps):
-        raise InputError(f"result {name}: is maps, which `predict` writes and `report` shows; nothing measures them")
+        raise InputError(f"result {name}: makes maps, which `predict` writes and `report` shows; nothing measures them")
     if split is not None and evaluation.inferred is not None:
         raise InputError(
             f"result {name}: is stored masks of {evaluation.source.split}, and cannot be measured on {split}; leave "

@@ -148,8 +148,8 @@ class Eval:
             )
         if self.threshold is not None and not self.views.plain:
             raise InputError(
-                f"result {self.name}: a second net judges each pixel of the plain image; it takes no flip, scales, "
-                f"window or CRF"
+                f"result {self.name}: a second net judges each pixel of the plain image; it takes no --flip, --scales, "
+                f"--window or --crf"
             )
         if self.patience is not None and not (self.keep_best and self.every and self.patience > 0):
             raise ValueError(f"eval {self.name}: patience is {self.patience}; expected at least 1, keep_best and every")
