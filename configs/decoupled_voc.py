@@ -9,10 +9,10 @@ steps of the segmentation net and the step at which its rate falls, which depend
 (see `STEPS`); the images whose batch statistics are taken together, 4 of its 64 and 8 of DeconvNet's; and the averages
 of these statistics over batches of 4 after the training. As there, windows may extend beyond the image, and are resized
 to 350 x 350, of which a random part of 320 x 320 is cut; whole images are padded to a square and resized to 320 x 320;
-and class probabilities are brought to the native size by bicubic interpolation. Ours are the windows (there are no
-EdgeBoxes), the colour of the padding, which is the mean, not black, the scales of the classifier's and of DeconvNet's
-crops, the learning rate of the classifier, the number of these batches (the authors have 101), and the training of
-DeconvNet in one stage instead of two, with as many steps. This config was not run.
+and class probabilities of the decoupled nets are brought to the native size by bicubic interpolation. Ours are the
+windows (there are no EdgeBoxes), the colour of the padding, which is the mean, not black, the scales of the
+classifier's and of DeconvNet's crops, the learning rate of the classifier, the number of these batches (the authors
+have 101), and the training of DeconvNet in one stage instead of two, with as many steps. This config was not run.
 
 The paper says that the classifier's optimizer is DeconvNet's, whose rate is 0.01. Here the layer of the scores has it,
 and all others a tenth, the ratio in the authors' definition of the net. It is for a sum over the 20 classes (`caffe`).

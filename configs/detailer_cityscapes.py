@@ -8,8 +8,7 @@ more (see `STEPS`).
 The paper trains "as described in the original paper" of the PSPNet, which has a batch of 16, and states the rate of
 0.01 and a momentum of 0.99 for all layers. Ours are the 7 x 7 stem of the ResNet, the injection after the pyramid
 pooling, the averaging of the coarse mask to the grid of the features before its embedding, and the 100 images of the
-students, which are others than those of the detailer. ImageNet's weights are downloaded; `--detailer.init-from`,
-`--classifier.init-from` and `--student.init-from` take a file instead. This config was not run.
+students, which are others than those of the detailer. This config was not run.
 
 ImageNet weights of the backbone, from which the paper starts, are downloaded; `--detailer.init-from`,
 `--classifier.init-from` and `--student.init-from` take a file instead.

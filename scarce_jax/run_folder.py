@@ -100,13 +100,16 @@ def choose_result(
       batch: images per device; default that of the config.
 
     Raises:
-      InputError: there is no such result, a stage that it needs is not finished or has lost a file, it takes no views,
-        or the views or the batch are out of their range.
+      InputError: there is no such result, or none at all; a stage that it needs is not finished or has lost a file, it
+        takes no views, or the views or the batch are out of their range.
     """
     results = {**session.recipe.results, **session.recipe.maps}
+    if name is None and not session.recipe.results:
+        only = f", only the maps {', '.join(results)} (--result NAME)" if results else ""
+        raise InputError(f"{session.run_dir}: has no result{only}; train one with --results NAME")
     name = next(iter(results)) if name is None else name
     if name not in results:
-        raise InputError(f"result {name!r}: this run has {', '.join(results)}; choose one of them")
+        raise InputError(f"result {name!r}: this run has {', '.join(results) or 'none'}; choose one of them")
     evaluation = results[name]
     for stage in {artifact.stage: None for artifact in reads(evaluation)}:
         done = read_done(session.run_dir, stage)
@@ -117,13 +120,13 @@ def choose_result(
             )
         check_files(session.run_dir, stage, done)
     if views is not None and isinstance(evaluation, Maps):
-        raise InputError(f"result {name}: is maps; it takes no flip, scales, window or CRF")
+        raise InputError(f"result {name}: makes maps; it takes no --flip, --scales, --window or --crf")
     if views is not None and views != evaluation.views:
         check(views)
         if evaluation.metrics == "tags":
-            raise InputError(f"result {name}: predicts image tags; it takes no flip, scales, window or CRF")
+            raise InputError(f"result {name}: predicts image tags; it takes no --flip, --scales, --window or --crf")
         if evaluation.predict is None:
-            raise InputError(f"result {name}: is a stored mask; it takes no flip, scales, window or CRF")
+            raise InputError(f"result {name}: is a stored mask; it takes no --flip, --scales, --window or --crf")
         evaluation = dataclasses.replace(evaluation, views=views)
     if batch is not None:
         if batch < 1:
@@ -159,7 +162,7 @@ def open_result(
     session, info, _ = open_run(run_dir, data_dir, mesh)
     name, evaluation = choose_result(session, result, views, batch)
     if isinstance(evaluation, Maps):
-        raise InputError(f"result {name}: is maps, which `predict` writes and `report` shows; nothing measures them")
+        raise InputError(f"result {name}: makes maps, which `predict` writes and `report` shows; nothing measures them")
     if split is not None and evaluation.inferred is not None:
         raise InputError(
             f"result {name}: is stored masks of {evaluation.source.split}, and cannot be measured on {split}; leave "

@@ -154,7 +154,7 @@ def _stated(run: str, paper: dict[str, Any]) -> str:
 
 
 def _shown(results: dict[str, Any], workdir: pathlib.Path) -> str:
-    from scarce_jax.data.figures import AT_SIZE
+    from scarce_jax.data.figures import AT_SIZE, is_group_figure
     from scarce_jax.sweep.axes import text
     from scarce_jax.sweep.table import main_figure
 
@@ -169,7 +169,7 @@ def _shown(results: dict[str, Any], workdir: pathlib.Path) -> str:
         for row in swept
         for name, result in row["results"].items()
         for figure, spread in result.items()
-        if figure.startswith("miou_") and figure != AT_SIZE and spread["paper"] is not None
+        if is_group_figure(figure) and spread["paper"] is not None
     }
     columns += sorted(of_groups)
     rows = [[text(row["values"][field]) for field in fields] or [results["method"]] for row in swept]

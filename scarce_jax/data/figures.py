@@ -102,8 +102,8 @@ def is_group_figure(figure: str) -> bool:
 
 
 def is_figure(name: str) -> bool:
-    """Whether a key of a paper's figures of a result is one of a figure of all classes or of a group of them."""
-    return name == "miou" or name.startswith("miou_")
+    """Whether a key of a paper's figures of a result is that of a figure, not the name of a class."""
+    return name in ("miou", "mean_accuracy", "pixel_accuracy") or name.startswith("miou_")
 
 
 def group_means(

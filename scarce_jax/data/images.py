@@ -175,15 +175,17 @@ Fit = Literal["stretch", "pad", "native"]
 """How an image is brought to a size: see `fitted`."""
 
 
-def fitted(native: tuple[int, int], size: tuple[int, int], fit: Fit) -> tuple[int, int]:
+def fitted(native: tuple[int, int], size: tuple[int, int] | None, fit: Fit) -> tuple[int, int]:
     """The size (height, width) to which an image is resized before it is padded to `size` at the bottom and right.
 
     Args:
       native: (height, width) of the image.
-      size: (height, width) of the result.
+      size: (height, width) of the result; None keeps the native size.
       fit: "stretch" gives `size` itself, whatever the proportions of the image. The others keep the proportions: "pad"
         gives the largest size that fits in `size`; "native" changes no image that fits, and makes larger ones fit.
     """
+    if size is None:
+        return native
     if fit == "stretch":
         return size
     factor = min(size[0] / native[0], size[1] / native[1])

@@ -228,7 +228,7 @@ class Rows:
 
     def valid(self, native: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the valid part of the canvas, for an image of this native size."""
-        return native if self.size is None else fitted(native, self.size, self.fit)
+        return fitted(native, self.size, self.fit)
 
     def example(self, k: int) -> dict[str, Any]:
         """Returns the example of row k at its native size, with `label` and the fields.

@@ -228,7 +228,7 @@ class Predictor:
                 raise InputError(f"coarse mask: id {unknown[0]} is no class; expected 0..{last}, or 255 for void")
             inputs["coarse"] = coarse
             row["overlay"] = pad(coarse, canvas, IGNORE)
-        size = (height, width) if self.size is None else fitted((height, width), self.size, self._fit)
+        size = fitted((height, width), self.size, self._fit)
         return row | view_rows(self._views, size, self.size, functools.partial(Rows.sized, inputs))
 
     def stream(

@@ -45,7 +45,7 @@ class Net:
 
 @flax.struct.dataclass
 class NetState:
-    """The arrays of a net. `stats` is Flax's batch_stats, or {}; `opt` is the optimizer state, () for a frozen net."""
+    """The arrays of a net. `batch_stats` is {} for a net without them, `opt_state` () for a frozen net."""
 
     params: PyTree
     batch_stats: PyTree
@@ -62,7 +62,7 @@ class Out:
 
     Attributes:
       metrics: name -> scalar, logged as `<net>/<name>`.
-      stats: net -> its new batch_stats.
+      batch_stats: net -> its new batch_stats.
       share: arrays that later turns of the same step may read, without gradients.
       weight: float32 scalar, the number of pixels (say) that the loss is a mean over. It weights the parts of a batch
         under gradient accumulation (`Train.accumulate`); None weights them equally.
@@ -148,8 +148,8 @@ class Eval:
             )
         if self.threshold is not None and not self.views.plain:
             raise InputError(
-                f"result {self.name}: a second net judges each pixel of the plain image; it takes no flip, scales, "
-                f"window or CRF"
+                f"result {self.name}: a second net judges each pixel of the plain image; it takes no --flip, --scales, "
+                f"--window or --crf"
             )
         if self.patience is not None and not (self.keep_best and self.every and self.patience > 0):
             raise ValueError(f"eval {self.name}: patience is {self.patience}; expected at least 1, keep_best and every")

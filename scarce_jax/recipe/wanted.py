@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection
 
 from scarce_jax.errors import InputError, nearest
@@ -12,7 +11,7 @@ from scarce_jax.recipe.stages import Epochs, Recipe, Stage, Train, reads
 def with_results(recipe: Recipe, names: Collection[str]) -> Recipe:
     """The recipe with these results and tables, and the stages that they need.
 
-    A table is also kept if the results need all that it is computed from.
+    Tables and maps are also kept if these stages leave all that they are made from.
 
     Raises:
       InputError: the recipe has no result or table of one of these names.
@@ -32,7 +31,8 @@ def with_results(recipe: Recipe, names: Collection[str]) -> Recipe:
             needed |= _read_by(stage)
     stages = tuple(stage for stage in recipe.stages if stage.name in needed)
     tables = {name: table for name, table in recipe.tables.items() if {a.stage for a in table.reads.values()} <= needed}
-    return dataclasses.replace(recipe, stages=stages, results=results, tables=tables)
+    maps = {name: part for name, part in recipe.maps.items() if {a.stage for a in reads(part)} <= needed}
+    return Recipe(stages=stages, results=results, tables=tables, maps=maps)
 
 
 def _read_by(stage: Stage) -> set[str]:

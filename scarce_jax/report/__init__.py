@@ -10,7 +10,8 @@ from typing import Any
 from scarce_jax.errors import InputError
 from scarce_jax.report.compare import compare
 from scarce_jax.report.files import read_run
-from scarce_jax.report.measure import Gallery, measure, show_inferred
+from scarce_jax.report.gallery import Gallery
+from scarce_jax.report.measure import measure, show_inferred
 from scarce_jax.report.page import write_page
 from scarce_jax.run_folder import import_modules
 

@@ -110,7 +110,7 @@ def test_an_image_is_annotated_where_the_auxiliary_net_trusts_the_segmenter(halv
         image = np.asarray(Image.open(tmp_path / f"{name}.png"))
         np.testing.assert_array_equal(predictor.predict(image), mask)
         assert predictor.probabilities(image).sum(-1) == pytest.approx(1.0, abs=1e-5)
-    with pytest.raises(InputError, match=r"result trusted: .*; it takes no flip, scales, window or CRF"):
+    with pytest.raises(InputError, match=r"result trusted: .*; it takes no --flip, --scales, --window or --crf"):
         runs.load(run, "trusted", views=Views(flip=True))
 
 

@@ -176,7 +176,7 @@ def test_predict_writes_a_map_for_each_class_that_is_found(run, tmp_path):
     np.testing.assert_array_equal(np.asarray(background), values[..., 0])
     for flags, message in (({"confidence": True}, "--confidence: result class_maps makes maps"),
                            ({"native_ids": True}, "--native-ids: result class_maps makes maps"),
-                           ({"views": Views(flip=True)}, "is maps; it takes no flip"),
+                           ({"views": Views(flip=True)}, "makes maps; it takes no --flip"),
                            ({"coarse": tmp_path}, "reads no coarse masks")):  # fmt: skip
         with pytest.raises(InputError, match=message):
             runs.predict(run, image, tmp_path / "none", result="class_maps", mesh=tiny.mesh(), **flags)
@@ -184,7 +184,7 @@ def test_predict_writes_a_map_for_each_class_that_is_found(run, tmp_path):
         maps.predict(pixels)
     with pytest.raises(InputError, match="makes masks; call `predict`"):
         runs.load(run, mesh=tiny.mesh()).maps(pixels)
-    with pytest.raises(InputError, match="class_maps: is maps"):
+    with pytest.raises(InputError, match="class_maps: makes maps"):
         runs.evaluate(run, "class_maps", mesh=tiny.mesh())
     with pytest.raises(InputError, match="this run has decoupled, classifier, class_maps, bridging, saliency"):
         runs.load(run, "nothing", mesh=tiny.mesh())

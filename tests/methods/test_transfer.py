@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +23,9 @@ from scarce_jax.data.records import Records
 from scarce_jax.data.source import Example, Reader
 from scarce_jax.errors import InputError
 from scarce_jax.methods import transfer
+from scarce_jax.methods.transfer.lnet import ClassMaps
 from scarce_jax.ranges import check
-from scarce_jax.recipe import Artifact, Epochs, Eval, Loss, Train, Turn
+from scarce_jax.recipe import Artifact, Epochs, Eval, Loss, NetState, Train, Turn
 from scarce_jax.report import report
 from scarce_jax.training import infer as infer_lib
 from scarce_jax.training import state as state_lib
@@ -151,7 +153,7 @@ def test_what_the_pnet_takes_for_true_is_shown_with_its_result(run, tiny_data, t
 
 def test_the_report_shows_label_maps_on_their_images(run, tiny_data, tmp_path):
     folder, _ = run
-    facts = report([folder], tmp_path / "report.html", images=3, data_dir=tiny_data)
+    facts = report([folder], tmp_path / "report.html", results=["pnet", "lnet"], images=3, data_dir=tiny_data)
     assert facts["left_out"] == [] and facts["images"] == 6
     text = (tmp_path / "report.html").read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
@@ -164,7 +166,33 @@ def test_the_report_shows_label_maps_on_their_images(run, tiny_data, tmp_path):
         label = records.read(picture["id"])["label"]
         assert set(shown["classes"]) == set(np.unique(label)) - {255}
         assert (objectness["kind"], objectness["result"], objectness["label"]) == ("map", "lnet_map", "object")
-    assert all(picture["layers"][2]["result"] == "lnet_map" for picture in predicted["pictures"])
+    # The map belongs to the run, so it is there once for both results.
+    for picture in predicted["pictures"]:
+        assert sorted(layer["result"] for layer in picture["layers"][1:]) == ["lnet", "lnet_map", "pnet"]
+
+
+class Brightness(nn.Module):
+    """A net with one output, the sum of the colours."""
+
+    @nn.compact
+    def __call__(self, image, *, train=False):
+        return image.sum(-1, keepdims=True), None
+
+    def class_activation_maps(self, image):
+        return image[..., :2] + 5
+
+
+def test_padding_is_the_mean_colour_for_the_nets_that_make_label_maps():
+    image = np.zeros((1, 6, 8, 3), np.uint8)
+    image[:, :4, :5] = np.random.default_rng(0).integers(1, 255, (4, 5, 3))
+    rows = {"image": image, "height": np.array([4]), "width": np.array([5]), "tags": np.ones((1, 3), np.uint8)}
+    state = NetState(params={}, batch_stats={})
+    made = ClassMaps(Brightness(), Brightness(), 0)({"lnet": state, "classifier": state}, rows, {})
+    # The logit of the mean colour is 0.
+    outside = np.ones((6, 8), bool)
+    outside[:4, :5] = False
+    np.testing.assert_array_equal(made["objectness"][0] == 0.5, outside)
+    np.testing.assert_array_equal(made["cam"][0].any(-1), ~outside)
 
 
 def test_the_map_of_the_lnet_is_kept_and_made_of_any_image(run, tiny_data, tmp_path, capsys):

@@ -8,6 +8,7 @@ from scarce_jax import methods, runs
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.datasets import SCENES
 from scarce_jax.errors import InputError
+from scarce_jax.training.state import check_origins
 from tests import tiny
 
 DETAILER = tiny.detailer_config(student=True)
@@ -39,6 +40,27 @@ def test_the_stages_are_those_of_the_whole_recipe():
     part = methods.recipe_of(dataclasses.replace(AUXILIARY, results=("semi", "selection")), SCENES)
     assert list(part.results) == ["semi"] and list(part.tables) == ["selection", "selection_classes"]
     assert all(whole.stage(stage.name) == stage for stage in part.stages)
+
+
+def test_maps_of_nets_that_no_result_needs_are_left_out():
+    for config, result, kept in (
+        (tiny.decoupled_config(), "classifier", []),
+        (tiny.decoupled_config(), "decoupled", ["class_maps", "bridging", "saliency"]),
+        (tiny.transfer_config(), "all_labels", []),
+        (tiny.transfer_config(), "lnet", ["lnet_map"]),
+    ):
+        recipe = methods.recipe_of(dataclasses.replace(config, results=(result,)), SCENES)
+        check_origins(recipe)
+        assert list(recipe.maps) == kept
+
+
+def test_a_run_of_tables_alone_says_that_it_has_no_result(tiny_data, tmp_path):
+    config = tiny.replaced(dataclasses.replace(AUXILIARY, results=("selection",)), "segmenter", steps=1)
+    config = tiny.replaced(config, "auxiliary", steps=1)
+    found = runs.train(config, tmp_path / "run", data_dir=tiny_data, mesh=tiny.mesh())
+    assert found["results"] == {} and list(found["tables"]) == ["selection", "selection_classes"]
+    with pytest.raises(InputError, match="run: has no result; train one with --results NAME"):
+        runs.load(tmp_path / "run", mesh=tiny.mesh())
 
 
 def test_an_unknown_result_is_refused():

@@ -7,7 +7,8 @@ from scarce_jax.errors import InputError
 from scarce_jax.report import report
 from scarce_jax.report.compare import compare
 from scarce_jax.report.files import POINTS, read_run
-from scarce_jax.report.measure import choose, score
+from scarce_jax.report.gallery import choose
+from scarce_jax.report.measure import score
 from scarce_jax.training.log import as_line
 
 

@@ -28,10 +28,10 @@ from scarce_jax.methods.inputs import (
     inference_source,
     net_inputs,
     training_source,
+    unaugmented,
 )
 from scarce_jax.methods.segmentation import total_weight
 from scarce_jax.methods.tagging import CLASSIFIER
-from scarce_jax.ops.augment import normalise
 from scarce_jax.ops.logits import Logits, full_size
 from scarce_jax.ops.resize import resize_bilinear
 from scarce_jax.recipe import Infer, Maps, NetState, Out, Train, Turn
@@ -130,7 +130,9 @@ class ClassMaps:
     background: int
 
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
-        images = normalise(batch["image"])
+        images = jax.vmap(lambda row: unaugmented(row, None, {})["image"])(
+            {name: batch[name] for name in ("image", "height", "width")}
+        )
         maps = self.classifier.apply(nets[CLASSIFIER].variables, images, method="class_activation_maps")
         present = jnp.delete(batch["tags"], self.background, axis=-1)
         maps = jax.nn.relu(maps) * present[:, None, None].astype(jnp.float32)
