@@ -13,7 +13,7 @@ from scarce_jax.report.files import read_run
 from scarce_jax.report.gallery import Gallery
 from scarce_jax.report.measure import measure, show_inferred
 from scarce_jax.report.page import write_page
-from scarce_jax.run_folder import import_modules
+from scarce_jax.run_folder import import_modules, open_result
 
 __all__ = ["report"]
 
@@ -50,8 +50,8 @@ def report(
       {"report": path, "bytes": size of the file, "images": number shown, "left_out": [what is left out, and why]}.
 
     Raises:
-      InputError: a run does not exist, is given twice or has a damaged file, or `out` is not a file in a folder that
-        exists.
+      InputError: a run does not exist, is given twice or has a damaged file, no run has one of `results`, or `out` is
+        not a file in a folder that exists.
     """
     folders = [pathlib.Path(run) for run in runs]
     _check(folders, images)
@@ -67,6 +67,8 @@ def report(
         there = f"there is no folder {path.parent}" if named else "does not end in .html"
         fault = "is a folder" if path.is_dir() else there
         raise InputError(f"--out {path}: {fault}; expected the name of an HTML file in a folder that exists")
+    for result in results:
+        _check_result(folders, result, split=split, data_dir=data_dir)
     galleries: list[Gallery] = []
     left_out = []
     for number, (folder, run) in enumerate(zip(folders, described, strict=True)):
@@ -110,3 +112,15 @@ def _check(folders: Sequence[pathlib.Path], images: int) -> None:
         if folder.resolve() in seen:
             raise InputError(f"{seen[folder.resolve()]} and {folder} are the same run; give it once")
         seen[folder.resolve()] = folder
+
+
+def _check_result(folders: Sequence[pathlib.Path], result: str, **options: Any) -> None:
+    """Raises InputError if no run has a result, for the reason of the first; `options` are those of `open_result`."""
+    errors = []
+    for folder in folders:
+        try:
+            open_result(folder, result, **options)
+        except InputError as error:
+            errors.append(error)
+    if len(errors) == len(folders):
+        raise errors[0]

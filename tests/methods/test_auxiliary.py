@@ -177,8 +177,8 @@ def test_the_report_shows_results_and_annotations_side_by_side(halved, tmp_path,
                 np.testing.assert_array_equal(trusted[trusted != 255], whole[trusted != 255])
             # Stored confidences are resized for the eye, so near a border they are others than those of the mask.
             assert confidence[trusted != 255].mean() > confidence[trusted == 255].mean()
-    written = report([run], out, results=["semi", "coarse"], images=0, data_dir=tiny_data)
-    assert "images of coarse are left out; result 'coarse': this run has semi, labelled_only" in written["left_out"][0]
+    with pytest.raises(InputError, match="result 'coarse': this run has semi, labelled_only"):
+        report([run], out, results=["semi", "coarse"], images=0, data_dir=tiny_data)
 
 
 def test_another_threshold_infers_nothing_again(run, tmp_path, tiny_data):
