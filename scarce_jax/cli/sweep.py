@@ -20,7 +20,7 @@ from scarce_jax.cli.common import (
     shown,
     table,
 )
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, plural
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -128,18 +128,25 @@ def _value(text: str) -> Any:
         return text
 
 
+UNKNOWN = "?"
+"""What the plan shows for a number of steps that depends on the data."""
+
+FEW = 8
+"""Largest number of rows of a table whose figures the plan shows."""
+
+
 def _planned(runs: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(stage["name"] for run in runs for stage in run["stages"] if stage["kind"] == "train"))
     rows = []
     for run in runs:
-        steps = {stage["name"]: stage["steps"] for stage in run["stages"]}
+        steps = {stage["name"]: UNKNOWN if stage["steps"] is None else stage["steps"] for stage in run["stages"]}
         measured = "nothing" if run["split"] is None else f"{run['dataset']}/{run['split']}"
         rows.append([run["run"], measured, *(steps.get(name) for name in names)])
     lines = [line for run in runs if (line := _stated(run["run"], run["paper"]))]
     cited = ["the paper's figures:", *lines, ""] if lines else []
-    return "\n".join(
-        [table(rows, ["run", "measured on", *(f"{n} steps" for n in names)]), "", *cited, f"{len(runs)} runs"]
-    )
+    legend = [f"{UNKNOWN}: only the data tell", ""] if any(UNKNOWN in row for row in rows) else []
+    plan = table(rows, ["run", "measured on", *(f"{n} steps" for n in names)])
+    return "\n".join([plan, "", *legend, *cited, plural(len(runs), "run")])
 
 
 def _stated(run: str, paper: dict[str, Any]) -> str:
@@ -148,8 +155,13 @@ def _stated(run: str, paper: dict[str, Any]) -> str:
 
     words = []
     for result, figures in paper["figures"].items():
-        known = ", ".join(f"{name} {value:g}" for name, value in figures.items() if is_figure(name))
-        words.append(f"{result} {known or f'({len(figures)} rows)'}" if figures else result)
+        known = [f"{name} {value:g}" for name, value in figures.items() if is_figure(name)]
+        if not known and len(figures) <= FEW:  # Rows of a table of the method.
+            known = [
+                f"{row} ({', '.join(f'{k} {v:g}' for k, v in cells.items() if v is not None)})"
+                for row, cells in figures.items()
+            ]
+        words.append(f"{result} {', '.join(known) or f'({len(figures)} rows)'}" if figures else f"{result} (no figure)")
     return f"{run}: {'; '.join(words)}, on {paper['split']}" if words else ""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scarce_jax.cli import main
-from scarce_jax.cli.sweep import parse_axis
+from scarce_jax.cli.sweep import _planned, parse_axis
 from scarce_jax.training import loop
 from tests import tiny
 from tests.cli.conftest import CONFIGS, Finished, shrunk
@@ -162,3 +162,21 @@ def test_wrong_axes_are_refused_with_one_message(flags, holds, tiny_data, refuse
 def test_a_sweep_needs_a_folder(command):
     done = command("sweep", CONFIG, "--over", "seed=1")
     assert done.status == 2 and "--workdir" in done.err
+
+
+def test_a_plan_tells_steps_that_the_data_decide_from_stages_that_are_not_trained():
+    def planned(run, name, steps, figures):
+        stages = [{"name": name, "kind": "train", "steps": steps}]
+        return {"run": run, "dataset": "d", "split": "val", "stages": stages, "paper": {"split": "val", **figures}}
+
+    first = planned("a", "x", None, {"figures": {"selection": {"0.5": {"mIoU": 0.7, "selected": None}}, "main": {}}})
+    lines = _planned([first, planned("b", "y", 5, {"figures": {}})]).splitlines()
+    assert [line.split() for line in lines[2:4]] == [["a", "d/val", "?", "-"], ["b", "d/val", "-", "5"]]
+    assert lines[5:] == [
+        "?: only the data tell",
+        "",
+        "the paper's figures:",
+        "a: selection 0.5 (mIoU 0.7); main (no figure), on val",
+        "",
+        "2 runs",
+    ]
