@@ -121,7 +121,7 @@ def test_tags_predict_no_masks(finished, tiny_data):
     run, _ = finished
     with pytest.raises(InputError, match="result tags: predicts image tags, not masks"):
         runs.load(run)
-    with pytest.raises(InputError, match="result tags: .* takes no flip, scales, window or CRF"):
+    with pytest.raises(InputError, match="result tags: .* takes no --flip, --scales, --window or --crf"):
         runs.evaluate(run, views=Views(flip=True), data_dir=tiny_data)
 
 
