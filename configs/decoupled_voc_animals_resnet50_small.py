@@ -1,12 +1,12 @@
 """The decoupled method on VOC's animals from ImageNet's ResNet-50, for two CPU cores: ten masks of each class.
 
 Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation". In place of VGG-16
-the classifier stands on a frozen ResNet-50, which has no switches: the deconvolution net unpools by repetition, with
-one convolution in each group. Images have 160 x 160 pixels.
+the classifier stands on a frozen ResNet-50, which has no switches: the deconvolution net unpools to the upper left of
+each window, with one convolution in each group. Images have 160 x 160 pixels.
 
 Command: scarce-jax prepare voc/animals --source VOC;
   scarce-jax train configs/decoupled_voc_animals_resnet50_small.py --compare
-`--classifier.init-from FILE` (and `--deconvnet.init-from FILE`) take weights from a file instead.
+`--classifier.init-from FILE` takes weights from a file instead. docs/pretrained.md has the figures.
 """
 
 from scarce_jax.data.budget import Budget

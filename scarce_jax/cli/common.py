@@ -134,7 +134,7 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
     from scarce_jax.sweep.paper import departures, own_figures
 
     if command == "train":
-        for line in departures(parsed.config, original):
+        for line in departures(parsed.config, original, path):
             log.warning(line)
     return pathlib.Path(path), parsed.options, own_figures(parsed.config, original)
 

@@ -77,8 +77,8 @@ def main(argv: Sequence[str]) -> int:
     )
     images, left_out = plural(written["images"], "image"), written["left_out"]
     if written["images"]:
-        made = f"{'maps' if written['maps'] else 'masks'}{'' if options.no_overlays else ' and overlays'}"
-        print(f"{images}: {made} of result {written['result']} are in {written['out']}")
+        pictures = f"{'maps' if written['maps'] else 'masks'}{'' if options.no_overlays else ' and overlays'}"
+        print(f"{images}: {pictures} of result {written['result']} are in {written['out']}")
     else:
         print("no image was predicted, and nothing was written")
     if left_out:

@@ -123,10 +123,11 @@ class Diffusion:
             return self._label(example_id, fields)
         label = self._label(example_id, fields)
         height, width = label["label"].shape
-        kept = _finite(example_id, "objectness", np.asarray(objectness))
+        probability = _finite(example_id, "objectness", np.asarray(objectness))
         if (height, width) != fields["image"].shape[:2]:
-            kept = at_pixels(kept[..., None], fields["image"], align_corners=True)[:height, :width, 0]
-        return {**label, "objectness": np.rint(255 * kept).astype(np.uint8)}
+            at_canvas = at_pixels(probability[..., None], fields["image"], align_corners=True)
+            probability = at_canvas[:height, :width, 0]
+        return {**label, "objectness": np.rint(255 * probability).astype(np.uint8)}
 
     def _label(self, example_id: str, fields: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray]:
         """The label map and the status."""

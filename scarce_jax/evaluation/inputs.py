@@ -136,9 +136,9 @@ def find_images(
         else:
             listed, wrong = scan_images(path)
             faults += wrong
-            kept = {stem: file for stem, file in listed.items() if not _is_below(file, apart)}
-            left_out += len(listed) - len(kept)
-            images |= dict.fromkeys(ImageFile(file, stem) for stem, file in kept.items())
+            outside = {stem: file for stem, file in listed.items() if not _is_below(file, apart)}
+            left_out += len(listed) - len(outside)
+            images |= dict.fromkeys(ImageFile(file, stem) for stem, file in outside.items())
     if left_out:
         folders = " and ".join(map(str, aside))
         log.info("left out %s in %s, because masks are no images to predict", plural(left_out, "file"), folders)

@@ -11,7 +11,7 @@ import numpy as np
 
 from scarce_jax import memory
 from scarce_jax.ops.crf import dense_crf
-from scarce_jax.ops.resize import resize_dynamic
+from scarce_jax.ops.resize import on_image, resize_dynamic
 from scarce_jax.recipe import Views
 
 SIZES = ("height", "width")
@@ -145,8 +145,7 @@ def native_scores(
         return merged
     if views.average == "logits":
         merged = jax.nn.softmax(merged)
-    heights, widths = (rows[name][:, None, None] for name in NATIVE)
-    valid = (jnp.arange(canvas[0])[:, None] < heights) & (jnp.arange(canvas[1]) < widths)  # [B, *canvas]
+    valid = on_image(canvas, *(rows[name] for name in NATIVE))  # [B, *canvas]
 
     def refine(row: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         return dense_crf(*(x[None] for x in row[:2]), views.crf, row[2][None])[0]

@@ -323,8 +323,8 @@ class Predictor:
 
     def _expect(self, maps: bool) -> None:
         if bool(self.map_names) != maps:
-            made, method = ("maps", "`maps`") if self.map_names else ("masks", "`predict` or `probabilities`")
-            raise InputError(f"result {self.name}: makes {made}; call {method}")
+            pictures, method = ("maps", "`maps`") if self.map_names else ("masks", "`predict` or `probabilities`")
+            raise InputError(f"result {self.name}: makes {pictures}; call {method}")
 
     def probabilities(self, image: np.ndarray, coarse: np.ndarray | None = None) -> np.ndarray:
         """Predicts the class probabilities of one image; arguments and errors as in `predict`.

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from scarce_jax.errors import InputError
 from scarce_jax.methods.common import Experiment, ImageStage, SegmenterStage, SizedStage
 from scarce_jax.ops.augment import Augment, augment, normalise
+from scarce_jax.ops.resize import on_image
 from scarce_jax.recipe import Cache, Source
 
 
@@ -39,9 +40,8 @@ class Augmented:
 
 def unaugmented(row: dict, key: jax.Array, consts: Mapping) -> dict:
     """Transform of a source for evaluation or inference: it only normalises the image; padding is 0, as in training."""
-    height, width = row["image"].shape[:2]
-    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
-    inside = (rows < row.get("height", height)) & (columns < row.get("width", width))
+    canvas = row["image"].shape[:2]
+    inside = on_image(canvas, row.get("height", canvas[0]), row.get("width", canvas[1]))
     return {**row, "image": jnp.where(inside[..., None], normalise(row["image"]), 0.0)}
 
 

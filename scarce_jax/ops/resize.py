@@ -15,6 +15,17 @@ import numpy as np
 from einops import rearrange
 
 
+def on_image(canvas: tuple[int, int], height: jax.Array | int, width: jax.Array | int) -> jax.Array:
+    """Which places of a canvas are of the image at its top left, bool [..., *canvas]; the others are padding.
+
+    Args:
+      canvas: (height, width) of the canvas.
+      height, width: int [...], size of each image.
+    """
+    rows, columns = (jnp.asarray(length)[..., None, None] for length in (height, width))
+    return (jnp.arange(canvas[0])[:, None] < rows) & (jnp.arange(canvas[1]) < columns)
+
+
 def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax.Array:
     """Bilinear resize of a batch, equal to PyTorch's `interpolate(mode="bilinear")` (no antialiasing).
 

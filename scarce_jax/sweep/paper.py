@@ -18,6 +18,7 @@ method, such as `selection`; its figures are {row: {column: number}}. Shares are
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -99,11 +100,11 @@ def figures(config: Any, original: Any, table: str | None = None) -> dict[str, d
       original: the config that states the figures; those outside its tables hold for its own settings.
       table: the table that is swept. If the paper has several figures for the same settings, those in it are meant.
     """
-    found = {} if changed_settings(config, original) else figures_lib.cited(original.paper)
+    holding = {} if changed_settings(config, original) else figures_lib.cited(original.paper)
     for name, split, stated in _matching_rows(config, original):
         if split == config.eval_split:
-            found = found | stated if name == table else stated | found
-    return found
+            holding = holding | stated if name == table else stated | holding
+    return holding
 
 
 def row_of(config: Any, original: Any, table: str) -> tuple[str | None, dict[str, dict[str, Any]]]:
@@ -130,10 +131,13 @@ def _matching_rows(config: Any, original: Any) -> Iterator[tuple[str, str | None
                 yield name, row.get(SPLIT, config.eval_split), stated
 
 
-def departures(config: Any, original: Any) -> list[str]:
+def departures(config: Any, original: Any, path: str | os.PathLike = "CONFIG") -> list[str]:
     """Settings of the file that the paper changes together with one that a config changes, in words.
 
     Such as the number of steps, if the budget is that of another row of a table.
+
+    Args:
+      original: the config of the file `path`, which states the figures.
     """
     changed, here = changed_settings(config, original), leaves(to_json(config))
     lines: list[str] = []
@@ -144,7 +148,7 @@ def departures(config: Any, original: Any) -> list[str]:
         if first is None or changed.isdisjoint(fields[first]):
             continue
         alike = [row for row in rows_of(columns) if all(here[field] == row[first] for field in fields[first])]
-        kept = [
+        unchanged = [
             {
                 field: row[column]
                 for column, names in fields.items()
@@ -153,12 +157,12 @@ def departures(config: Any, original: Any) -> list[str]:
             }
             for row in alike
         ]
-        if kept and all(kept) and not any(kept[0].items() <= earlier.items() for earlier in told):
-            told.append(kept[0])
-            stated = ", ".join(f"{field} {value!r} (here {here[field]!r})" for field, value in kept[0].items())
+        if unchanged and all(unchanged) and not any(unchanged[0].items() <= earlier.items() for earlier in told):
+            told.append(unchanged[0])
+            stated = ", ".join(f"{field} {value!r} (here {here[field]!r})" for field, value in unchanged[0].items())
             lines.append(
                 f"{first} {alike[0][first]!r}: the paper's {name} has it with {stated}; set these too, or train it "
-                f"with `scarce-jax sweep CONFIG --over {PAPER}{name}={alike[0][first]}`"
+                f"with `scarce-jax sweep {path} --over {PAPER}{name}={alike[0][first]}`"
             )
     return lines
 

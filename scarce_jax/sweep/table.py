@@ -57,7 +57,7 @@ def make_table(
         names = [run.name for run in repeats]
         cited = paper_figures(first.config, config, first.table)
         measured = [summaries.get(name, {}).get("results", {}) for name in names]
-        made = summaries.get(names[0], {}).get("tables", {})
+        tables = summaries.get(names[0], {}).get("tables", {})
         rows.append(
             {
                 "values": dict(first.row),
@@ -69,7 +69,7 @@ def make_table(
                     result: _result([results.get(result, {}) for results in measured], cited.get(result, {}))
                     for result in dict.fromkeys(result for results in measured for result in results)
                 },
-                "tables": {name: beside(table, cited[name]) for name, table in made.items() if name in cited},
+                "tables": {name: beside(table, cited[name]) for name, table in tables.items() if name in cited},
             }
         )
     return {
@@ -129,13 +129,13 @@ def _gains(config: Any, axes: Sequence[Axis], rows: Sequence[Mapping[str, Any]])
         if gain["table"] not in swept:
             continue
         field, over = swept[gain["table"]], set(map(text, gain["rows"]))
-        found = [
+        pairs = [
             [row["results"].get(gain[part], {}).get(figure, {}).get("mean") for part in ("of", "less")]
             for row in rows
             if text(row["values"][field]) in over
         ]
-        whole = len(found) >= len(over) and all(None not in pair for pair in found)
-        mean = statistics.fmean(of - less for of, less in found) if whole else None
+        whole = len(pairs) >= len(over) and all(None not in pair for pair in pairs)
+        mean = statistics.fmean(of - less for of, less in pairs) if whole else None
         stated = {"of": gain["of"], "less": gain["less"], "over": {field: list(gain["rows"])}}
         gains.append({**stated, "mean": mean, "paper": gain["paper"]})
     return gains

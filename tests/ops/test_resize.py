@@ -193,3 +193,10 @@ def test_dynamic_resize_to_nothing_is_zero():
     # The repeated images that fill up a batch may have no target.
     result = resize_dynamic(jnp.ones((4, 4, 1)), 4, 4, 0, 0, canvas=(6, 6))
     np.testing.assert_array_equal(result, np.zeros((6, 6, 1)))
+
+
+def test_places_of_a_canvas_on_each_image():
+    inside = np.asarray(resize.on_image((3, 4), jnp.array([3, 1]), jnp.array([2, 4])))
+    assert inside.sum((1, 2)).tolist() == [6, 4]
+    assert inside[0, :, :2].all() and inside[1, 0].all()
+    assert resize.on_image((3, 4), 3, 4).all()

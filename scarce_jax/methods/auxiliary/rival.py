@@ -124,11 +124,11 @@ def compare_confidences(
     """
     softmax, discriminator = (np.asarray(values[name], np.float64) for name in ("softmax", "discriminator"))
     segmenter, rival = softmax.sum(0), discriminator.sum(0)
-    kept = np.asarray(values["kept"], np.float64)[row]
-    share = kept.sum() / segmenter.sum()
+    confident = np.asarray(values["kept"], np.float64)[row]
+    share = confident.sum() / segmenter.sum()
     # Column -> the pixels that are trusted, and those they are chosen from.
     parts = {
-        "auxiliary": (kept, segmenter),
+        "auxiliary": (confident, segmenter),
         "softmax": (most_confident(softmax, share), segmenter),
         "discriminator": (most_confident(discriminator, share), rival),
         f"discriminator at {discriminator_threshold:g}": (np.asarray(values["trusted"], np.float64), rival),

@@ -16,6 +16,7 @@ import numpy as np
 from scarce_jax.data.figures import summarise
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.ops.confidence import reaches
+from scarce_jax.ops.resize import on_image
 from scarce_jax.recipe import Artifact, Table
 
 BINS, LOW, HIGH = 512, -16.0, 16.0
@@ -49,9 +50,7 @@ def selection_counts(
     # The sum of the other classes' probabilities: 1 - p would be all rounding error where p is near 1.
     rest = jnp.where(jnp.arange(classes) == predictions[..., None], 0.0, probabilities).sum(-1)
     softmax = jnp.log(highest) - jnp.log(jnp.maximum(rest, 1e-30))
-    height, width = labels.shape[1:]
-    rows, columns = size[:, :1, None], size[:, 1:, None]  # [B, 1, 1]
-    inside = (jnp.arange(height)[:, None] < rows) & (jnp.arange(width) < columns)  # [B, H, W]
+    inside = on_image(labels.shape[1:], *size.T)  # [B, H, W]
     kept = [reaches(jax.nn.sigmoid(confidence), threshold) for threshold in thresholds]
     return {
         "kept": jnp.stack([confusions(predictions, labels, classes, trusted) for trusted in kept], 1),

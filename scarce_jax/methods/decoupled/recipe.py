@@ -194,7 +194,11 @@ def _segmentation(name: str, config: Config, by_class: ByClass, classifier: str)
 
 def _maps(result: Eval, by_class: ByClass, kernel: int, classes: tuple[str, ...]) -> dict[str, Maps]:
     """What the nets of the result `decoupled` make of an image, class by class."""
-    made = {"class_maps": MapsByClass(by_class), "bridging": BridgingMaps(by_class), "saliency": SaliencyMaps(by_class)}
+    predicts = {
+        "class_maps": MapsByClass(by_class),
+        "bridging": BridgingMaps(by_class),
+        "saliency": SaliencyMaps(by_class),
+    }
     return {
         name: Maps(
             name=name,
@@ -203,5 +207,5 @@ def _maps(result: Eval, by_class: ByClass, kernel: int, classes: tuple[str, ...]
             predict=SizeChecked(AtImageSize(predict), kernel),
             source=result.source,
         )
-        for name, predict in made.items()
+        for name, predict in predicts.items()
     }
