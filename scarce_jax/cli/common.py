@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+import re
 import runpy
 import sys
 import textwrap
@@ -183,6 +184,16 @@ def print_json(value: Mapping[str, Any]) -> None:
     """Prints one JSON object as the last line of standard output."""
     print(json.dumps(value, allow_nan=False))
     sys.stdout.flush()
+
+
+def next_commands(*commands: str) -> None:
+    """Ends standard output with the commands that are likely to be wanted next, one a line."""
+    print("", *(f"next: {command}" for command in commands), sep="\n", flush=True)
+
+
+def dataset_name(folder: pathlib.Path) -> str:
+    """The name that a folder gives its dataset: what NAME of folder/NAME may be."""
+    return re.sub(r"[^a-z0-9_-]+", "_", folder.expanduser().resolve().name.lower()).strip("_-") or "mine"
 
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str], decimals: Sequence[int] = ()) -> str:
