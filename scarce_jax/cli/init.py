@@ -58,6 +58,9 @@ ABOUT = "Looks at a folder of photographs and masks, and writes a classes.json i
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns 1 if a file of the folder must be mended first."""
     options = parse(Options, argv, "init", ABOUT)
+    if not options.folder.is_dir():
+        state = "a file" if options.folder.exists() else "missing"
+        raise InputError(f"{options.folder}: {state}, expected a folder of photographs and masks; give its path")
     name = _name(options)
     out = _out(options, name)
 
@@ -72,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
         next_commands(f"scarce-jax init {shlex.quote(str(options.folder))}")
         return 1
     chosen = plan(seen.layout, seen.sizes, *_device(options.device))
-    print(f"Method: {chosen.method or chosen.shipped}, for {chosen.why}.\n")
+    print(f"Method: {chosen.method or f'the shipped config {chosen.shipped}'}, for {chosen.why}.\n")
     files = {}
     if seen.classes is not None:
         seen, path = _classes_file(seen, out)
@@ -84,7 +87,8 @@ def main(argv: Sequence[str]) -> int:
             print(f"{path} would be:\n\n{content}")
         else:
             _write(path, content)
-            print(f"wrote {path}{EDIT if path != out else ''}")
+            unnamed = path != out and "class 1" in content
+            print(f"wrote {path}{EDIT if unnamed else ''}")
     _next(seen, chosen, name, out)
     return 0
 

@@ -9,6 +9,7 @@ from typing import Any
 from scarce_jax.data.builders.formats.classes import Colour
 from scarce_jax.data.schema import IGNORE
 from scarce_jax.doctor.facts import Examined, Expected, Facts
+from scarce_jax.doctor.findings import group
 from scarce_jax.doctor.numbering import blended, too_deep
 from scarce_jax.errors import InputError, plural
 
@@ -34,10 +35,16 @@ def propose_classes(facts: Sequence[Facts], where: object) -> dict[str, Any] | N
     Raises:
       InputError: a mask cannot be used, some are ids and others colours, or their values cannot be classes.
     """
+    unread = group(fault for fact in facts if _unread(fact) for fault in fact.faults if fault.certain)
+    if unread:
+        raise InputError(
+            "\n".join([f"{where}: masks cannot be read, so that their classes are not known", *map(str, unread)])
+        )
     examined = Examined(facts=facts, expected=Expected(), where=where)
-    for finding in (*(fault for fact in facts for fault in fact.faults if _of_a_mask(fact, fault)),
-                    *blended(examined), *too_deep(examined)):  # fmt: skip
-        raise InputError(f"{where}: the classes cannot be told from the masks\n{finding}\n  Or {BY_HAND}")
+    strange = group((*blended(examined), *too_deep(examined)))
+    if strange:
+        listed = "\n".join(map(str, strange))
+        raise InputError(f"{where}: the classes cannot be told from the masks\n{listed}\n  Or {BY_HAND}")
     ids, coloured = examined.used, [fact for fact in facts if fact.colours]
     if ids and coloured:
         raise InputError(
@@ -50,8 +57,11 @@ def propose_classes(facts: Sequence[Facts], where: object) -> dict[str, Any] | N
     return _of_ids(ids) if ids else None
 
 
-def _of_a_mask(fact: Facts, fault: Any) -> bool:
-    return fault.certain and any(str(mask) == fault.examples[0][0] for mask in (fact.example.mask, fact.example.coarse))
+def _unread(fact: Facts) -> bool:
+    masks = (fact.example.mask, fact.example.coarse)
+    return sum(mask is not None for mask in masks) > len(fact.colours) + (fact.fine is not None) + (
+        fact.coarse is not None
+    )
 
 
 def _of_ids(ids: Sequence[int]) -> dict[str, Any]:

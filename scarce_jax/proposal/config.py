@@ -74,7 +74,8 @@ def plan(layout: Layout, sizes: Mapping[Size, int], device: Literal["cpu", "gpu"
     """
     if "train" not in layout.splits:
         raise InputError(
-            f"found the split {some(layout.splits)}, expected train, which is learnt from; rename a folder"
+            f"found the split {some(layout.splits)}, expected train, to learn from; rename the folder of the images to "
+            "learn from to train"
         )
     method, shipped, why = _method(layout.splits["train"], layout.classes.background is not None)
     spent = DEVICES[device]
