@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Name, Switch, dataset_name, next_commands, parse, shown
+from scarce_jax.cli.common import Folder, Name, Switch, command_line, dataset_name, next_commands, parse, shown
 from scarce_jax.errors import InputError, plural, some
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     print(_describe(seen))
     if seen.layout is None:
         print("\nNothing was written: mend what is listed above first.")
-        next_commands(f"scarce-jax init {shlex.quote(str(options.folder))}")
+        next_commands(command_line("init", *argv))
         return 1
     chosen = plan(seen.layout, seen.sizes, *_device(options.device))
     print(f"Method: {chosen.method or f'the shipped config {chosen.shipped}'}, for {chosen.why}.\n")
@@ -148,8 +148,8 @@ def _next(seen: Seen, chosen: Plan, name: str, out: pathlib.Path) -> None:
 
     prepare = prepare_command(f"folder/{name}", source=seen.source, flags=seen.options.flags)
     if chosen.method is None:
-        train = f"scarce-jax train {chosen.shipped} --dataset folder/{name}"
-        train += "" if chosen.measured else " --eval-split None"
+        split = None if chosen.measured else "None"
+        train = command_line("train", chosen.shipped, dataset=f"folder/{name}", eval_split=split)
     else:
-        train = f"scarce-jax train {shlex.quote(str(out))}"
+        train = command_line("train", out)
     next_commands(prepare, train)

@@ -139,11 +139,10 @@ def _aspect(size: Size) -> float:
 
 def _sides(area: float, aspect: float, stride: int = STRIDE) -> Size:
     """(height, width) of about this area, in multiples of the stride that keep the proportions best."""
-    height = math.sqrt(area / aspect) / stride
-    rounded = [(h, max(1, round(h * aspect))) for h in (max(1, math.floor(height)), math.ceil(height))]
+    height = max(math.sqrt(area / aspect), SMALLEST, SMALLEST / aspect) / stride
+    rounded = [(h, max(1, round(h * aspect))) for h in {math.floor(height), math.ceil(height)} - {0}]
     height, width = min(rounded, key=lambda size: abs(math.log(_aspect(size) / aspect)))
-    least = math.ceil(SMALLEST / stride)
-    return max(least, height) * stride, max(least, width) * stride
+    return height * stride, width * stride
 
 
 def config_text(chosen: Plan, dataset: str, file: str) -> str:
