@@ -79,6 +79,8 @@ def plan(layout: Layout, sizes: Mapping[Size, int], device: Literal["cpu", "gpu"
         )
     method, shipped, why = _method(layout.splits["train"], layout.classes.background is not None)
     spent = DEVICES[device]
+    # Half of a batch of `auxiliary` is labelled, and each half is divided over the devices.
+    parts = 2 * devices if method == "auxiliary" else devices
     size, pad = _size(sizes, spent.side)
     return Plan(
         method=method,
@@ -88,7 +90,7 @@ def plan(layout: Layout, sizes: Mapping[Size, int], device: Literal["cpu", "gpu"
         size=size,
         crop=_sides(spent.crop**2 * math.prod(size), _aspect(size), COARSEST if method == "decoupled" else STRIDE),
         pad=pad,
-        batch=devices * math.ceil(spent.batch / devices),
+        batch=parts * math.ceil(spent.batch / parts),
         measured=any(
             item.fine is not None and (item.coarse is not None or method != "detailer")
             for item in layout.splits.get("val", ())
@@ -164,7 +166,7 @@ def config_text(chosen: Plan, dataset: str, file: str) -> str:
         "fit": '\n    fit="pad",  # They are wide and tall: "stretch" would distort them.' if chosen.pad else "",
         "crop": chosen.crop,
         "batch": chosen.batch,
-        "labelled_batch": max(1, chosen.batch // 2),
+        "labelled_batch": chosen.batch // 2,
         "scale": (0.5, 2.0) if gpu else (0.6, 1.2),
         "backbone": "ResNetConfig(depth=50)" if gpu else "ResNetConfig(depth=18, width=32)",
         "embedding": "" if gpu else "embedding=128, ",

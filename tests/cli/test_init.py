@@ -14,6 +14,7 @@ from scarce_jax.data.builders.formats import Options
 from scarce_jax.proposal import look, plan
 from scarce_jax.proposal.classes import propose_classes
 from scarce_jax.proposal.config import config_text
+from tests import tiny
 from tests.data.formats import exports
 
 NAMES = [f"n{k}" for k in range(6)]
@@ -87,8 +88,9 @@ def test_a_folder_becomes_a_run_by_the_printed_commands(command, tmp_path):
     assert found.status == 0 and (tmp_path / "my_k_t_h_ns_2.py").is_file()
     data = ["--data-dir", tmp_path / "data"]
     train = run_next(command, found, *data)
-    tiny = ["--segmenter.net", "tiny", "--segmenter.steps", 2, "--segmenter.eval-every", 2, "--segmenter.batch", 8]
-    trained = command(*train, *data, *tiny, "--workdir", "run")
+    small = ["--segmenter.net", "tiny", "--segmenter.steps", 2, "--segmenter.eval-every", 2, "--segmenter.batch", 8]
+    with tiny.little_optimised():
+        trained = command(*train, *data, *small, "--workdir", "run")
     assert trained.status == 0 and "segmenter" in trained.out
     before = {path: path.read_bytes() for path in (source / "classes.json", tmp_path / "my_k_t_h_ns_2.py")}
     kept = command("init", source.name)
@@ -126,27 +128,20 @@ def test_the_method_suits_the_labels_and_its_config_loads(kind, device, tmp_path
     (tmp_path / "pets.py").write_text(config_text(chosen, "folder/pets", "pets.py"))
     config = load_config(tmp_path / "pets.py")
     assert (config.dataset, config.budget.fine, config.eval_split) == ("folder/pets", "all", "val")
-    first = getattr(config, "classifier" if kind == "decoupled" else "segmenter" if kind == "auxiliary" else kind)
-    assert first.batch % 3 == 0
+    stages = {"supervised": "segmenter", "detailer": "detailer", "auxiliary": "semi", "decoupled": "classifier"}
+    assert getattr(config, stages[kind]).batch % 3 == 0
+    if kind == "auxiliary":
+        assert config.semi.labelled_batch % 3 == 0 and config.semi.batch == 2 * config.semi.labelled_batch
 
 
-@pytest.mark.parametrize("kind", ["detailer", "auxiliary"])
-def test_these_configs_train(kind, command, tmp_path):
+@pytest.mark.parametrize("kind", ["detailer", "auxiliary", "decoupled"])
+def test_these_configs_can_be_trained(kind, command, tmp_path):
     labels(tmp_path / "pets", kind)
     found = command("init", "pets")
     assert f"Method: {kind}" in found.out
-    stages = {"detailer": ["detailer"], "auxiliary": ["segmenter", "auxiliary", "semi"]}[kind]
-    flags = [word for stage in stages for word in (f"--{stage}.steps", 2, f"--{stage}.batch", 8)]
-    flags += [
-        word
-        for stage in stages
-        if stage != "auxiliary"
-        for word in (f"--{stage}.net", "tiny", f"--{stage}.eval-every", 2)
-    ]
     data = ["--data-dir", tmp_path / "data"]
-    train = run_next(command, found, *data)
-    trained = command(*train, *data, *flags, "--workdir", "run")
-    assert trained.status == 0, trained.err
+    planned = command(*run_next(command, found, *data), *data, "--dry-run")
+    assert planned.status == 0 and "folder/pets/train" in planned.out, planned.err
 
 
 def test_tags_alone_are_for_a_shipped_config(command, tmp_path):
