@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from scarce_jax.cli.common import Folder, Name, Switch, command_line, dataset_name, next_commands, parse, shown
-from scarce_jax.errors import InputError, plural, some
+from scarce_jax.errors import InputError, plural
 
 if TYPE_CHECKING:
     from scarce_jax.proposal import Plan, Seen
@@ -123,7 +123,9 @@ def _describe(seen: Seen) -> str:
     if seen.layout is not None:
         tagged = sum(item.tags is not None for item in seen.layout.items())
         lines += [f"Tags: of {plural(tagged, 'photograph')}."] if tagged else []
-        lines.append(f"Sizes: {some((f'{w}x{h} ({count:,})' for (h, w), count in seen.sizes.items()), 4)}.")
+        sizes = [f"{w}x{h} ({count:,})" for (h, w), count in seen.sizes.items()]
+        more = f" and {plural(len(sizes) - 4, 'other')}" if len(sizes) > 4 else ""
+        lines.append(f"Sizes: {', '.join(sizes[:4])}{more}.")
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from scarce_jax.cli.common import Switch, next_commands, parse, print_json, show
 
 _ABOUT = """\
 Sizes are of float32 arrays; licences are those that the publishers' pages name, and - is to be seen there. Any net with
-a backbone of the kind takes the weights. In a command, STAGE is the name of a stage, such as segmenter:"""
+a backbone of the kind takes the weights. In the command below, STAGE is the name of a stage, such as segmenter."""
 
 _BY_HAND = """\
 (OWNER/NAME alike for the others) with a browser, and give the path of the file in place of hf:OWNER/NAME.
@@ -65,7 +65,7 @@ def _list() -> tuple[dict[str, Any], str]:
     print(table(rows, ("init_from", "what", "MB", "licence", "net.backbone")))
     first = next(p for p in PUBLISHED if p.settings.get("depth") == 50)
     flags = _flags(first.origin, first.kind, first.settings)
-    print(f"\n{_ABOUT}\n\n  scarce-jax train CONFIG {flags}\n\nWithout a network: download {first.url}\n{_BY_HAND}")
+    print(f"\n{_ABOUT}\n\nWithout a network: download {first.url}\n{_BY_HAND}")
     return {"weights": [{**dataclasses.asdict(p), "init_from": p.origin, "url": p.url} for p in PUBLISHED]}, flags
 
 
