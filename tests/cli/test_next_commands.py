@@ -5,7 +5,7 @@ import shlex
 import numpy as np
 import pytest
 
-from scarce_jax.cli.common import command_line, dataset_name
+from scarce_jax.cli.common import command_line, dataset_name, load_config
 from scarce_jax.cli.prepare import CONFIGS as SUITED
 from scarce_jax.cli.prepare import train_commands
 from scarce_jax.data.builders import BUILDERS, load_prepared
@@ -34,8 +34,7 @@ def test_a_folder_names_its_dataset(folder, name, tmp_path):
 
 @pytest.mark.parametrize("name", SUITED)
 def test_the_config_of_a_published_dataset_is_shipped_and_reads_it(name):
-    text = (tiny.ROOT / f"configs/{SUITED[name]}.py").read_text()
-    assert name in BUILDERS and f'dataset="{name}"' in text
+    assert name in BUILDERS and load_config(tiny.ROOT / f"configs/{SUITED[name]}.py").dataset == name
 
 
 def test_train_ends_with_report_and_predict(supervised_run, detailer_run, tiny_data, command):
