@@ -25,7 +25,7 @@ ROWS = (
     {"configs"},
     {"config_files", "provenance"},
     {"run_folder", "runs"},
-    {"benchmark", "doctor", "dry_run", "report", "sweep", "synthetic"},
+    {"benchmark", "doctor", "dry_run", "proposal", "report", "sweep", "synthetic"},
     {"cli", "__init__", "__main__"},
 )
 ROW = {layer: number for number, row in enumerate(ROWS) for layer in row}

@@ -17,6 +17,7 @@ from typing import Any
 from scarce_jax.errors import InputError, Interrupted, UsageError, nearest
 
 COMMANDS = {
+    "init": "propose classes and a config for a folder of photographs and masks",
     "check": "find what is wrong with images and masks",
     "weights": "list pretrained weights, or say what a file of weights is",
     "prepare": "build a dataset, without TensorFlow",

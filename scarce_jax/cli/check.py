@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Name, Switch, parse, print_json, shown
+from scarce_jax.cli.common import (
+    Folder,
+    Name,
+    Switch,
+    command_line,
+    dataset_name,
+    next_commands,
+    parse,
+    print_json,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from scarce_jax.doctor import Report
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -66,7 +79,32 @@ def main(argv: Sequence[str]) -> int:
     print(report)
     if options.json:
         print_json(report.to_json())
+    else:
+        next_commands(*(_next(options, report) if report.clean else (command_line("check", *argv),)))
     return 0 if report.clean else 1
+
+
+def _next(options: Options, report: Report) -> Iterator[str]:
+    """The command that uses what was checked."""
+    if options.dataset is not None:
+        from scarce_jax.cli.prepare import train_commands
+        from scarce_jax.data.builders import load_prepared
+
+        yield from train_commands(load_prepared(options.dataset, options.data_dir), options.data_dir)
+        return
+    from scarce_jax.data.builders.formats.splits import NO_VAL, canonical
+
+    name = f"folder/{dataset_name(options.source or options.images)}"
+    flags = {key: getattr(options, key) for key in ("source", "format", "images", "masks", "coarse", "classes", "val")}
+    undivided = NO_VAL in report.notes
+    if options.masks is not None:
+        # `prepare` reads the number of classes, or an id of void, in a file.
+        listed = options.classes is not None and not options.classes.isdecimal() and options.ignore == 255
+        flags["classes"] = options.classes if listed else "CLASSES_FILE"
+        undivided = not any(canonical(path.name) for path in options.images.expanduser().iterdir() if path.is_dir())
+    if undivided and report.masks > 1:
+        flags["val"] = "0.2"
+    yield command_line("prepare", name, **flags)
 
 
 def _usage_fault(options: Options) -> str:

@@ -6,7 +6,9 @@ import dataclasses
 import json
 import logging
 import pathlib
+import re
 import runpy
+import shlex
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -183,6 +185,26 @@ def print_json(value: Mapping[str, Any]) -> None:
     """Prints one JSON object as the last line of standard output."""
     print(json.dumps(value, allow_nan=False))
     sys.stdout.flush()
+
+
+def next_commands(*commands: str) -> None:
+    """Ends standard output with the commands that are likely to be wanted next, one a line, if there are any."""
+    if commands:
+        print("", *(f"next: {command}" for command in commands), sep="\n", flush=True)
+
+
+def command_line(*words: object, **flags: object) -> str:
+    """A command of scarce-jax, quoted for a shell. A flag of None is left out; one of True has no value."""
+    line = ["scarce-jax", *map(str, words)]
+    for name, value in flags.items():
+        if value is not None and value is not False:
+            line += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(line)
+
+
+def dataset_name(folder: pathlib.Path) -> str:
+    """The name that a folder gives its dataset: what NAME of folder/NAME may be."""
+    return re.sub(r"[^a-z0-9_-]+", "_", folder.expanduser().resolve().name.lower()).strip("_-") or "mine"
 
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str], decimals: Sequence[int] = ()) -> str:

@@ -6,7 +6,20 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from scarce_jax.cli.common import Flat, Folder, Name, RunFolder, Switch, cell, parse, print_json, recipe_table, table
+from scarce_jax.cli.common import (
+    Flat,
+    Folder,
+    Name,
+    RunFolder,
+    Switch,
+    cell,
+    command_line,
+    next_commands,
+    parse,
+    print_json,
+    recipe_table,
+    table,
+)
 from scarce_jax.cli.views import PredictionFlags
 
 
@@ -46,6 +59,9 @@ def main(argv: Sequence[str]) -> int:
         print(f"\n{recipe_table(figures['result'], tables[figures['result']])}")
     if options.json:
         print_json(figures)
+    else:
+        flags = {"result": options.result, "split": options.split, "data_dir": options.data_dir}
+        next_commands(command_line("report", options.run, **flags, allow_import=options.allow_import))
     return 0
 
 

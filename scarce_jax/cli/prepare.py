@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Name, Switch, parse, shown
+from scarce_jax.cli.common import Folder, Name, Switch, command_line, next_commands, parse, shown
+
+if TYPE_CHECKING:
+    from scarce_jax.data.builders import Prepared
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -73,4 +76,41 @@ def main(argv: Sequence[str]) -> int:
             listed = (prepared.directory / LISTING).exists()
             how = f" from the files of {source}" if listed else " (whether its files changed since is not known)"
         print(f"\nThe dataset was prepared before{how}, so nothing was read; to build it again: {again}")
+    next_commands(*train_commands(prepared, options.data_dir))
     return 0
+
+
+CONFIGS = {
+    "scenes": "detailer_scenes",
+    "scenes/coloured": "auxiliary_scenes",
+    "camvid": "detailer_camvid_small",
+    "cityscapes": "detailer_cityscapes",
+    "voc": "decoupled_voc",
+    "voc/animals": "decoupled_voc_animals_small",
+    "lid": "three_step_lid",
+}
+"""Published dataset -> a shipped config for it."""
+
+
+def train_commands(prepared: Prepared, data_dir: pathlib.Path | None) -> Iterator[str]:
+    """The command that trains on a dataset, with NAME.py of folder/NAME in the current folder or a shipped config.
+
+    Args:
+      data_dir: as the user gave it.
+    """
+    from scarce_jax.data.builders.base import SIMULATED
+
+    name = prepared.info.name
+    if name in CONFIGS:
+        yield command_line("train", CONFIGS[name], data_dir=data_dir)
+    if not name.startswith("folder/"):
+        return
+    own = pathlib.Path(f"{name.removeprefix('folder/')}.py")
+    fine, coarse, tags = (prepared.info.having("train", field) for field in ("fine", "coarse", "tags"))
+    if own.is_file():
+        yield command_line("train", own, data_dir=data_dir)
+    elif fine or tags:
+        drawn = fine and coarse and prepared.coarse_from != SIMULATED
+        config = "detailer_folder" if drawn else "supervised_folder" if fine else "three_step_scenes"
+        split = None if prepared.info.having("val", "fine") else "None"
+        yield command_line("train", config, dataset=name, eval_split=split, data_dir=data_dir)

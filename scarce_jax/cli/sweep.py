@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import pathlib
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import tyro
 from scarce_jax.cli.common import (
     Folder,
     Switch,
+    next_commands,
     parse_with_config,
     print_json,
     recipe_table,
@@ -82,6 +84,9 @@ def main(argv: Sequence[str]) -> int:
             print_json({"sweep": str(options.workdir), **results})
     if results["failed"]:
         raise InputError(_failures(results))
+    if mesh.is_primary() and not options.json:
+        data = f" --data-dir {shlex.quote(str(options.data_dir))}" if options.data_dir else ""
+        next_commands(f"scarce-jax report {shlex.quote(str(options.workdir))}/*/{data}")
     return 0
 
 

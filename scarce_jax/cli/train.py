@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import starmap
 from typing import Annotated, Any
 
-from scarce_jax.cli.common import Folder, Switch, Target, parse_with_config, print_json, recipe_table, shown, table
+from scarce_jax.cli.common import (
+    Folder,
+    Switch,
+    Target,
+    command_line,
+    next_commands,
+    parse_with_config,
+    print_json,
+    recipe_table,
+    shown,
+    table,
+)
 from scarce_jax.errors import InputError, plural
 
 
@@ -75,7 +86,22 @@ def main(argv: Sequence[str]) -> int:
         print(f"\n{workdir}: {stages} in {summary['seconds']:.0f} s on {devices}")
         if options.json:
             print_json({"run": str(workdir), **summary})
+        else:
+            next_commands(*_next(workdir, options.data_dir, config, summary["results"]))
     return 0
+
+
+def _next(workdir: pathlib.Path, data_dir: pathlib.Path | None, config: Any, results: dict[str, Any]) -> Iterator[str]:
+    """The commands that show what a run made."""
+    from scarce_jax import methods
+
+    method = methods.name_of(config)
+    foreign = method not in methods.NAMES or ":" in config.dataset
+    yield command_line("report", workdir, data_dir=data_dir, allow_import=foreign)
+    first = next(iter(results.values()), {})
+    if "map" not in first and getattr(config, "target", "masks") == "masks":
+        coarse = "COARSE_MASKS" if method == "detailer" else None
+        yield command_line("predict", workdir, "PHOTOS", coarse=coarse, out="overlays", allow_import=foreign)
 
 
 FIGURES = (

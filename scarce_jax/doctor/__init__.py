@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
-from scarce_jax.data.builders.formats import Options
+from scarce_jax.data.builders.formats import Layout, Options
 from scarce_jax.data.schema import IGNORE
-from scarce_jax.doctor.examine import examine_arrays
+from scarce_jax.doctor.examine import examine_arrays, examine_files
 from scarce_jax.doctor.facts import Examined, Example, Expected, Facts
 from scarce_jax.doctor.findings import Finding, fault, group
 from scarce_jax.doctor.layouts import pair_folders
@@ -23,6 +23,7 @@ from scarce_jax.doctor.report import Report
 from scarce_jax.doctor.rules import NOTES, RULES
 from scarce_jax.doctor.source import (
     examine,
+    examples_of,
     expected_classes,
     expected_of,
     new_palettes,
@@ -34,7 +35,7 @@ from scarce_jax.errors import InputError
 MEASURED = 100
 """Number of masks, evenly spread, whose outlines are measured: it is slow, and these are enough to decide."""
 
-__all__ = ["Finding", "Report", "check_folders", "check_prepared", "check_source"]
+__all__ = ["Finding", "Report", "check_folders", "check_prepared", "check_source", "read_layout"]
 
 
 def check_folders(
@@ -127,6 +128,11 @@ def check_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) ->
         return examine_arrays(facts, *arrays, expected.void, deep)
 
     return _check(f"dataset {name}", examples, expected, dataset_dir(name, data_dir), [], read)
+
+
+def read_layout(layout: Layout) -> list[Facts]:
+    """What the files of a layout hold, where its classes are not known yet: ids and colours as they stand."""
+    return _examine_all(examples_of(layout), lambda example, deep: examine_files(example, frozenset({IGNORE}), False))
 
 
 def _check(

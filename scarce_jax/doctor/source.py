@@ -175,7 +175,7 @@ def read_for_check(source: pathlib.Path, options: Options, faults: list[Finding]
     name = choose(source, options)
     if name not in ("folder", "pairs"):
         layout = read_source(source, options)
-        return Source(examples=_examples(layout), classes=layout.classes, notes=layout.describe())
+        return Source(examples=examples_of(layout), classes=layout.classes, notes=layout.describe())
     folders = folder_layout.folders_of(source) if name == "folder" else pairs.folders_of(source, options)
     classes = find_classes(source, options, FORMATS[name].holds)
     try:
@@ -189,10 +189,11 @@ def read_for_check(source: pathlib.Path, options: Options, faults: list[Finding]
         return Source(examples=examples, classes=classes)
     # What a reader can match by name is no fault.
     faults[:] = [finding for finding in faults if finding.kind != "names-differ"]
-    return Source(examples=_examples(layout), classes=classes, notes=layout.describe())
+    return Source(examples=examples_of(layout), classes=classes, notes=layout.describe())
 
 
-def _examples(layout: Layout) -> list[Example]:
+def examples_of(layout: Layout) -> list[Example]:
+    """The images of a layout with their masks: files where all ids are class indices, else objects of `Mask`."""
     return [
         Example(
             split=split,

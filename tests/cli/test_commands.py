@@ -95,6 +95,7 @@ def test_every_command_explains_itself(name, command):
         "benchmark": ("--satge", "--stage"),
         "check": ("--maksk", "--masks"),
         "evaluate": ("--reslt", "--result"),
+        "init": ("--maksk", "--masks"),
         "predict": ("--confidenec", "--confidence", "--out", "y"),
         "prepare": ("--sorce", "--source"),
         "replay": ("--satge", "--stage"),

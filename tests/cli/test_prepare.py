@@ -40,9 +40,11 @@ def test_prepare_prints_what_it_made(camvid, command, tmp_path):
         assert part in found.out
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")}
     again = command("prepare", "camvid", "--data-dir", tmp_path / "data")
-    assert again.status == 0 and again.out.startswith(found.out)
+    made, _, following = found.out.rpartition("\n\n")
+    assert following == f"next: scarce-jax train detailer_camvid_small --data-dir {tmp_path / 'data'}\n"
+    assert again.status == 0 and again.out.startswith(made)
     anew = f"scarce-jax prepare camvid --source DIR --again --data-dir {tmp_path / 'data'}"
-    assert "was prepared before" in again.out and again.out.rstrip().endswith(anew)
+    assert "was prepared before" in again.out and again.out.endswith(f"{anew}\n\n{following}")
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*")} == before
     same = command("prepare", "camvid", "--source", camvid, "--data-dir", tmp_path / "data")
     assert same.status == 0 and f"prepared before from the files of {camvid}" in same.out

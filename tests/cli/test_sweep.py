@@ -135,6 +135,7 @@ def test_an_interrupted_sweep_ends_with_130_and_goes_on(swept, tiny_data, comman
     found = command(*argv)
     assert found.status == 0 and {path: path.stat().st_mtime_ns for path in done} == done
     assert re.search(r"^8 +0\.\d{3} ± 0\.\d{3} \(3\) +0\.\d{3} ± 0\.\d{3} \(3\)$", found.out, re.M), found.out
+    assert found.out.endswith(f"\nnext: scarce-jax report {folder}/*/ --data-dir {tiny_data}\n")
 
 
 @pytest.mark.parametrize(

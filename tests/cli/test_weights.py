@@ -14,7 +14,8 @@ def test_what_can_be_named_is_listed_with_its_command(command):
     resnet = names["hf:timm/resnet50.tv_in1k"]
     assert resnet["licence"] == "bsd-3-clause" and resnet["settings"] == {"depth": 50}
     assert resnet["url"] == "https://huggingface.co/timm/resnet50.tv_in1k/resolve/main/model.safetensors"
-    assert "scarce-jax train CONFIG --STAGE.init-from hf:timm/resnet50.tv_in1k --STAGE.net.backbone resnet" in found.out
+    example = "scarce-jax train CONFIG --STAGE.init-from hf:timm/resnet50.tv_in1k --STAGE.net.backbone resnet"
+    assert f"next: {example}" in command("weights").out
 
 
 def test_a_file_is_described_with_every_array_and_the_flags(command, tmp_path):

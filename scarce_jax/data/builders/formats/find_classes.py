@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
 
 from scarce_jax.data.builders.formats.class_files import CLASS_FILES, read_class_file
 from scarce_jax.data.builders.formats.classes import Classes
@@ -39,7 +40,9 @@ def find_classes(folder: pathlib.Path, options: Options, expected: str) -> Class
     """
     path = class_file(folder, options)
     if path is None:
+        proposed = f". `scarce-jax init {shlex.quote(str(folder))}` proposes a classes.json"
         raise InputError(
             f"{folder}: no file lists the classes; expected {expected}. Or give --classes FILE: {CLASS_FILES}"
+            f"{proposed if options.masks is None else ''}"
         )
     return read_class_file(path)

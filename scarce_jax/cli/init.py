@@ -1,0 +1,157 @@
+"""`scarce-jax init FOLDER`: proposes classes and a config for a folder of photographs and masks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from scarce_jax.cli.common import Folder, Name, Switch, command_line, dataset_name, next_commands, parse, shown
+from scarce_jax.errors import InputError, plural
+
+if TYPE_CHECKING:
+    from scarce_jax.proposal import Plan, Seen
+
+
+@dataclasses.dataclass(kw_only=True)
+class Options:
+    """Flags of `init`.
+
+    Attributes:
+      folder: a folder of photographs and masks, or the export of an annotation tool.
+      name: the dataset will be folder/NAME; default the folder's name.
+      out: the config file to write; default NAME.py in the current folder.
+      device: cpu or gpu, for which the config is sized; default the one at hand.
+      dry_run: only print what would be written.
+      format: as for prepare.
+      images: a folder of photographs, where they do not lie in FOLDER.
+      masks: a folder of their masks; with --images.
+      coarse: a folder of their coarse masks, beside --masks.
+      classes: a file that lists the classes, in place of FOLDER's.
+      val: share of the labelled images, or a list, for the split val; default 0.2 where there is none.
+    """
+
+    folder: Annotated[pathlib.Path, tyro.conf.Positional, shown("FOLDER")]
+    name: Name = None
+    out: Annotated[pathlib.Path | None, shown("FILE")] = None
+    device: Annotated[Literal["cpu", "gpu"] | None, shown("cpu|gpu")] = None
+    dry_run: Switch = False
+    format: Name = None
+    images: Folder = None
+    masks: Folder = None
+    coarse: Folder = None
+    classes: Annotated[pathlib.Path | None, shown("FILE")] = None
+    val: Annotated[str | None, shown("SHARE|FILE")] = None
+
+
+EDIT = ": rename the classes there before the next command; what is 0 or black is taken for the background"
+ABOUT = "Looks at a folder of photographs and masks, and writes a classes.json if none lists the classes, and a config."
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; returns 1 if a file of the folder must be mended first."""
+    options = parse(Options, argv, "init", ABOUT)
+    if not options.folder.is_dir():
+        state = "a file" if options.folder.exists() else "missing"
+        raise InputError(f"{options.folder}: {state}, expected a folder of photographs and masks; give its path")
+    name = _name(options)
+    out = _out(options, name)
+
+    from scarce_jax.data.builders.formats import Options as SourceOptions
+    from scarce_jax.proposal import config_text, look, plan
+
+    fields = {key: getattr(options, key) for key in ("images", "masks", "coarse", "classes", "val")}
+    seen = look(options.folder, SourceOptions(format=options.format or "auto", **fields))
+    print(_describe(seen))
+    if seen.layout is None:
+        print("\nNothing was written: mend what is listed above first.")
+        next_commands(command_line("init", *argv))
+        return 1
+    chosen = plan(seen.layout, seen.sizes, *_device(options.device))
+    print(f"Method: {chosen.method or f'the shipped config {chosen.shipped}'}, for {chosen.why}.\n")
+    files = {}
+    if seen.classes is not None:
+        seen, path = _classes_file(seen, out)
+        files[path] = json.dumps(seen.classes, ensure_ascii=False) + "\n"
+    if chosen.method is not None:
+        files[out] = config_text(chosen, f"folder/{name}", shlex.quote(str(out)))
+    for path, content in files.items():
+        if options.dry_run:
+            print(f"{path} would be:\n\n{content}")
+        else:
+            _write(path, content)
+            unnamed = path != out and "class 1" in content
+            print(f"wrote {path}{EDIT if unnamed else ''}")
+    _next(seen, chosen, name, out)
+    return 0
+
+
+def _name(options: Options) -> str:
+    """NAME of folder/NAME."""
+    name = options.name or dataset_name(options.folder)
+    if not re.fullmatch(r"[a-z0-9_-]+", name):
+        raise InputError(f"--name {name}: expected a name of a-z, 0-9, - and _, such as pets")
+    return name
+
+
+def _out(options: Options, name: str) -> pathlib.Path:
+    """The config file, which does not exist yet."""
+    out = options.out or pathlib.Path(f"{name}.py")
+    if not options.dry_run and (out.exists() or not out.parent.is_dir()):
+        found = "exists, and is kept" if out.exists() else f"{out.parent} is no folder"
+        raise InputError(f"{out}: {found}; name another file with --out FILE")
+    return out
+
+
+def _device(kind: Literal["cpu", "gpu"] | None) -> tuple[Literal["cpu", "gpu"], int]:
+    """The kind of device that the config is for, and how many a batch must suit."""
+    import jax
+
+    at_hand = "cpu" if jax.default_backend() == "cpu" else "gpu"
+    return kind or at_hand, jax.device_count() if at_hand == "gpu" and kind != "cpu" else 1
+
+
+def _describe(seen: Seen) -> str:
+    lines = [str(seen.report)]
+    if seen.layout is not None:
+        tagged = sum(item.tags is not None for item in seen.layout.items())
+        lines += [f"Tags: of {plural(tagged, 'photograph')}."] if tagged else []
+        sizes = [f"{w}x{h} ({count:,})" for (h, w), count in seen.sizes.items()]
+        more = f" and {plural(len(sizes) - 4, 'other')}" if len(sizes) > 4 else ""
+        lines.append(f"Sizes: {', '.join(sizes[:4])}{more}.")
+    return "\n".join(lines)
+
+
+def _classes_file(seen: Seen, out: pathlib.Path) -> tuple[Seen, pathlib.Path]:
+    """Where classes.json is to stand: in the folder, or, if nobody may write there, beside the config."""
+    if os.access(seen.source, os.W_OK):
+        return seen, seen.source / "classes.json"
+    path = out.with_name(f"{out.stem}_classes.json")
+    return dataclasses.replace(seen, options=dataclasses.replace(seen.options, classes=path)), path
+
+
+def _write(path: pathlib.Path, content: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(content)
+    except FileExistsError as error:
+        raise InputError(f"{path}: exists, and is kept; move it away, or name another with --out FILE") from error
+
+
+def _next(seen: Seen, chosen: Plan, name: str, out: pathlib.Path) -> None:
+    from scarce_jax.data.builders import prepare_command
+
+    prepare = prepare_command(f"folder/{name}", source=seen.source, flags=seen.options.flags)
+    if chosen.method is None:
+        split = None if chosen.measured else "None"
+        train = command_line("train", chosen.shipped, dataset=f"folder/{name}", eval_split=split)
+    else:
+        train = command_line("train", out)
+    next_commands(prepare, train)
