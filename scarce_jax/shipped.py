@@ -40,7 +40,7 @@ def path_of(name: str) -> pathlib.Path:
     return FOLDER / f"{stem}.py"
 
 
-def locate(config: str | os.PathLike) -> pathlib.Path:
+def locate(config: str | os.PathLike[str]) -> pathlib.Path:
     """The file of a config that a user names: that of this path, or else the shipped one of this name.
 
     Raises:

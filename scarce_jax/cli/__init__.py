@@ -148,7 +148,7 @@ def _versions() -> str:
         kind = "" if devices[0].device_kind == devices[0].platform else f" ({devices[0].device_kind})"
         at_hand = f"{plural(len(devices), f'{devices[0].platform} device')}{kind}"
     except (AssertionError, RuntimeError):  # JAX_PLATFORMS names a platform that is missing.
-        at_hand = f"no device of JAX_PLATFORMS={jax.config.read('jax_platforms')}"
+        at_hand = f"no device of JAX_PLATFORMS={jax.config.jax_platforms}"
     finally:
         logging.disable(logging.NOTSET)
     return f"scarce-jax {__version__}, jax {jax.__version__}, Python {platform.python_version()}, {at_hand}"
