@@ -8,8 +8,8 @@ the supervised net.
 The paper does not say how far images are moved; here it is up to 2 pixels. Labelled frames are drawn by stride, because
 neighbouring frames of a video are alike.
 
-Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/auxiliary_camvid.py --compare
-Table 7: scarce-jax sweep configs/auxiliary_camvid.py --over paper.table_7 --workdir runs/table_7
+Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train auxiliary_camvid --compare
+Table 7: scarce-jax sweep auxiliary_camvid --over paper.table_7 --workdir runs/table_7
 """
 
 from scarce_jax.data.budget import Budget

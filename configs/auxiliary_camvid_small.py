@@ -4,7 +4,7 @@ Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymou
 the test split and other conditions: full width, 360 x 480, 150 epochs, and a pretrained encoder. See
 auxiliary_camvid.py.
 
-Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/auxiliary_camvid_small.py --compare
+Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train auxiliary_camvid_small --compare
 Fewer labels: --budget.fine 0.25
 """
 

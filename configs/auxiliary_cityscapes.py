@@ -11,8 +11,8 @@ is the supervised net, as the paper's figure is.
 The paper does not say how far images are moved; here it is up to 2 pixels. It draws its labelled images at random and
 does not publish them. The lists of UniMatch (1_8, 1_4 and 1_2_labeled.txt) can be used with `--budget.fine FILE`.
 
-Command: scarce-jax prepare cityscapes --source CITYSCAPES; scarce-jax train configs/auxiliary_cityscapes.py --compare
-Table 6: scarce-jax sweep configs/auxiliary_cityscapes.py --over paper.table_6 --workdir runs/table_6
+Command: scarce-jax prepare cityscapes --source CITYSCAPES; scarce-jax train auxiliary_cityscapes --compare
+Table 6: scarce-jax sweep auxiliary_cityscapes --over paper.table_6 --workdir runs/table_6
 """
 
 from scarce_jax.data.budget import Budget

@@ -10,8 +10,8 @@ start from a ResNet-101 that was pretrained on other images. No such weights are
 them; for torchvision's weights each of the three also needs `--X.net.backbone.geometry torchvision
 --X.net.backbone.normalisation imagenet`.
 
-Command: scarce-jax train configs/auxiliary_cityscapes_deeplabv2.py --compare --budget.fine 0.125
-Table 6: scarce-jax sweep configs/auxiliary_cityscapes_deeplabv2.py --over paper.table_6 --workdir runs/table_6
+Command: scarce-jax train auxiliary_cityscapes_deeplabv2 --compare --budget.fine 0.125
+Table 6: scarce-jax sweep auxiliary_cityscapes_deeplabv2 --over paper.table_6 --workdir runs/table_6
 """
 
 from scarce_jax.data.budget import Budget

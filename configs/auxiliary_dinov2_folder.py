@@ -5,7 +5,7 @@
      scarce-jax prepare folder/mine --source PHOTOS
 2. Train (--compare also trains on the labelled images alone for as long, and on all labels), and segment other
    photographs:
-     scarce-jax train configs/auxiliary_dinov2_folder.py --dataset folder/mine --workdir runs/mine
+     scarce-jax train auxiliary_dinov2_folder --dataset folder/mine --workdir runs/mine
      scarce-jax predict runs/mine MORE_PHOTOS --out overlays
 
 The weights are facebook/dinov2-small; supervised_dinov2_folder.py says how to get them, and which others there are.

@@ -8,10 +8,10 @@ Hung et al.
 Mean mIoU of three seeds: 0.427 for `semi`, 0.403 for the labelled images alone. A run took 454 to 566 s on a machine
 with other work.
 
-Command: scarce-jax train configs/auxiliary_scenes.py --compare
+Command: scarce-jax train auxiliary_scenes --compare
 Figure 1, images annotated where they are trusted: scarce-jax predict RUN IMAGES --out DIR --result trusted --confidence
 Figure 4, without and with `semi`: scarce-jax report RUN --result labelled_only,semi
-W and gamma: scarce-jax sweep configs/auxiliary_scenes.py --over auxiliary.weighting=none,1.04
+W and gamma: scarce-jax sweep auxiliary_scenes --over auxiliary.weighting=none,1.04
     --over "auxiliary.scope='none',batch,labelled_set" --workdir runs/weights
 """
 

@@ -4,7 +4,7 @@ Paper: Yang et al., "Revisiting Weak-to-Strong Consistency in Semi-Supervised Se
 2023), which has no figures for CamVid. Net, images, labels and optimizer are those of auxiliary_camvid.py. 300 epochs
 of half of the images are as many steps as 150 epochs of all of them, which its stage `semi` takes.
 
-Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/consistency_camvid.py
+Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train consistency_camvid
 Teacher of UniMatch V2: --consistency.teacher ema --consistency.optim.ema 0.996 --consistency.feature-dropout 0
 """
 

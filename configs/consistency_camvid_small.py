@@ -4,7 +4,7 @@ Paper: Yang et al., "Revisiting Weak-to-Strong Consistency in Semi-Supervised Se
 2023), which has no figures for CamVid. Net, images, labels and optimizer are those of auxiliary_camvid_small.py, and so
 is the number of steps, that of its stage `segmenter`.
 
-Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/consistency_camvid_small.py
+Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train consistency_camvid_small
 Fewer labels: --budget.fine 0.25
 Teacher of UniMatch V2: --consistency.teacher ema --consistency.optim.ema 0.996 --consistency.feature-dropout 0
 """

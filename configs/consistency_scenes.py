@@ -6,8 +6,8 @@ Paper: Yang et al., "Revisiting Weak-to-Strong Consistency in Semi-Supervised Se
 In one run from random values the mIoU was 0.260, less than the 0.306 of the labelled images alone after as many steps.
 The cause was not isolated. At the last step 71% of the unlabelled pixels reached the threshold.
 
-Command: scarce-jax train configs/consistency_scenes.py
-Beside the labelled images alone and other methods: scarce-jax train configs/auxiliary_scenes.py --compare
+Command: scarce-jax train consistency_scenes
+Beside the labelled images alone and other methods: scarce-jax train auxiliary_scenes --compare
 """
 
 from scarce_jax.data.budget import Budget

@@ -5,7 +5,7 @@ built-in dataset. The nets have an eighth of the paper's width and one convoluti
 trained from scratch with batch normalisation. The baselines of `--compare` are the same nets trained only on the images
 with masks, and DeconvNet.
 
-Command: scarce-jax train configs/decoupled_scenes.py --compare [--budget.per-class 10]
+Command: scarce-jax train decoupled_scenes --compare [--budget.per-class 10]
 """
 
 import dataclasses

@@ -20,8 +20,8 @@ and all others a tenth, the ratio in the authors' definition of the net. It is f
 The steps are those for ten masks of each class. A sweep over the table sets the budget and all values that depend on
 it; `--over paper.table_1=5` is one row. Full supervision is `--budget.per-class None`.
 
-Command: scarce-jax prepare voc --source VOC; scarce-jax train configs/decoupled_voc.py --compare
-Table 1: scarce-jax sweep configs/decoupled_voc.py --over paper.table_1 --workdir runs/table_1
+Command: scarce-jax prepare voc --source VOC; scarce-jax train decoupled_voc --compare
+Table 1: scarce-jax sweep decoupled_voc --over paper.table_1 --workdir runs/table_1
 
 Table 2 is measured by VOC's server, on the masks of: scarce-jax predict RUN --split test --no-overlays
 --out results/VOC2012/Segmentation/comp6_test_cls. Figures 2 and 3 are maps of the report of a run, and of: scarce-jax

@@ -4,14 +4,14 @@ Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Sem
 those of decoupled_voc.py, with half the steps for fewer images and classes. No figure of the paper is comparable. This
 config was not run.
 
-Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/decoupled_voc_animals.py --compare
+Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train decoupled_voc_animals --compare
 """
 
 import dataclasses
-import pathlib
-import runpy
 
-_voc = runpy.run_path(str(pathlib.Path(__file__).with_name("decoupled_voc.py")))
+from scarce_jax.shipped import variables
+
+_voc = variables("decoupled_voc")
 _config = _voc["config"]
 
 config = dataclasses.replace(

@@ -5,7 +5,7 @@ the classifier stands on a frozen ResNet-50, which has no switches: the deconvol
 each window, with one convolution in each group. Images have 160 x 160 pixels.
 
 Command: scarce-jax prepare voc/animals --source VOC;
-  scarce-jax train configs/decoupled_voc_animals_resnet50_small.py --compare
+  scarce-jax train decoupled_voc_animals_resnet50_small --compare
 `--classifier.init-from FILE` takes weights from a file instead. docs/pretrained.md has the figures.
 """
 

@@ -4,7 +4,7 @@ Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Sem
 sixteenths of the paper's width and one convolution in each group of VGG-16. They are trained from scratch with batch
 normalisation, not from ImageNet weights.
 
-Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/decoupled_voc_animals_small.py --compare
+Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train decoupled_voc_animals_small --compare
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 Paper: Katsman et al., "Semantic Segmentation with Scarce Data", with its augmentation and learning rate. The paper does
 not use CamVid, and the coarse masks are simulated from the fine ones, so none of its figures is comparable.
 
-Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/detailer_camvid.py --compare
+Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train detailer_camvid --compare
 """
 
 from scarce_jax.data.budget import Budget

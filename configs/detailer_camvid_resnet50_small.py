@@ -5,7 +5,7 @@ of stride 16, whose decoder reads the coarse mask at a quarter of the image's si
 the logits (`nearby`, not in the paper). The stem, layer1 and layer2 are frozen; what they compute of 24 draws of
 each image is kept in memory.
 
-Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/detailer_camvid_resnet50_small.py --compare
+Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train detailer_camvid_resnet50_small --compare
 Other budgets: --budget.fine 50 (or 100)
 """
 

@@ -3,7 +3,7 @@
 Paper: Katsman et al., "Semantic Segmentation with Scarce Data". The paper uses Cityscapes and a ResNet-101 with
 ImageNet weights; here it is a ResNet-18 of half width without pretraining, and frames are 180 x 240.
 
-Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train configs/detailer_camvid_small.py --compare
+Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train detailer_camvid_small --compare
 Other budgets: --budget.fine 50 (or 100)
 """
 

@@ -13,8 +13,8 @@ students, which are others than those of the detailer. This config was not run.
 ImageNet weights of the backbone, from which the paper starts, are downloaded; `--detailer.init-from`,
 `--classifier.init-from` and `--student.init-from` take a file instead.
 
-Command: scarce-jax train configs/detailer_cityscapes.py --compare --budget.fine 100
-Table 1: scarce-jax sweep configs/detailer_cityscapes.py --over paper.table_1 --workdir runs/table_1
+Command: scarce-jax train detailer_cityscapes --compare --budget.fine 100
+Table 1: scarce-jax sweep detailer_cityscapes --over paper.table_1 --workdir runs/table_1
 """
 
 from scarce_jax.data.budget import Budget

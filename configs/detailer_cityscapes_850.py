@@ -5,17 +5,16 @@ size are those of detailer_cityscapes.py, which has the column "lower res". `pap
 to be measured at 850 x 850. The paper gives no figures for classifier and students at this size. This config was not
 run.
 
-Command: scarce-jax train configs/detailer_cityscapes_850.py --budget.fine 100
-Table 3: scarce-jax sweep configs/detailer_cityscapes_850.py --over paper.table_3 --workdir runs/table_3
+Command: scarce-jax train detailer_cityscapes_850 --budget.fine 100
+Table 3: scarce-jax sweep detailer_cityscapes_850 --over paper.table_3 --workdir runs/table_3
 """
 
 import dataclasses
-import pathlib
-import runpy
 
 from scarce_jax.ops.augment import Augment
+from scarce_jax.shipped import variables
 
-_base = runpy.run_path(str(pathlib.Path(__file__).with_name("detailer_cityscapes.py")))
+_base = variables("detailer_cityscapes")
 
 SIZE = (850, 850)
 # Evaluation at native size needs 19 float32 maps of 1024 x 2048 for each image of a batch.

@@ -5,7 +5,7 @@
      scarce-jax prepare folder/mine --source PHOTOS
 2. Train on the images with both masks (--compare also trains the plain classifier), and refine the coarse masks of
    other photographs:
-     scarce-jax train configs/detailer_dinov2_folder.py --dataset folder/mine --workdir runs/mine
+     scarce-jax train detailer_dinov2_folder --dataset folder/mine --workdir runs/mine
      scarce-jax predict runs/mine MORE_PHOTOS --coarse THEIR_COARSE_MASKS --out overlays
 
 The weights are facebook/dinov2-small; supervised_dinov2_folder.py says how to get them, and which others there are.

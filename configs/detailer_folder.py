@@ -10,7 +10,7 @@
      scarce-jax prepare folder/mine --source PHOTOS
 3. Train on the images with both masks (--compare also trains the plain classifier), measured on the images of val with
    both. Then refine the coarse masks of other photographs:
-     scarce-jax train configs/detailer_folder.py --dataset folder/mine --workdir runs/mine
+     scarce-jax train detailer_folder --dataset folder/mine --workdir runs/mine
      scarce-jax predict runs/mine MORE_PHOTOS --coarse THEIR_COARSE_MASKS --out overlays
 
 Paper: Katsman et al., "Semantic Segmentation with Scarce Data". The sizes are for one GPU, and no figure was measured

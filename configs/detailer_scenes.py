@@ -3,7 +3,7 @@
 Paper: Katsman et al., "Semantic Segmentation with Scarce Data", here with a ResNet-18 of half width, no pretraining,
 and 50 images with fine masks.
 
-Command: scarce-jax train configs/detailer_scenes.py [--compare] [--seed 1]
+Command: scarce-jax train detailer_scenes [--compare] [--seed 1]
 """
 
 from scarce_jax.data.budget import Budget

@@ -3,16 +3,15 @@
 Paper: Katsman et al., "Semantic Segmentation with Scarce Data", section 5, "Distillation": 37.85 against 34.61 mIoU on
 Cityscapes, for a ResNet-101 with ImageNet weights. A student without pretraining needs more steps than the quickstart.
 
-Command: scarce-jax train configs/detailer_scenes_students.py --compare [--reuse RUN of detailer_scenes --compare]
+Command: scarce-jax train detailer_scenes_students --compare [--reuse RUN of detailer_scenes --compare]
 """
 
 import dataclasses
-import pathlib
-import runpy
 
 from scarce_jax.methods.detailer import StudentStage
+from scarce_jax.shipped import variables
 
-_base = runpy.run_path(str(pathlib.Path(__file__).with_name("detailer_scenes.py")))
+_base = variables("detailer_scenes")
 
 _shared = {**_base["shared"], "steps": 900}
 config = dataclasses.replace(

@@ -4,7 +4,7 @@
      scarce-jax check --source PHOTOS
      scarce-jax prepare folder/mine --source PHOTOS
 2. Train, and segment other photographs:
-     scarce-jax train configs/supervised_dinov2_folder.py --dataset folder/mine --workdir runs/mine
+     scarce-jax train supervised_dinov2_folder --dataset folder/mine --workdir runs/mine
      scarce-jax predict runs/mine MORE_PHOTOS --out overlays
 
 The weights are facebook/dinov2-small from the Hugging Face Hub. They are downloaded once, for which

@@ -8,7 +8,7 @@
      scarce-jax check --source PHOTOS
      scarce-jax prepare folder/mine --source PHOTOS
 3. Train on the images of train with a mask, and measure on those of val with a mask. Then segment other photographs:
-     scarce-jax train configs/supervised_folder.py --dataset folder/mine --workdir runs/mine
+     scarce-jax train supervised_folder --dataset folder/mine --workdir runs/mine
      scarce-jax predict runs/mine MORE_PHOTOS --out overlays
 
 The sizes are for one GPU, and no figure was measured with them. On a CPU: --segmenter.net.backbone.depth 18

@@ -1,6 +1,6 @@
 """A supervised PSPNet on `scenes`: the one-stage recipe to read first.
 
-Command: scarce-jax train configs/supervised_scenes.py --budget.fine 100
+Command: scarce-jax train supervised_scenes --budget.fine 100
 """
 
 from scarce_jax.data.budget import Budget

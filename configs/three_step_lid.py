@@ -14,8 +14,8 @@ images with tags, not for the balanced ones alone. This config was not run.
 
 A sweep over table 3 sets the encoder and the threshold after IRNet.
 
-Command: scarce-jax prepare lid --source LID; scarce-jax train configs/three_step_lid.py
-Table 3: scarce-jax sweep configs/three_step_lid.py --over paper.table_3 --workdir runs/table_3
+Command: scarce-jax prepare lid --source LID; scarce-jax train three_step_lid
+Table 3: scarce-jax sweep three_step_lid --over paper.table_3 --workdir runs/table_3
 """
 
 from scarce_jax.data.sampling import ClassBalance

@@ -4,7 +4,7 @@ Paper: Dobko, Viniavskiy and Dobosevych, "NoPeopleAllowed: The Three-Step Approa
 Segmentation", here on the built-in pictures, with small nets from scratch in place of VGG-16 and ResNet-50 with
 ImageNet's weights. IRNet stands on the classifier's ResNet.
 
-Command: scarce-jax train configs/three_step_scenes.py
+Command: scarce-jax train three_step_scenes
 """
 
 import dataclasses

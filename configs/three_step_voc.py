@@ -4,12 +4,11 @@ Paper: Dobko, Viniavskiy and Dobosevych, "NoPeopleAllowed: The Three-Step Approa
 Segmentation", which is about the LID Challenge; no figure of it is comparable. All other settings are those of
 three_step_lid.py, without a class that is left out and without balancing. This config was not run.
 
-Command: scarce-jax prepare voc --source VOC; scarce-jax train configs/three_step_voc.py
+Command: scarce-jax prepare voc --source VOC; scarce-jax train three_step_voc
 """
 
-import pathlib
-import runpy
+from scarce_jax.shipped import variables
 
-_of_dataset = runpy.run_path(str(pathlib.Path(__file__).with_name("three_step_lid.py")))["of_dataset"]
+_of_dataset = variables("three_step_lid")["of_dataset"]
 
 config = _of_dataset("voc", images=8_995, confident=8_000)

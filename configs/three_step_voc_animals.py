@@ -4,12 +4,11 @@ Paper: Dobko, Viniavskiy and Dobosevych, "NoPeopleAllowed: The Three-Step Approa
 Segmentation". All other settings are those of three_step_voc.py; no figure of the paper is comparable. This config was
 not run; three_step_voc_animals_small.py was.
 
-Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/three_step_voc_animals.py
+Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train three_step_voc_animals
 """
 
-import pathlib
-import runpy
+from scarce_jax.shipped import variables
 
-_of_dataset = runpy.run_path(str(pathlib.Path(__file__).with_name("three_step_lid.py")))["of_dataset"]
+_of_dataset = variables("three_step_lid")["of_dataset"]
 
 config = _of_dataset("voc/animals", images=2_660, confident=2_000)

@@ -5,7 +5,7 @@ Segmentation". All nets are ResNet-50 of full width that start from ImageNet; im
 there are a few hundred steps of each. `--classifier.init-from FILE --irnet.init-from FILE --segmenter.init-from FILE`
 take weights from a file instead.
 
-Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/three_step_voc_animals_small.py
+Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train three_step_voc_animals_small
 """
 
 from scarce_jax.methods.common import SegmenterStage

@@ -4,7 +4,7 @@ Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation", here o
 from scratch instead of VGG-16. Each weak category has strong ones of its kind: checked fish (two other fish), octopus
 (starfish, crab), eel (the fish) and jellyfish (shell). With `--compare` the baselines of the paper are also trained.
 
-Command: scarce-jax train configs/transfer_scenes.py --compare
+Command: scarce-jax train transfer_scenes --compare
 """
 
 from scarce_jax.cpu.diffusion import Diffusion

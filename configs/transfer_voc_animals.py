@@ -4,17 +4,16 @@ Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation". The ca
 1, which has others too. All other settings are those of transfer_voc_split1.py, with fewer steps. No figure of the
 paper is comparable. This config was not run.
 
-Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/transfer_voc_animals.py --compare
+Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train transfer_voc_animals --compare
 """
 
 import dataclasses
-import pathlib
-import runpy
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.optim import Schedule
+from scarce_jax.shipped import variables
 
-_split1 = runpy.run_path(str(pathlib.Path(__file__).with_name("transfer_voc_split1.py")))
+_split1 = variables("transfer_voc_split1")
 _config = _split1["config"]
 
 _segmenter = dataclasses.replace(_config.segmenter.optim, schedule=Schedule(kind="step", boundaries=(1_500, 3_000)))

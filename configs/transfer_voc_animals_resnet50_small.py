@@ -5,7 +5,7 @@ sheep are weak. In place of VGG-16 all nets stand on a frozen ResNet-50 of strid
 kept in memory, and small heads are trained on that.
 
 Command: scarce-jax prepare voc/animals --source VOC;
-  scarce-jax train configs/transfer_voc_animals_resnet50_small.py --compare
+  scarce-jax train transfer_voc_animals_resnet50_small --compare
 `--cam.init-from FILE --lnet.init-from FILE --segmenter.init-from FILE` take weights from a file instead.
 docs/pretrained.md has the figures.
 """

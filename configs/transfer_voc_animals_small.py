@@ -3,7 +3,7 @@
 Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation". Cat, cow and person are strong; dog, horse and
 sheep are weak. The nets are small, at 64 x 64, and trained from scratch, not a VGG-16 with ImageNet weights.
 
-Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train configs/transfer_voc_animals_small.py --compare
+Command: scarce-jax prepare voc/animals --source VOC; scarce-jax train transfer_voc_animals_small --compare
 """
 
 from scarce_jax.cpu.diffusion import Diffusion

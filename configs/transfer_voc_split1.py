@@ -15,8 +15,8 @@ the segmenter learns. This config was not run.
 
 ImageNet weights are downloaded. `--cam.init-from`, `--lnet.init-from` and `--segmenter.init-from` take a file instead.
 
-Command: scarce-jax prepare voc --source VOC; scarce-jax train configs/transfer_voc_split1.py --compare
-Table 2: scarce-jax sweep configs/transfer_voc_split1.py --over paper.table_2 --workdir runs/table_2
+Command: scarce-jax prepare voc --source VOC; scarce-jax train transfer_voc_split1 --compare
+Table 2: scarce-jax sweep transfer_voc_split1 --over paper.table_2 --workdir runs/table_2
 
 Of the self-diffusion the paper prints objective, features and affinity. Superpixels, thresholds and the seeds of the
 background are ours: the printed objective alone has one minimiser, which is constant (see `cpu.diffusion`).

@@ -3,12 +3,11 @@
 Paper: Xiao et al., "Transferable Semi-supervised Semantic Segmentation", table 2(d). `paper` has its figures, IoU
 on val. All other settings are those of transfer_voc_split1.py. This config was not run.
 
-Command: scarce-jax prepare voc --source VOC; scarce-jax train configs/transfer_voc_split3.py --compare
+Command: scarce-jax prepare voc --source VOC; scarce-jax train transfer_voc_split3 --compare
 """
 
-import pathlib
-import runpy
+from scarce_jax.shipped import variables
 
-_split1 = runpy.run_path(str(pathlib.Path(__file__).with_name("transfer_voc_split1.py")))
+_split1 = variables("transfer_voc_split1")
 
 config = _split1["of_split"](3)

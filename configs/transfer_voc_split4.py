@@ -6,12 +6,11 @@ weak categories, while `miou` is over all 81 classes. The net predicts one of th
 could predict a category of COCO on VOC's images it does not say. COCO's images have up to 640 x 640 pixels, so the
 padded size is 641 x 641. All other settings are those of transfer_voc_split1.py. This config was not run.
 
-Command: scarce-jax prepare coco/with_voc --source DIR; scarce-jax train configs/transfer_voc_split4.py
+Command: scarce-jax prepare coco/with_voc --source DIR; scarce-jax train transfer_voc_split4
 """
 
-import pathlib
-import runpy
+from scarce_jax.shipped import variables
 
-_split1 = runpy.run_path(str(pathlib.Path(__file__).with_name("transfer_voc_split1.py")))
+_split1 = variables("transfer_voc_split1")
 
 config = _split1["of_split"](4, dataset="coco/with_voc")

@@ -19,11 +19,11 @@ from scarce_jax.data.builders import import_builder, is_generated, is_prepared, 
 from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.files import predict_files
-from scarce_jax.evaluation.inputs import find_images, split_images
+from scarce_jax.evaluation.inputs import Image, find_images, split_images
 from scarce_jax.evaluation.predict import Predictor
 from scarce_jax.ops.augment import MEAN, STD
 from scarce_jax.provenance import git_revision, versions
-from scarce_jax.recipe import Views
+from scarce_jax.recipe import Train, Views
 from scarce_jax.run_folder import choose_result, import_modules, open_result, open_run, predictor
 from scarce_jax.runtime import set_xla_flags
 from scarce_jax.training.finite import FOLDER, REPORT
@@ -37,11 +37,11 @@ log = logging.getLogger("scarce_jax")
 
 def train(
     config: Any,
-    workdir: str | os.PathLike | None = None,
+    workdir: str | os.PathLike[str] | None = None,
     *,
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     redo: str | None = None,
-    reuse: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+    reuse: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     stem: str | None = None,
     mesh: Mesh | None = None,
 ) -> dict[str, Any]:
@@ -105,13 +105,13 @@ def train(
 
 
 def evaluate(
-    run_dir: str | os.PathLike,
+    run_dir: str | os.PathLike[str],
     result: str | None = None,
     *,
     split: str | None = None,
     views: Views | None = None,
     batch: int | None = None,
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     mesh: Mesh | None = None,
     allow_import: bool = False,
 ) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def evaluate(
 
 
 def load(
-    run_dir: str | os.PathLike,
+    run_dir: str | os.PathLike[str],
     result: str | None = None,
     *,
     views: Views | None = None,
@@ -187,20 +187,20 @@ def load(
 
 
 def predict(
-    run_dir: str | os.PathLike,
-    paths: str | os.PathLike | Sequence[str | os.PathLike],
-    out: str | os.PathLike,
+    run_dir: str | os.PathLike[str],
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
     *,
     split: str | None = None,
     result: str | None = None,
-    coarse: str | os.PathLike | None = None,
+    coarse: str | os.PathLike[str] | None = None,
     overlays: bool = True,
     confidence: bool = False,
     native_ids: bool = False,
     keep_going: bool = False,
     views: Views | None = None,
     batch: int | None = None,
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     mesh: Mesh | None = None,
     allow_import: bool = False,
 ) -> dict[str, Any]:
@@ -245,6 +245,8 @@ def predict(
     """
     several = [pathlib.Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     folder, out = None if coarse is None else pathlib.Path(coarse), pathlib.Path(out)
+    images: Sequence[Image]
+    faults: list[InputError] = []
     if split is None:
         images, faults = find_images(several, [out, *([] if folder is None else [folder])])
     elif several:
@@ -253,7 +255,7 @@ def predict(
         dataset = read_facts(pathlib.Path(run_dir))["dataset"]["name"]
         if allow_import:
             import_modules(run_dir)
-        images, faults = split_images(Reader(dataset, split, None if data_dir is None else os.fspath(data_dir))), []
+        images = split_images(Reader(dataset, split, None if data_dir is None else os.fspath(data_dir)))
     if faults and not keep_going:
         raise faults[0]
     predictor = load(run_dir, result, views=views, batch=batch, mesh=mesh, allow_import=allow_import)
@@ -279,10 +281,10 @@ def predict(
 
 
 def replay(
-    run_dir: str | os.PathLike,
+    run_dir: str | os.PathLike[str],
     stage: str | None = None,
     *,
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     mesh: Mesh | None = None,
     allow_import: bool = False,
 ) -> dict[str, Any]:
@@ -314,4 +316,6 @@ def replay(
     # Before the first use of a device.
     set_xla_flags(from_json(facts["method"], facts["config"]).runtime)
     session, _, _ = open_run(run_dir, data_dir, mesh)
-    return replay_stage(session, session.recipe.stage(name))
+    stopped = session.recipe.stage(name)
+    assert isinstance(stopped, Train), "only training leaves a report"
+    return replay_stage(session, stopped)

@@ -14,7 +14,7 @@ JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 # From the lowest to the highest: a module imports from its own row and from lower ones.
 ROWS = (
-    {"errors", "ranges", "runtime"},
+    {"errors", "ranges", "runtime", "shipped"},
     {"cpu", "data"},
     {"memory", "mesh", "ops", "optim"},
     {"losses"},
@@ -29,7 +29,7 @@ ROWS = (
     {"cli", "__init__", "__main__"},
 )
 ROW = {layer: number for number, row in enumerate(ROWS) for layer in row}
-NO_JAX = {"cpu", "data", "errors", "ranges", "runtime"}
+NO_JAX = {"cpu", "data", "errors", "ranges", "runtime", "shipped"}
 SCHEMA_ONLY = {"cpu", "losses", "memory", "mesh", "models", "ops", "optim"}
 """Of `data` these import the schema alone."""
 DESCRIBE = {"methods", "configs"}

@@ -7,6 +7,7 @@ import errno
 import importlib
 import logging
 import os
+import platform
 import signal
 import sys
 import threading
@@ -14,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from scarce_jax.errors import InputError, Interrupted, UsageError, nearest
+from scarce_jax.errors import InputError, Interrupted, UsageError, nearest, plural
 
 COMMANDS = {
     "init": "propose classes and a config for a folder of photographs and masks",
+    "configs": "list the configs that come with the package, or show one",
     "check": "find what is wrong with images and masks",
     "weights": "list pretrained weights, or say what a file of weights is",
     "prepare": "build a dataset, without TensorFlow",
@@ -109,9 +111,7 @@ def _run(argv: list[str]) -> int:
         print(_usage())
         return DONE if argv else USAGE
     if argv[0] == "--version":
-        from scarce_jax import __version__
-
-        print(f"scarce-jax {__version__}")
+        print(_versions())
         return DONE
     if argv[0] not in COMMANDS:
         print(f"scarce-jax: no command {argv[0]!r}{nearest(argv[0], COMMANDS)}\n\n{_usage()}", file=sys.stderr)
@@ -126,8 +126,33 @@ def _run(argv: list[str]) -> int:
 
 def _usage() -> str:
     lines = [f"  {name:10s} {what}" for name, what in COMMANDS.items()]
-    lines += ["", "scarce-jax COMMAND --help lists the flags of a command."]
+    lines += [
+        "",
+        "scarce-jax COMMAND --help lists the flags of a command.",
+        "scarce-jax --version tells versions and devices.",
+    ]
     return "\n".join(["usage: scarce-jax COMMAND ...", "", *lines])
+
+
+def _versions() -> str:
+    """The versions that a report of a fault needs, and the devices at hand."""
+    # A training may have the GPU's memory, and where JAX finds no GPU it may log a traceback.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.disable()
+    import jax
+
+    from scarce_jax import __version__
+
+    try:
+        devices = jax.devices()
+        kind = "" if devices[0].device_kind == devices[0].platform else f" ({devices[0].device_kind})"
+        at_hand = f"{plural(len(devices), f'{devices[0].platform} device')}{kind}"
+    except (AssertionError, RuntimeError):  # JAX_PLATFORMS names a platform that is missing.
+        at_hand = f"no device of JAX_PLATFORMS={jax.config.jax_platforms}"
+    finally:
+        logging.disable(logging.NOTSET)
+    return f"scarce-jax {__version__}, jax {jax.__version__}, Python {platform.python_version()}, {at_hand}"
 
 
 def _quiet() -> None:

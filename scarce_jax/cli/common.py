@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import pathlib
 import re
 import runpy
@@ -18,6 +19,7 @@ import tyro
 
 from scarce_jax.errors import InputError, UsageError
 from scarce_jax.ranges import Batch, check
+from scarce_jax.shipped import locate
 
 log = logging.getLogger("scarce_jax")
 
@@ -35,7 +37,13 @@ Name = Annotated[str | None, shown("NAME")]
 Number = Annotated[Batch | None, shown("N")]
 RunFolder = Annotated[pathlib.Path, tyro.conf.Positional, shown("RUN", name="run")]
 ConfigFile = Annotated[
-    str, tyro.conf.Positional, shown("CONFIG", help="a Python file that defines `config`, such as those in configs/.")
+    str,
+    tyro.conf.Positional,
+    shown(
+        "CONFIG",
+        help="the name of a config that comes with scarce-jax (`scarce-jax configs` lists them), or a Python file that "
+        "defines `config`; an existing file wins.",
+    ),
 ]
 
 Target = Annotated[str | None, shown("GPU", name="gpu")]
@@ -108,7 +116,7 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
       about: what the command does, for its help.
 
     Returns:
-      The path of the config; the options; and the config with the flags applied, without figures of the paper for other
+      The config's file; the options; and the config with the flags applied, without figures of the paper for other
       data (see `sweep.paper.own_figures`).
     """
     rest = list(argv)
@@ -119,26 +127,26 @@ def parse_with_config(options: type, argv: Sequence[str], command: str, about: s
             f"`scarce-jax {command} CONFIG --help` lists them."
         )
         without = dataclasses.make_dataclass(command, [("config", ConfigFile), flags], kw_only=True)
-        path = parse(without, rest, command, description).config
-        rest.remove(path)
+        named = parse(without, rest, command, description).config
+        rest.remove(named)
     else:
-        path = rest.pop(0)
+        named = rest.pop(0)
     from scarce_jax.cli.kinds import choose_kinds, kinds_help
 
-    original = load_config(pathlib.Path(path))
+    original = load_config(named)
     config, rest = choose_kinds(original, rest)
     if any(field.name == "target" for field in dataclasses.fields(options)):
         rest = _gpu_flags(rest, get_args(get_type_hints(type(config)).get("target")))
     fields = [flags, ("config", Annotated[type(config), Flat], dataclasses.field(default=config))]
     description = f"{about} Every field of the config is a flag; the defaults here are the file's.{kinds_help(config)}"
     flags_and_fields = dataclasses.make_dataclass(command, fields, kw_only=True)
-    parsed = parse(flags_and_fields, rest, f"{command} {path}", description, compact=True)
+    parsed = parse(flags_and_fields, rest, f"{command} {named}", description, compact=True)
     from scarce_jax.sweep.paper import departures, own_figures
 
     if command == "train":
-        for line in departures(parsed.config, original, path):
+        for line in departures(parsed.config, original, named):
             log.warning(line)
-    return pathlib.Path(path), parsed.options, own_figures(parsed.config, original)
+    return locate(named), parsed.options, own_figures(parsed.config, original)
 
 
 def _gpu_flags(argv: Sequence[str], values: Sequence[str]) -> list[str]:
@@ -154,8 +162,11 @@ def _gpu_flags(argv: Sequence[str], values: Sequence[str]) -> list[str]:
     return words
 
 
-def load_config(path: pathlib.Path) -> Any:
+def load_config(path: str | os.PathLike) -> Any:
     """The variable `config` of a Python file.
+
+    Args:
+      path: the file, or the name of a shipped config.
 
     Raises:
       InputError: the file is missing or fails, or its `config` is missing, not an instance of a method's Config, or has
@@ -163,10 +174,9 @@ def load_config(path: pathlib.Path) -> Any:
     """
     from scarce_jax import methods
 
-    if not path.is_file():
-        raise InputError(f"config {path}: no such file; expected a Python file that defines `config`")
+    file = locate(path)
     try:
-        values = runpy.run_path(str(path))
+        values = runpy.run_path(str(file))
     except InputError as error:
         raise InputError(f"config {path}: {error}") from error
     except (Exception, SystemExit) as error:

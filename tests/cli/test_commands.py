@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 
+import jax
 import pytest
 
 import scarce_jax
@@ -20,7 +21,21 @@ def test_without_a_command_it_lists_them(command):
     found = command()
     assert found.status == 2 and all(name in found.out for name in COMMANDS)
     assert command("--help").status == command("-h").status == 0
-    assert command("--version").out == f"scarce-jax {scarce_jax.__version__}\n"
+
+
+def test_the_version_tells_what_a_report_of_a_fault_needs(command):
+    python, devices = sys.version.split()[0], jax.device_count()
+    expected = f"scarce-jax {scarce_jax.__version__}, jax {jax.__version__}, Python {python}, {devices} cpu devices\n"
+    found = command("--version")
+    assert (found.status, found.out, found.err) == (0, expected, "")
+
+
+def test_the_version_without_the_device_that_is_asked_for_is_one_line():
+    argv = [sys.executable, "-m", "scarce_jax", "--version"]
+    environment = {**tiny.environment(1), "JAX_PLATFORMS": "cuda"}
+    found = subprocess.run(argv, env=environment, capture_output=True, text=True)
+    assert (found.returncode, found.stderr, len(found.stdout.splitlines())) == (0, "", 1)
+    assert found.stdout.endswith(", no device of JAX_PLATFORMS=cuda\n")
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("trian", "train"), ("predcit", "predict"), ("eval", "evaluate")])
@@ -94,6 +109,7 @@ def test_every_command_explains_itself(name, command):
     near, right, *needed = {
         "benchmark": ("--satge", "--stage"),
         "check": ("--maksk", "--masks"),
+        "configs": ("--jsno", "--json"),
         "evaluate": ("--reslt", "--result"),
         "init": ("--maksk", "--masks"),
         "predict": ("--confidenec", "--confidence", "--out", "y"),
@@ -104,7 +120,7 @@ def test_every_command_explains_itself(name, command):
         "train": ("--wrokdir", "--workdir"),
         "weights": ("--jsno", "--json"),
     }[name]
-    first = CONFIGS / "supervised_scenes.py" if name in ("train", "sweep", "benchmark") else "x"
+    first = "supervised_scenes" if name in ("train", "sweep", "benchmark") else "x"
     found = command(name, first, *needed, near, "y")
     assert found.status == 2 and right in found.err
 

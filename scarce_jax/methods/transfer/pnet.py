@@ -36,7 +36,7 @@ class PNetStage(TrainStage):
 
     Size and augmentation of the images are those of the segmenter.
 
-    Shares of masks that the P-Net took for true, of 200 held-out images with configs/transfer_scenes.py (seed 0, 300
+    Shares of masks that the P-Net took for true, of 200 held-out images with the config transfer_scenes (seed 0, 300
     steps in place of 100), strong / weak as in the table `pnet`. "shown" are the predicted masks that it learned from:
 
     | mask, mismatched | true | shown | of another image | shifted by a fifth |
@@ -82,7 +82,7 @@ class AdversarialStage(TrainStage):
 
     Attributes:
       lambda_adv: lambda of equation 4, weight of the adversarial loss. The paper does not specify it. No gain was
-        measured: in trials of 150 steps with configs/transfer_scenes.py (seed 0) the weak categories had an mIoU of
+        measured: in trials of 150 steps with the config transfer_scenes (seed 0) the weak categories had an mIoU of
         0.225 at 0, and 0.224 to 0.225 at the default, with each of the masks in the table of `PNetStage`. Above the
         default, at 0.03 and 0.1, they lost with soft masks.
       truths: images from which the P-Net learns: "all", where label maps count as true, as in the paper, or "strong",
