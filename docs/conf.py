@@ -12,6 +12,10 @@ myst_heading_anchors = 4
 
 # The pages are plain Markdown, and their sources are in the repository.
 html_copy_source = False
+html_show_copyright = False
+
+# A block without a language is a command or what it prints.
+highlight_language = "none"
 
 
 def without_links_to_the_repository(app, docname, source):

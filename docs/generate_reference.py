@@ -63,7 +63,8 @@ def documented(kind: type) -> dict[str, str]:
     texts: dict[str, str] = {}
     for base in kind.__mro__:
         for entry in docstring_parser.parse(vars(base).get("__doc__") or "").params:
-            texts.setdefault(entry.arg_name, entry.description or "")
+            for name in entry.arg_name.split(", "):
+                texts.setdefault(name, entry.description or "")
     return texts
 
 

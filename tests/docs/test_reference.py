@@ -28,9 +28,13 @@ def test_a_page_is_current(name, pages):
     assert path.read_text() == text, f"run python docs/generate_reference.py, which writes {path.relative_to(ROOT)}"
 
 
-def test_every_flag_has_a_word_on_what_it_is(pages):
-    rows = [line for line in pages["commands"][1].splitlines() if line.startswith("| `")]
-    assert len(rows) > 60 and [row for row in rows if row.endswith("|  |")] == []
+@pytest.mark.parametrize(("name", "least"), [("commands", 60), ("config_fields", 200)])
+def test_every_flag_and_field_has_a_word_on_what_it_is(name, least, pages):
+    rows = [line for line in pages[name][1].splitlines() if line.startswith("| `")]
+    assert len(rows) > least and [row for row in rows if row.endswith("|  |")] == []
+
+
+def test_a_flag_is_written_as_it_is_given(pages):
     assert "| `PATH...` |  | Image files" in pages["commands"][1]
     assert "| `--out DIR` | required | Folder for" in pages["commands"][1]
     assert "scarce-jax predict RUN [PATH...] --out DIR\n" in pages["commands"][1]
