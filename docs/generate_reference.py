@@ -130,7 +130,8 @@ def commands_page() -> str:
             for positional, written, default, _ in found
             if positional or default == "required"
         ]
-        parts += [f"## {name}", description, f"```\n{' '.join(['scarce-jax', name, *needed])}\n```"]
+        usage = PROSE["usage"].get(name) or " ".join(needed)
+        parts += [f"## {name}", description, f"```\n{f'scarce-jax {name} {usage}'.strip()}\n```"]
         # In code a bar needs no escape, but in a table it does.
         rows = ((f"`{written.replace('|', chr(92) + '|')}`", default, text) for _, written, default, text in found)
         parts.append(table(("argument", "default", ""), rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import re
 from collections import Counter
@@ -39,6 +40,7 @@ def links(text: str) -> Iterator[str]:
             yield from re.findall(r'\b(?:href|src|srcset)="([^"]+)"', uncommented(token.content))
 
 
+@functools.cache
 def anchors(text: str) -> set[str]:
     """The anchors that repository hosts and the site give the headings."""
     found: Counter[str] = Counter()
