@@ -26,6 +26,7 @@ A cell is described by the keys above [columns], those of its column and those o
 - table, row, column: in place of them, a cell of a table that the run itself has measured, by the first cell of its
   row.
 - decimals: default 3.
+- heading: what the rows are, above their first column.
 - only: of a row, the columns in which it has a cell.
 - text: of a row, cells by their column. They are no lines of the file, and the page has to say what they are.
 
@@ -77,7 +78,7 @@ def table(described: Mapping[str, Any], results: pathlib.Path = common.RESULTS) 
     """The Markdown of one table, with a sentence on where its figures stand."""
     shared = dict(described)
     columns, rows = shared.pop("columns"), shared.pop("rows")
-    lines = [["", *columns], ["---"] * (1 + len(columns))]
+    lines = [[shared.pop("heading", ""), *columns], ["---"] * (1 + len(columns))]
     used: dict[tuple[str, str], list[int]] = {}
     for label, row in rows.items():
         row = dict(row)

@@ -10,6 +10,9 @@ html_theme = "furo"
 # Links to headings are written as repository hosts name them, so that they work there too.
 myst_heading_anchors = 4
 
+# A flag is --flag, and not a dash.
+smartquotes = False
+
 # The pages are plain Markdown, and their sources are in the repository.
 html_copy_source = False
 html_show_copyright = False

@@ -56,6 +56,11 @@ def test_every_table_of_the_documentation_is_current(script):
     assert sum(len(script.TABLE.findall(text)) for text in texts.values()) > 10
 
 
+def test_the_first_column_has_its_heading(script, tmp_path):
+    described = {"heading": "frames", "columns": {"a": {}}, "rows": {"b": {"text": {"a": "1"}}}}
+    assert script.table(described, tmp_path).startswith("| frames | a |\n| --- | --- |\n| b | 1 |\n")
+
+
 SEMI = 'title = "t"\nresult = "semi"\n[columns]\n"mIoU" = { figure = "miou" }\n[rows]\n"`semi`" = { seconds = 0 }'
 
 
