@@ -68,11 +68,6 @@ def documented(kind: type) -> dict[str, str]:
     return texts
 
 
-def sentence(text: str) -> str:
-    """With a capital letter first, unless it begins with code or a quotation."""
-    return text[:1].upper() + text[1:]
-
-
 # Commands.
 
 
@@ -116,7 +111,7 @@ def flags(kind: type) -> Iterator[tuple[bool, str, str, str]]:
         required = field.default is field.default_factory is dataclasses.MISSING
         shown = field.default if field.default not in (None, False, (), dataclasses.MISSING) else None
         default = "required" if required else f"`{shown}`" if shown is not None else ""
-        yield positional, written, default, in_cell(sentence(said.get("help") or texts.get(name, "")))
+        yield positional, written, default, in_cell(said.get("help") or texts.get(name, ""))
 
 
 def commands_page() -> str:
@@ -246,8 +241,7 @@ def section(kind: type, names: dict[type, str]) -> str:
     own = [field for field in own if not (field.name == "kind" and has_kind(kind))]
     texts, annotations = documented(kind), ranges.annotations(kind)
     rows = [
-        (f"`{f.name}`", takes(annotations[f.name], names), default_of(f), in_cell(sentence(texts.get(f.name, ""))))
-        for f in own
+        (f"`{f.name}`", takes(annotations[f.name], names), default_of(f), in_cell(texts.get(f.name, ""))) for f in own
     ]
     if rows:
         parts.append(table(("field", "takes", "default", ""), rows))

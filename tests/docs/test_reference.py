@@ -35,8 +35,8 @@ def test_every_flag_and_field_has_a_word_on_what_it_is(name, least, pages):
 
 
 def test_a_flag_is_written_as_it_is_given(pages):
-    assert "| `PATH...` |  | Image files" in pages["commands"][1]
-    assert "| `--out DIR` | required | Folder for" in pages["commands"][1]
+    assert "| `PATH...` |  | image files" in pages["commands"][1]
+    assert "| `--out DIR` | required | folder for" in pages["commands"][1]
     assert "scarce-jax predict RUN [PATH...] --out DIR\n" in pages["commands"][1]
     assert "| `--images N` | `12` |" in pages["commands"][1]
 
@@ -44,7 +44,7 @@ def test_a_flag_is_written_as_it_is_given(pages):
 def test_every_field_of_a_config_is_there_with_what_it_takes(pages):
     text = pages["config_fields"][1]
     rows = {line.split(" | ")[0][2:]: line for line in text.splitlines() if line.startswith("| `")}
-    assert rows["`class_weighting`"].startswith("| `class_weighting` | a number above 1 or None | `None` | C in the")
+    assert rows["`class_weighting`"].startswith("| `class_weighting` | a number above 1 or None | `None` | c in the")
     assert "[pspnet](#pspnet) or [fcn](#fcn)" in rows["`net`"] or "[detailer net](#detailer-net)" in rows["`net`"]
     assert "| `lr` | a number above 0 | required |" in text
     assert "[Group](#group)" in rows["`groups`"]
