@@ -9,7 +9,7 @@ import importlib
 import io
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Annotated, Any
 from unittest import mock
 
@@ -66,11 +66,12 @@ def commands(text: str) -> Iterator[list[str]]:
             command = []
 
 
-def complaint(argv: Sequence[str], *, complete: bool = True) -> str | None:
+def complaint(argv: Sequence[str], *, complete: bool = True, own: Collection[str] = ()) -> str | None:
     """What is wrong with the words after `scarce-jax`, or None.
 
     Args:
       complete: False for a mention of a command, which may leave out what the command needs.
+      own: names of fields that a page adds to configs of the reader's own.
     """
     if not argv or argv[0].startswith("-"):
         return None if complete or argv in ([], ["--version"], ["--help"]) else f"no command {argv[0]!r}"
@@ -85,7 +86,7 @@ def complaint(argv: Sequence[str], *, complete: bool = True) -> str | None:
         flag = NEEDED.get(name, ())
         rest += flag if flag and flag[0] not in rest else ()
     first = None
-    for words in _with_config(name, rest):
+    for words in _with_config(name, rest, own):
         fault = _fault(name, tuple(words))
         if fault is None:
             return None
@@ -100,7 +101,7 @@ def _substituted(word: str) -> str:
     return re.sub(r"^--STAGE\b", "--segmenter", word)
 
 
-def _with_config(name: str, rest: list[str]) -> Iterator[list[str]]:
+def _with_config(name: str, rest: list[str], fields: Collection[str]) -> Iterator[list[str]]:
     """The words with the path of a shipped config for its name, or each of several for a config of the reader."""
     from scarce_jax.cli import FROM_CONFIG
 
@@ -110,7 +111,12 @@ def _with_config(name: str, rest: list[str]) -> Iterator[list[str]]:
         return
     config, *flags = rest
     own = config.endswith(".py") and "/" not in config
-    if (config == "CONFIG" or own) and config[:-3] not in CONFIGS:
+    if (config.isupper() or own) and config[:-3] not in CONFIGS:
+        for field in fields:
+            # With its value. A name of one of our fields may be among them, which then goes unchecked.
+            flags = [
+                word for before, word in zip(["", *flags], flags, strict=False) if f"--{field}" not in (before, word)
+            ]
         yield from ([str(CONFIGS[each]), *flags] for each in ANY)
     else:
         yield [str(CONFIGS.get(config[:-3] if own else config, ROOT / config)), *flags]

@@ -29,13 +29,15 @@ def test_every_command_of_a_page_is_one(page):
 def faults(text: str) -> list[str]:
     """What is wrong with the commands of a page."""
     found = []
+    # A dataclass of the page, such as the config of a method.
+    own = re.findall(r"^    (\w+): \S+ = \S+$", text, re.MULTILINE)
     for line, complete in code(text):
         # `auxiliary_scenes.py --compare` is a config with flags of `train`.
         line = re.sub(r"^(?=(configs/)?\w+\.py --\w)", "scarce-jax train ", line)
         # A span that has one in its middle is a message.
         if re.search(r"\bscarce-jax " if complete else r"^(\S*/)?scarce-jax ", line):
             for argv in commands(line):
-                fault = complaint(argv, complete=complete)
+                fault = complaint(argv, complete=complete, own=own)
                 found += [f"{line}: {fault}"] if fault else []
     return found
 
@@ -131,6 +133,14 @@ def test_a_mention_may_leave_out_what_a_command_needs():
     assert len(faults("`scarce-jax predict RUN --flop`, `scarce-jax reports`, `auxiliary_scenes.py --compere`\n")) == 3
     assert faults("`expected what scarce-jax train made`\n") == []
     assert len(faults("| a |\n|---|\n| `scarce-jax replay RUN --mode a\\|b` |\n")) == 1
+
+
+def test_a_page_may_add_a_field_to_a_config():
+    page = (
+        "```python\nclass Config(Experiment):\n    penalty: float = 0.1\n```\n\n`scarce-jax train mine.py --penalty 0.2"
+    )
+    assert faults(f"{page} --seed 1`\n") == []
+    assert len(faults(f"{page} --sede 1`\n")) == len(faults(f"{page.replace('mine.py', 'detailer_scenes')}`\n")) == 1
 
 
 def test_commands_in_docstrings_end_where_their_sentences_do():
