@@ -53,9 +53,14 @@ def prose(text: str) -> str:
     return "".join(re.sub(r"([*<\[\]])", r"\\\1", part) if k % 2 == 0 else part for k, part in enumerate(parts))
 
 
+def in_line(text: str) -> str:
+    """The same in one line, for a list."""
+    return prose(" ".join(text.split()))
+
+
 def in_cell(text: str) -> str:
-    """The same in one line, for a table or a list."""
-    return prose(" ".join(text.split())).replace("|", "\\|")
+    """The same for a table."""
+    return in_line(text).replace("|", "\\|")
 
 
 def documented(kind: type) -> dict[str, str]:
@@ -206,7 +211,7 @@ def takes(annotation: Any, names: dict[type, str]) -> str:
             words.append(f"a tuple of {' or '.join(link(names[kind]) for kind in classes)}")
         else:
             # Bounds that only keep infinity out say nothing to a reader.
-            words.append(in_cell(UNBOUNDED.sub("", ranges.in_words(option))))
+            words.append(in_line(UNBOUNDED.sub("", ranges.in_words(option))))
     return " or ".join(dict.fromkeys(words))
 
 
@@ -227,8 +232,8 @@ def default_of(field: dataclasses.Field) -> str:
         # What is nested deeper is said by its own class.
         changed = [text for text in changed if "(" not in text.replace("=(", "=")]
         name = value.kind if has_kind(type(value)) else type(value).__name__
-        return in_cell(f"{name}{': ' if changed else ''}{', '.join(changed)}")
-    return in_cell(f"`{value!r}`")
+        return in_line(f"default {name}{' with ' if changed else ''}{', '.join(changed)}")
+    return f"default `{value!r}`"
 
 
 def section(kind: type, names: dict[type, str]) -> str:
@@ -240,11 +245,12 @@ def section(kind: type, names: dict[type, str]) -> str:
     # The kind is chosen by the flag of the net, and not by one of its own.
     own = [field for field in own if not (field.name == "kind" and has_kind(kind))]
     texts, annotations = documented(kind), ranges.annotations(kind)
-    rows = [
-        (f"`{f.name}`", takes(annotations[f.name], names), default_of(f), in_cell(texts.get(f.name, ""))) for f in own
-    ]
-    if rows:
-        parts.append(table(("field", "takes", "default", ""), rows))
+    lines = []
+    for field in own:
+        settings = f"{takes(annotations[field.name], names)}; {default_of(field)}"
+        lines.append(f"- `{field.name}` ({settings}): {in_line(texts.get(field.name, ''))}")
+    if lines:
+        parts.append("\n".join(lines))
     if bases:
         parts.append(f"And the fields of {' and '.join(link(names[base]) for base in bases)}.")
     return "\n\n".join(parts)
@@ -280,11 +286,11 @@ def function(name: str, value: Any) -> str:
         parts.append(f"```python\n{signature(name, value)}\n```")
     parts += map(prose, filter(None, (doc.short_description, doc.long_description)))
     if doc.params:
-        parts.append("\n".join(f"- `{p.arg_name}`: {in_cell(p.description or '')}" for p in doc.params))
+        parts.append("\n".join(f"- `{p.arg_name}`: {in_line(p.description or '')}" for p in doc.params))
     if doc.returns:
         # The parser takes what stands before the first colon for a type.
-        parts.append(f"Returns {in_cell(': '.join(filter(None, (doc.returns.type_name, doc.returns.description))))}")
-    parts += [f"Raises {raised.type_name}: {in_cell(raised.description or '')}" for raised in doc.raises]
+        parts.append(f"Returns {in_line(': '.join(filter(None, (doc.returns.type_name, doc.returns.description))))}")
+    parts += [f"Raises {raised.type_name}: {in_line(raised.description or '')}" for raised in doc.raises]
     return "\n\n".join(parts)
 
 
