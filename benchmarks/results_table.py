@@ -2,7 +2,8 @@
 
     python benchmarks/results_table.py --title scenes RUN... [--append benchmarks/results/detailer.jsonl]
 
-The runs of a table differ in their seed alone. The spread is half the range.
+The runs of a table differ in their seed alone. The spread is half the range. After --append, `results_pages.py` writes
+the tables of the documentation again.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import common  # noqa: F401  puts this checkout on the path
 
 from scarce_jax.sweep.table import spread
 
-FIGURES = ("images", "map", "mean_f1")
+FIGURES = ("images", "map", "mean_f1", "per_class")
 COPIED = ("config", "git_revision", "versions", "devices")
 
 

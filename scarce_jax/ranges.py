@@ -168,7 +168,7 @@ def in_words(option: Any) -> str:
     if origin is tuple:
         members = typing.get_args(base)
         several = members[-1] is Ellipsis
-        count = "one or more" if any(isinstance(mark, MinLen) for mark in marks) else "any number"
+        count = "one or more" if any(isinstance(mark, MinLen) for mark in marks) else "any number of"
         return f"{count if several else len(members)} values, each {_all_in_words(members[0])}"
     if dataclasses.is_dataclass(base):
         return f"a {base.__name__}"

@@ -69,7 +69,11 @@ class AdversarialStage(SegmenterStage):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(common.Experiment):
-    """Config of the method `adversarial`, which has one training stage."""
+    """Config of the method `adversarial`.
+
+    Attributes:
+      adversarial: its one training stage.
+    """
 
     adversarial: AdversarialStage
 

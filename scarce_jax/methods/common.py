@@ -44,6 +44,7 @@ class Experiment:
       paper: figures that the paper reports for this config and in its tables (see `sweep.paper`).
       dtype: dtype of the computation; "auto" is bfloat16 on a GPU and float32 on a CPU. The papers computed in float32.
         Parameters stay float32.
+      runtime: how the run is executed; nothing in it changes a result.
     """
 
     # An unknown field in a config file or in config.json is an error, at every level.

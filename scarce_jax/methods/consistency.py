@@ -76,7 +76,11 @@ class ConsistencyStage(SegmenterStage):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(common.Experiment):
-    """Config of the method `consistency`, which has one training stage."""
+    """Config of the method `consistency`.
+
+    Attributes:
+      consistency: its one training stage.
+    """
 
     consistency: ConsistencyStage
 
