@@ -6,7 +6,7 @@ each window, with one convolution in each group. Images have 160 x 160 pixels.
 
 Command: scarce-jax prepare voc/animals --source VOC;
   scarce-jax train configs/decoupled_voc_animals_resnet50_small.py --compare
-`--classifier.init-from FILE` takes weights from a file instead. docs/results/decoupled.md has the figures.
+`--classifier.init-from FILE` takes weights from a file instead. docs/pretrained.md has the figures.
 """
 
 from scarce_jax.data.budget import Budget

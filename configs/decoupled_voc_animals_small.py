@@ -21,8 +21,7 @@ from scarce_jax.optim import Optimizer
 from scarce_jax.runtime import Runtime
 
 # pool5 is 4 x 4, and each class has 3 x 3 scores. The receptive field of pool5 is 94 pixels wide. With all convolutions
-# of VGG-16 it would be 212, wider than the image, and the saliency would localise classes less well: see
-# docs/results/decoupled.md.
+# of VGG-16 it would be 212, wider than the image, and the saliency would localise classes less well (see the README).
 side = (128, 128)
 net = dict(backbone=VGGConfig(width=12, batch_norm=True, convolutions=(1, 1, 1, 1, 1)), hidden=256, fc6_kernel=2)
 adam = Optimizer(kind="adam", lr=7e-4, weight_decay=1e-4)

@@ -7,7 +7,7 @@ kept in memory, and small heads are trained on that.
 Command: scarce-jax prepare voc/animals --source VOC;
   scarce-jax train configs/transfer_voc_animals_resnet50_small.py --compare
 `--cam.init-from FILE --lnet.init-from FILE --segmenter.init-from FILE` take weights from a file instead.
-docs/results/transfer.md has the figures.
+docs/pretrained.md has the figures.
 """
 
 from scarce_jax.cpu.diffusion import Diffusion
