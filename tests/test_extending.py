@@ -1,4 +1,4 @@
-"""The README's own dataset, loss, method and backbone: short, and they run as written."""
+"""The dataset, losses, method, config and backbone of docs/extend: short, and they run as written."""
 
 import ast
 import json
@@ -7,13 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from scarce_jax import cli, runs
+from scarce_jax.methods.segmentation import SegmentationLoss
+from scarce_jax.models.tiny import TinyConfig
+from scarce_jax.recipe import NetState
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -29,9 +33,12 @@ config = penalty.Config(dataset="leaves:Leaves", segmenter=SegmenterStage(**tiny
 
 @pytest.fixture(scope="module")
 def blocks():
-    """The README's Python files, by name."""
-    files = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert [name for name, _ in files] == ["leaves.py", "penalty.py", "plain.py"]
+    """The Python files of docs/extend, by name."""
+    pages = [page.read_text() for page in sorted((ROOT / "docs/extend").glob("*.md"))]
+    files = [file for page in pages for file in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, re.DOTALL)]
+    assert sorted(name for name, _ in files) == ["focal.py", "leaves.py", "mine.py", "penalty.py", "plain.py"]
+    # A block without the name of a file would run in no test.
+    assert sum(page.count("```python") for page in pages) == len(files)
     return dict(files)
 
 
@@ -46,12 +53,12 @@ def folder(blocks, tmp_path, monkeypatch):
             photo = draw.integers(0, 256, (40, 48, 3)).astype(np.uint8)
             Image.fromarray(photo).save(tmp_path / "photos" / split / f"{k}.jpg")
             Image.fromarray(mask).save(tmp_path / "photos" / split / f"{k}.png")
-    for name, text in {**blocks, "mine.py": CONFIG}.items():
+    for name, text in {**blocks, "tiny_config.py": CONFIG}.items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     yield tmp_path
-    for name in ("leaves", "penalty"):
+    for name in ("focal", "leaves", "penalty"):
         sys.modules.pop(name, None)
 
 
@@ -65,7 +72,7 @@ def test_dataset_and_method_run_as_written(folder, capsys):
     data = ["--data-dir", "data"]
     assert cli.main(["prepare", "leaves:Leaves", "--source", "photos", *data]) == 0
     assert cli.main(["check", "leaves:Leaves", *data]) == 0
-    assert cli.main(["train", "mine.py", "--penalty", "0.2", "--workdir", "run", *data]) == 0
+    assert cli.main(["train", "tiny_config.py", "--penalty", "0.2", "--workdir", "run", *data]) == 0
     assert json.loads((folder / "run/config.json").read_text())["config"]["penalty"] == 0.2
     figures = runs.evaluate("run", data_dir="data")
     assert figures["images"] == 3 and set(figures["per_class"]) == {"soil", "leaf"}
@@ -82,19 +89,46 @@ def test_dataset_and_method_run_as_written(folder, capsys):
 
 
 def test_its_config_runs_as_written(folder, capsys):
-    text = (ROOT / "README.md").read_text()
-    block = re.search(r"folder that has `penalty.py`:\n\n((?:    .*\n|\n)+)", text)[1]
-    (folder / "theirs.py").write_text(textwrap.dedent(block))
-    assert cli.main(["train", "theirs.py", "--dry-run", "--json"]) == 0
+    assert cli.main(["train", "mine.py", "--dry-run", "--json"]) == 0
     (stage,) = json.loads(capsys.readouterr().out.splitlines()[-1])["stages"]
     assert stage["steps"] == 300 and stage["nets"]["segmenter"]["trainable"] > 1e6
+
+
+def test_the_focal_loss_is_cross_entropy_at_gamma_0_and_less_above(folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    from focal import FocalLoss
+    from penalty import DoubtfulLoss
+
+    net = TinyConfig().build(3, jnp.float32)
+    draw = np.random.default_rng(0)
+    image = jnp.asarray(draw.normal(size=(2, 16, 16, 3)), jnp.float32)
+    label = jnp.asarray(draw.choice([0, 1, 2, 255], (2, 16, 16)), jnp.uint8)
+    variables = net.init(jax.random.key(0), image, train=False)
+    state = NetState(params=variables["params"], batch_stats=variables.get("batch_stats", {}))
+    batch = {"labelled": {"image": image, "label": label}}
+    plain = SegmentationLoss(module=net, aux_weight=0.0)
+
+    def value(loss):
+        def of_parameters(params):
+            return loss(params, {"segmenter": state}, batch, {}, jax.random.key(1))[0]
+
+        return jax.value_and_grad(of_parameters)(state.params)
+
+    cross_entropy, slope = value(plain)
+    same, same_slope = value(FocalLoss(plain, gamma=0.0))
+    np.testing.assert_allclose(same, cross_entropy, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), same_slope, slope)
+    assert 0 < value(FocalLoss(plain))[0] < cross_entropy
+    # The doubt is a part of the gradient too.
+    _, doubtful = value(DoubtfulLoss(plain, 0.5))
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(*map(jax.tree.leaves, (doubtful, slope)), strict=True))
 
 
 def test_another_penalty_is_another_stage(folder, capsys):
     data = ["--data-dir", "data"]
     assert cli.main(["prepare", "leaves:Leaves", "--source", "photos", *data]) == 0
-    assert cli.main(["train", "mine.py", "--workdir", "run", *data]) == 0
-    assert cli.main(["train", "mine.py", "--penalty", "0.5", "--workdir", "run", *data]) == 1
+    assert cli.main(["train", "tiny_config.py", "--workdir", "run", *data]) == 0
+    assert cli.main(["train", "tiny_config.py", "--penalty", "0.5", "--workdir", "run", *data]) == 1
     assert "turns: " in capsys.readouterr().err
 
 
