@@ -46,7 +46,7 @@ def test_no_name_of_a_run_folder_is_imported(hostile, name, command, tiny_data):
     for call in (
         lambda: command(hostile, data_dir=tiny_data),
         lambda: runs.load(hostile),
-        lambda: runs.predict(hostile, [tiny.ROOT / "docs/detailer_scenes.png"], hostile / "out"),
+        lambda: runs.predict(hostile, [tiny.ROOT / "docs/methods.png"], hostile / "out"),
     ):
         with pytest.raises(InputError):
             call()
