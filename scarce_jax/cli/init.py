@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from scarce_jax.cli import prepare
 from scarce_jax.cli.common import Folder, Name, Switch, command_line, dataset_name, next_commands, parse, shown
 from scarce_jax.errors import InputError, plural
 
@@ -30,6 +31,8 @@ class Options:
       out: the config file to write; default NAME.py in the current folder.
       device: cpu or gpu, for which the config is sized; default the one at hand.
       dry_run: only print what would be written.
+      prepare: also prepare the dataset, with the names that the classes have now.
+      data_dir: folder of prepared datasets, with --prepare; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       format: as for prepare.
       images: a folder of photographs, where they do not lie in FOLDER.
       masks: a folder of their masks; with --images.
@@ -43,6 +46,8 @@ class Options:
     out: Annotated[pathlib.Path | None, shown("FILE")] = None
     device: Annotated[Literal["cpu", "gpu"] | None, shown("cpu|gpu")] = None
     dry_run: Switch = False
+    prepare: Switch = False
+    data_dir: Folder = None
     format: Name = None
     images: Folder = None
     masks: Folder = None
@@ -87,10 +92,9 @@ def main(argv: Sequence[str]) -> int:
             print(f"{path} would be:\n\n{content}")
         else:
             _write(path, content)
-            unnamed = path != out and "class 1" in content
+            unnamed = path != out and "class 1" in content and not options.prepare
             print(f"wrote {path}{EDIT if unnamed else ''}")
-    _next(seen, chosen, name, out)
-    return 0
+    return _next(options, seen, chosen, name, out)
 
 
 def _name(options: Options) -> str:
@@ -145,13 +149,20 @@ def _write(path: pathlib.Path, content: str) -> None:
         raise InputError(f"{path}: exists, and is kept; move it away, or name another with --out FILE") from error
 
 
-def _next(seen: Seen, chosen: Plan, name: str, out: pathlib.Path) -> None:
+def _next(options: Options, seen: Seen, chosen: Plan, name: str, out: pathlib.Path) -> int:
+    """Prepares the dataset if that is asked for, and prints the commands that are left."""
     from scarce_jax.data.builders import prepare_command
 
-    prepare = prepare_command(f"folder/{name}", source=seen.source, flags=seen.options.flags)
+    line = prepare_command(f"folder/{name}", options.data_dir, source=seen.source, flags=seen.options.flags)
+    if options.prepare and not options.dry_run:
+        print()
+        return prepare.main(shlex.split(line)[2:], out)
     if chosen.method is None:
         split = None if chosen.measured else "None"
-        train = command_line("train", chosen.shipped, dataset=f"folder/{name}", eval_split=split)
+        train = command_line(
+            "train", chosen.shipped, dataset=f"folder/{name}", eval_split=split, data_dir=options.data_dir
+        )
     else:
-        train = command_line("train", out)
-    next_commands(prepare, train)
+        train = command_line("train", out, data_dir=options.data_dir)
+    next_commands(line, train)
+    return 0

@@ -49,8 +49,8 @@ class Options:
     again: Switch = False
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command."""
+def main(argv: Sequence[str], config: pathlib.Path | None = None) -> int:
+    """Runs the command; `config` is the one that was made for the dataset, if it was."""
     options = parse(Options, argv, "prepare", "Builds a dataset; leaves nothing half-built.")
     from scarce_jax.data.builders import import_builder, is_prepared, prepare, prepare_command
     from scarce_jax.data.builders.findings import findings
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
             listed = (prepared.directory / LISTING).exists()
             how = f" from the files of {source}" if listed else " (whether its files changed since is not known)"
         print(f"\nThe dataset was prepared before{how}, so nothing was read; to build it again: {again}")
-    next_commands(*train_commands(prepared, options.data_dir))
+    next_commands(*train_commands(prepared, options.data_dir, config))
     return 0
 
 
@@ -92,11 +92,14 @@ CONFIGS = {
 """Published dataset -> a shipped config for it."""
 
 
-def train_commands(prepared: Prepared, data_dir: pathlib.Path | None) -> Iterator[str]:
-    """The command that trains on a dataset, with NAME.py of folder/NAME in the current folder or a shipped config.
+def train_commands(
+    prepared: Prepared, data_dir: pathlib.Path | None, config: pathlib.Path | None = None
+) -> Iterator[str]:
+    """The command that trains on a dataset.
 
     Args:
       data_dir: as the user gave it.
+      config: a config of the dataset; default NAME.py of folder/NAME in the current folder, else a shipped one.
     """
     from scarce_jax.data.builders.base import SIMULATED
 
@@ -105,7 +108,7 @@ def train_commands(prepared: Prepared, data_dir: pathlib.Path | None) -> Iterato
         yield command_line("train", CONFIGS[name], data_dir=data_dir)
     if not name.startswith("folder/"):
         return
-    own = pathlib.Path(f"{name.removeprefix('folder/')}.py")
+    own = config or pathlib.Path(f"{name.removeprefix('folder/')}.py")
     fine, coarse, tags = (prepared.info.having("train", field) for field in ("fine", "coarse", "tags"))
     if own.is_file():
         yield command_line("train", own, data_dir=data_dir)

@@ -282,3 +282,11 @@ def test_what_must_be_mended_is_listed_and_nothing_is_written(command, tmp_path)
 
 def test_no_mask_is_no_class():
     assert propose_classes([], "pets") is None
+
+
+def test_it_can_prepare_the_dataset_at_once(command, tmp_path):
+    make(tmp_path / "photos")
+    found = command("init", "photos", "--prepare", "--out", "mine.py", "--data-dir", "data")
+    assert found.status == 0 and "rename the classes" not in found.out
+    assert found.out.splitlines()[-1] == "next: scarce-jax train mine.py --data-dir data"
+    assert command("check", "folder/photos", "--data-dir", "data").status == 0
