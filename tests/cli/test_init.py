@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import shlex
+import types
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -132,6 +134,26 @@ def test_the_method_suits_the_labels_and_its_config_loads(kind, device, tmp_path
     assert getattr(config, stages[kind]).batch % 3 == 0
     if kind == "auxiliary":
         assert config.semi.labelled_batch % 3 == 0 and config.semi.batch == 2 * config.semi.labelled_batch
+
+
+def missing():
+    raise RuntimeError("Unable to initialize backend 'cuda'")
+
+
+@pytest.mark.parametrize(
+    ("devices", "flags", "batch"),
+    [
+        (lambda: [types.SimpleNamespace(platform="gpu")] * 3, [], 9),
+        (lambda: [types.SimpleNamespace(platform="gpu")] * 3, ["--device", "cpu"], 4),
+        (missing, [], 4),
+        (missing, ["--device", "gpu"], 8),
+    ],
+)
+def test_the_batch_suits_the_devices(devices, flags, batch, command, tmp_path, monkeypatch):
+    make(tmp_path / "pets")
+    monkeypatch.setattr(jax, "devices", devices)
+    found = command("init", "pets", *flags)
+    assert found.status == 0 and load_config("pets.py").segmenter.batch == batch
 
 
 @pytest.mark.parametrize("kind", ["detailer", "auxiliary", "decoupled"])
