@@ -242,6 +242,11 @@ def loose(root):
     make(root, images=".")
 
 
+def by_day(root):
+    for k in range(9):
+        photo(root / f"day {k}/{k}.png", (8, 8))
+
+
 def jpeg(root):
     make(root)
     for path in list((root / "masks").iterdir()):
@@ -277,6 +282,7 @@ def coarse_alone(root):
         (lambda root: make(root / "cats"), "expected train"),
         (beside, "move the masks to a folder of their own"),
         (loose, "move them to pets/images"),
+        (by_day, "photographs in day 0, day 1, day 2, day 3, day 4, ..., too many to tell masks; move them to"),
         (jpeg, "the mask is a JPEG file"),
         (blended, "blended-mask"),
         (tagged, "tags.csv names cat, dog"),
