@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -153,6 +154,12 @@ def _format(source: pathlib.Path, options: Options) -> Options:
         tree = Tree(source)
         if tree.json_kinds:
             raise
+    named = [name for name in tree.names if re.search("/(images|masks|coarse)$", name, re.IGNORECASE)]
+    if capital := [name for name in named if not name.endswith(("images", "masks", "coarse"))]:
+        raise InputError(
+            f"{source}: capital letters in {some(capital)}; expected small ones; rename each such folder, "
+            f"{source / capital[0]} to {capital[0].rpartition('/')[2].lower()}"
+        )
     folders = [source / name for name in tree.folders() if tree.images(name)]
     loose = len(scan_images(source, nested=False)[0])
     if not folders and not loose:

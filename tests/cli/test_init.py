@@ -242,6 +242,15 @@ def loose(root):
     make(root, images=".")
 
 
+def masks_of_test(root):
+    make(root / "train", masks=0)
+    make(root / "test")
+
+
+def capital(root):
+    make(root / "Train", images="Images", where="Masks")
+
+
 def by_day(root):
     for k in range(9):
         photo(root / f"day {k}/{k}.png", (8, 8))
@@ -287,6 +296,8 @@ def coarse_alone(root):
         (blended, "blended-mask"),
         (tagged, "tags.csv names cat, dog"),
         (coarse_alone, "no method learns from coarse masks alone"),
+        (masks_of_test, "no photograph of the split train has a mask"),
+        (capital, "rename each such folder, pets/Train/Images to images"),
     ],
 )
 def test_what_no_config_can_be_made_of_is_refused(prepare, holds, command, tmp_path):
