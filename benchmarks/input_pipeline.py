@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, os.cpu_count() or 1])
     parser.add_argument("--config", type=pathlib.Path, default=ROOT / "configs/detailer_camvid_small.py")
     parser.add_argument("--stage", default="detailer")
-    parser.add_argument("--full", action="store_true", help="longer timings, for the results in README.md")
+    parser.add_argument("--full", action="store_true", help="longer timings, for the results in docs/performance.md")
     options = parser.parse_args()
     seconds, steps = (10.0, 100) if options.full else (2.0, 10)
 

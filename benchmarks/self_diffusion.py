@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--iterations", type=int, nargs="+", default=[5, 10])
-    parser.add_argument("--full", action="store_true", help="longer timings, for the results in README.md")
+    parser.add_argument("--full", action="store_true", help="longer timings, for the results in docs/performance.md")
     options = parser.parse_args()
     before, rng = os.getloadavg()[0], np.random.default_rng(0)
     if options.photos:

@@ -136,22 +136,16 @@ def _usage() -> str:
 
 def _versions() -> str:
     """The versions that a report of a fault needs, and the devices at hand."""
-    # A training may have the GPU's memory, and where JAX finds no GPU it may log a traceback.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.disable()
     import jax
 
     from scarce_jax import __version__
+    from scarce_jax.cli.common import devices_at_hand
 
-    try:
-        devices = jax.devices()
+    if devices := devices_at_hand():
         kind = "" if devices[0].device_kind == devices[0].platform else f" ({devices[0].device_kind})"
         at_hand = f"{plural(len(devices), f'{devices[0].platform} device')}{kind}"
-    except (AssertionError, RuntimeError):  # JAX_PLATFORMS names a platform that is missing.
+    else:
         at_hand = f"no device of JAX_PLATFORMS={jax.config.jax_platforms}"
-    finally:
-        logging.disable(logging.NOTSET)
     return f"scarce-jax {__version__}, jax {jax.__version__}, Python {platform.python_version()}, {at_hand}"
 
 

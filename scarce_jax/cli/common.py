@@ -13,13 +13,16 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import tyro
 
 from scarce_jax.errors import InputError, UsageError
 from scarce_jax.ranges import Batch, check
 from scarce_jax.shipped import locate
+
+if TYPE_CHECKING:
+    import jax
 
 log = logging.getLogger("scarce_jax")
 
@@ -189,6 +192,22 @@ def load_config(path: str | os.PathLike) -> Any:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return values["config"]
+
+
+def devices_at_hand() -> Sequence[jax.Device]:
+    """The devices of this process, of which no memory is taken; none where JAX_PLATFORMS names a missing platform."""
+    # A training may have the GPU's memory, and where JAX finds no GPU it may log a traceback.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.disable()
+    import jax
+
+    try:
+        return jax.devices()
+    except (AssertionError, RuntimeError):
+        return ()
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     action, *names = options.words
     if action != "show":
-        raise UsageError(f"configs {action}: expected show NAME, as in: scarce-jax configs show {action}")
+        raise UsageError(f"configs {action}: expected show NAME, as in: scarce-jax configs show {options.words[-1]}")
     if len(names) != 1:
         raise UsageError(
             f"configs show: expected the name of one config, found {len(names)}; `scarce-jax configs` lists them"

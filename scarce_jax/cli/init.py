@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from scarce_jax.cli import prepare
-from scarce_jax.cli.common import Folder, Name, Switch, command_line, dataset_name, next_commands, parse, shown
+from scarce_jax.cli.common import (
+    Folder,
+    Name,
+    Switch,
+    command_line,
+    dataset_name,
+    devices_at_hand,
+    next_commands,
+    parse,
+    shown,
+)
 from scarce_jax.errors import InputError, plural
 
 if TYPE_CHECKING:
@@ -116,10 +126,11 @@ def _out(options: Options, name: str) -> pathlib.Path:
 
 def _device(kind: Literal["cpu", "gpu"] | None) -> tuple[Literal["cpu", "gpu"], int]:
     """The kind of device that the config is for, and how many a batch must suit."""
-    import jax
-
-    at_hand = "cpu" if jax.default_backend() == "cpu" else "gpu"
-    return kind or at_hand, jax.device_count() if at_hand == "gpu" and kind != "cpu" else 1
+    if kind == "cpu":
+        return kind, 1
+    devices = devices_at_hand()
+    gpus = len(devices) if devices and devices[0].platform != "cpu" else 0
+    return kind or ("gpu" if gpus else "cpu"), max(gpus, 1)
 
 
 def _describe(seen: Seen) -> str:

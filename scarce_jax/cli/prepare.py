@@ -114,6 +114,6 @@ def train_commands(
         yield command_line("train", own, data_dir=data_dir)
     elif fine or tags:
         drawn = fine and coarse and prepared.coarse_from != SIMULATED
-        config = "detailer_folder" if drawn else "supervised_folder" if fine else "three_step_scenes"
+        shipped = "detailer_folder" if drawn else "supervised_folder" if fine else "three_step_scenes"
         split = None if prepared.info.having("val", "fine") else "None"
-        yield command_line("train", config, dataset=name, eval_split=split, data_dir=data_dir)
+        yield command_line("train", shipped, dataset=name, eval_split=split, data_dir=data_dir)

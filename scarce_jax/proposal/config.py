@@ -110,10 +110,15 @@ def _method(train: Sequence[Item], background: bool) -> tuple[str | None, str, s
     tagged = sum(item.tags is not None for item in train if item.fine is None)
     if not fine and tagged:
         return None, "three_step_scenes", f"{plural(tagged, 'photograph')} with tags, and no mask"
-    if not fine:
+    if not fine and any(item.coarse is not None for item in train):
         raise InputError(
             "no photograph for training has a fine mask, and no method learns from coarse masks alone; draw fine masks "
             "of some, or rename the folder coarse to masks: the method supervised learns from their labelled pixels"
+        )
+    if not fine:
+        raise InputError(
+            "no photograph of the split train has a mask; expected masks of at least a few; draw some, or move "
+            "photographs that have masks there"
         )
     labelled = f"{fine:,} of {plural(len(train), 'training image')} with a fine mask"
     if both:

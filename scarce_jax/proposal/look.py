@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,6 +29,8 @@ from scarce_jax.proposal.classes import BACKGROUND, propose_classes
 LISTING = ("folder", "pairs", "voc")
 """Formats whose classes a file lists; the others bring theirs."""
 SHARE = "0.2"
+FEW = 8
+"""Folders of which each is tried as the masks of each other; of more, none is."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,14 +154,21 @@ def _format(source: pathlib.Path, options: Options) -> Options:
         tree = Tree(source)
         if tree.json_kinds:
             raise
+    named = [name for name in tree.names if re.search("/(images|masks|coarse)$", name, re.IGNORECASE)]
+    if capital := [name for name in named if not name.endswith(("images", "masks", "coarse"))]:
+        raise InputError(
+            f"{source}: capital letters in {some(capital)}; expected small ones; rename each such folder, "
+            f"{source / capital[0]} to {capital[0].rpartition('/')[2].lower()}"
+        )
     folders = [source / name for name in tree.folders() if tree.images(name)]
     loose = len(scan_images(source, nested=False)[0])
     if not folders and not loose:
         found = "" if tree.content() == "no file" else f" (it has {tree.content()})"
         raise InputError(f"{source}: no photograph{found}; expected photographs in a folder `images`, and {_MASKS}")
     coarse = [folder for folder in folders if "coarse" in folder.name.lower()]
-    pairs = [(a, b) for a in folders for b in folders if a != b and not {a, b} & set(coarse)]
-    fitting = [pair for pair in pairs if _are_masks(*pair)] if not loose else []
+    tried = not loose and len(folders) <= FEW
+    pairs = [(a, b) for a in folders for b in folders if a != b and not {a, b} & set(coarse)] if tried else []
+    fitting = [pair for pair in pairs if _are_masks(*pair)]
     if len(fitting) == 1:
         images, masks = fitting[0]
         return dataclasses.replace(options, images=images, masks=masks, coarse=coarse[0] if coarse else None)
@@ -173,9 +183,10 @@ def _format(source: pathlib.Path, options: Options) -> Options:
     listed = " and ".join(filter(None, (plural(loose, "loose photograph") if loose else "", listed)))
     if len(folders) + bool(loose) == 1:
         raise InputError(f"{source}: {listed}, and {NO_LABEL}")
+    why = "of which no two are photographs and their masks by name" if len(folders) <= FEW else "too many to tell masks"
     raise InputError(
-        f"{source}: {listed}, of which no two are photographs and their masks by name; move them to "
-        f"{source / 'images'} and {source / 'masks'}, or give --images DIR --masks DIR"
+        f"{source}: {listed}, {why}; move them to {source / 'images'} and {source / 'masks'}, or give --images DIR "
+        "--masks DIR"
     )
 
 

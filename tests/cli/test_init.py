@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import shlex
+import types
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -134,6 +136,26 @@ def test_the_method_suits_the_labels_and_its_config_loads(kind, device, tmp_path
         assert config.semi.labelled_batch % 3 == 0 and config.semi.batch == 2 * config.semi.labelled_batch
 
 
+def missing():
+    raise RuntimeError("Unable to initialize backend 'cuda'")
+
+
+@pytest.mark.parametrize(
+    ("devices", "flags", "batch"),
+    [
+        (lambda: [types.SimpleNamespace(platform="gpu")] * 3, [], 9),
+        (lambda: [types.SimpleNamespace(platform="gpu")] * 3, ["--device", "cpu"], 4),
+        (missing, [], 4),
+        (missing, ["--device", "gpu"], 8),
+    ],
+)
+def test_the_batch_suits_the_devices(devices, flags, batch, command, tmp_path, monkeypatch):
+    make(tmp_path / "pets")
+    monkeypatch.setattr(jax, "devices", devices)
+    found = command("init", "pets", *flags)
+    assert found.status == 0 and load_config("pets.py").segmenter.batch == batch
+
+
 @pytest.mark.parametrize("kind", ["detailer", "auxiliary", "decoupled"])
 def test_these_configs_can_be_trained(kind, command, tmp_path):
     labels(tmp_path / "pets", kind)
@@ -220,6 +242,20 @@ def loose(root):
     make(root, images=".")
 
 
+def masks_of_test(root):
+    make(root / "train", masks=0)
+    make(root / "test")
+
+
+def capital(root):
+    make(root / "Train", images="Images", where="Masks")
+
+
+def by_day(root):
+    for k in range(9):
+        photo(root / f"day {k}/{k}.png", (8, 8))
+
+
 def jpeg(root):
     make(root)
     for path in list((root / "masks").iterdir()):
@@ -255,10 +291,13 @@ def coarse_alone(root):
         (lambda root: make(root / "cats"), "expected train"),
         (beside, "move the masks to a folder of their own"),
         (loose, "move them to pets/images"),
+        (by_day, "photographs in day 0, day 1, day 2, day 3, day 4, ..., too many to tell masks; move them to"),
         (jpeg, "the mask is a JPEG file"),
         (blended, "blended-mask"),
         (tagged, "tags.csv names cat, dog"),
         (coarse_alone, "no method learns from coarse masks alone"),
+        (masks_of_test, "no photograph of the split train has a mask"),
+        (capital, "rename each such folder, pets/Train/Images to images"),
     ],
 )
 def test_what_no_config_can_be_made_of_is_refused(prepare, holds, command, tmp_path):

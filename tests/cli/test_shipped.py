@@ -55,6 +55,13 @@ def test_what_names_no_config_is_one_message(command_name, refused):
     refused(command_name, "configs/detailer_scenes.py", *flags, holds=["configs/detailer_scenes.py: no such", named])
 
 
+def test_a_file_without_its_suffix_is_suggested(empty_folder, refused):
+    (empty_folder / "pets").mkdir()
+    refused("train", "pets", holds=["config pets: a folder; expected a Python file"])
+    (empty_folder / "pets.py").touch()
+    refused("train", "pets", holds=["did you mean pets.py?"])
+
+
 def test_all_are_listed_below_their_method(command):
     found = command("configs", "--json")
     assert found.status == 0 and found.err == ""
@@ -88,7 +95,8 @@ def test_a_config_that_cannot_be_shown_is_one_message(refused):
     refused("configs", "show", "detailer_scens", holds=["config detailer_scens: none", "mean detailer_scenes?"])
     refused("configs", "show", status=2, holds=["expected the name of one config, found 0"])
     refused("configs", "show", "detailer_scenes", "--json", status=2, holds=["leave out --json"])
-    refused("configs", "detailer_scenes", status=2, holds=["scarce-jax configs show detailer_scenes"])
+    for words in (["detailer_scenes"], ["shwo", "detailer_scenes"]):
+        refused("configs", *words, status=2, holds=["scarce-jax configs show detailer_scenes"])
 
 
 def test_a_config_that_starts_from_an_unknown_one_is_named(empty_folder):
