@@ -11,7 +11,7 @@ with other work.
 Command: scarce-jax train auxiliary_scenes --compare
 Figure 1, images annotated where they are trusted: scarce-jax predict RUN IMAGES --out DIR --result trusted --confidence
 Figure 4, without and with `semi`: scarce-jax report RUN --result labelled_only,semi
-W and gamma: scarce-jax sweep auxiliary_scenes --over auxiliary.weighting=none,1.04
+W and gamma: scarce-jax sweep auxiliary_scenes --over seed=0,1,2 --over auxiliary.weighting=none,1.04
     --over "auxiliary.scope='none',batch,labelled_set" --workdir runs/weights
 """
 

@@ -100,6 +100,8 @@ def main(argv: Sequence[str]) -> int:
     for path, content in files.items():
         if options.dry_run:
             print(f"{path} would be:\n\n{content}")
+        elif path.exists() and options.prepare:
+            print(f"{path}: kept as it is")
         else:
             _write(path, content)
             unnamed = path != out and "class 1" in content and not options.prepare
@@ -118,8 +120,9 @@ def _name(options: Options) -> str:
 def _out(options: Options, name: str) -> pathlib.Path:
     """The config file, which does not exist yet."""
     out = options.out or pathlib.Path(f"{name}.py")
-    if not options.dry_run and (out.exists() or not out.parent.is_dir()):
-        found = "exists, and is kept" if out.exists() else f"{out.parent} is no folder"
+    kept = out.exists() and not options.prepare
+    if not options.dry_run and (kept or not out.parent.is_dir()):
+        found = "exists, and is kept" if kept else f"{out.parent} is no folder"
         raise InputError(f"{out}: {found}; name another file with --out FILE")
     return out
 

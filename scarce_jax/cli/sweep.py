@@ -32,14 +32,15 @@ class Options:
     Attributes:
       over: a field and its values; with several --over, every combination is run. A+B=1+2,3+4 changes two fields
         together, and paper.TABLE takes the rows of a table in the config's `paper`.
-      workdir: folder of the sweep, with one run folder per combination. The same command goes on in it.
+      workdir: folder of the sweep, with one run folder per combination; default runs/<config>-sweep-<8 hex of its
+        values>. The same command goes on in it.
       data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       dry_run: only print the runs and their steps; compiles nothing, and needs no data but of a dataset of one's own.
       json: end standard output with one JSON object.
     """
 
     over: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], shown("FIELD=V1,V2")] = ()
-    workdir: Annotated[pathlib.Path, shown("DIR")]
+    workdir: Folder = None
     data_dir: Folder = None
     dry_run: Switch = False
     json: Switch = False
@@ -50,7 +51,7 @@ ABOUT = "Runs a config for every combination of some fields' values, and tabulat
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
-    _, options, config = parse_with_config(Options, argv, "sweep", ABOUT)
+    path, options, config = parse_with_config(Options, argv, "sweep", ABOUT)
     over: dict[str, list[Any] | None] = {}
     for argument in options.over:
         key, values = parse_axis(argument)
@@ -59,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
         over[key] = values
 
     from scarce_jax import mesh
+    from scarce_jax.config_files import default_workdir
     from scarce_jax.sweep import plan, sweep
     from scarce_jax.sweep.table import planned_figures
 
@@ -77,16 +79,17 @@ def main(argv: Sequence[str]) -> int:
         print_json({"runs": planned}) if options.json else print(_planned(planned))
         return 0
     mesh.initialize()
-    results = sweep(config, over, options.workdir, data_dir=options.data_dir)
+    workdir = options.workdir or default_workdir(config, f"{path.stem}-sweep")
+    results = sweep(config, over, workdir, data_dir=options.data_dir)
     if mesh.is_primary():
-        print(_shown(results, options.workdir))
+        print(_shown(results, workdir))
         if options.json:
-            print_json({"sweep": str(options.workdir), **results})
+            print_json({"sweep": str(workdir), **results})
     if results["failed"]:
         raise InputError(_failures(results))
     if mesh.is_primary() and not options.json:
         data = f" --data-dir {shlex.quote(str(options.data_dir))}" if options.data_dir else ""
-        next_commands(f"scarce-jax report {shlex.quote(str(options.workdir))}/*/{data}")
+        next_commands(f"scarce-jax report {shlex.quote(str(workdir))}/*/{data}")
     return 0
 
 

@@ -329,3 +329,14 @@ def test_it_can_prepare_the_dataset_at_once(command, tmp_path):
     assert found.status == 0 and "rename the classes" not in found.out
     assert found.out.splitlines()[-1] == "next: scarce-jax train mine.py --data-dir data"
     assert command("check", "folder/photos", "--data-dir", "data").status == 0
+
+
+def test_prepare_keeps_the_files_that_init_wrote_before(command, tmp_path):
+    make(tmp_path / "photos")
+    assert command("init", "photos").status == 0
+    classes, config = tmp_path / "photos" / "classes.json", tmp_path / "photos.py"
+    classes.write_text(classes.read_text().replace("class 1", "cell"))
+    config.write_text("# mine\n" + config.read_text())
+    found = command("init", "photos", "--prepare", "--data-dir", "data")
+    assert found.status == 0 and "photos.py: kept as it is" in found.out and " cell " in found.out
+    assert config.read_text().startswith("# mine")

@@ -160,9 +160,16 @@ def test_wrong_axes_are_refused_with_one_message(flags, holds, tiny_data, refuse
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_sweep_needs_a_folder(command):
-    done = command("sweep", CONFIG, "--over", "seed=1")
-    assert done.status == 2 and "--workdir" in done.err
+def test_without_a_folder_it_is_named_after_the_config(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = []
+    monkeypatch.setattr("scarce_jax.sweep.sweep", lambda config, over, workdir, **_: folders.append(workdir) or {})
+    for flags in ([], ["--over", "seed=2"], ["--budget.fine", "7"]):
+        with contextlib.suppress(KeyError):  # of the results, which are none
+            command("sweep", CONFIG, "--over", "budget.seed=1", *flags)
+    first, same, other = map(str, folders)
+    assert re.fullmatch(r"runs/supervised_scenes-sweep-[0-9a-f]{8}", first)
+    assert first == same != other
 
 
 def test_a_plan_tells_steps_that_the_data_decide_from_stages_that_are_not_trained():

@@ -114,7 +114,6 @@ def test_a_right_command_passes(line):
         ("scarce-jax train detailer_scenes --dataset scens", "no dataset 'scens'"),
         ("scarce-jax sweep detailer_scenes --over budget.fin=1,2 --workdir DIR", "budget.fin"),
         ("scarce-jax sweep detailer_cityscapes --over paper.table_9 --workdir DIR", "table_9"),
-        ("scarce-jax sweep detailer_scenes --over seed=0,1", "--workdir"),
         ("scarce-jax evaluate RUN --crf nobody", "--crf nobody"),
         ("scarce-jax prepare voc/animal --source VOC", "voc/animal"),
         ("scarce-jax report RUN --result", "--result"),
