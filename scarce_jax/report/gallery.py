@@ -119,14 +119,15 @@ def _picture(rows: Rows, k: int, mious: Sequence[float | None], palette: Sequenc
 
 
 def mask_layer(kind: str, mask: np.ndarray, palette: Sequence) -> dict[str, Any]:
-    """A mask in the colours of its classes, transparent where void, with the list of its classes."""
+    """A mask in the colours of its classes, and their list; transparent where void, or black as backgrounds are."""
     shown = resize_label(mask, _fitted(*mask.shape))
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
     image = Image.fromarray(shown)
     image.putpalette(colours.tobytes())
+    opacity = np.where(colours.any(-1), 255, 0).astype(np.uint8).tobytes()
     classes = [int(k) for k in np.unique(mask) if k != IGNORE]
-    return {"kind": kind, "classes": classes, "mask": _data_uri(image, "png", transparency=IGNORE, optimize=True)}
+    return {"kind": kind, "classes": classes, "mask": _data_uri(image, "png", transparency=opacity, optimize=True)}
 
 
 def _confidence_layer(confidence: np.ndarray) -> dict[str, Any]:

@@ -238,7 +238,7 @@ function pictures() {
   return shown.map((gallery) => [
     faint(`${gallery.pictures.length} images of ${gallery.dataset}, split ${gallery.split}: the best, the worst and `,
       `others evenly between by the mIoU of a single image${chosenIn(gallery)}. `,
-      "Drag over the overlay to swipe. Masks are black where they have no label."),
+      "Drag over the overlay to swipe. Masks are black where they have no label, and where a class is black, as a background often is."),
     galleryView(gallery, runs)]);
 }
 
