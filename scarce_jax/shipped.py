@@ -56,10 +56,10 @@ def locate(config: str | os.PathLike[str]) -> pathlib.Path:
         raise InputError(
             f"config {config}: no such file; the one that comes with scarce-jax is named without a folder: {path.stem}"
         )
-    found = "a folder" if path.is_dir() else "no such file"
+    state = "a folder" if path.is_dir() else "no such file"
     own = path.with_name(f"{path.name}.py") if path.name else path
     raise InputError(
-        f"config {config}: {found}; expected a Python file that defines `config`, or the name of one that comes with "
+        f"config {config}: {state}; expected a Python file that defines `config`, or the name of one that comes with "
         f"scarce-jax (`scarce-jax configs` lists them)"
         f"{f'; did you mean {own}?' if own.is_file() else nearest(path.stem, names())}"
     )

@@ -41,8 +41,8 @@ class Options:
       out: the config file to write; default NAME.py in the current folder.
       device: cpu or gpu, for which the config is sized; default the one at hand.
       dry_run: only print what would be written.
-      prepare: also prepare the dataset, with the names that the classes have now.
-      data_dir: folder of prepared datasets, with --prepare; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      prepare: also prepare the dataset; files that an earlier init wrote are kept.
+      data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       format: as for prepare.
       images: a folder of photographs, where they do not lie in FOLDER.
       masks: a folder of their masks; with --images.
@@ -118,12 +118,14 @@ def _name(options: Options) -> str:
 
 
 def _out(options: Options, name: str) -> pathlib.Path:
-    """The config file, which does not exist yet."""
+    """The config file, which does not exist yet unless --prepare keeps it."""
     out = options.out or pathlib.Path(f"{name}.py")
-    kept = out.exists() and not options.prepare
-    if not options.dry_run and (kept or not out.parent.is_dir()):
-        found = "exists, and is kept" if kept else f"{out.parent} is no folder"
-        raise InputError(f"{out}: {found}; name another file with --out FILE")
+    if options.dry_run:
+        return out
+    if out.exists() and not options.prepare:
+        raise InputError(f"{out}: exists, and is kept; name another file with --out FILE, or add --prepare to go on")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: {out.parent} is no folder; name another file with --out FILE")
     return out
 
 

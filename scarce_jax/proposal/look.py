@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scarce_jax.data.builders.formats import Layout, Options, choose, read_source
+from scarce_jax.data.builders.formats import Layout, Options, UnknownFormat, choose, read_source
 from scarce_jax.data.builders.formats.find_classes import class_file
 from scarce_jax.data.builders.formats.tags import TAGS
 from scarce_jax.data.builders.formats.tree import MASK_FOLDERS, Tree
@@ -148,9 +148,7 @@ def _format(source: pathlib.Path, options: Options) -> Options:
     try:
         choose(source, options)
         return options
-    except InputError as error:
-        if "of no known format" not in str(error) or options.format != "auto" or "this looks like" in str(error):
-            raise
+    except UnknownFormat:
         tree = Tree(source)
         if tree.json_kinds:
             raise
@@ -163,8 +161,8 @@ def _format(source: pathlib.Path, options: Options) -> Options:
     folders = [source / name for name in tree.folders() if tree.images(name)]
     loose = len(scan_images(source, nested=False)[0])
     if not folders and not loose:
-        found = "" if tree.content() == "no file" else f" (it has {tree.content()})"
-        raise InputError(f"{source}: no photograph{found}; expected photographs in a folder `images`, and {_MASKS}")
+        content = "" if tree.content() == "no file" else f" (it has {tree.content()})"
+        raise InputError(f"{source}: no photograph{content}; expected photographs in a folder `images`, and {_MASKS}")
     coarse = [folder for folder in folders if "coarse" in folder.name.lower()]
     tried = not loose and len(folders) <= FEW
     pairs = [(a, b) for a in folders for b in folders if a != b and not {a, b} & set(coarse)] if tried else []

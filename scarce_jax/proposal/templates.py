@@ -41,7 +41,7 @@ stage = dict(
     steps={steps},  # More steps are better, up to a point: look at the curves of `scarce-jax report`.
 """
     + DATA
-    + """    # Pretrained weights help most where masks are few: `scarce-jax weights` lists some, as init_from="hf:...".
+    + """    # To start from pretrained weights: `scarce-jax weights` lists some, with the flags of their backbones.
     net=PSPNetConfig(backbone={backbone}),
     optim=Optimizer(kind="adam", lr=2e-3, weight_decay=1e-4),{every}
 )
@@ -64,7 +64,7 @@ from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 {import_runtime}
-# Pretrained weights help most where masks are few: `scarce-jax weights` lists some, as init_from="hf:...".
+# To start from pretrained weights: `scarce-jax weights` lists some, with the flags of their backbones.
 backbone = {backbone}
 
 stage = dict(

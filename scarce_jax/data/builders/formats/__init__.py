@@ -67,12 +67,17 @@ OTHER_DATASETS = {
 """Folder of a published dataset that has a builder of its own -> its name."""
 
 
+class UnknownFormat(InputError):
+    """A folder is of no format that is read, and of no published dataset."""
+
+
 def choose(source: pathlib.Path, options: Options) -> str:
     """The name of a folder's format.
 
     Raises:
-      InputError: the folder or one of `options` is missing, `options.format` is unknown, or the folder is of no format
-        or of several.
+      UnknownFormat: the folder is of none.
+      InputError: the folder or one of `options` is missing, `options.format` is unknown, or the folder is of several
+        formats or that of a published dataset.
     """
     if options.format not in ("auto", *FORMATS):
         names = ", ".join(("auto", *FORMATS))
@@ -102,17 +107,15 @@ def choose(source: pathlib.Path, options: Options) -> str:
     if candidates:
         listed = "; ".join(f"{name} ({evidence})" for name, evidence in candidates.items())
         raise InputError(f"{source}: may be of several formats: {listed}; choose one with --format NAME")
+    fault = f"{source}: of no known format; it has {tree.content()}"
     other = next((name for folder, name in OTHER_DATASETS.items() if tree.has(folder)), "")
     if other:
-        advice = f"this looks like the dataset {other}: scarce-jax prepare {other} --source {source}"
-    else:
-        broken = [str(path.relative_to(source)) for path in tree.json_kinds.get("unreadable", ())]
-        damage = f"not readable as JSON: {some(broken, 3)}, which may hold the annotations; " if broken else ""
-        known = [f"  {name}: {one.holds}" for name, one in FORMATS.items()]
-        advice = "\n".join(
-            [f"{damage}expected one of these, or --images DIR --masks DIR --classes FILE for any two folders:", *known]
-        )
-    raise InputError(f"{source}: of no known format; it has {tree.content()}; {advice}")
+        raise InputError(f"{fault}; this looks like the dataset {other}: scarce-jax prepare {other} --source {source}")
+    broken = [str(path.relative_to(source)) for path in tree.json_kinds.get("unreadable", ())]
+    damage = f"not readable as JSON: {some(broken, 3)}, which may hold the annotations; " if broken else ""
+    known = [f"  {name}: {one.holds}" for name, one in FORMATS.items()]
+    expected = f"{damage}expected one of these, or --images DIR --masks DIR --classes FILE for any two folders:"
+    raise UnknownFormat("\n".join([f"{fault}; {expected}", *known]))
 
 
 def read_source(source: pathlib.Path, options: Options | None = None) -> Layout:
