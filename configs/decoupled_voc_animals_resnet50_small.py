@@ -2,7 +2,7 @@
 
 Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation". In place of VGG-16
 the classifier stands on a frozen ResNet-50, which has no switches: the deconvolution net unpools to the upper left of
-each window, with one convolution in each group. Images have 160 x 160 pixels.
+each window, with one convolution of half the paper's width in each group. Images have 160 x 160 pixels.
 
 Command: scarce-jax prepare voc/animals --source VOC;
   scarce-jax train decoupled_voc_animals_resnet50_small --compare
@@ -38,10 +38,11 @@ config = Config(
         eval_batch=25,
     ),
     decoupled=SegmentationStage(
-        steps=600,
+        steps=1200,
         batch=4,
         size=side,
         crops=Combinatorial(crop=side, enlarge=(1.0, 3.0)),
+        width=32,
         hidden=256,
         deconvolutions=(1, 1, 1, 1, 1),
         optim=adam,

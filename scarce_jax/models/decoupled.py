@@ -185,7 +185,7 @@ class SegmentationNet(nn.Module):
     `jax.vmap(lambda s: net.apply(variables, pool5, s, *switches, train=False), in_axes=1, out_axes=1)`.
 
     Attributes:
-      width: channels of deconv1; `head_width` of the classifier's backbone. 64 in the paper.
+      width: channels of deconv1; 64 in the paper. With switches it is `head_width` of the classifier's backbone.
       hidden: channels of fc6-seg and fc7-seg. 2048 in the paper.
       fc6_kernel: side of the window of fc6-seg and fc6-deconv on pool5. 7 in the paper.
       deconvolutions: number of deconvolutions in groups 1 to 5.
@@ -252,7 +252,11 @@ class DecoupledClassifierConfig(BackboneNetConfig):
         return super()._settings() | {"hidden": hidden}
 
     def segmentation_net(
-        self, hidden: int | None, deconvolutions: tuple[int, ...] | None, dtype: Any = jnp.float32
+        self,
+        hidden: int | None = None,
+        deconvolutions: tuple[int, ...] | None = None,
+        width: int | None = None,
+        dtype: Any = jnp.float32,
     ) -> SegmentationNet:
         """The segmentation net that reads the classifier.
 
@@ -260,8 +264,9 @@ class DecoupledClassifierConfig(BackboneNetConfig):
           hidden: channels of fc6-seg and fc7-seg; None is 32 * width on VGG-16, and 8 * width on a ResNet.
           deconvolutions: number of deconvolutions in groups 1 to 5; None is that of VGG-16's convolutions, and 2, 2, 3,
             3, 3 on a ResNet.
+          width: channels of deconv1; None is `head_width` of the backbone.
         """
-        width = self.backbone.head_width
+        width = width or self.backbone.head_width
         return SegmentationNet(
             width,
             hidden=hidden or units(self.backbone) * width // 2,

@@ -22,6 +22,7 @@ from scarce_jax.methods import decoupled
 from scarce_jax.methods.decoupled import pointing
 from scarce_jax.methods.decoupled.figure_ground import ByClass, FigureLoss, PredictByClass, inputs, reestimated
 from scarce_jax.models.decoupled import DecoupledClassifierConfig, class_saliency
+from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.vgg import VGGConfig
 from scarce_jax.ops.augment import normalise
 from scarce_jax.ops.combinatorial import crop_subset
@@ -46,7 +47,7 @@ def quick():
 def by_class():
     backbone = VGGConfig(width=2, batch_norm=True, convolutions=(1,) * 5)
     config = DecoupledClassifierConfig(backbone=backbone, hidden=4, fc6_kernel=1)
-    return ByClass(config.build(4), config.segmentation_net(4, None), 5, BACKGROUND)
+    return ByClass(config.build(4), config.segmentation_net(4), 5, BACKGROUND)
 
 
 @pytest.fixture(scope="module")
@@ -420,6 +421,12 @@ def test_settings_that_the_nets_do_not_take_are_named():
             tiny.replaced(config, "classifier", net=dataclasses.replace(config.classifier.net, fc6_kernel=3), **wide),
             SCENES,
         )
+    narrow = tiny.replaced(config, "decoupled", width=1)
+    with pytest.raises(InputError, match="decoupled.width is 1; expected None on a VGG-16, whose switches fix"):
+        decoupled.recipe(narrow, SCENES)
+    resnet = dataclasses.replace(config.classifier.net, backbone=ResNetConfig(depth=18, width=2))
+    recipe = decoupled.recipe(tiny.replaced(narrow, "classifier", net=resnet), SCENES)
+    assert recipe.stage("decoupled").nets["segmenter"].module.width == 1
     results = decoupled.recipe(dataclasses.replace(config, compare=True), SCENES).results
     for result in (result for result in results.values() if result.metrics == "masks"):
         with pytest.raises(InputError, match=r"size of images or windows is \(48, 64\); expected multiples of 32"):

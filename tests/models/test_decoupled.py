@@ -87,7 +87,7 @@ def test_fewer_convolutions_keep_the_channels_between_groups():
         "deconvolution/deconv2_2": (32, 32, 4), "deconvolution/deconv1_1": (64, 64, 4),
     }  # fmt: skip
     options = {**SMALL, "backbone": VGGConfig(width=2, convolutions=(1, 2, 1, 3, 1))}
-    assert DecoupledClassifierConfig(**options).segmentation_net(None, None).deconvolutions == (1, 2, 1, 3, 1)
+    assert DecoupledClassifierConfig(**options).segmentation_net().deconvolutions == (1, 2, 1, 3, 1)
     for config in (DecoupledClassifierConfig(**options), DeconvNetConfig(**options)):
         params = abstract(config.build(3), (1, 96, 96, 3))[1]["params"]
         assert sorted(n for n in params["backbone"] if n.startswith("conv")) == [
@@ -229,7 +229,7 @@ def test_on_a_resnet_fc6_has_as_many_parameters_as_on_vgg():
     config = DecoupledClassifierConfig(backbone=RESNET_50)
     params = abstract(config.build(20), (1, 224, 224, 3))[1]["params"]
     features = (2, 10, 10, 2048)
-    bridge = abstract(config.segmentation_net(None, None), features, features)[1]["params"]["bridge"]
+    bridge = abstract(config.segmentation_net(), features, features)[1]["params"]["bridge"]
     sizes = [params["fc6"]["kernel"].size, bridge["fc6"]["kernel"].size]
     assert sizes == [7 * 7 * 512 * 4096, 7 * 7 * 1024 * 2048]
     assert abstract(config.build(20), (2, 320, 320, 3))[0].shape == (2, 20)
@@ -238,7 +238,7 @@ def test_on_a_resnet_fc6_has_as_many_parameters_as_on_vgg():
         (mirrored, None, (1, 2, 1, 2, 1)), (mirrored, (2,) * 5, (2,) * 5), (RESNET_50, None, (2, 2, 3, 3, 3)),
     ):  # fmt: skip
         assert DeconvNetConfig(backbone=backbone, deconvolutions=given).build(3).deconvolutions == expected
-        net = DecoupledClassifierConfig(backbone=backbone).segmentation_net(None, given)
+        net = DecoupledClassifierConfig(backbone=backbone).segmentation_net(deconvolutions=given)
         assert net.deconvolutions == expected
 
 

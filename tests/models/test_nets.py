@@ -68,7 +68,7 @@ from tests.models.shapes import UNOPTIMISED, abstract, count, integers, random_v
         (DecoupledClassifierConfig().build(20), [(1, 224, 224, 3)], 134_342_484),
         # The paper's total of both nets.
         (
-            DecoupledClassifierConfig().segmentation_net(None, None),
+            DecoupledClassifierConfig().segmentation_net(),
             segmentation_inputs(64, 320),
             307_450_390 - 134_342_484,
         ),

@@ -26,6 +26,7 @@ from scarce_jax.methods.segmentation import measured, network, train_segmenter
 from scarce_jax.methods.tagging import CLASSIFIER, tags_measured, train_classifier
 from scarce_jax.models.deconvolution import DeconvNetConfig
 from scarce_jax.models.decoupled import DecoupledClassifierConfig
+from scarce_jax.models.vgg import VGGConfig
 from scarce_jax.ops.resize import resize_bilinear
 from scarce_jax.ranges import Count
 from scarce_jax.recipe import Artifact, Eval, Maps, Net, NetState, Predict, Recipe, Stage, Train
@@ -74,7 +75,8 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     """
     _check(config, info)
     net, dtype, classes = config.classifier.net, compute_dtype(config), len(info.classes)
-    segmenter = net.segmentation_net(config.decoupled.hidden, config.decoupled.deconvolutions, dtype)
+    stage = config.decoupled
+    segmenter = net.segmentation_net(stage.hidden, stage.deconvolutions, stage.width, dtype)
     by_class = ByClass(net.build(classes - 1, dtype), segmenter, classes, info.background)
     classifier = _classifier(config, by_class, "classifier")
     segmentation, result = _segmentation("decoupled", config, by_class, "classifier")
@@ -100,9 +102,14 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
 
 
 def _check(config: Config, info: DatasetInfo) -> None:
-    """Raises InputError if the dataset or a size of images does not suit the nets."""
+    """Raises InputError if the dataset, a width or a size of images does not suit the nets."""
     if info.background is None:
         raise InputError(f"decoupled: dataset {info.name} has no background class; use a dataset that has one")
+    if config.decoupled.width is not None and isinstance(config.classifier.net.backbone, VGGConfig):
+        raise InputError(
+            f"decoupled.width is {config.decoupled.width}; expected None on a VGG-16, whose switches fix the channels; "
+            "set classifier.net.backbone.width, or classifier.net.backbone to resnet"
+        )
     kernel = config.classifier.net.fc6_kernel
     _check_size("classifier.augment.crop", config.classifier.augment.crop, kernel)
     _check_size("classifier.size", config.classifier.size, kernel)
