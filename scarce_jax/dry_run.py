@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
 from collections.abc import Callable
@@ -21,12 +22,14 @@ from scarce_jax.data.builders import import_builder, is_prepared, load_info
 from scarce_jax.data.datasets import KNOWN
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.optim import assign_groups
-from scarce_jax.recipe import Artifact, Chosen, Net, Recipe, Source, Stage, Train, sources
+from scarce_jax.recipe import Artifact, Chosen, FromRun, Net, Pretrained, Recipe, Source, Stage, Train, sources
 from scarce_jax.training import state as state_lib
 from scarce_jax.training.fingerprint import plain
 from scarce_jax.training.inputs import Inputs
 from scarce_jax.training.labels import check_labels
 from scarce_jax.training.run import draw
+
+log = logging.getLogger("scarce_jax")
 
 
 def dry_run(
@@ -65,6 +68,7 @@ def dry_run(
     state_lib.check_groups(recipe)
     if check:
         check_data(config, data_dir)
+    _warn_of_missing_origins(recipe)
     described = {"stages": [_describe_stage(stage, recipe, config, info) for stage in recipe.stages]}
     if not (compile or target):
         return described
@@ -125,6 +129,14 @@ def check_data(config: Any, data_dir: str | os.PathLike | None = None) -> None:
     inputs = dataclasses.replace(inputs, manifest=draw(config.budget, info.name, config.train_split, measured, inputs))
     for stage in recipe.stages:
         check_labels(stage, inputs)
+
+
+def _warn_of_missing_origins(recipe: Recipe) -> None:
+    """Warns of initial weights that are not on this machine, which need not be the one that trains."""
+    origins = [net.init_from for stage in recipe.stages for net in stage.nets.values()]
+    for origin in dict.fromkeys(origin for origin in origins if isinstance(origin, FromRun | Pretrained)):
+        if origin.path is not None and not origin.path.exists():
+            log.warning("init_from %s: %s is not on this machine; `train` needs it", origin, origin.path)
 
 
 def _memory(

@@ -19,7 +19,7 @@ from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.recipe import Source, Train, reads
 from scarce_jax.synthetic import SyntheticRows, abstract_nets, number_of_steps, ones_for_artifacts
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.batches import TrainInput
+from scarce_jax.training.batches import TrainInput, next_batches
 from scarce_jax.training.dispatch import at_once, dispatches
 from scarce_jax.training.packing import packed
 from scarce_jax.training.run import draw
@@ -108,7 +108,7 @@ class CompiledStep:
         # More batches than steps, so that the loader still prefetches during the last step.
         total = count * (WARM_UP + steps + 8)
         streams = {name: x.batches(0, total, dispatches(0, total, count, ())) for name, x in inputs.items()}
-        draws = {name: next(batches) for name, batches in streams.items()}
+        draws, _ = next_batches(streams, inputs)
         shapes = str(jax.tree.map(lambda x: (x.shape, str(x.dtype)), draws))
         if shapes != self.shapes:
             began = time.perf_counter()
@@ -131,9 +131,8 @@ class CompiledStep:
         def step() -> Any:
             nonlocal state, draws, metrics
             state, metrics = self.program(state, draws, keys, self.consts)
-            began = time.perf_counter()
-            draws = {name: next(batches) for name, batches in streams.items()}
-            waits.append(time.perf_counter() - began)
+            draws, waited = next_batches(streams, inputs)
+            waits.append(waited)
             return metrics
 
         intervals = pace(step, steps)

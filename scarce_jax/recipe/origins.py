@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import re
 
 from scarce_jax.errors import InputError
@@ -26,6 +27,11 @@ class FromRun:
     net: str
     pattern: str | None = None
 
+    @property
+    def path(self) -> pathlib.Path:
+        """The run folder."""
+        return pathlib.Path(self.run)
+
     def __str__(self) -> str:
         pattern = "" if self.pattern is None else f"#{self.pattern}"
         return f"{self.run}:{self.stage}/{self.net}{pattern}"
@@ -36,6 +42,11 @@ class Pretrained:
     """Weights of a net's trunk: a .safetensors or .pth file, or "hf:OWNER/NAME" (see `models.weights`)."""
 
     source: str
+
+    @property
+    def path(self) -> pathlib.Path | None:
+        """The file; None of a name that is downloaded."""
+        return None if self.source.startswith(HUB) else pathlib.Path(self.source)
 
     def __str__(self) -> str:
         return self.source

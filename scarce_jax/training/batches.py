@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -136,6 +137,23 @@ class TrainInput:
                 place = mesh_lib.replicate(self._mesh, np.int32(0))
             decoded, place = _pick(self._mesh, count)(self.arrays, index, place)
             yield {"row": rows(count), "decoded": decoded}
+
+
+def next_batches(
+    sources: Mapping[str, Iterator[dict[str, Any]]], inputs: Mapping[str, TrainInput]
+) -> tuple[dict[str, dict[str, Any]], float]:
+    """The next batch of every source, and the seconds that they were waited for.
+
+    Resident sources count as not waited for: no data are on their way, but a CPU picks their rows only after the step
+    before.
+    """
+    batches, waited = {}, 0.0
+    for name, source in sources.items():
+        began = time.perf_counter()
+        batches[name] = next(source)
+        if not inputs[name].resident:
+            waited += time.perf_counter() - began
+    return batches, waited
 
 
 def transformed_before(row: dict, key: jax.Array, consts: Mapping) -> dict:

@@ -24,7 +24,7 @@ from scarce_jax.errors import InputError, Interrupted
 from scarce_jax.recipe import Artifact, Eval, NetState, Train
 from scarce_jax.training import cache
 from scarce_jax.training import state as state_lib
-from scarce_jax.training.batches import TrainInput
+from scarce_jax.training.batches import TrainInput, next_batches
 from scarce_jax.training.checkpoint import Checkpoints, DamagedCheckpoint, load_net, replicated_like, save_nets
 from scarce_jax.training.dispatch import at_once, dispatches
 from scarce_jax.training.finite import Finite, not_finite
@@ -122,9 +122,8 @@ def train(
                     raise Interrupted(f"{stage.name}: interrupted at step {number}, which is saved")
             if ended or number == steps:
                 break
-            began = time.perf_counter()
-            draws = {name: next(batches) for name, batches in streams.items()}
-            progress.waited(time.perf_counter() - began)
+            draws, waited = next_batches(streams, inputs)
+            progress.waited(waited)
             state, on_device = step(state, draws, count)
             metrics.fetch(check=False)
             metrics.pending = (number + count, on_device)
@@ -171,7 +170,7 @@ class _Step:
         keys: Mapping[str, jax.Array],
         consts: Mapping[str, Any],
     ):
-        self._make = functools.partial(make_step, stage, steps, inputs, mesh)
+        self._stage, self._make = stage.name, functools.partial(make_step, stage, steps, inputs, mesh)
         self._keys, self._consts = keys, consts
         self._programs: dict[int, Callable] = {}
         self.compile_seconds = 0.0
@@ -181,6 +180,7 @@ class _Step:
             # Tracing may transfer constants; later calls must not transfer anything implicitly.
             with jax.transfer_guard("disallow"):
                 return self._programs[count](state, draws, self._keys, self._consts)
+        log.info("%s: compiling %s", self._stage, "the step" if count == 1 else f"{count} steps in one program")
         began = time.perf_counter()
         self._programs[count] = self._make(count)
         state, metrics = self._programs[count](state, draws, self._keys, self._consts)

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import pathlib
+import time
+import types
 
 import jax
 import numpy as np
@@ -16,7 +18,7 @@ from scarce_jax.data.source import stream
 from scarce_jax.errors import InputError
 from scarce_jax.ops.augment import Augment, augment
 from scarce_jax.recipe import Artifact, Confident, Infer, Part, Read, Recipe, Source
-from scarce_jax.training.batches import TrainInput, fits, make_batch
+from scarce_jax.training.batches import TrainInput, fits, make_batch, next_batches
 from scarce_jax.training.inputs import Inputs
 
 CROP = Augment(crop=(24, 24), scale=(0.5, 2.0), rotate=20.0, brightness=0.2)
@@ -99,6 +101,17 @@ def test_batches_of_any_dispatches_are_those_of_single_steps(inputs, monkeypatch
         rows = draw["decoded"]["image"].addressable_shards
         assert {s.data.shape[int(count > 1)] for s in rows} == {given.batch // 2}
     assert first + count == 14
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_only_a_source_that_is_not_resident_is_waited_for(resident):
+    def slow():
+        for number in range(2):
+            time.sleep(0.01)
+            yield {"row": number}
+
+    read, seconds = next_batches({"a": slow()}, {"a": types.SimpleNamespace(resident=resident)})
+    assert read == {"a": {"row": 0}} and (seconds == 0 if resident else seconds >= 0.01)
 
 
 def test_one_and_eight_devices_see_the_same_crops(inputs):

@@ -140,6 +140,19 @@ def test_every_training_stage_has_it():
     }
 
 
+def test_a_dry_run_tells_what_it_cannot_find_here(caplog, tmp_path):
+    weights, run = tmp_path / "r50.safetensors", f"{tmp_path}/run"
+    missing = [str(weights), f"{run}:segmenter/segmenter"]
+    for origin, path in zip(missing, (weights, run), strict=True):
+        dry_run(tiny.replaced(tiny.supervised_config(), "segmenter", init_from=origin))
+        assert caplog.messages == [f"init_from {origin}: {path} is not on this machine; `train` needs it"]
+        caplog.clear()
+    weights.touch()
+    for origin in (missing[0], "hf:timm/resnet50.tv_in1k"):
+        dry_run(tiny.replaced(tiny.supervised_config(), "segmenter", init_from=origin))
+    assert not caplog.messages
+
+
 def test_all_that_a_pattern_finds_must_fit(finished, tmp_path, tiny_data):
     config = tiny.replaced(
         tiny.detailer_config(steps=1), "detailer", init_from=f"{finished}:segmenter/segmenter#^conv|bn"

@@ -39,8 +39,8 @@ class SegmentationStage(SizedStage):
 
     Attributes:
       crops: settings of the windows. Masks are predicted at the size `crops.crop`.
-      width: channels of the last deconvolution, with which the others scale; None is 64 at the backbone's full width, as
-        in the paper. VGG-16 takes only None, because its switches fix the channels.
+      width: channels of the last deconvolution, with which the others scale; None is 64 at the backbone's full width,
+        as in the paper. VGG-16 takes only None, because its switches fix the channels.
       hidden: channels of fc6-seg and fc7-seg; None is 32 * width on VGG-16, and 8 * width on a ResNet.
       deconvolutions: number of deconvolutions in groups 1 to 5, at least 1; None is that of VGG-16's convolutions, and
         2, 2, 3, 3, 3 on a ResNet.
