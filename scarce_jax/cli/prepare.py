@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Name, Switch, command_line, next_commands, parse, shown
+from scarce_jax.cli.common import Folder, Name, Switch, command_line, dataset_name, next_commands, parse, shown
 
 if TYPE_CHECKING:
     from scarce_jax.data.builders import Prepared
@@ -76,8 +76,20 @@ def main(argv: Sequence[str], config: pathlib.Path | None = None) -> int:
             listed = (prepared.directory / LISTING).exists()
             how = f" from the files of {source}" if listed else " (whether its files changed since is not known)"
         print(f"\nThe dataset was prepared before{how}, so nothing was read; to build it again: {again}")
-    next_commands(*train_commands(prepared, options.data_dir, config))
+    next_commands(*train_commands(prepared, options.data_dir, config, _init(options)))
     return 0
+
+
+def _init(options: Options) -> str | None:
+    """The command that writes a config for the dataset, of a size for the devices at hand; None without a source."""
+    name = options.dataset.removeprefix("folder/")
+    if options.source is None or name == options.dataset:
+        return None
+    named = None if name == dataset_name(options.source) else name
+    flags = {
+        key: getattr(options, key) for key in ("data_dir", "format", "images", "masks", "coarse", "classes", "val")
+    }
+    return command_line("init", options.source, name=named, **flags)
 
 
 CONFIGS = {
@@ -93,13 +105,14 @@ CONFIGS = {
 
 
 def train_commands(
-    prepared: Prepared, data_dir: pathlib.Path | None, config: pathlib.Path | None = None
+    prepared: Prepared, data_dir: pathlib.Path | None, config: pathlib.Path | None = None, init: str | None = None
 ) -> Iterator[str]:
-    """The command that trains on a dataset.
+    """The commands that train on a dataset.
 
     Args:
       data_dir: as the user gave it.
-      config: a config of the dataset; default NAME.py of folder/NAME in the current folder, else a shipped one.
+      config: a config of the dataset; default NAME.py of folder/NAME in the current folder.
+      init: the command that writes such a config, for a dataset with masks to measure it on; default a shipped config.
     """
     from scarce_jax.data.builders.base import SIMULATED
 
@@ -110,10 +123,14 @@ def train_commands(
         return
     own = config or pathlib.Path(f"{name.removeprefix('folder/')}.py")
     fine, coarse, tags = (prepared.info.having("train", field) for field in ("fine", "coarse", "tags"))
-    if own.is_file():
+    measured = prepared.info.having("val", "fine")
+    proposed = init and fine and measured and not own.exists()
+    if proposed:
+        yield init
+    if own.is_file() or proposed:
         yield command_line("train", own, data_dir=data_dir)
     elif fine or tags:
         drawn = fine and coarse and prepared.coarse_from != SIMULATED
         shipped = "detailer_folder" if drawn else "supervised_folder" if fine else "three_step_scenes"
-        split = None if prepared.info.having("val", "fine") else "None"
+        split = None if measured else "None"
         yield command_line("train", shipped, dataset=name, eval_split=split, data_dir=data_dir)

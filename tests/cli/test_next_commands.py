@@ -71,6 +71,11 @@ def test_what_is_prepared_is_trained_on(command, tmp_path, monkeypatch):
     found = command("prepare", "folder/pets", "--source", "pets", *data)
     expected = "scarce-jax train supervised_folder --dataset folder/pets --eval-split None --data-dir data"
     assert following(found) == following(command("check", "folder/pets", *data)) == [expected]
+    found = command("prepare", "folder/cats", "--source", "pets", "--val", "0.34", *data)
+    init, train = "init pets --name cats --data-dir data --val 0.34", "train cats.py --data-dir data"
+    assert following(found) == [f"scarce-jax {init}", f"scarce-jax {train}"]
+    for line in (init, f"{train} --dry-run"):
+        assert command(*shlex.split(line)).status == 0
     (tmp_path / "pets.py").touch()
     assert list(train_commands(load_prepared("folder/pets", "data"), None)) == ["scarce-jax train pets.py"]
 
