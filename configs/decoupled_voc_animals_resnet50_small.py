@@ -19,7 +19,7 @@ from scarce_jax.ops.combinatorial import Combinatorial
 from scarce_jax.optim import Optimizer
 from scarce_jax.runtime import Runtime
 
-# The last features are 5 x 5, and each class has 2 x 2 scores.
+# The last features are 5 x 5, and each class has 4 x 4 scores, as in the paper.
 side = (160, 160)
 adam = Optimizer(kind="adam", lr=5e-4, weight_decay=1e-4)
 
@@ -32,7 +32,7 @@ config = Config(
         size=side,
         # Hardly any crops, because an object that is cut off would leave a tag without its object.
         augment=Augment(crop=side, scale=(1.0, 1.15), rotate=0.0, flip=0.5),
-        net=DecoupledClassifierConfig(backbone=ResNetConfig(depth=50, frozen=5), hidden=256, fc6_kernel=4),
+        net=DecoupledClassifierConfig(backbone=ResNetConfig(depth=50, frozen=5), hidden=256, fc6_kernel=2),
         init_from="hf:timm/resnet50.tv_in1k",
         optim=adam,
         eval_batch=25,
@@ -43,7 +43,7 @@ config = Config(
         size=side,
         crops=Combinatorial(crop=side, enlarge=(1.0, 3.0)),
         width=32,
-        hidden=256,
+        hidden=512,
         deconvolutions=(1, 1, 1, 1, 1),
         optim=adam,
         eval_batch=25,
