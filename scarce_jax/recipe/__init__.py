@@ -1,7 +1,7 @@
 """The types that recipes consist of: stages, sources and results."""
 
 from scarce_jax.recipe.origins import FromRun, Pretrained, parse_origin
-from scarce_jax.recipe.sources import Artifact, Cache, Chosen, Confident, Part, Read, Source
+from scarce_jax.recipe.sources import Artifact, Cache, Chosen, Confident, MostConfident, Part, Read, Source
 from scarce_jax.recipe.stages import (
     Epochs,
     Eval,
@@ -39,6 +39,7 @@ __all__ = [
     "Loss",
     "Maps",
     "Mean",
+    "MostConfident",
     "Net",
     "NetState",
     "Out",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import flax.linen as nn
@@ -55,11 +55,12 @@ class Read:
 
     Attributes:
       artifact: the records, and the field that messages name.
-      read: `({field: array}) -> array`: a frozen dataclass with `__call__`, or a function of a module.
+      read: `({field: array}) -> array`: a frozen dataclass with `__call__`, or a function of a module; or a
+        `MostConfident`, which is fitted to the records when they are opened.
     """
 
     artifact: Artifact
-    read: Callable[[Mapping[str, np.ndarray]], np.ndarray]
+    read: Callable[[Mapping[str, np.ndarray]], np.ndarray] | MostConfident
 
     def __str__(self) -> str:
         return f"{self.artifact} ({self.read})"
@@ -84,6 +85,58 @@ class Confident:
 
     def __str__(self) -> str:
         return f"where {self.confidence} is at least {self.threshold:g}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MostConfident:
+    """Reads an equal share of the labels of each class, those of largest confidence, and IGNORE elsewhere.
+
+    Zou et al., 2018, "Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced Self-Training",
+    section 3.2: each class has a threshold of its own, so the classes stay as frequent as they are without one.
+
+    Attributes:
+      label: field of class ids, uint8 [H, W].
+      confidence: field of confidences 0..255, uint8 [H, W].
+      share: share of the pixels of each class, above 0. More of them are read if the least confident are alike.
+    """
+
+    label: str = "label"
+    confidence: str = "confidence"
+    share: float
+
+    def fitted(self, entries: Iterable[Mapping[str, np.ndarray]]) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+        """The function `(entry) -> uint8 [H, W]` with the thresholds that all `entries` together give the classes."""
+        counts = np.zeros(256 * 256, np.int64)
+        for entry in entries:
+            pairs = entry[self.label].astype(np.int64) * 256 + entry[self.confidence]
+            counts += np.bincount(pairs.ravel(), minlength=counts.size)
+        # [class, level]: number of pixels of at least this confidence.
+        reached = counts.reshape(256, 256)[:, ::-1].cumsum(1)[:, ::-1]
+        enough = reached >= self.share * reached[:, :1]
+        levels = tuple(int(level) for level in enough.sum(1) - 1)
+        return AtLeast(label=self.label, confidence=self.confidence, levels=levels)
+
+    def __str__(self) -> str:
+        return f"of each class the most confident {self.share:.0%}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AtLeast:
+    """Reads labels whose confidence reaches the level of their class, and IGNORE elsewhere: `(entry) -> uint8 [H, W]`.
+
+    Attributes:
+      label: field of class ids, uint8 [H, W].
+      confidence: field of confidences 0..255, uint8 [H, W].
+      levels: 256 numbers, the least confidence of each id.
+    """
+
+    label: str
+    confidence: str
+    levels: tuple[int, ...]
+
+    def __call__(self, entry: Mapping[str, np.ndarray]) -> np.ndarray:
+        labels = entry[self.label]
+        return np.where(entry[self.confidence] >= np.array(self.levels, np.uint8)[labels], labels, np.uint8(IGNORE))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from scarce_jax.data.source import RecordField, Rows, pad
 from scarce_jax.evaluation.confusion import confusion
 from scarce_jax.evaluation.native import native_canvas
 from scarce_jax.evaluation.predict import Prediction, Predictor
-from scarce_jax.recipe import Artifact, Confident, Read, reads
+from scarce_jax.recipe import Artifact, Confident, MostConfident, Read, reads
 from scarce_jax.report.gallery import Gallery, gallery_of, map_layer, mask_layer
 from scarce_jax.run_folder import open_result, open_run
 from scarce_jax.runs import load
@@ -120,7 +120,7 @@ def show_inferred(
 ) -> None:
     """Adds masks of training images that finished stages inferred and results measure, such as label maps.
 
-    Masks that are read by their confidence (`recipe.Confident`) are shown without and with the threshold.
+    Masks that are read by their confidence (`recipe.Confident`, `recipe.MostConfident`) are shown whole and as read.
 
     Args:
       number, galleries, images: as for `measure`.
@@ -139,11 +139,12 @@ def show_inferred(
         field = session.inputs.field(artifact)
         _, mious = score(((k, *_native(rows, field, k)) for k in range(len(rows))), len(rows), session.classes)
         gallery = gallery_of(galleries, evaluation, rows, mious, info.classes, info.palette, images)
-        read = inferred.read if isinstance(inferred, Read) and isinstance(inferred.read, Confident) else None
+        read = inferred.read if isinstance(inferred, Read) else None
+        selected = isinstance(read, Confident | MostConfident)
         for k in gallery.chosen:
             truth, labels = _native(rows, field, k)
-            gallery.show_mask(number, name if read is None else f"{name}, all pixels", k, labels, mious[k])
-            if read is not None:
+            gallery.show_mask(number, f"{name}, all pixels" if selected else name, k, labels, mious[k])
+            if selected:
                 trusted = _native(rows, session.inputs.field(inferred), k)[1]
                 confidence = session.inputs.field(Artifact(stage=artifact.stage, name=read.confidence))
                 gallery.show_trusted(number, name, k, trusted, _native(rows, confidence, k)[1], truth)

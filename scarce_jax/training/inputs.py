@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from scarce_jax.data.records import Records
 from scarce_jax.data.schema import FIELD_WORDS
 from scarce_jax.data.source import ExampleField, Field, Reader, RecordField, Rows
 from scarce_jax.errors import InputError, plural
-from scarce_jax.recipe import Artifact, Chosen, Read, Recipe, Source
+from scarce_jax.recipe import Artifact, Chosen, MostConfident, Read, Recipe, Source
 
 log = logging.getLogger("scarce_jax")
 
@@ -34,6 +34,8 @@ class Inputs:
         self.records = functools.cache(lambda stage: Records(self.run_dir / stage / "records"))
         self._warn_once = functools.cache(log.warning)
         self._values: dict[Artifact, dict[str, float]] = {}
+        # Fitting reads all records.
+        self._fitted = functools.cache(self._fit)
 
     def ids(self, source: Source, hidden_truth: bool = False) -> tuple[str, ...]:
         """Returns the example ids of a source, in order: those that have every field and one of the labels.
@@ -171,7 +173,15 @@ class Inputs:
         if isinstance(field, str):
             return ExampleField(field)
         artifact = _artifact(field)
-        return RecordField(self.records(artifact.stage), artifact.name, field.read if field is not artifact else None)
+        records, read = self.records(artifact.stage), field.read if isinstance(field, Read) else None
+        return RecordField(records, artifact.name, self._fitted(artifact.stage, read))
+
+    def _fit(self, stage: str, read: Callable | MostConfident | None) -> Callable | None:
+        """What computes an array from an entry of the records of a stage."""
+        if not isinstance(read, MostConfident):
+            return read
+        records = self.records(stage)
+        return read.fitted(map(records.read, records.ids))
 
 
 def _artifact(field: Artifact | Read | Chosen) -> Artifact:

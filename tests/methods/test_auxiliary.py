@@ -23,7 +23,7 @@ from scarce_jax.errors import InputError
 from scarce_jax.methods import auxiliary
 from scarce_jax.models.largefov import LargeFOVConfig
 from scarce_jax.ops.logits import full_size
-from scarce_jax.recipe import Artifact, Confident, NetState, Read, Views
+from scarce_jax.recipe import Artifact, Confident, MostConfident, NetState, Read, Views
 from scarce_jax.report import report
 from scarce_jax.training import infer
 from scarce_jax.training.fingerprint import plain
@@ -281,6 +281,9 @@ def test_labelled_images_may_have_a_share_of_every_batch():
     assert (labelled.ids, labelled.labels, labelled.batch) == ("fine", ("fine",), 3)
     assert pseudo.ids == Artifact(stage="pseudo_labels", name="label") and pseudo.batch == 5
     assert [label.read for label in pseudo.labels] == [Confident(threshold=config.semi.threshold)]
+    by_share = auxiliary.recipe(tiny.replaced(config, "semi", share=0.6), SCENES)
+    assert [label.read for label in by_share.stage("semi").sources["pseudo"].labels] == [MostConfident(share=0.6)]
+    assert by_share.results["pseudo_labels"].inferred.read == MostConfident(share=0.6)
 
     # The loss is that of both together: with either source's rows alone it is another one.
     union = auxiliary.recipe(tiny.auxiliary_config(), SCENES).stage("semi")

@@ -1,6 +1,7 @@
 """The selection tables against counts made pixel by pixel, and AUROC against every pair."""
 
 import functools
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.methods.auxiliary import rival, selection
 from scarce_jax.ops.confidence import quantised, reaches
-from scarce_jax.recipe import Confident
+from scarce_jax.recipe import Confident, MostConfident
 
 CLASSES = ("sky", "road", "tree")
 THRESHOLDS = (0.0, 0.5, 0.9, 1.1)
@@ -136,6 +137,26 @@ def test_the_table_keeps_the_pixels_that_the_training_reads(threshold):
     read = Confident(threshold=threshold)(stored) != 255
     np.testing.assert_array_equal(read, reaches(jnp.asarray(confidence), threshold))
     assert 0 < read.sum() < 801
+
+
+@pytest.mark.parametrize("share", [0.01, 0.4, 0.65, 1.0])
+def test_a_share_of_each_class_keeps_its_most_confident_pixels(share):
+    """Of classes that differ in size and in confidence, the least that reaches the share; classes may be absent."""
+    rng = np.random.default_rng(0)
+    entries = []
+    for _ in range(3):
+        label = rng.choice(np.array([0, 2, 3], np.uint8), (40, 50), p=[0.8, 0.15, 0.05])
+        usual = np.choose(label, [230, 0, 60, 128])
+        entries.append({"label": label, "confidence": np.clip(rng.normal(usual, 30), 0, 255).astype(np.uint8)})
+    read = MostConfident(share=share).fitted(iter(entries))
+    labels, confidences, kept = (
+        np.stack(x) for x in ([e["label"] for e in entries], [e["confidence"] for e in entries], [*map(read, entries)])
+    )
+    assert set(np.unique(kept)) <= {0, 2, 3, 255} and np.array_equal(kept[kept != 255], labels[kept != 255])
+    for k in (0, 2, 3):
+        own = np.sort(confidences[labels == k])[::-1]
+        least = own[max(math.ceil(share * own.size), 1) - 1]
+        np.testing.assert_array_equal(kept[labels == k] != 255, confidences[labels == k] >= least)
 
 
 def test_a_discriminator_of_large_classes_keeps_fewer_classes_of_as_many_pixels():

@@ -24,7 +24,7 @@ from scarce_jax.models.auxiliary import AuxiliaryNet
 from scarce_jax.ops.confidence import quantised
 from scarce_jax.ops.logits import full_size
 from scarce_jax.ranges import AboveOne, Width
-from scarce_jax.recipe import Artifact, Confident, Eval, Infer, Mean, Net, NetState, Out, Read, Train, Turn
+from scarce_jax.recipe import Artifact, Eval, Infer, Mean, Net, NetState, Out, Read, Train, Turn
 
 AUXILIARY = "auxiliary"
 """Role of the auxiliary net, and name of the stage that trains it."""
@@ -218,14 +218,15 @@ class TrustedScores:
         return jnp.concatenate([logits, confidence[..., None]], -1)
 
 
-def trusted_results(config: common.Experiment, judged: JudgedSegmenter, threshold: float) -> dict[str, Eval]:
+def trusted_results(
+    config: common.Experiment, judged: JudgedSegmenter, threshold: float, trusted: Read
+) -> dict[str, Eval]:
     """The annotations of figure 1: the class of each pixel of sufficient confidence, and void elsewhere.
 
-    Result `trusted` annotates any image, and is measured on the evaluation split. Result `pseudo_labels` is what the
-    stage `semi` learns from, measured against the masks of the unlabelled images, which no stage reads.
+    Result `trusted` annotates any image by the threshold, and is measured on the evaluation split. Result
+    `pseudo_labels` is `trusted`, what the stage `semi` learns from, measured against the masks of the unlabelled
+    images, which no stage reads.
     """
-    pseudo = Artifact(stage="pseudo_labels", name="label")
-    trusted = Read(artifact=pseudo, read=Confident(threshold=threshold))
     return {
         "trusted": Eval(
             name="trusted",

@@ -30,8 +30,8 @@ from scarce_jax.methods.consistency import ConsistencyStage, train_consistency
 from scarce_jax.methods.frequencies import with_frequencies
 from scarce_jax.methods.segmentation import full_size_network, measured, network, train_segmenter
 from scarce_jax.models.auxiliary import AuxiliaryNet
-from scarce_jax.ranges import Batch, Share
-from scarce_jax.recipe import Artifact, Confident, Infer, Loss, NetState, Read, Recipe, Train
+from scarce_jax.ranges import Batch, PositiveShare, Share
+from scarce_jax.recipe import Artifact, Confident, Infer, Loss, MostConfident, NetState, Read, Recipe, Train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,10 @@ class SemiStage(SegmenterStage):
       threshold: least confidence, 0 to 1, at which a pixel of an unlabelled image gets a label; T_aux = 0.9 in the
         paper. Confidences are multiples of 1/255, rounded down, so 0.9 acts as 0.902 (`ops.confidence`). At 1 the paper
         has its baseline, the result `labelled_only`; here `semi` trains with unlabelled images that are all void.
+      share: in place of the threshold, the share of the pixels that `segmenter` gives to each class which get a label,
+        the most confident ones, after Zou et al. (2018, "Class-Balanced Self-Training"); None applies the threshold, as
+        the paper does. With one threshold the confidences decide how often a class occurs among the labels, which
+        shifts what the net takes for usual; with a share all classes keep their proportions.
       start: initial values of the net: those from which `segmenter` started, or the trained `segmenter`. The baselines
         start from the same values. The paper does not specify it.
       labelled_batch: number of labelled images in each batch; the others are pseudo-labelled. None draws both from one
@@ -49,8 +53,14 @@ class SemiStage(SegmenterStage):
     """
 
     threshold: Share = 0.9
+    share: PositiveShare | None = None
     start: Literal["initial", "segmenter"] = "initial"
     labelled_batch: Batch | None = None
+
+    def trusted(self) -> Read:
+        """The pseudo labels that the stage trains on."""
+        read = Confident(threshold=self.threshold) if self.share is None else MostConfident(share=self.share)
+        return Read(artifact=Artifact(stage="pseudo_labels", name="label"), read=read)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +106,7 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
     results = {
         "semi": measured("semi", config, config.semi, student),
         "labelled_only": measured("labelled_only", config, config.segmenter, module, trained_in="segmenter"),
-        **trusted_results(config, judged, config.semi.threshold),
+        **trusted_results(config, judged, config.semi.threshold, config.semi.trusted()),
     }
     tables = selection_tables("selection", config.thresholds, info)
     if config.compare:
@@ -125,8 +135,8 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
 def _semi(config: Config, student: nn.Module) -> Train:
     """Stage `semi`. Raises InputError if `labelled_batch` leaves no room for the other images of a batch."""
     settings, labelled = config.semi, config.semi.labelled_batch
-    pseudo = Artifact(stage="pseudo_labels", name="label")
-    trusted = Read(artifact=pseudo, read=Confident(threshold=settings.threshold))
+    trusted = settings.trusted()
+    pseudo = trusted.artifact
     if labelled is None:
         ids, labels = ("fine", pseudo), ("fine", trusted)
         return train_segmenter("semi", config, settings, student, ids=ids, labels=labels, keys_as="segmenter")
