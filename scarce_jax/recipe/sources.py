@@ -91,8 +91,8 @@ class Confident:
 class MostConfident:
     """Reads an equal share of the labels of each class, those of largest confidence, and IGNORE elsewhere.
 
-    Zou et al., 2018, "Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced Self-Training",
-    section 3.2: each class has a threshold of its own, so the classes stay as frequent as they are without one.
+    Zou et al., 2018, "Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced Self-Training": each
+    class has a threshold of its own, so the classes stay as frequent as they are without one.
 
     Attributes:
       label: field of class ids, uint8 [H, W].
