@@ -101,7 +101,11 @@ def test_a_flipped_bit_of_the_log_costs_its_line_with_a_warning(run, caplog):
         path.write_bytes(damaged)
         caplog.clear()
         after = [entry for _, entry in complete_lines(path)]
-        assert all(entry in before for entry in after) and len(before) - len(after) in (1, 2)
+        assert all(entry in before for entry in after) and len(before) - len(after) in (0, 1, 2)
+        if len(after) == len(before):
+            # Another last digit of a float may be the same float.
+            assert chr(good[bit // 8]).isdigit() and after == before
+            continue
         line = 1 + good[: bit // 8].count(b"\n")
         assert f"{path}: damaged or cut off, and left out: line {line}" in caplog.text
         assert read_run(run)["finished"]
