@@ -61,9 +61,9 @@ def benchmark(
       "memory" (the peak of this process, null where the device reports none).
 
       Mode "train": "crop", "lower_seconds", "compile_seconds", "steps_per_dispatch", "flops_from", "peak_bytes",
-      "data_wait" (share of the time spent waiting for batches), "loss_is_finite", and "real": the same times on the
-      dataset's images, with "resident", "workers", "loader_images_per_second" and "loader_to_step" (the loader's rate
-      over the step's). "real" is null where they cannot be timed; "real_missing" is the reason.
+      "data_wait" (share of the time spent waiting for sources that are not resident), "loss_is_finite", and "real": the
+      same times on the dataset's images, with "resident", "workers", "loader_images_per_second" and "loader_to_step"
+      (the loader's rate over the step's). "real" is null where they cannot be timed; "real_missing" is the reason.
 
       Mode "infer": "result", "native_size", "first_call_seconds" (with compilation) and "latency" (one image through
       `Predictor.predict`, with the work on the host).
