@@ -9,13 +9,24 @@ the tables of the documentation again.
 import argparse
 import json
 import pathlib
+from typing import Any
 
 import common  # noqa: F401  puts this checkout on the path
 
+from scarce_jax.data.figures import COVERED, COVERED_BY_CLASS
 from scarce_jax.sweep.table import spread
 
-FIGURES = ("images", "map", "mean_f1", "per_class")
+FIGURES = {"images", "map", "mean_f1", "per_class", *COVERED, *COVERED_BY_CLASS}
 COPIED = ("config", "git_revision", "versions", "devices")
+
+
+def _without_folders(value: Any) -> Any:
+    """The value with the names of files in place of their absolute paths, which say nothing on another machine."""
+    if isinstance(value, dict):
+        return {key: _without_folders(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(part) for part in value]
+    return pathlib.Path(value).name if isinstance(value, str) and value.startswith("/") else value
 
 
 def main() -> None:
@@ -36,7 +47,7 @@ def main() -> None:
     for summary, fact in zip(summaries, facts, strict=True) if options.append else ():
         line = {
             "title": options.title,
-            **{key: fact[key] for key in COPIED},
+            **{key: _without_folders(fact[key]) for key in COPIED},
             "seconds": summary["seconds"],
             "stage_seconds": {stage["name"]: stage["seconds"] for stage in summary["stages"]},
             "results": {

@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _text(figures: dict[str, Any]) -> str:
-    from scarce_jax.data.figures import COVERED, is_group_figure, share_of_classes
+    from scarce_jax.data.figures import COVERED, COVERED_BY_CLASS, is_group_figure, share_of_classes
 
     rows = [[name, value] for name, value in figures["per_class"].items()]
     data = f"{figures['images']} images of {figures['dataset']}/{figures['split']}"
@@ -84,10 +84,8 @@ def _text(figures: dict[str, Any]) -> str:
         summary += "\n" + "  ".join(groups)
     header = ["class", "IoU"]
     if "coverage" in figures:
-        header += ["coverage", "IoU there"]
-        rows = [
-            [name, iou, figures["coverage_per_class"][name], figures["covered_per_class"][name]] for name, iou in rows
-        ]
+        header += COVERED_BY_CLASS.values()
+        rows = [[name, iou, *(figures[key][name] for key in COVERED_BY_CLASS)] for name, iou in rows]
         covered = "  ".join(f"{heading} {cell(figures[key])}" for key, heading in COVERED.items())
         summary += f"\nof the pixels that are not void in a mask: {covered}"
     return f"{head}\n\n{table(rows, header)}\n\n{summary}"

@@ -57,6 +57,13 @@ COVERED = {
 }
 """Figures of masks that leave pixels void (`covered`) -> their headings."""
 
+COVERED_BY_CLASS = {
+    "coverage_per_class": "coverage",
+    "precision_per_class": "precision",
+    "covered_per_class": "IoU there",
+}
+"""The same by class."""
+
 
 def covered(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Computes figures of the pixels to which masks give a class; {} if that is every pixel.
@@ -67,20 +74,23 @@ def covered(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     Returns:
       `coverage`, the share of such pixels among those of the truth; `mean_coverage`, the mean over the classes of the
       truth; `precision`, the share of such pixels that are right; `covered_miou`, the mIoU where all other pixels count
-      as void in the truth; and by class `coverage_per_class` and `covered_per_class` (IoU). All are 0..1, or None if
-      there is no such pixel.
+      as void in the truth; and by class `coverage_per_class`, `precision_per_class` (of the pixels to which masks give
+      the class) and `covered_per_class` (IoU). All are 0..1, or None if there is no such pixel.
     """
     counts = np.asarray(confusion, np.int64)
     if not counts[:, -1].any():
         return {}
-    shares = [ratio(kept, all_) for kept, all_ in zip(counts[:, :-1].sum(1), counts.sum(1), strict=True)]
-    figures = summarise(np.pad(counts[:, :-1], ((0, 0), (0, 1))), classes)
+    given = counts[:, :-1]
+    shares = [ratio(kept, all_) for kept, all_ in zip(given.sum(1), counts.sum(1), strict=True)]
+    right = [ratio(hits, all_) for hits, all_ in zip(np.diagonal(given), given.sum(0), strict=True)]
+    figures = summarise(np.pad(given, ((0, 0), (0, 1))), classes)
     return {
-        "coverage": ratio(counts[:, :-1].sum(), counts.sum()),
+        "coverage": ratio(given.sum(), counts.sum()),
         "mean_coverage": mean(shares),
         "precision": figures["pixel_accuracy"],
         "covered_miou": figures["miou"],
         "coverage_per_class": dict(zip(classes, shares, strict=True)),
+        "precision_per_class": dict(zip(classes, right, strict=True)),
         "covered_per_class": figures["per_class"],
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import runpy
 import sys
 
 import pytest
@@ -28,7 +29,10 @@ def line(seed, miou, *, title="t", fine=50, **results):
         "config": {"seed": seed, "budget": {"fine": fine}},
         "seconds": 61.4,
         "stage_seconds": {"semi": 12.3},
-        "results": {"semi": {"miou": miou, "per_class": {"cat": 2 * miou}}, **others},
+        "results": {
+            "semi": {"miou": miou, "per_class": {"cat": 2 * miou}, "precision_per_class": {"cat": 0.9}},
+            **others,
+        },
         "tables": content,
     }
 
@@ -83,6 +87,7 @@ figure = "miou"
 [columns]
 "mIoU" = {}
 "cat" = { figure = "IoU of cat" }
+"right" = { figure = "precision of cat" }
 "s" = { figure = "seconds", decimals = 0 }
 "stage" = { figure = "stage_seconds of semi" }
 "true" = { table = "pnet", row = "weak", column = "true" }
@@ -93,10 +98,10 @@ figure = "miou"
 "two" = { title = "u", only = ["mIoU"] }""",
     )
     assert rows == [
-        "| few | 0.400 | 0.800 | 61 | 12.300 | 0.250 |",
-        "| other | 0.700 | by hand |  |  |  |",
-        "| cited | 0.7 |  |  |  |  |",
-        "| two | 0.700 ± 0.100 |  |  |  |  |",
+        "| few | 0.400 | 0.800 | 0.900 | 61 | 12.300 | 0.250 |",
+        "| other | 0.700 | by hand |  |  |  |  |",
+        "| cited | 0.7 |  |  |  |  |  |",
+        "| two | 0.700 ± 0.100 |  |  |  |  |  |",
     ]
     assert "without ±, one seed" in sentence
 
@@ -119,6 +124,26 @@ def test_a_description_that_names_what_is_not_there_is_an_error(change, found, f
     with pytest.raises(ValueError) as error:
         fill([line(0, 0.5)], SEMI.replace(*change))
     assert found in str(error.value)
+
+
+def test_the_lines_of_runs_are_what_the_tables_read(fill, tmp_path, monkeypatch):
+    config = {"seed": 0, "budget": {"fine": 50}, "segmenter": {"init_from": "/home/me/weights.safetensors"}}
+    facts = {"config": config, "git_revision": "abc", "versions": {"jax": "0"}, "devices": ["cpu"], "python": "3"}
+    semi = {"images": 3, "miou": 0.5, "coverage": 0.6, "precision_per_class": {"cat": 0.25}, "confusion": [[1]]}
+    summary = {"seconds": 9.0, "stages": [{"name": "semi", "seconds": 8.0}], "results": {"semi": semi}}
+    for name, content in {"config": facts, "summary": summary}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    flags = ["--title", "t", "--append", str(tmp_path / "b.jsonl")]
+    monkeypatch.setattr(sys, "argv", ["results_table.py", *flags, str(tmp_path)])
+    runpy.run_path(str(ROOT / "benchmarks" / "results_table.py"), run_name="__main__")
+    (appended,) = map(json.loads, (tmp_path / "b.jsonl").read_text().splitlines())
+    assert appended["config"]["segmenter"] == {"init_from": "weights.safetensors"}
+    assert "confusion" not in appended["results"]["semi"] and "python" not in appended
+    described = SEMI.replace("figure", "file = 'b.jsonl', figure")
+    rows, _ = fill(
+        [], described.replace("[rows]", '"right" = { file = "b.jsonl", figure = "precision of cat" }\n[rows]')
+    )
+    assert rows == ["| `semi` | 0.500 | 0.250 |"]
 
 
 def test_budgets_are_not_mixed(fill):

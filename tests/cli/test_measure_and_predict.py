@@ -13,7 +13,7 @@ from PIL import Image
 
 import scarce_jax
 from scarce_jax.cli import main
-from scarce_jax.data.figures import COVERED
+from scarce_jax.data.figures import COVERED, COVERED_BY_CLASS
 from scarce_jax.data.images import read_image, write_png
 from scarce_jax.data.pictures import VOID_COLOUR, overlay
 from scarce_jax.data.source import Reader
@@ -69,7 +69,7 @@ def test_evaluate_gives_the_figures_of_the_summary(detailer_run, tiny_data, comm
     for name in ("detailer", "coarse", "classifier_composite"):
         finished = command("evaluate", detailer_run, "--data-dir", tiny_data, "--result", name, "--json")
         # The coarse mask alone leaves pixels void.
-        keys = KEYS | {*COVERED, "coverage_per_class", "covered_per_class"} if name == "coarse" else KEYS
+        keys = KEYS | {*COVERED, *COVERED_BY_CLASS} if name == "coarse" else KEYS
         assert finished.status == 0 and set(finished.json) == keys
         assert finished.json["run"] == str(detailer_run) and finished.json["result"] == name
         assert finished.json["devices"] == jax.device_count()

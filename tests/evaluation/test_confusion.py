@@ -142,6 +142,7 @@ def test_pixels_that_get_a_class_have_figures_of_their_own():
         {"coverage": 0.6, "mean_coverage": 0.75, "precision": 5 / 6, "covered_miou": (3 / 4 + 2 / 3) / 2}
     )
     assert found["coverage_per_class"] == {"a": 0.5, "b": 1.0, "c": None}
+    assert found["precision_per_class"] == {"a": 1.0, "b": 2 / 3, "c": None}
     assert found["covered_per_class"] == {"a": 3 / 4, "b": pytest.approx(2 / 3), "c": None}
     # Masks without void pixels have none.
     assert covered(counts * [1, 1, 1, 0], ("a", "b", "c")) == {}
@@ -150,7 +151,13 @@ def test_pixels_that_get_a_class_have_figures_of_their_own():
     figures = {**summarise(counts, ("a", "b", "c")), **found, "miou_at_size": 0.5}
     figures |= {"run": "r", "result": "trusted", "images": 1, "dataset": "d", "split": "val"}
     lines = _text(figures).splitlines()
-    assert next(line.split() for line in lines if line.startswith("a ")) == ["a", "0.3750", "0.5000", "0.7500"]
+    assert next(line.split() for line in lines if line.startswith("a ")) == [
+        "a",
+        "0.3750",
+        "0.5000",
+        "1.0000",
+        "0.7500",
+    ]
     assert "coverage 0.6000  mean coverage of classes 0.7500  precision 0.8333  mIoU there 0.7083" in lines[-1]
     rows = _results({"results": {"trusted": figures, "other": {**figures, "coverage": 1.0}}}, {}).splitlines()
     assert [line.split()[:2] for line in rows[-2:]] == [["trusted", "0.6000"], ["other", "1.0000"]]
