@@ -22,7 +22,7 @@ A cell is described by the keys above [columns], those of its column and those o
 - file, title: the lines of the table; `budget = { fine = 25 }` takes those whose budget has this value. Of several
   lines with the same seed the last counts, which is the newest.
 - result, figure: such as "semi" and "miou". "IoU of cat" is the figure of a class, as are "coverage of cat" and
-  "precision of cat"; "stage_seconds of semi" and "seconds" are times.
+  "precision of cat", and as is "IoU" where `class` is "cat"; "stage_seconds of semi" and "seconds" are times.
 - table, row, column: in place of them, a cell of a table that the run itself has measured, by the first cell of its
   row.
 - decimals: default 3.
@@ -142,6 +142,7 @@ def value(spec: Mapping[str, Any], line: Mapping[str, Any]) -> float:
     if figure == "stage_seconds":
         return line["stage_seconds"][part]
     measured = line["results"][spec["result"]]
+    part = part or spec.get("class")
     if not part:
         return measured[figure]
     return measured["per_class" if figure == "IoU" else f"{figure}_per_class"][part]

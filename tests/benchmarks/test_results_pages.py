@@ -87,7 +87,7 @@ figure = "miou"
 [columns]
 "mIoU" = {}
 "cat" = { figure = "IoU of cat" }
-"right" = { figure = "precision of cat" }
+"right" = { figure = "precision", class = "cat" }
 "s" = { figure = "seconds", decimals = 0 }
 "stage" = { figure = "stage_seconds of semi" }
 "true" = { table = "pnet", row = "weak", column = "true" }
