@@ -160,7 +160,20 @@ class ImageStage(SizedStage):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SegmenterStage(ImageStage):
+class CachedStage(ImageStage):
+    """Settings of a training stage that can keep what the frozen part of its net's backbone computes of the images.
+
+    Attributes:
+      cache: number of augmented draws of each image that are made once, before the first step. What the frozen part of
+        the backbone computes of them is kept in memory, and no step computes it again. Each epoch takes one draw of an
+        image, in turn. 0 keeps nothing, and no draw repeats. Without random augmentation 1 is exact.
+    """
+
+    cache: Annotated[int, Interval(ge=0, le=4096)] = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmenterStage(CachedStage):
     """Settings of a stage that trains a segmentation net, or a tag classifier on the trunk of such a net.
 
     Attributes:
@@ -171,16 +184,12 @@ class SegmenterStage(ImageStage):
         equally.
       rare_class_sampling: exponent with which images of rare classes are drawn more often; see `data.sampling`, whose
         paper uses 0.5. It needs images whose classes the budget reveals. None draws all images equally often.
-      cache: number of augmented draws of each image that are made once, before the first step. What the frozen part of
-        the backbone computes of them is kept in memory, and no step computes it again. Each epoch takes one draw of an
-        image, in turn. 0 keeps nothing, and no draw repeats. Without random augmentation 1 is exact.
     """
 
     net: Segmenter = PSPNetConfig()
     aux_weight: NonNegative = 0.4
     class_weighting: AboveOne | None = None
     rare_class_sampling: Annotated[float, Interval(ge=0, le=10)] | None = None
-    cache: Annotated[int, Interval(ge=0, le=4096)] = 0
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()

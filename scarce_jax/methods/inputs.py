@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from scarce_jax.errors import InputError
-from scarce_jax.methods.common import Experiment, ImageStage, SegmenterStage, SizedStage
+from scarce_jax.methods.common import CachedStage, Experiment, ImageStage, SizedStage
 from scarce_jax.ops.augment import Augment, augment, normalise
 from scarce_jax.ops.resize import on_image
 from scarce_jax.recipe import Cache, Source
@@ -57,7 +57,7 @@ def training_source(config: Experiment, stage: ImageStage, **changes: Any) -> So
     return Source(dataset=config.dataset, split=config.train_split, **(fields | changes))
 
 
-def cached(name: str, stage: SegmenterStage, source: Source, module: nn.Module, role: str, *fields: str) -> Source:
+def cached(name: str, stage: CachedStage, source: Source, module: nn.Module, role: str, *fields: str) -> Source:
     """The source with the `Cache` of the stage's settings, if they ask for one.
 
     Args:

@@ -12,7 +12,7 @@ import jax
 from scarce_jax.errors import InputError
 from scarce_jax.losses import multi_label_cross_entropy
 from scarce_jax.methods import common
-from scarce_jax.methods.common import ImageStage
+from scarce_jax.methods.common import CachedStage, ImageStage
 from scarce_jax.methods.inputs import cached, evaluation_source, net_inputs, training_source
 from scarce_jax.recipe import Eval, NetState, Out, Train, Turn
 
@@ -51,7 +51,7 @@ class TagLogits:
 
 
 def train_classifier(
-    name: str, config: common.Experiment, stage: ImageStage, module: nn.Module, background: int | None
+    name: str, config: common.Experiment, stage: CachedStage, module: nn.Module, background: int | None
 ) -> Train:
     """A stage that trains a classifier on all training images that have tags.
 
@@ -64,8 +64,7 @@ def train_classifier(
         if stage.class_weighting is not None:
             raise InputError(f"{name}.class_weighting is {stage.class_weighting}; expected none for image tags")
     source = training_source(config, stage, ids="tags", fields=("tags",), labels=(), weight=weight)
-    if isinstance(stage, common.SegmenterStage):
-        source = cached(name, stage, source, module, CLASSIFIER)
+    source = cached(name, stage, source, module, CLASSIFIER)
     return common.train(
         name,
         config,

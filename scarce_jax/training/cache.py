@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scarce_jax import mesh as mesh_lib
-from scarce_jax.errors import InputError
+from scarce_jax.errors import InputError, plural
 from scarce_jax.models.encoded import Encoded, encode, levels_read
 from scarce_jax.recipe import Cache, NetState, Train
 from scarce_jax.training.batches import TrainInput, make_batch
@@ -49,8 +49,9 @@ def fill(
             size = _fill(f"{stage.name}.cache", source.cache, inputs[name], nets[source.cache.net], mesh, consts, room)
             room -= size
             log.info(
-                "%s: frozen features of %d draws of %d images, %.2f GB, computed in %.0f s",
-                *(stage.name, source.cache.draws, inputs[name].examples, size / 1e9, time.perf_counter() - began),
+                "%s: frozen features of %s of %s, %.2f GB, computed in %.0f s",
+                *(stage.name, plural(source.cache.draws, "draw"), plural(inputs[name].examples, "image")),
+                *(size / 1e9, time.perf_counter() - began),
             )
 
 

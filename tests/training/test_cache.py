@@ -14,6 +14,7 @@ from scarce_jax.data.datasets import SCENES
 from scarce_jax.errors import InputError
 from scarce_jax.methods import auxiliary, detailer, transfer
 from scarce_jax.models.deconvolution import DeconvNetConfig
+from scarce_jax.models.decoupled import DecoupledClassifierConfig
 from scarce_jax.models.deeplabv3plus import DeepLabV3PlusConfig
 from scarce_jax.models.encoded import Encoded, encode, levels_read
 from scarce_jax.models.fcn import FCNDetailerConfig
@@ -37,11 +38,11 @@ def config(**changes):
     return tiny.supervised_config(**{"net": PSPNetConfig(backbone=RESNET), "steps": 4, **changes})
 
 
-def trained(settings, folder, data_dir, devices=1):
+def trained(settings, folder, data_dir, devices=1, stage="segmenter"):
     """Arrays of the net, and the losses of the steps."""
     runs.train(settings, folder, data_dir=data_dir, mesh=tiny.mesh(devices))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return tiny.stored(folder), [x["segmenter/loss"] for x in lines if "segmenter/loss" in x]
+    return tiny.stored(folder), [x[f"{stage}/loss"] for x in lines if f"{stage}/loss" in x]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,20 @@ def test_the_detailer_keeps_its_coarse_masks_with_the_features(tmp_path, tiny_da
     (turn,) = stage.turns
     loss, _ = jax.eval_shape(turn.loss, nets["segmenter"].params, nets, {"labelled": rows}, {}, jax.random.key(0))
     assert loss.shape == ()
+
+
+def test_the_classifier_of_decoupled_keeps_its_features(tmp_path, tiny_data, caplog):
+    caplog.set_level("INFO", logger="scarce_jax")
+    still = dataclasses.replace(STILL, crop=(64, 64))
+    net = DecoupledClassifierConfig(backbone=dataclasses.replace(RESNET, frozen=4), hidden=4, fc6_kernel=1)
+    base = dataclasses.replace(tiny.decoupled_config(), results=("classifier",), deconvnet=None)
+    losses = []
+    for draws in (0, 1):
+        settings = tiny.replaced(base, "classifier", net=net, augment=still, cache=draws)
+        losses.append(trained(settings, tmp_path / str(draws), tiny_data, stage="classifier")[1])
+    assert "classifier: frozen features of 1 draw of 12 images" in caplog.text
+    assert losses[0]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
 def test_a_net_without_a_frozen_part_is_refused(tmp_path, tiny_data):

@@ -10,7 +10,7 @@ import jax
 from scarce_jax.data.schema import DatasetInfo
 from scarce_jax.errors import InputError
 from scarce_jax.methods import common
-from scarce_jax.methods.common import SEGMENTER, ImageStage, SegmenterStage, as_long_as, compute_dtype
+from scarce_jax.methods.common import SEGMENTER, CachedStage, SegmenterStage, as_long_as, compute_dtype
 from scarce_jax.methods.decoupled.figure_ground import (
     ByClass,
     MapsByClass,
@@ -33,7 +33,7 @@ from scarce_jax.recipe import Artifact, Eval, Maps, Net, NetState, Predict, Reci
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifierStage(ImageStage):
+class ClassifierStage(CachedStage):
     """Settings of the classifier's training on image tags.
 
     Attributes:
