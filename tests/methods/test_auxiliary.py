@@ -22,6 +22,7 @@ from scarce_jax.data.source import Example, Reader
 from scarce_jax.errors import InputError
 from scarce_jax.methods import auxiliary
 from scarce_jax.models.largefov import LargeFOVConfig
+from scarce_jax.ops.confidence import quantised
 from scarce_jax.ops.logits import full_size
 from scarce_jax.recipe import Artifact, Confident, MostConfident, NetState, Read, Views
 from scarce_jax.report import report
@@ -272,6 +273,26 @@ def test_what_it_is_compared_with_starts_where_it_does():
     for name in ("semi", "labelled_long", "all_labels", "adversarial", "consistency"):
         assert stages[name].nets["segmenter"].init_from == Artifact(stage="segmenter", name="segmenter")
     assert set(stages["adversarial"].nets) == {"segmenter", "discriminator"}
+
+
+def test_pseudo_labels_may_be_those_of_both_views():
+    """Then the labels of a mirrored image are the mirrored labels, which those of the image alone are not."""
+    image = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    for flip in (False, True):
+        recipe = auxiliary.recipe(tiny.replaced(tiny.auxiliary_config(), "semi", flip=flip), SCENES)
+        stage, result = recipe.stage("pseudo_labels"), recipe.results["trusted"]
+        nets = {}
+        for role, net in stage.nets.items():
+            init = jax.jit(functools.partial(net.module.init, train=False))
+            variables = init(jax.random.key(0), *(jnp.zeros(x.shape, x.dtype) for x in net.inputs))
+            nets[role] = NetState(params=variables["params"], batch_stats=variables.get("batch_stats", {}))
+        predict = jax.jit(stage.predict)
+        seen, mirrored = (predict(nets, {"image": view}, {}) for view in (image, image[:, :, ::-1]))
+        assert np.array_equal(mirrored["label"], seen["label"][:, :, ::-1]) == flip
+        # Any image is annotated as the unlabelled ones are.
+        scores = jax.jit(result.predict)(nets, {"image": image}, {})
+        np.testing.assert_array_equal(scores[..., :-1].argmax(-1), seen["label"])
+        np.testing.assert_array_equal(quantised(scores[..., -1]), seen["confidence"])
 
 
 def test_labelled_images_may_have_a_share_of_every_batch():

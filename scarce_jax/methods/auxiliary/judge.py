@@ -74,9 +74,13 @@ class JudgedSegmenter:
         logits, _ = self.segmenter.apply(nets[SEGMENTER].variables, images, train=False)
         return full_size(logits)
 
-    def probabilities(self, nets: Mapping[str, NetState], images: jax.Array) -> jax.Array:
-        """Class probabilities of the segmenter, float32 [B, H, W, K]."""
-        return jax.nn.softmax(self.logits(nets, images))
+    def probabilities(self, nets: Mapping[str, NetState], images: jax.Array, flip: bool = False) -> jax.Array:
+        """Class probabilities of the segmenter, float32 [B, H, W, K]; with `flip` their mean over both views."""
+        probabilities = jax.nn.softmax(self.logits(nets, images))
+        if not flip:
+            return probabilities
+        mirrored = jnp.flip(self.probabilities(nets, jnp.flip(images, 2)), 2)
+        return (probabilities + mirrored) / 2
 
     def confidence_logits(self, nets: Mapping[str, NetState], probabilities: jax.Array) -> jax.Array:
         """Logits of the confidence in these class probabilities [B, H, W, K], float32 [B, H, W]."""
@@ -184,42 +188,51 @@ def infer_selection(config: common.Experiment, judged: JudgedSegmenter, threshol
 
 @dataclasses.dataclass(frozen=True)
 class PseudoLabels:
-    """The segmenter's class "label" and its "confidence", 0 to 255: both uint8 [B, H, W]."""
+    """The segmenter's class "label" and its "confidence", 0 to 255: both uint8 [B, H, W].
+
+    With `flip` the class probabilities are means over an image and its mirror image.
+    """
 
     judged: JudgedSegmenter
+    flip: bool
 
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> dict[str, jax.Array]:
-        probabilities, confidence = self.judged.confidence(nets, batch["image"])
+        probabilities = self.judged.probabilities(nets, batch["image"], self.flip)
         return {
             "label": probabilities.argmax(-1).astype(jnp.uint8),
-            "confidence": quantised(jax.nn.sigmoid(confidence)),
+            "confidence": quantised(jax.nn.sigmoid(self.judged.confidence_logits(nets, probabilities))),
         }
 
 
-def infer_pseudo_labels(config: common.Experiment, judged: JudgedSegmenter) -> Infer:
+def infer_pseudo_labels(config: common.Experiment, judged: JudgedSegmenter, flip: bool) -> Infer:
     """Stage `pseudo_labels`: `PseudoLabels` of the unlabelled images, without a threshold."""
     return Infer(
         name="pseudo_labels",
         nets=judged.nets(),
-        predict=PseudoLabels(judged),
+        predict=PseudoLabels(judged, flip),
         source=inference_source(config, judged.stage, ids="unlabelled"),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class TrustedScores:
-    """Logits of the segmenter and, as the last channel, their confidence 0..1: float32 [B, H, W, K + 1]."""
+    """Log-probabilities of the classes and, as the last channel, their confidence 0..1: float32 [B, H, W, K + 1].
+
+    The probabilities are those of `PseudoLabels`.
+    """
 
     judged: JudgedSegmenter
+    flip: bool
 
     def __call__(self, nets: Mapping[str, NetState], batch: dict, consts: Mapping) -> jax.Array:
-        logits = self.judged.logits(nets, batch["image"]).astype(jnp.float32)
-        confidence = jax.nn.sigmoid(self.judged.confidence_logits(nets, jax.nn.softmax(logits)))
-        return jnp.concatenate([logits, confidence[..., None]], -1)
+        probabilities = self.judged.probabilities(nets, batch["image"], self.flip)
+        confidence = jax.nn.sigmoid(self.judged.confidence_logits(nets, probabilities))
+        # The floor is far below any probability that decides a class, and keeps the logarithm finite.
+        return jnp.concatenate([jnp.log(jnp.maximum(probabilities, 1e-30)), confidence[..., None]], -1)
 
 
 def trusted_results(
-    config: common.Experiment, judged: JudgedSegmenter, threshold: float, trusted: Read
+    config: common.Experiment, judged: JudgedSegmenter, threshold: float, flip: bool, trusted: Read
 ) -> dict[str, Eval]:
     """The annotations of figure 1: the class of each pixel of sufficient confidence, and void elsewhere.
 
@@ -231,7 +244,7 @@ def trusted_results(
         "trusted": Eval(
             name="trusted",
             nets=judged.nets(),
-            predict=TrustedScores(judged),
+            predict=TrustedScores(judged, flip),
             # The confidences are no logits, of which probabilities could be made.
             source=dataclasses.replace(evaluation_source(config, judged.stage), interpolation=None),
             threshold=threshold,

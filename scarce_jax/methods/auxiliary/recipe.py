@@ -46,6 +46,8 @@ class SemiStage(SegmenterStage):
         the most confident ones, after Zou et al. (2018, "Class-Balanced Self-Training"); None applies the threshold, as
         the paper does. With one threshold the confidences decide how often a class occurs among the labels, which
         shifts what the net takes for usual; with a share all classes keep their proportions.
+      flip: whether pseudo labels and their confidences are of class probabilities that are means over an image and its
+        mirror image, in place of those of the image alone, as in the paper.
       start: initial values of the net: those from which `segmenter` started, or the trained `segmenter`. The baselines
         start from the same values. The paper does not specify it.
       labelled_batch: number of labelled images in each batch; the others are pseudo-labelled. None draws both from one
@@ -54,6 +56,7 @@ class SemiStage(SegmenterStage):
 
     threshold: Share = 0.9
     share: PositiveShare | None = None
+    flip: bool = False
     start: Literal["initial", "segmenter"] = "initial"
     labelled_batch: Batch | None = None
 
@@ -100,13 +103,13 @@ def recipe(config: Config, info: DatasetInfo) -> Recipe:
         correctness_statistics(config, judged),
         train_auxiliary(config, config.auxiliary, judged),
         infer_selection(config, judged, config.thresholds),
-        infer_pseudo_labels(config, judged),
+        infer_pseudo_labels(config, judged, config.semi.flip),
         _started(config, _semi(config, student)),
     ]
     results = {
         "semi": measured("semi", config, config.semi, student),
         "labelled_only": measured("labelled_only", config, config.segmenter, module, trained_in="segmenter"),
-        **trusted_results(config, judged, config.semi.threshold, config.semi.trusted()),
+        **trusted_results(config, judged, config.semi.threshold, config.semi.flip, config.semi.trusted()),
     }
     tables = selection_tables("selection", config.thresholds, info)
     if config.compare:
