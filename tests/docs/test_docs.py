@@ -52,6 +52,17 @@ def of_docstring(text: str) -> list[str]:
     return [re.split(r"`| \(| of |[.,:]?\s*$|[.:] ", found)[0] for found in re.findall(r"scarce-jax [^\n]*", text)]
 
 
+METHODS = [line.split(" | ") for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| [")]
+
+
+@pytest.mark.parametrize("row", METHODS, ids=[re.search(r"\w+", row[0])[0] for row in METHODS])
+def test_the_figures_of_the_readme_stand_in_a_table_of_results(row):
+    (page,) = links(row[0])
+    cells = [line for line in (ROOT / page).read_text().splitlines() if line.startswith("| ")]
+    figures = re.findall(r"\d\.\d+", row[3])
+    assert figures and [figure for figure in figures if not any(figure in line for line in cells)] == []
+
+
 @pytest.mark.parametrize("path", CONFIGS.values(), ids=CONFIGS)
 def test_every_command_of_a_config_is_one(path):
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
@@ -151,5 +162,6 @@ def test_commands_in_docstrings_end_where_their_sentences_do():
 
 
 def test_pages_are_found():
+    assert len(METHODS) == 5
     assert {"README.md", "docs/papers.md", "docs/results/index.md", "benchmarks/gpu/README.md"} <= set(names)
     assert all(isinstance(page, pathlib.Path) for page in PAGES)
