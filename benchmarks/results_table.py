@@ -26,7 +26,10 @@ def _without_folders(value: Any) -> Any:
         return {key: _without_folders(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_without_folders(part) for part in value]
-    return pathlib.Path(value).name if isinstance(value, str) and value.startswith("/") else value
+    if not isinstance(value, str) or not value.startswith("/"):
+        return value
+    path, colon, net = value.partition(":")  # RUN:STAGE/NET is a net of another run.
+    return pathlib.Path(path).name + colon + net
 
 
 def main() -> None:

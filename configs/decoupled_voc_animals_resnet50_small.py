@@ -1,8 +1,9 @@
 """The decoupled method on VOC's animals from ImageNet's ResNet-50, for two CPU cores: ten masks of each class.
 
 Paper: Hong, Noh and Han, "Decoupled Deep Neural Network for Semi-supervised Semantic Segmentation". In place of VGG-16
-the classifier stands on a ResNet-50, of which layer4 is trained. It has no switches: the deconvolution net unpools to the
-upper left of each window, with one convolution of half the paper's width in each group. Images have 160 x 160 pixels.
+the classifier stands on a ResNet-50, of which layer4 is trained. It has no switches: the deconvolution net unpools to
+the upper left of each window, with one convolution of half the paper's width in each group. Images have 160 x 160
+pixels.
 
 Command: scarce-jax prepare voc/animals --source VOC;
   scarce-jax train decoupled_voc_animals_resnet50_small --compare

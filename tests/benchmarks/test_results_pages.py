@@ -127,7 +127,8 @@ def test_a_description_that_names_what_is_not_there_is_an_error(change, found, f
 
 
 def test_the_lines_of_runs_are_what_the_tables_read(fill, tmp_path, monkeypatch):
-    config = {"seed": 0, "budget": {"fine": 50}, "segmenter": {"init_from": "/home/me/weights.safetensors"}}
+    config = {"seed": 0, "budget": {"fine": 50}, "segmenter": {"init_from": "/home/me/w.npz"}}
+    config["semi"] = {"init_from": "/home/me/runs/a:segmenter/segmenter"}
     facts = {"config": config, "git_revision": "abc", "versions": {"jax": "0"}, "devices": ["cpu"], "python": "3"}
     semi = {"images": 3, "miou": 0.5, "coverage": 0.6, "precision_per_class": {"cat": 0.25}, "confusion": [[1]]}
     summary = {"seconds": 9.0, "stages": [{"name": "semi", "seconds": 8.0}], "results": {"semi": semi}}
@@ -137,7 +138,8 @@ def test_the_lines_of_runs_are_what_the_tables_read(fill, tmp_path, monkeypatch)
     monkeypatch.setattr(sys, "argv", ["results_table.py", *flags, str(tmp_path)])
     runpy.run_path(str(ROOT / "benchmarks" / "results_table.py"), run_name="__main__")
     (appended,) = map(json.loads, (tmp_path / "b.jsonl").read_text().splitlines())
-    assert appended["config"]["segmenter"] == {"init_from": "weights.safetensors"}
+    assert appended["config"]["segmenter"] == {"init_from": "w.npz"}
+    assert appended["config"]["semi"] == {"init_from": "a:segmenter/segmenter"}
     assert "confusion" not in appended["results"]["semi"] and "python" not in appended
     described = SEMI.replace("figure", "file = 'b.jsonl', figure")
     rows, _ = fill(
