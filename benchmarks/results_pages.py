@@ -21,8 +21,8 @@ A cell is described by the keys above [columns], those of its column and those o
 
 - file, title: the lines of the table; `budget = { fine = 25 }` takes those whose budget has this value. Of several
   lines with the same seed the last counts, which is the newest.
-- result, figure: such as "semi" and "miou". "IoU of cat" is the figure of a class, as are "coverage of cat" and
-  "precision of cat", and as is "IoU" where `class` is "cat"; "stage_seconds of semi" and "seconds" are times.
+- result, figure: such as "semi" and "miou". "IoU of cat", "coverage of cat" and "precision of cat" are of a
+  class, and `class = "cat"` beside "IoU" says the same; "stage_seconds of semi" and "seconds" are times.
 - table, row, column: in place of them, a cell of a table that the run itself has measured, by the first cell of its
   row.
 - decimals: default 3.

@@ -80,12 +80,12 @@ def covered(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     counts = np.asarray(confusion, np.int64)
     if not counts[:, -1].any():
         return {}
-    given = counts[:, :-1]
-    shares = [ratio(kept, all_) for kept, all_ in zip(given.sum(1), counts.sum(1), strict=True)]
-    right = [ratio(hits, all_) for hits, all_ in zip(np.diagonal(given), given.sum(0), strict=True)]
-    figures = summarise(np.pad(given, ((0, 0), (0, 1))), classes)
+    predicted = counts[:, :-1]
+    shares = [ratio(kept, all_) for kept, all_ in zip(predicted.sum(1), counts.sum(1), strict=True)]
+    right = [ratio(hits, all_) for hits, all_ in zip(np.diagonal(predicted), predicted.sum(0), strict=True)]
+    figures = summarise(np.pad(predicted, ((0, 0), (0, 1))), classes)
     return {
-        "coverage": ratio(given.sum(), counts.sum()),
+        "coverage": ratio(predicted.sum(), counts.sum()),
         "mean_coverage": mean(shares),
         "precision": figures["pixel_accuracy"],
         "covered_miou": figures["miou"],

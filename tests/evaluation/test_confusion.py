@@ -151,13 +151,8 @@ def test_pixels_that_get_a_class_have_figures_of_their_own():
     figures = {**summarise(counts, ("a", "b", "c")), **found, "miou_at_size": 0.5}
     figures |= {"run": "r", "result": "trusted", "images": 1, "dataset": "d", "split": "val"}
     lines = _text(figures).splitlines()
-    assert next(line.split() for line in lines if line.startswith("a ")) == [
-        "a",
-        "0.3750",
-        "0.5000",
-        "1.0000",
-        "0.7500",
-    ]
+    row = next(line.split() for line in lines if line.startswith("a "))
+    assert row == ["a", "0.3750", "0.5000", "1.0000", "0.7500"]
     assert "coverage 0.6000  mean coverage of classes 0.7500  precision 0.8333  mIoU there 0.7083" in lines[-1]
     rows = _results({"results": {"trusted": figures, "other": {**figures, "coverage": 1.0}}}, {}).splitlines()
     assert [line.split()[:2] for line in rows[-2:]] == [["trusted", "0.6000"], ["other", "1.0000"]]

@@ -69,14 +69,13 @@ class JudgedSegmenter:
             AUXILIARY: common.frozen(self.judge, (maps,), AUXILIARY, AUXILIARY),
         }
 
-    def logits(self, nets: Mapping[str, NetState], images: jax.Array) -> jax.Array:
-        """Logits of the segmenter, [B, H, W, K]."""
-        logits, _ = self.segmenter.apply(nets[SEGMENTER].variables, images, train=False)
-        return full_size(logits)
-
     def probabilities(self, nets: Mapping[str, NetState], images: jax.Array, flip: bool = False) -> jax.Array:
-        """Class probabilities of the segmenter, float32 [B, H, W, K]; with `flip` their mean over both views."""
-        probabilities = jax.nn.softmax(self.logits(nets, images))
+        """Class probabilities of the segmenter, float32 [B, H, W, K].
+
+        With `flip` they are means over the images and their mirror images.
+        """
+        logits, _ = self.segmenter.apply(nets[SEGMENTER].variables, images, train=False)
+        probabilities = jax.nn.softmax(full_size(logits))
         if not flip:
             return probabilities
         mirrored = jnp.flip(self.probabilities(nets, jnp.flip(images, 2)), 2)
@@ -190,7 +189,7 @@ def infer_selection(config: common.Experiment, judged: JudgedSegmenter, threshol
 class PseudoLabels:
     """The segmenter's class "label" and its "confidence", 0 to 255: both uint8 [B, H, W].
 
-    With `flip` the class probabilities are means over an image and its mirror image.
+    `flip` is that of `JudgedSegmenter.probabilities`.
     """
 
     judged: JudgedSegmenter
@@ -205,7 +204,10 @@ class PseudoLabels:
 
 
 def infer_pseudo_labels(config: common.Experiment, judged: JudgedSegmenter, flip: bool) -> Infer:
-    """Stage `pseudo_labels`: `PseudoLabels` of the unlabelled images, without a threshold."""
+    """Stage `pseudo_labels`: `PseudoLabels` of the unlabelled images, without a threshold.
+
+    `flip` is that of `SemiStage`.
+    """
     return Infer(
         name="pseudo_labels",
         nets=judged.nets(),

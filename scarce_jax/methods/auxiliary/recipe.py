@@ -46,8 +46,8 @@ class SemiStage(SegmenterStage):
         the most confident ones, after Zou et al. (2018, "Class-Balanced Self-Training"); None applies the threshold, as
         the paper does. With one threshold the confidences decide how often a class occurs among the labels, which
         shifts what the net takes for usual; with a share all classes keep their proportions.
-      flip: whether pseudo labels and their confidences are of class probabilities that are means over an image and its
-        mirror image, in place of those of the image alone, as in the paper.
+      flip: whether pseudo labels and their confidences come from the mean class probabilities of an image and its
+        mirror image. The paper takes those of the image alone.
       start: initial values of the net: those from which `segmenter` started, or the trained `segmenter`. The baselines
         start from the same values. The paper does not specify it.
       labelled_batch: number of labelled images in each batch; the others are pseudo-labelled. None draws both from one
