@@ -24,7 +24,8 @@ from scarce_jax.methods import auxiliary
 from scarce_jax.models.largefov import LargeFOVConfig
 from scarce_jax.ops.confidence import quantised
 from scarce_jax.ops.logits import full_size
-from scarce_jax.recipe import Artifact, Confident, MostConfident, NetState, Read, Views
+from scarce_jax.ranges import check
+from scarce_jax.recipe import Artifact, Confident, MostConfident, NetState, Read, Views, parse_origin
 from scarce_jax.report import report
 from scarce_jax.training import infer
 from scarce_jax.training.fingerprint import plain
@@ -273,6 +274,23 @@ def test_what_it_is_compared_with_starts_where_it_does():
     for name in ("semi", "labelled_long", "all_labels", "adversarial", "consistency"):
         assert stages[name].nets["segmenter"].init_from == Artifact(stage="segmenter", name="segmenter")
     assert set(stages["adversarial"].nets) == {"segmenter", "discriminator"}
+
+
+@pytest.mark.parametrize("own", [None, "own.safetensors"])
+def test_the_start_at_initial_values_is_at_those_of_the_segmenter(own):
+    config = tiny.replaced(tiny.auxiliary_config(compare=True), "semi", start="initial", init_from=own)
+    config = tiny.replaced(config, "segmenter", init_from="weights.safetensors")
+    recipe = auxiliary.recipe(config, SCENES)
+    for name in ("semi", "labelled_long", "all_labels", "adversarial", "consistency"):
+        assert recipe.stage(name).nets["segmenter"].init_from == parse_origin(own or "weights.safetensors")
+
+
+@pytest.mark.parametrize("stage", ["semi", "adversarial", "consistency"])
+def test_weights_that_the_start_would_replace_are_refused(stage):
+    config = tiny.replaced(tiny.auxiliary_config(compare=True), "semi", start="segmenter")
+    config = tiny.replaced(config, stage, init_from="weights.safetensors")
+    with pytest.raises(InputError, match=rf"{stage}.init-from .*semi.start"):
+        check(config)
 
 
 def test_pseudo_labels_may_be_those_of_both_views():

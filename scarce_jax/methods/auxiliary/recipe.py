@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import flax.linen as nn
@@ -31,7 +31,18 @@ from scarce_jax.methods.frequencies import with_frequencies
 from scarce_jax.methods.segmentation import full_size_network, measured, network, train_segmenter
 from scarce_jax.models.auxiliary import AuxiliaryNet
 from scarce_jax.ranges import Batch, PositiveShare, Share
-from scarce_jax.recipe import Artifact, Confident, Infer, Loss, MostConfident, NetState, Read, Recipe, Train
+from scarce_jax.recipe import (
+    Artifact,
+    Confident,
+    Infer,
+    Loss,
+    MostConfident,
+    NetState,
+    Read,
+    Recipe,
+    Train,
+    parse_origin,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +60,8 @@ class SemiStage(SegmenterStage):
       flip: whether pseudo labels and their confidences come from the mean class probabilities of an image and its
         mirror image. The paper takes those of the image alone.
       start: initial values of the net: those from which `segmenter` started, or the trained `segmenter`. The baselines
-        start from the same values. The paper does not specify it.
+        start from the same values. The paper does not specify it. "initial" takes `init_from` in place of the
+        segmenter's if it is set.
       labelled_batch: number of labelled images in each batch; the others are pseudo-labelled. None draws both from one
         shuffled union, as in the paper; batches then hold few labelled images if there are few.
     """
@@ -85,6 +97,13 @@ class Config(common.Experiment):
     adversarial: AdversarialStage | None = None
     consistency: ConsistencyStage | None = None
     thresholds: Annotated[tuple[Share, ...], MinLen(1)] = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        for name in ("semi", "adversarial", "consistency"):
+            stage = getattr(self, name)
+            if stage is not None and stage.init_from is not None and self.semi.start == "segmenter":
+                yield f"{name}.init_from", "None, because it starts from the trained segmenter (semi.start)"
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:
@@ -178,8 +197,9 @@ class Together:
 
 def _started(config: Config, stage: Train) -> Train:
     """The stage with the initial values of `semi.start`."""
-    if config.semi.start == "initial":
-        return stage
-    start = Artifact(stage="segmenter", name=SEGMENTER)
-    segmenter = dataclasses.replace(stage.nets[SEGMENTER], init_from=start)
-    return dataclasses.replace(stage, nets={**stage.nets, SEGMENTER: segmenter})
+    net = stage.nets[SEGMENTER]
+    if config.semi.start == "segmenter":
+        net = dataclasses.replace(net, init_from=Artifact(stage="segmenter", name=SEGMENTER))
+    elif net.init_from is None and (origin := config.semi.init_from or config.segmenter.init_from) is not None:
+        net = dataclasses.replace(net, init_from=parse_origin(origin))
+    return dataclasses.replace(stage, nets={**stage.nets, SEGMENTER: net})
