@@ -22,6 +22,7 @@ from scarce_jax.data.source import Example, Reader
 from scarce_jax.errors import InputError
 from scarce_jax.methods import auxiliary
 from scarce_jax.models.largefov import LargeFOVConfig
+from scarce_jax.ops.augment import Augment
 from scarce_jax.ops.confidence import quantised
 from scarce_jax.ops.logits import full_size
 from scarce_jax.ranges import check
@@ -347,6 +348,32 @@ def test_labelled_images_may_have_a_share_of_every_batch():
 
     assert loss(semi, batch) == pytest.approx(loss(union, {"labelled": together}), rel=1e-6)
     assert loss(semi, batch) != pytest.approx(loss(union, {"labelled": batch["pseudo"]}), rel=1e-3)
+
+
+def test_pseudo_labelled_images_may_be_augmented_otherwise():
+    config = tiny.replaced(tiny.auxiliary_config(compare=True), "semi", labelled_batch=3)
+    plain = config.semi.augment
+    strong = dataclasses.replace(plain, brightness=0.5)
+    recipe = auxiliary.recipe(tiny.replaced(config, "semi", pseudo_augment=strong), SCENES)
+    sources = recipe.stage("semi").sources
+    assert sources["pseudo"].transform.settings == strong and sources["labelled"].transform.settings == plain
+    assert recipe.stage("labelled_long").sources["labelled"].transform.settings == plain
+    without = auxiliary.recipe(config, SCENES).stage("semi").sources
+    assert without["pseudo"].transform == without["labelled"].transform == sources["labelled"].transform
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"labelled_batch": None}, "--semi.labelled-batch None: expected a number of images"),
+        ({"pseudo_augment": Augment(crop=(16, 16))}, "--semi.pseudo-augment.crop .* expected that of augment"),
+    ],
+)
+def test_an_augmentation_that_no_batch_could_have_is_refused(changes, message):
+    config = tiny.replaced(tiny.auxiliary_config(), "semi", labelled_batch=3)
+    config = tiny.replaced(config, "semi", **{"pseudo_augment": config.semi.augment} | changes)
+    with pytest.raises(InputError, match=message):
+        check(config)
 
 
 @pytest.mark.parametrize("count", [0, 8])

@@ -28,8 +28,10 @@ from scarce_jax.methods.auxiliary.selection import selection_tables
 from scarce_jax.methods.common import SEGMENTER, SegmenterStage, as_long_as, compute_dtype
 from scarce_jax.methods.consistency import ConsistencyStage, train_consistency
 from scarce_jax.methods.frequencies import with_frequencies
+from scarce_jax.methods.inputs import Augmented
 from scarce_jax.methods.segmentation import full_size_network, measured, network, train_segmenter
 from scarce_jax.models.auxiliary import AuxiliaryNet
+from scarce_jax.ops.augment import Augment
 from scarce_jax.ranges import Batch, PositiveShare, Share
 from scarce_jax.recipe import (
     Artifact,
@@ -64,6 +66,9 @@ class SemiStage(SegmenterStage):
         segmenter's if it is set.
       labelled_batch: number of labelled images in each batch; the others are pseudo-labelled. None draws both from one
         shuffled union, as in the paper; batches then hold few labelled images if there are few.
+      pseudo_augment: augmentation of the pseudo-labelled images, None for `augment`; it needs `labelled_batch`. Not in
+        the paper: Yang et al. (CVPR 2022, "ST++: Make Self-training Work Better for Semi-supervised Semantic
+        Segmentation") augment the unlabelled images alone strongly.
     """
 
     threshold: Share = 0.9
@@ -71,6 +76,15 @@ class SemiStage(SegmenterStage):
     flip: bool = False
     start: Literal["initial", "segmenter"] = "initial"
     labelled_batch: Batch | None = None
+    pseudo_augment: Augment | None = None
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        if self.pseudo_augment is not None:
+            if self.labelled_batch is None:
+                yield "labelled_batch", "a number of images, because pseudo_augment changes the others alone"
+            if self.pseudo_augment.crop != self.augment.crop:
+                yield "pseudo_augment.crop", f"that of augment, {self.augment.crop}, because both are in one batch"
 
     def trusted(self) -> Read:
         """The pseudo labels that the stage trains on."""
@@ -168,9 +182,9 @@ def _semi(config: Config, student: nn.Module) -> Train:
     alike = dataclasses.replace(settings, rare_class_sampling=None)
     stage = train_segmenter("semi", config, alike, student, ids=pseudo, labels=(trusted,), keys_as="segmenter")
     source, (turn,) = stage.sources["labelled"], stage.turns
-    weight = common.draws(settings)
+    weight, strong = common.draws(settings), settings.pseudo_augment or settings.augment
     sources = {
-        "pseudo": dataclasses.replace(source, batch=source.batch - labelled),
+        "pseudo": dataclasses.replace(source, batch=source.batch - labelled, transform=Augmented(strong)),
         "labelled": dataclasses.replace(source, ids="fine", labels=("fine",), batch=labelled, weight=weight),
     }
     loss = Together(turn.loss, "labelled", tuple(sources))
