@@ -2,11 +2,14 @@
 
 Paper: "Semi-Supervised Semantic Segmentation Using Auxiliary Network" (anonymous, under review). In place of its DSNet
 the segmenter is a DeepLabv3+ of stride 16, whose stem, layer1 and layer2 are frozen. The auxiliary net has half the
-paper's width, and an equal share of each class of the pseudo labels is trusted.
+paper's width. Pseudo labels are those of both views of a frame, an equal share of each class is trusted, and the
+colours of the pseudo-labelled frames are changed.
 
 Command: scarce-jax prepare camvid --source CAMVID; scarce-jax train auxiliary_camvid_resnet50_small --compare
 `--segmenter.init-from FILE` takes weights from a file instead. Other budgets: --budget.fine 0.25
 """
+
+import dataclasses
 
 from scarce_jax.data.budget import Budget
 from scarce_jax.methods.adversarial import AdversarialStage
@@ -42,7 +45,16 @@ config = Config(
         optim=Optimizer(kind="adam", lr=2e-3, weight_decay=1e-4),
         **data,
     ),
-    semi=SemiStage(steps=200, threshold=0.5, share=0.65, start="segmenter", labelled_batch=4, **net),
+    semi=SemiStage(
+        steps=200,
+        threshold=0.5,
+        share=0.5,
+        flip=True,
+        start="segmenter",
+        labelled_batch=16,
+        pseudo_augment=dataclasses.replace(data["augment"], brightness=0.5, contrast=0.5, saturation=0.5),
+        **net | dict(batch=24),
+    ),
     adversarial=AdversarialStage(steps=80, discriminator_width=16, semi_start=25, **net),
     consistency=ConsistencyStage(steps=200, **net),
     runtime=Runtime(checkpoint_every=200, log_every=20),
