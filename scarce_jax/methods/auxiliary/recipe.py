@@ -182,9 +182,9 @@ def _semi(config: Config, student: nn.Module) -> Train:
     alike = dataclasses.replace(settings, rare_class_sampling=None)
     stage = train_segmenter("semi", config, alike, student, ids=pseudo, labels=(trusted,), keys_as="segmenter")
     source, (turn,) = stage.sources["labelled"], stage.turns
-    weight, strong = common.draws(settings), settings.pseudo_augment or settings.augment
+    weight, augment = common.draws(settings), settings.pseudo_augment or settings.augment
     sources = {
-        "pseudo": dataclasses.replace(source, batch=source.batch - labelled, transform=Augmented(strong)),
+        "pseudo": dataclasses.replace(source, batch=source.batch - labelled, transform=Augmented(augment)),
         "labelled": dataclasses.replace(source, ids="fine", labels=("fine",), batch=labelled, weight=weight),
     }
     loss = Together(turn.loss, "labelled", tuple(sources))
