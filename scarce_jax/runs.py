@@ -222,7 +222,8 @@ def predict(
         pictures have the names of the examples. It may be one without masks.
       result: name of the result, or of maps; default the recipe's first result.
       coarse: folder with a coarse mask per image, for results that need one: in the same subfolder, of the same name,
-        with any suffix. Its ids are class ids, 255 and further void ids of the dataset.
+        with any suffix. Its ids are class ids, 255 and further void ids of the dataset. With `split` the default is
+        the dataset's own coarse masks.
       overlays: also write the overlays; evaluation servers want masks alone.
       confidence: also write <stem>_confidence.png, 0..255: see `evaluation.predict.Prediction`.
       native_ids: masks, coarse ones too, have the values of the dataset's own mask files instead of class ids.

@@ -27,7 +27,7 @@ class Options:
       split: predict this split of the run's dataset in place of PATH; pictures have the names of the examples.
       result: name of the result, or of maps; default the method's first result. An unknown name lists all.
       coarse: folder with a coarse mask for each image, in the same subfolder and of the same name with any suffix
-        (class ids; 255 and the dataset's void ids = unlabelled).
+        (class ids; 255 and the dataset's void ids = unlabelled); default with --split the dataset's own.
       no_overlays: write no overlays, as evaluation servers want it.
       confidence: also write the confidence, 0..255: the largest class probability; of the result trusted of the method
         auxiliary, whose masks are void where it is low, that of the auxiliary net.

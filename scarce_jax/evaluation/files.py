@@ -14,7 +14,7 @@ from scarce_jax.data.image_files import list_images
 from scarce_jax.data.images import read_mask, write_png
 from scarce_jax.errors import InputError
 from scarce_jax.evaluation.aside import folder_aside
-from scarce_jax.evaluation.inputs import Image
+from scarce_jax.evaluation.inputs import Image, SplitImage
 from scarce_jax.evaluation.outputs import MapPictures, MaskPictures, check_outputs, output
 from scarce_jax.evaluation.predict import PredictedMaps, Prediction, Predictor
 
@@ -39,7 +39,8 @@ def predict_files(
       predictor: the result or the maps to apply.
       images: each is decoded once; large ones are predicted last, one at a time.
       out: the folder, which is created if it is missing.
-      coarse: folder with a mask per image, of its name with any suffix; required if the result needs coarse masks.
+      coarse: folder with a mask per image, of its name with any suffix, for results that need coarse masks; None takes
+        those of the dataset, which image files do not have.
       overlays: whether to write overlays too.
       confidence: whether to write confidences too.
       native_ids: whether masks, coarse ones too, have the values of the dataset's own mask files.
@@ -56,18 +57,18 @@ def predict_files(
     for flag, given in (("--confidence", confidence), ("--native-ids", native_ids)):
         if given and predictor.map_names:
             raise InputError(f"{flag}: result {predictor.name} makes maps, no masks; leave it out")
-    predictor.check(coarse is not None)
+    predictor.check(coarse is not None or all(isinstance(image, SplitImage) for image in images))
     needs_coarse = predictor.needs_coarse
     if coarse is not None and not needs_coarse:
         raise InputError(f"--coarse {coarse}: result {predictor.name} reads no coarse masks; leave it out")
-    masks = _coarse_masks(coarse) if needs_coarse else {}
+    masks = _coarse_masks(coarse, images) if needs_coarse else {}
     if needs_coarse and not keep_going:
         _check_coarse(coarse, masks, images, predictor.name)
     if predictor.map_names:
         draw = MapPictures(predictor, overlays)
     else:
         draw = MaskPictures(predictor, overlays, confidence, native_ids)
-    check_outputs(out, images, list(masks.values()), draw.kinds)
+    check_outputs(out, images, [mask for mask in masks.values() if isinstance(mask, pathlib.Path)], draw.kinds)
     faults: list[InputError] = []
 
     def load(k: int) -> tuple[dict[str, np.ndarray] | None, np.ndarray | InputError]:
@@ -124,30 +125,43 @@ def _stream(
                 bar.update()
 
 
-def _coarse_masks(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Name of an image -> its coarse mask."""
+def _coarse_masks(folder: pathlib.Path | None, images: Sequence[Image]) -> Mapping[str, pathlib.Path | SplitImage]:
+    """Name of an image -> what has its coarse mask: a file of the folder or, without one, the image's example."""
+    if folder is None:
+        return {image.name: image for image in images if isinstance(image, SplitImage) and image.has_coarse}
     if not folder.is_dir():
         raise InputError(f"--coarse {folder}: no such folder; expected one of coarse masks, named as their images")
     return list_images(folder)
 
 
 def _check_coarse(
-    folder: pathlib.Path, masks: Mapping[str, pathlib.Path], images: Sequence[Image], result: str
+    folder: pathlib.Path | None,
+    masks: Mapping[str, pathlib.Path | SplitImage],
+    images: Sequence[Image],
+    result: str,
 ) -> None:
     """Raises InputError if an image has no coarse mask."""
     missing = [image for image in images if image.name not in masks]
-    if missing:
+    if not missing:
+        return
+    count = f"{len(missing)} of {len(images)} are missing"
+    if folder is None:
         raise InputError(
-            f"{missing[0]}: no such coarse mask as {folder / missing[0].name}.png ({len(missing)} of "
-            f"{len(images)} are missing); result {result} needs one per image, in the same subfolder and with the same "
-            "name, of any suffix"
+            f"{missing[0]}: has no coarse mask ({count}); result {result} needs one per image: give a folder of them "
+            f"with --coarse, or leave these images out with --keep-going"
         )
+    raise InputError(
+        f"{missing[0]}: no such coarse mask as {folder / missing[0].name}.png ({count}); result {result} needs one per "
+        f"image, in the same subfolder and with the same name, of any suffix"
+    )
 
 
-def _read_coarse(path: pathlib.Path, name: str, predictor: Predictor, native_ids: bool) -> np.ndarray:
+def _read_coarse(mask: pathlib.Path | SplitImage, name: str, predictor: Predictor, native_ids: bool) -> np.ndarray:
     """Reads a coarse mask as class ids, uint8 [H, W], 255 = void."""
+    if isinstance(mask, SplitImage):
+        return mask.read_coarse()
     try:
-        return to_indices(read_mask(path), path, name, predictor.indices(native_ids))
+        return to_indices(read_mask(mask), mask, name, predictor.indices(native_ids))
     except InputError as error:
         if native_ids or predictor.native_ids is None:
             raise

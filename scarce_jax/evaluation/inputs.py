@@ -71,6 +71,15 @@ class SplitImage:
         """The image, uint8 [H, W, 3]; raises InputError if it cannot be read."""
         return self.reader.read(self.position)["image"]
 
+    @property
+    def has_coarse(self) -> bool:
+        """Whether the dataset has a coarse mask of it."""
+        return bool(self.reader.has["coarse"][self.position])
+
+    def read_coarse(self) -> np.ndarray:
+        """Its coarse mask, uint8 [H, W], class ids with 255 = void; raises InputError if it cannot be read."""
+        return self.reader.read(self.position)["coarse"]
+
     def count_pixels(self) -> int:
         """Pixels by the index of the split."""
         return math.prod(self.reader.sizes[self.position].tolist())

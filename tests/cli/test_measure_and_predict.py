@@ -13,8 +13,10 @@ from PIL import Image
 
 import scarce_jax
 from scarce_jax.cli import main
+from scarce_jax.data.builders.prepared import load_prepared
 from scarce_jax.data.figures import COVERED, COVERED_BY_CLASS
 from scarce_jax.data.images import read_image, write_png
+from scarce_jax.data.index import Index, index_path
 from scarce_jax.data.pictures import VOID_COLOUR, overlay
 from scarce_jax.data.source import Reader
 from scarce_jax.evaluation import files
@@ -296,6 +298,35 @@ def test_a_split_is_predicted_as_evaluation_servers_want_it(supervised_run, tiny
     np.testing.assert_array_equal(np.asarray(written), predictor.predict(reader.read(2)["image"]))
     assert "found x.png beside it" in refused(*arguments, "x.png")
     assert "no split 'test'" in refused(*[{"val": "test"}.get(word, word) for word in arguments])
+
+
+def test_a_split_is_predicted_with_its_own_coarse_masks(detailer_run, tiny_data, command, refused, tmp_path):
+    data_dir = shutil.copytree(tiny_data, tmp_path / "data")
+    of_split = ["--split", "val", "--data-dir", data_dir]
+    argv = ["predict", detailer_run, *of_split, "--no-overlays", "--out", tmp_path / "out"]
+    command(*argv)
+    reader, predictor = Reader("scenes", "val", str(data_dir)), scarce_jax.load(detailer_run)
+    example = reader.read(2)
+    mask = np.asarray(Image.open(tmp_path / f"out/{reader.ids[2]}.png"))
+    np.testing.assert_array_equal(mask, predictor.predict(example["image"], example["coarse"]))
+    # A folder of masks comes before those of the dataset.
+    (tmp_path / "coarse").mkdir()
+    for name, (height, width) in zip(reader.ids, reader.sizes.tolist(), strict=True):
+        write_png(tmp_path / f"coarse/{name}.png", np.full((height, width), 255, np.uint8))
+    command(*argv, "--coarse", tmp_path / "coarse", "--result", "coarse")
+    assert (np.asarray(Image.open(tmp_path / f"out/{reader.ids[2]}.png")) == 255).all()
+
+    directory = load_prepared("scenes", str(data_dir)).directory
+    path = index_path(directory, "val")
+    index = Index.read(path)
+    index.has["coarse"][2] = False
+    index.write(path)
+    sizes = json.loads((directory / "metadata.json").read_text())["files"]
+    tiny.edit(directory / "metadata.json", files=sizes | {path.name: path.stat().st_size})
+    message = refused(*argv, holds=[f"example {reader.ids[2]} of scenes/val: has no coarse mask", "--coarse"])
+    assert f"1 of {len(reader)} are missing" in message
+    finished = command(*argv, "--keep-going")
+    assert finished.status == 1 and f"{len(reader) - 1} images" in finished.out and "1 file left out" in finished.err
 
 
 def test_one_may_go_on_past_what_cannot_be_read(supervised_run, pictures, command, refused, tmp_path):
