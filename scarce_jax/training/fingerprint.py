@@ -39,6 +39,8 @@ LATER = {
     "Combinatorial": {"resized": None, "beyond": False},
     "Optimizer": {"layer_decay": None},
     "Eval": {"threshold": None},
+    "PseudoLabels": {"flip": False},
+    "TrustedScores": {"flip": False},
 }
 """Fields that earlier versions did not have, by type, and the value that is as if they were absent. They are described
 only with other values, so that a stage that an earlier version finished stays finished."""

@@ -17,6 +17,7 @@ import pytest
 from scarce_jax import methods
 from scarce_jax.data.datasets import KNOWN
 from scarce_jax.errors import InputError
+from scarce_jax.methods.auxiliary.judge import PseudoLabels, TrustedScores
 from scarce_jax.methods.inputs import Augmented, unaugmented
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
@@ -165,9 +166,17 @@ def test_a_part_is_described_and_its_absence_is_not():
             assert fingerprint(changed) != fingerprint(given[1]), path
 
 
-def test_a_layer_decay_is_described_and_its_absence_is_not():
-    assert "layer_decay" not in fp.plain(Optimizer(lr=1.0))
-    assert fp.plain(Optimizer(lr=1.0, layer_decay=0.5))["layer_decay"] == 0.5
+@pytest.mark.parametrize(
+    ("make", "name", "absent", "given"),
+    [
+        (functools.partial(Optimizer, lr=1.0), "layer_decay", None, 0.5),
+        (functools.partial(PseudoLabels, None), "flip", False, True),
+        (functools.partial(TrustedScores, None), "flip", False, True),
+    ],
+)
+def test_a_setting_that_earlier_versions_lacked_is_described_only_where_it_is_used(make, name, absent, given):
+    assert name not in fp.plain(make(**{name: absent}))
+    assert fp.plain(make(**{name: given}))[name] == given
 
 
 def test_what_cannot_be_compared_by_value_is_refused():
