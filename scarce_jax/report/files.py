@@ -11,7 +11,7 @@ from typing import Any
 from scarce_jax.config_files import leaves
 from scarce_jax.data.budget import Manifest
 from scarce_jax.data.figures import numbers
-from scarce_jax.training.folder import CONFIG, MANIFEST, SUMMARY, read_done, read_facts, read_summary
+from scarce_jax.training.folder import CONFIG, MANIFEST, SUMMARY, read_description, read_done, read_facts, read_summary
 from scarce_jax.training.log import complete_lines
 
 POINTS = 600
@@ -44,7 +44,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "dataset": facts["dataset"]["name"],
         "config_name": _config_name(facts["command"], folder),
         "seed": config.get("seed"),
-        "budget": {role: len(ids) for role, ids in roles.items()},
+        "budget": {role: len(ids) for role, ids in roles.items() if role in _roles_read(folder)},
         "versions": {**facts["versions"], "dataset": facts["dataset"]["versions"].get(facts["dataset"]["name"])},
         "written": datetime.datetime.fromtimestamp(written, datetime.UTC).isoformat(" ", "minutes"),
         "settings": leaves(config),
@@ -62,6 +62,12 @@ def _config_name(command: Sequence[str], folder: pathlib.Path) -> str:
     """The stem of the config file in the command; the folder's name for a run that a script started."""
     after = command[command.index("train") + 1 :] if "train" in command else ()
     return next((pathlib.PurePath(word).stem for word in after if word.endswith(".py")), folder.name)
+
+
+def _roles_read(folder: pathlib.Path) -> set[str]:
+    """The roles of the label budget that stages read. Most methods read no coarse masks, though datasets have them."""
+    names = [path.parent.name for path in folder.glob("*/stage.json")]
+    return {role for name in names for role in read_description(folder, name)["roles"]}
 
 
 def _stages(

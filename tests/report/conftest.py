@@ -44,15 +44,15 @@ def run_folder(tmp_path):
                 lines.append({"stage": stage, "step": step, "kind": "train", **values})
             lines.append({"stage": stage, "step": last, "kind": "eval", "eval": "val", "miou": 0.4})
         (folder / "metrics.jsonl").write_text("".join(map(as_line, lines)) + '{"stage": "fir')
-        stages = []
+        stages, descriptions = [], {"first": {"roles": {"fine": "1"}}, "second": {"roles": {"fine": "1", "tags": "2"}}}
         for stage in ("first",) if unfinished else ("first", "second"):
             read = {"labelled": {"dataset": "scenes", "split": "train", "ids": "fine", "images": 1, "labels": ["fine"]}}
             stages.append(
                 {"name": stage, "kind": "train", "seconds": 75.0, "steps": 60, "compile_seconds": 1.5, "read": read}
             )
-            write_done(folder / stage, {**stages[-1], "fingerprint": fingerprint({})})
-        for stage in ("first", "second"):
-            write_checked_json(folder / stage / "stage.json", {})
+            write_done(folder / stage, {**stages[-1], "fingerprint": fingerprint(descriptions[stage])})
+        for stage, description in descriptions.items():
+            write_checked_json(folder / stage / "stage.json", description)
         per_class = dict(zip(CLASSES, [0.9, miou, None], strict=True))
         figures = {"images": 2, "miou": miou, "mean_accuracy": 0.6, "pixel_accuracy": 0.9, "split": "val"}
         results = {"main": {**figures, "per_class": per_class, "miou_strong": 0.3}}
