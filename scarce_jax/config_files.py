@@ -106,6 +106,12 @@ def from_json(method: str, values: dict[str, Any]) -> Any:
     return config
 
 
+def warn_of_remarks(config: Any) -> None:
+    """Logs the config's remarks as warnings."""
+    for remark in config.remarks():
+        log.warning("%s", remark)
+
+
 def _field_of(error: Mapping[str, Any], values: Any) -> str:
     """The dotted path of the field that an error of pydantic is about, without the members of unions in it."""
     path = []

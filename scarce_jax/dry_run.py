@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from scarce_jax import mesh as mesh_lib
 from scarce_jax import methods
-from scarce_jax.config_files import from_json, resolve, to_json, use_compilation_cache
+from scarce_jax.config_files import from_json, resolve, to_json, use_compilation_cache, warn_of_remarks
 from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import import_builder, is_prepared, load_info
 from scarce_jax.data.datasets import KNOWN
@@ -62,6 +62,7 @@ def dry_run(
     if compile or target:
         config = resolve(config, "gpu" if target else None)
     config = from_json(method, to_json(config))
+    warn_of_remarks(config)
     data_dir = None if data_dir is None else os.fspath(data_dir)
     info, recipe = known_recipe(config, data_dir)
     state_lib.check_origins(recipe)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from scarce_jax import memory, methods
 from scarce_jax import mesh as mesh_lib
-from scarce_jax.config_files import default_workdir, from_json, resolve, to_json, use_compilation_cache
+from scarce_jax.config_files import default_workdir, from_json, resolve, to_json, use_compilation_cache, warn_of_remarks
 from scarce_jax.data.builders import import_builder, is_generated, is_prepared, load_info, prepare
 from scarce_jax.data.source import Reader
 from scarce_jax.errors import InputError
@@ -67,6 +67,7 @@ def train(
     set_xla_flags(config.runtime)
     use_compilation_cache()
     config = from_json(method, to_json(resolve(config)))
+    warn_of_remarks(config)
     data_dir = None if data_dir is None else os.fspath(data_dir)
     import_builder(config.dataset)
     if is_generated(config.dataset) and not is_prepared(config.dataset, data_dir):

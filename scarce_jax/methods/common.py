@@ -65,6 +65,27 @@ class Experiment:
         if self.eval_split == self.train_split:
             yield "eval_split", "another split than that of --train-split, whose images are trained on"
 
+    def remarks(self) -> Iterator[str]:
+        """What is valid, and may yet not be meant: `train` and its dry run warn of it."""
+        yield from ()
+
+
+def unequal(one: TrainStage, other: TrainStage) -> list[str]:
+    """The dotted names of the fields of `other` that `one`, of its class or a subclass, sets otherwise.
+
+    Fields that change no result are left out.
+    """
+    names = []
+    for field in dataclasses.fields(other):
+        if field.name in ("kind", "eval_batch", "eval_every", "remat"):
+            continue
+        ours, theirs = getattr(one, field.name), getattr(other, field.name)
+        if dataclasses.is_dataclass(theirs) and isinstance(ours, type(theirs)):
+            names += [f"{field.name}.{name}" for name in unequal(ours, theirs)]
+        elif ours != theirs:
+            names.append(field.name)
+    return names
+
 
 def without_comparison(config: Experiment) -> Iterator[tuple[str, str]]:
     """The fault of a config that asks for the comparison of a method that has none."""

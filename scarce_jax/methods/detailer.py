@@ -15,7 +15,7 @@ Stages (* with `compare`):
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,14 @@ class Config(common.Experiment):
     detailer: DetailerStage
     classifier: SegmenterStage
     student: StudentStage | None = None
+
+    def remarks(self) -> Iterator[str]:
+        yield from super().remarks()
+        if self.compare and (names := common.unequal(self.detailer, self.classifier)):
+            yield (
+                f"detailer is compared with classifier, whose settings are others: {', '.join(names)}; set them alike, "
+                f"or coarse masks are not all that the results differ by"
+            )
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:

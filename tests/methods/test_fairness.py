@@ -1,14 +1,19 @@
 """The method's comparison is fair: classifier and detailer differ in what reads the coarse mask and nothing else."""
 
+import dataclasses
+import runpy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import traverse_util
 
 from scarce_jax.data.datasets import SCENES
 from scarce_jax.data.source import ExampleField, Reader, Rows
 from scarce_jax.mesh import make_mesh
 from scarce_jax.methods import detailer
+from scarce_jax.models.deeplabv3plus import DeepLabV3PlusConfig
 from scarce_jax.models.detailer import DetailerConfig
 from scarce_jax.models.pspnet import PSPNetConfig
 from scarce_jax.models.resnet import ResNetConfig
@@ -16,6 +21,7 @@ from scarce_jax.training import state as state_lib
 from scarce_jax.training.batches import TrainInput
 from tests import tiny
 
+CONFIGS = sorted((tiny.ROOT / "configs").glob("detailer_*.py"))
 SMALL = ResNetConfig(depth=18, width=4)
 
 
@@ -76,3 +82,25 @@ def test_both_see_the_same_images_in_the_same_order_under_the_same_augmentation(
             np.testing.assert_array_equal(a, b)
     assert not np.array_equal(by_stage["detailer"][0], by_stage["student_coarse"][0])
     assert not np.array_equal(by_stage["detailer"][1][0], by_stage["detailer"][1][1])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_set_both_alike(path):
+    config = dataclasses.replace(runpy.run_path(str(path))["config"], compare=True)
+    assert list(config.remarks()) == []
+    longer = tiny.replaced(config, "classifier", steps=7, epochs=None)
+    assert len(list(longer.remarks())) == 1
+    assert list(dataclasses.replace(longer, compare=False).remarks()) == []
+
+
+def test_settings_that_differ_are_named():
+    config = tiny.detailer_config(compare=True, net=PSPNetConfig(backbone=SMALL))
+    config = tiny.replaced(config, "detailer", net=DetailerConfig(backbone=SMALL, embedding=8))
+    assert list(config.remarks()) == []
+    optim = dataclasses.replace(config.classifier.optim, lr=0.5 * config.classifier.optim.lr)
+    backbone = dataclasses.replace(SMALL, width=8)
+    options = {"optim": optim, "init_from": "weights.safetensors", "eval_batch": 1}
+    wider = tiny.replaced(config, "classifier", net=PSPNetConfig(backbone=backbone), **options)
+    assert "whose settings are others: optim.lr, init_from, net.backbone.width;" in next(wider.remarks())
+    other = tiny.replaced(config, "classifier", net=DeepLabV3PlusConfig(backbone=SMALL))
+    assert "whose settings are others: net;" in next(other.remarks())
