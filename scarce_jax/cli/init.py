@@ -89,7 +89,10 @@ def main(argv: Sequence[str]) -> int:
         print("\nNothing was written: mend what is listed above first.")
         next_commands(command_line("init", *argv))
         return 1
-    chosen = plan(seen.layout, seen.sizes, *_device(options.device))
+    try:
+        chosen = plan(seen.layout, seen.sizes, *_device(options.device))
+    except InputError as error:
+        raise InputError(f"{options.folder}: {error}") from error
     print(f"Method: {chosen.method or f'the shipped config {chosen.shipped}'}, for {chosen.why}.\n")
     files = {}
     if seen.classes is not None:
