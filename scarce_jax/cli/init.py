@@ -15,6 +15,7 @@ import tyro
 
 from scarce_jax.cli import prepare
 from scarce_jax.cli.common import (
+    Flat,
     Folder,
     Name,
     Switch,
@@ -25,6 +26,7 @@ from scarce_jax.cli.common import (
     parse,
     shown,
 )
+from scarce_jax.cli.source import SourceFlags
 from scarce_jax.errors import InputError, plural
 
 if TYPE_CHECKING:
@@ -43,12 +45,6 @@ class Options:
       dry_run: only print what would be written.
       prepare: also prepare the dataset; files that an earlier init wrote are kept.
       data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      format: as for prepare.
-      images: a folder of photographs, where they do not lie in FOLDER.
-      masks: a folder of their masks; with --images.
-      coarse: a folder of their coarse masks, beside --masks.
-      classes: a file that lists the classes, in place of FOLDER's.
-      val: share of the labelled images, or a list, for the split val; default 0.2 where there is none.
     """
 
     folder: Annotated[pathlib.Path, tyro.conf.Positional, shown("FOLDER")]
@@ -58,12 +54,7 @@ class Options:
     dry_run: Switch = False
     prepare: Switch = False
     data_dir: Folder = None
-    format: Name = None
-    images: Folder = None
-    masks: Folder = None
-    coarse: Folder = None
-    classes: Annotated[pathlib.Path | None, shown("FILE")] = None
-    val: Annotated[str | None, shown("SHARE|FILE")] = None
+    own: Annotated[SourceFlags, Flat] = dataclasses.field(default_factory=SourceFlags)
 
 
 EDIT = ": rename the classes there before the next command; what is 0 or black is taken for the background"
@@ -82,8 +73,7 @@ def main(argv: Sequence[str]) -> int:
     from scarce_jax.data.builders.formats import Options as SourceOptions
     from scarce_jax.proposal import config_text, look, plan
 
-    fields = {key: getattr(options, key) for key in ("images", "masks", "coarse", "classes", "val")}
-    seen = look(options.folder, SourceOptions(format=options.format or "auto", **fields))
+    seen = look(options.folder, SourceOptions(**options.own.given()))
     print(_describe(seen))
     if seen.layout is None:
         print("\nNothing was written: mend what is listed above first.")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from scarce_jax.cli.common import Folder, Name, Switch, command_line, dataset_name, next_commands, parse, shown
+from scarce_jax.cli.common import Flat, Folder, Switch, command_line, dataset_name, next_commands, parse, shown
+from scarce_jax.cli.source import SourceFlags
 
 if TYPE_CHECKING:
     from scarce_jax.data.builders import Prepared
@@ -24,27 +25,13 @@ class Options:
         images of your own (NAME is your choice), imagenet/NAME for a folder of images for each class, or MODULE:CLASS
         for a builder of your own.
       source: folder with the files of the dataset; a program draws scenes and scenes/coloured, which need none.
-      format: of a source of your own: folder, pairs, voc, cvat, labelme, labelme2voc, label-studio, roboflow,
-        supervisely or coco; default auto, which finds out.
-      images: a folder of images, where they do not lie in the source.
-      masks: a folder of masks; with --images, and without --source.
-      coarse: a folder of coarse masks, beside --masks.
-      classes: a file that lists the classes, in place of the source's (classes.json, labelmap.txt, _classes.csv, or
-        one name per line).
-      val: for a source without a split val: the share of labelled images that become it, such as 0.2, or a file that
-        lists them.
       data_dir: folder of prepared datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       again: build it again if it exists; the old one is replaced when the new one is complete.
     """
 
     dataset: Annotated[str, tyro.conf.Positional, shown("DATASET")]
     source: Folder = None
-    format: Name = None
-    images: Folder = None
-    masks: Folder = None
-    coarse: Folder = None
-    classes: Annotated[pathlib.Path | None, shown("FILE")] = None
-    val: Annotated[str | None, shown("SHARE|FILE")] = None
+    own: Annotated[SourceFlags, Flat] = dataclasses.field(default_factory=SourceFlags)
     data_dir: Folder = None
     again: Switch = False
 
@@ -59,16 +46,15 @@ def main(argv: Sequence[str], config: pathlib.Path | None = None) -> int:
     from scarce_jax.data.builders.listing import LISTING
 
     import_builder(options.dataset)
-    flags = {key: getattr(options, key) for key in ("format", "images", "masks", "coarse", "classes", "val")}
-    flags = {key: value for key, value in flags.items() if value is not None}
-    source_options = SourceOptions(**flags) if flags else None
+    own = options.own.given()
+    source_options = SourceOptions(**own) if own else None
     prepared_before = not options.again and is_prepared(options.dataset, options.data_dir)
     prepared = prepare(options.dataset, options.data_dir, options.source, again=options.again, options=source_options)
     print("\n".join([str(prepared), *(f"WARNING {finding}" for finding in findings(prepared))]))
     if options.dataset.startswith("folder/") and "val" not in prepared.info.splits:
         print(f"\nNote: {NO_VAL}.")
     if prepared_before:
-        source = options.source or (options.images if options.masks else None)
+        source = options.source or (options.own.images if options.own.masks else None)
         source_flags = source_options.flags if source_options else ()
         again = prepare_command(options.dataset, options.data_dir, again=True, source=source, flags=source_flags)
         how = ""
@@ -86,10 +72,7 @@ def _init(options: Options) -> str | None:
     if options.source is None or name == options.dataset:
         return None
     named = None if name == dataset_name(options.source) else name
-    flags = {
-        key: getattr(options, key) for key in ("data_dir", "format", "images", "masks", "coarse", "classes", "val")
-    }
-    return command_line("init", options.source, name=named, **flags)
+    return command_line("init", options.source, name=named, data_dir=options.data_dir, **options.own.given())
 
 
 CONFIGS = {
