@@ -70,14 +70,14 @@ class Experiment:
         yield from ()
 
 
-def unequal(one: TrainStage, other: TrainStage) -> list[str]:
-    """The dotted names of the fields of `other` that `one`, of its class or a subclass, sets otherwise.
+def unequal(one: Any, other: Any) -> list[str]:
+    """The dotted names of the settings of `other` that `one`, a dataclass of its class or a subclass, has otherwise.
 
-    Fields that change no result are left out.
+    Settings that change no result are left out.
     """
     names = []
     for field in dataclasses.fields(other):
-        if field.name in ("kind", "eval_batch", "eval_every", "remat"):
+        if field.name in ("kind", "eval_batch", "remat"):
             continue
         ours, theirs = getattr(one, field.name), getattr(other, field.name)
         if dataclasses.is_dataclass(theirs) and isinstance(ours, type(theirs)):
