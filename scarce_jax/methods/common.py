@@ -77,6 +77,7 @@ def unequal(one: Any, other: Any) -> list[str]:
     """
     names = []
     for field in dataclasses.fields(other):
+        # A subclass has a kind of its own.
         if field.name in ("kind", "eval_batch", "remat"):
             continue
         ours, theirs = getattr(one, field.name), getattr(other, field.name)
