@@ -54,7 +54,7 @@ class Options:
     dry_run: Switch = False
     prepare: Switch = False
     data_dir: Folder = None
-    own: Annotated[SourceFlags, Flat] = dataclasses.field(default_factory=SourceFlags)
+    source_flags: Annotated[SourceFlags, Flat] = dataclasses.field(default_factory=SourceFlags)
 
 
 EDIT = ": rename the classes there before the next command; what is 0 or black is taken for the background"
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     from scarce_jax.data.builders.formats import Options as SourceOptions
     from scarce_jax.proposal import config_text, look, plan
 
-    seen = look(options.folder, SourceOptions(**options.own.given()))
+    seen = look(options.folder, SourceOptions(**options.source_flags.given()))
     print(_describe(seen))
     if seen.layout is None:
         print("\nNothing was written: mend what is listed above first.")

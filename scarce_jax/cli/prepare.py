@@ -31,7 +31,7 @@ class Options:
 
     dataset: Annotated[str, tyro.conf.Positional, shown("DATASET")]
     source: Folder = None
-    own: Annotated[SourceFlags, Flat] = dataclasses.field(default_factory=SourceFlags)
+    source_flags: Annotated[SourceFlags, Flat] = dataclasses.field(default_factory=SourceFlags)
     data_dir: Folder = None
     again: Switch = False
 
@@ -46,17 +46,17 @@ def main(argv: Sequence[str], config: pathlib.Path | None = None) -> int:
     from scarce_jax.data.builders.listing import LISTING
 
     import_builder(options.dataset)
-    own = options.own.given()
-    source_options = SourceOptions(**own) if own else None
+    given = options.source_flags.given()
+    source_options = SourceOptions(**given) if given else None
     prepared_before = not options.again and is_prepared(options.dataset, options.data_dir)
     prepared = prepare(options.dataset, options.data_dir, options.source, again=options.again, options=source_options)
     print("\n".join([str(prepared), *(f"WARNING {finding}" for finding in findings(prepared))]))
     if options.dataset.startswith("folder/") and "val" not in prepared.info.splits:
         print(f"\nNote: {NO_VAL}.")
     if prepared_before:
-        source = options.source or (options.own.images if options.own.masks else None)
-        source_flags = source_options.flags if source_options else ()
-        again = prepare_command(options.dataset, options.data_dir, again=True, source=source, flags=source_flags)
+        source = options.source or (options.source_flags.images if options.source_flags.masks else None)
+        flags = source_options.flags if source_options else ()
+        again = prepare_command(options.dataset, options.data_dir, again=True, source=source, flags=flags)
         how = ""
         if source is not None:
             listed = (prepared.directory / LISTING).exists()
@@ -72,7 +72,7 @@ def _init(options: Options) -> str | None:
     if options.source is None or name == options.dataset:
         return None
     named = None if name == dataset_name(options.source) else name
-    return command_line("init", options.source, name=named, data_dir=options.data_dir, **options.own.given())
+    return command_line("init", options.source, name=named, data_dir=options.data_dir, **options.source_flags.given())
 
 
 CONFIGS = {

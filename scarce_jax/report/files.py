@@ -34,6 +34,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
     finished = summary is not None
     manifest = folder / MANIFEST
     roles = Manifest.read(manifest).roles if manifest.exists() else {}
+    roles_read = _roles_read(folder)
     lines = [entry for _, entry in complete_lines(folder / "metrics.jsonl")]
     written = (folder / (SUMMARY if finished else CONFIG)).stat().st_mtime
     summary = summary or {"results": {}, "tables": {}}
@@ -44,7 +45,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "dataset": facts["dataset"]["name"],
         "config_name": _config_name(facts["command"], folder),
         "seed": config.get("seed"),
-        "budget": {role: len(ids) for role, ids in roles.items() if role in _roles_read(folder)},
+        "budget": {role: len(ids) for role, ids in roles.items() if role in roles_read},
         "versions": {**facts["versions"], "dataset": facts["dataset"]["versions"].get(facts["dataset"]["name"])},
         "written": datetime.datetime.fromtimestamp(written, datetime.UTC).isoformat(" ", "minutes"),
         "settings": leaves(config),
