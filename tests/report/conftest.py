@@ -44,7 +44,8 @@ def run_folder(tmp_path):
                 lines.append({"stage": stage, "step": step, "kind": "train", **values})
             lines.append({"stage": stage, "step": last, "kind": "eval", "eval": "val", "miou": 0.4})
         (folder / "metrics.jsonl").write_text("".join(map(as_line, lines)) + '{"stage": "fir')
-        stages, descriptions = [], {"first": {"roles": {"fine": "1"}}, "second": {"roles": {"fine": "1", "tags": "2"}}}
+        second = {"fine": "1", "tags": "2", "unlabelled": "3"}
+        stages, descriptions = [], {"first": {"roles": {"fine": "1"}}, "second": {"roles": second}}
         for stage in ("first",) if unfinished else ("first", "second"):
             read = {"labelled": {"dataset": "scenes", "split": "train", "ids": "fine", "images": 1, "labels": ["fine"]}}
             stages.append(

@@ -125,7 +125,7 @@ def test_the_page_works_and_shows_the_figures_at_every_width(seen):
         assert found["unlabelled"] == found["silent"] == 0
         assert found["headings"].startswith("h1h2") and found["headings"].count("h1") == 1
     text = seen[1200]["text"]
-    assert "0.5500 ± 0.0500" in text and "0.6100" in text and "1 fine, 2 coarse, 2 tags, 1 unlabelled" in text
+    assert "0.5500 ± 0.0500" in text and "0.6100" in text and "1 fine, 2 tags, 1 unlabelled" in text
     assert f"{EVIL} 1: background (main)" in text and f"{EVIL} 1: confidence (trusted)" in text
     assert f"{EVIL} 1: trusted: 82% of the pixels" in text
     assert "miou strong" in text and "table 1, the paper's figures" in text

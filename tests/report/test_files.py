@@ -16,7 +16,7 @@ def test_a_finished_run_is_read_whole(run_folder):
     run = read_run(run_folder())
     assert run["config_name"] == "some_config"
     # Coarse masks, which the budget has too, are read by no stage.
-    assert run["budget"] == {"fine": 1, "tags": 2}
+    assert run["budget"] == {"fine": 1, "tags": 2, "unlabelled": 1}
     assert run["settings"]["optim.lr"] == 0.1 and run["results"]["main"]["miou"] == 0.5
     first, second = run["stages"]
     assert first["done"] and second["done"] and first["seconds"] == 75.0
