@@ -25,7 +25,7 @@ from scarce_jax.models.resnet import ResNetConfig
 from scarce_jax.models.tracing import entering_head
 from scarce_jax.ops.logits import Logits, from_patches
 from scarce_jax.ops.resize import resize_bilinear
-from scarce_jax.ranges import BelowOne, Channels, Few
+from scarce_jax.ranges import BelowOne, Channels, Few, Positive
 
 RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 """Output stride -> rates of the ASPP (section 4)."""
@@ -139,10 +139,12 @@ class DeepLabV3PlusDetailer(DeepLabV3Plus):
     Attributes:
       embedding: channels of the coarse embedding.
       nearby: windows of `NearbyClasses`, in quarters of the image's size; none, as in the paper, omits it.
+      nearby_weight: initial value of their weights.
     """
 
     embedding: int = 64
     nearby: tuple[int, ...] = ()
+    nearby_weight: float = 1.0
 
     def __call__(self, image: jax.Array, coarse: jax.Array, *, train: bool) -> tuple[Logits, None]:
         """Segments images with coarse masks.
@@ -165,7 +167,9 @@ class DeepLabV3PlusDetailer(DeepLabV3Plus):
         return CoarseEmbedding(self.embedding, name="coarse_embedding")(mask)
 
     def _skipped(self, logits: jax.Array, mask: jax.Array) -> jax.Array:
-        return logits + NearbyClasses(self.nearby, name="nearby")(mask) if self.nearby else logits
+        if not self.nearby:
+            return logits
+        return logits + NearbyClasses(self.nearby, self.nearby_weight, name="nearby")(mask)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,6 +213,8 @@ class DeepLabV3PlusDetailerConfig(DeepLabV3PlusConfig):
       nearby: sides of windows, in places of the decoder, which are 4 pixels apart. The classes that the coarse mask has
         in a window add to the logits of its middle, with a weight for each window that all classes share. The paper has
         no such windows.
+      nearby_weight: initial value of these weights. A few images with fine masks are learnt by heart, and then hardly
+        move it.
     """
 
     module = DeepLabV3PlusDetailer
@@ -216,3 +222,4 @@ class DeepLabV3PlusDetailerConfig(DeepLabV3PlusConfig):
     kind: Annotated[Literal["deeplabv3plus_detailer"], KIND] = "deeplabv3plus_detailer"
     embedding: Channels = 64
     nearby: tuple[Few, ...] = ()
+    nearby_weight: Positive = 1.0

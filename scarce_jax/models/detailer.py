@@ -67,13 +67,15 @@ class NearbyClasses(nn.Module):
 
     Attributes:
       windows: sides of the windows in cells, odd numbers.
+      initial: initial value of the weights.
     """
 
     windows: tuple[int, ...]
+    initial: float = 1.0
 
     @nn.compact
     def __call__(self, fractions: jax.Array) -> jax.Array:
-        weights = self.param("weights", nn.initializers.ones, (len(self.windows),), jnp.float32)
+        weights = self.param("weights", nn.initializers.constant(self.initial), (len(self.windows),), jnp.float32)
         logits = jnp.zeros_like(fractions)
         for index, side in enumerate(self.windows):
             near = nn.avg_pool(fractions, (side, side), padding="SAME")

@@ -41,6 +41,7 @@ LATER = {
     "Eval": {"threshold": None},
     "PseudoLabels": {"flip": False},
     "TrustedScores": {"flip": False},
+    "DeepLabV3PlusDetailer": {"nearby_weight": 1.0},
 }
 """Fields that earlier versions did not have, by type, and the value that is as if they were absent. They are described
 only with other values, so that a stage that an earlier version finished stays finished."""
@@ -108,7 +109,7 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = "Module" if isinstance(value, nn.Module) else type(value).__name__
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        unset = {name for name, absent in LATER.get(kind, {}).items() if fields[name] == absent}
+        unset = {name for name, absent in LATER.get(type(value).__name__, {}).items() if fields[name] == absent}
         names = [name for name in fields if name not in NO_EFFECT.get(kind, ()) and name not in unset]
         return {"type": _qualified(type(value)), **{name: plain(fields[name]) for name in names}}
     if isinstance(value, jax.ShapeDtypeStruct):
