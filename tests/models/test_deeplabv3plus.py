@@ -1,13 +1,16 @@
 """What a coarse mask adds to a DeepLabv3+."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scarce_jax.models.deeplabv3plus import DeepLabV3Plus, DeepLabV3PlusDetailer
+from scarce_jax.models.deeplabv3plus import DeepLabV3Plus, DeepLabV3PlusDetailer, DeepLabV3PlusDetailerConfig
 from scarce_jax.models.detailer import NearbyClasses
-from scarce_jax.models.resnet import STRIDES, ResNet
+from scarce_jax.models.resnet import STRIDES, ResNet, ResNetConfig
+from tests import tiny
 from tests.models.shapes import abstract, integers, random_image, random_variables
 
 CLASSES, SIZE, FINE = 3, (17, 24), (1, 32, 48, 3)
@@ -54,6 +57,14 @@ def test_the_classes_of_a_window_are_counted_without_its_void_part():
     np.testing.assert_allclose(module.apply(variables, fractions)[0, 0], expected, rtol=1e-6)
     weights = module.init(jax.random.key(0), fractions)["params"]["weights"]
     np.testing.assert_array_equal(weights, [1, 1])
+
+
+def test_the_config_says_with_which_weights_windows_start():
+    config = DeepLabV3PlusDetailerConfig(backbone=ResNetConfig(depth=18, width=4), nearby=(1, 3), nearby_weight=2.5)
+    init = functools.partial(config.build(CLASSES).init, train=False)
+    with tiny.little_optimised():
+        variables = jax.jit(init)(jax.random.key(0), jnp.zeros((1, *SIZE, 3)), jnp.zeros((1, *SIZE), jnp.uint8))
+    np.testing.assert_array_equal(variables["params"]["nearby"]["weights"], [2.5, 2.5])
 
 
 @pytest.mark.parametrize("stride", [8, 16])

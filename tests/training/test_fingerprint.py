@@ -19,6 +19,8 @@ from scarce_jax.data.datasets import KNOWN
 from scarce_jax.errors import InputError
 from scarce_jax.methods.auxiliary.judge import PseudoLabels, TrustedScores
 from scarce_jax.methods.inputs import Augmented, unaugmented
+from scarce_jax.models.deeplabv3plus import DeepLabV3PlusDetailer
+from scarce_jax.models.resnet import ResNet
 from scarce_jax.ops.augment import Augment
 from scarce_jax.optim import Optimizer
 from scarce_jax.ranges import check
@@ -172,6 +174,7 @@ def test_a_part_is_described_and_its_absence_is_not():
         (functools.partial(Optimizer, lr=1.0), "layer_decay", None, 0.5),
         (functools.partial(PseudoLabels, None), "flip", False, True),
         (functools.partial(TrustedScores, None), "flip", False, True),
+        (functools.partial(DeepLabV3PlusDetailer, 3, ResNet(18)), "nearby_weight", 1.0, 2.0),
     ],
 )
 def test_a_setting_that_earlier_versions_lacked_is_described_only_where_it_is_used(make, name, absent, given):
