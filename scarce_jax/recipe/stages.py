@@ -1,6 +1,6 @@
-"""Recipes: a method turns its config into `Train` and `Infer` stages and named `Eval` results.
+"""Stages and results: a method turns its config into `Train` and `Infer` stages and named `Eval` results.
 
-Everything here is a frozen dataclass of values and pure functions. `training.run` executes recipes.
+Everything here is a frozen dataclass of values and pure functions. `training.run` executes them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
-import flax.struct
 import jax
 import numpy as np
 
@@ -19,10 +18,9 @@ from scarce_jax.data.figures import group_figure
 from scarce_jax.errors import InputError
 from scarce_jax.optim import Optimizer
 from scarce_jax.recipe.origins import FromRun, Pretrained
-from scarce_jax.recipe.sources import Artifact, Chosen, Read, Source
+from scarce_jax.recipe.sources import Artifact, Read, Source
+from scarce_jax.recipe.state import NetState, Out, PyTree
 from scarce_jax.recipe.views import PLAIN, Views
-
-PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,37 +39,6 @@ class Net:
     inputs: tuple[jax.ShapeDtypeStruct, ...]
     optim: Optimizer | None = None
     init_from: Artifact | FromRun | Pretrained | None = None
-
-
-@flax.struct.dataclass
-class NetState:
-    """The arrays of a net. `batch_stats` is {} for a net without them, `opt_state` () for a frozen net."""
-
-    params: PyTree
-    batch_stats: PyTree
-    opt_state: PyTree = ()
-
-    @property
-    def variables(self) -> dict[str, PyTree]:
-        return {"params": self.params, "batch_stats": self.batch_stats}
-
-
-@flax.struct.dataclass
-class Out:
-    """The auxiliary output of a loss.
-
-    Attributes:
-      metrics: name -> scalar, logged as `<net>/<name>`.
-      batch_stats: net -> its new batch_stats.
-      share: arrays that later turns of the same step may read, without gradients.
-      weight: float32 scalar, the number of pixels (say) that the loss is a mean over. It weights the parts of a batch
-        under gradient accumulation (`Train.accumulate`); None weights them equally.
-    """
-
-    metrics: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
-    batch_stats: dict[str, PyTree] = flax.struct.field(default_factory=dict)
-    share: dict[str, PyTree] = flax.struct.field(default_factory=dict)
-    weight: jax.Array | None = None
 
 
 Loss = Callable[[PyTree, Mapping[str, NetState], dict, dict, jax.Array], tuple[jax.Array, Out]]
@@ -333,40 +300,6 @@ class Infer:
 Stage = Train | Infer
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table of summary.json, computed on the host from the means of stages.
-
-    Attributes:
-      reads: name -> an Artifact of a `Mean`.
-      make: `({name: array}) -> {"columns": [...], "rows": [[...], ...], ...}` of JSON values.
-    """
-
-    reads: Mapping[str, Artifact]
-    make: Callable[[Mapping[str, np.ndarray]], dict[str, Any]]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """The result of a method's `recipe(config, info)`. The first entry of `results` is the default of all commands.
-
-    `predict` takes the names of `results` and of `maps`, so no name is in both.
-    """
-
-    stages: tuple[Stage, ...]
-    results: Mapping[str, Eval]
-    tables: Mapping[str, Table] = dataclasses.field(default_factory=dict)
-    maps: Mapping[str, Maps] = dataclasses.field(default_factory=dict)
-
-    def stage(self, name: str) -> Stage:
-        return {stage.name: stage for stage in self.stages}[name]
-
-    def counted(self, stage: Train) -> Source:
-        """The source whose passes the `Epochs` of a stage count."""
-        counted = stage if stage.steps.of is None else self.stage(stage.steps.of)
-        return next(iter(counted.sources.values()))
-
-
 def _check_origins(stage: Infer | Eval | Maps) -> None:
     """Nets of results and inferring stages must come from the run itself, because only a `Train` stores nets."""
     for role, net in stage.nets.items():
@@ -374,23 +307,3 @@ def _check_origins(stage: Infer | Eval | Maps) -> None:
             raise ValueError(
                 f"{stage.name}: net {role} starts from {net.init_from}; expected a net of an earlier stage"
             )
-
-
-def sources(stage: Stage | Eval | Maps) -> dict[str, Source]:
-    """Returns the sources of a stage by name; a single source has the name of its stage."""
-    return dict(stage.sources) if isinstance(stage, Train) else {stage.name: stage.source}
-
-
-def reads(stage: Stage | Eval | Maps) -> list[Artifact]:
-    """Lists the artifacts of earlier stages that a stage needs, without repeats, in a fixed order."""
-    artifacts = [net.init_from for net in stage.nets.values() if isinstance(net.init_from, Artifact)]
-    for source in sources(stage).values():
-        for field in (*source.id_parts, *source.fields, *source.labels):
-            if isinstance(field, Read | Chosen):
-                artifacts.append(field.artifact)
-            elif isinstance(field, Artifact):
-                artifacts.append(field)
-    artifacts += [value for value in stage.consts.values() if isinstance(value, Artifact)]
-    if isinstance(stage, Eval) and stage.inferred is not None:
-        artifacts.append(stage.inferred.artifact if isinstance(stage.inferred, Read) else stage.inferred)
-    return list(dict.fromkeys(artifacts))
