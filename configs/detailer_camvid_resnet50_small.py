@@ -36,7 +36,9 @@ shared = dict(
 config = Config(
     dataset="camvid",
     budget=Budget(fine=25),
-    detailer=DetailerStage(net=DeepLabV3PlusDetailerConfig(nearby=(1, 3, 7, 15, 31, 47), **net), **shared),
+    detailer=DetailerStage(
+        net=DeepLabV3PlusDetailerConfig(nearby=(1, 3, 7, 15, 31, 47), nearby_weight=2.0, **net), **shared
+    ),
     classifier=SegmenterStage(net=DeepLabV3PlusConfig(**net), **shared),
     runtime=Runtime(checkpoint_every=100, log_every=20),
 )
