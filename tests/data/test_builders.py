@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from scarce_jax.data import builders
-from scarce_jax.data.builders import base, default_data_dir, is_prepared, load_info, load_prepared, prepare
+from scarce_jax.data.builders import base, build, default_data_dir, is_prepared, load_info, load_prepared, prepare
 from scarce_jax.data.builders.camvid import Camvid
 from scarce_jax.data.builders.files import Example, encode_image, encode_mask
 from scarce_jax.data.builders.scenes import Scenes
@@ -542,6 +542,23 @@ def test_preparing_at_the_same_time_builds_once(tmp_path, tiny):
     assert tiny.builds == 1
     assert len(results) == 3 and results[0] == results[1] == results[2]
     assert [p.name for p in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_a_lock_that_its_last_holder_deletes_is_taken_again(tmp_path, monkeypatch):
+    path, locked = tmp_path / ".tiny.lock", []
+
+    def lock_and_delete(handle, how, lock=fcntl.flock):
+        lock(handle, how)
+        locked.append(how)
+        if len(locked) == 1:
+            path.unlink()
+
+    monkeypatch.setattr(build.fcntl, "flock", lock_and_delete)
+    # The file may be deleted right after it was seen.
+    monkeypatch.setattr(pathlib.Path, "exists", lambda path: True)
+    with build._only_one(path):
+        assert path.is_file()
+    assert len(locked) == 2 and not path.is_file()
 
 
 def test_our_names_do_not_enter_the_registry_of_tfds():

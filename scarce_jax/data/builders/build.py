@@ -188,8 +188,9 @@ def _only_one(path: pathlib.Path, wait: bool = True) -> Iterator[None]:
             handle.close()
             raise
         # The last holder has deleted the file. A lock on the deleted file would exclude nobody, so try again.
-        if path.exists() and path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
-            break
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
+                break
         handle.close()
     try:
         yield
