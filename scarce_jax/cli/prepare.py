@@ -46,8 +46,8 @@ def main(argv: Sequence[str], config: pathlib.Path | None = None) -> int:
     from scarce_jax.data.builders.listing import LISTING
 
     import_builder(options.dataset)
-    given = options.source_flags.given()
-    source_options = SourceOptions(**given) if given else None
+    settings = options.source_flags.given()
+    source_options = SourceOptions(**settings) if settings else None
     prepared_before = not options.again and is_prepared(options.dataset, options.data_dir)
     prepared = prepare(options.dataset, options.data_dir, options.source, again=options.again, options=source_options)
     print("\n".join([str(prepared), *(f"WARNING {finding}" for finding in findings(prepared))]))

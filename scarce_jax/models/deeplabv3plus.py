@@ -213,8 +213,7 @@ class DeepLabV3PlusDetailerConfig(DeepLabV3PlusConfig):
       nearby: sides of windows, in places of the decoder, which are 4 pixels apart. The classes that the coarse mask has
         in a window add to the logits of its middle, with a weight for each window that all classes share. The paper has
         no such windows.
-      nearby_weight: initial value of these weights. A few images with fine masks are learnt by heart, and then hardly
-        move it.
+      nearby_weight: initial value of these weights. Training on 25 images of CamVid hardly moved them.
     """
 
     module = DeepLabV3PlusDetailer

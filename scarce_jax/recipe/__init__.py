@@ -1,13 +1,13 @@
 """The types that recipes consist of: stages, sources and results."""
 
 from scarce_jax.recipe.origins import FromRun, Pretrained, parse_origin
+from scarce_jax.recipe.recipe import Recipe, Table, reads, sources
 from scarce_jax.recipe.sources import Artifact, Cache, Chosen, Confident, MostConfident, Part, Read, Source
 from scarce_jax.recipe.stages import Epochs, Eval, Infer, Loss, Maps, Mean, Net, Predict, Records, Stage, Train, Turn
 from scarce_jax.recipe.state import NetState, Out
 from scarce_jax.recipe.unmeasured import without_measurements
 from scarce_jax.recipe.views import PLAIN, ViewMean, Views
 from scarce_jax.recipe.wanted import with_results
-from scarce_jax.recipe.whole import Recipe, Table, reads, sources
 
 __all__ = [
     "PLAIN",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from scarce_jax.errors import InputError
+from scarce_jax.recipe.recipe import Recipe, reads, sources
 from scarce_jax.recipe.stages import Eval, Maps, Stage, Train
-from scarce_jax.recipe.whole import Recipe, reads, sources
 
 
 def without_measurements(recipe: Recipe) -> Recipe:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from scarce_jax.errors import InputError, nearest
+from scarce_jax.recipe.recipe import Recipe, reads
 from scarce_jax.recipe.stages import Epochs, Stage, Train
-from scarce_jax.recipe.whole import Recipe, reads
 
 
 def with_results(recipe: Recipe, names: Collection[str]) -> Recipe:
