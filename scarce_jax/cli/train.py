@@ -87,20 +87,22 @@ def main(argv: Sequence[str]) -> int:
         if options.json:
             print_json({"run": str(workdir), **summary})
         else:
-            next_commands(*_next(workdir, options.data_dir, config, summary["results"]))
+            next_commands(*view_commands(workdir, options.data_dir, config))
     return 0
 
 
-def _next(workdir: pathlib.Path, data_dir: pathlib.Path | None, config: Any, results: dict[str, Any]) -> Iterator[str]:
+def view_commands(workdir: pathlib.Path, data_dir: pathlib.Path | None, config: Any) -> Iterator[str]:
     """The commands that show what a run made."""
     from scarce_jax import methods
+    from scarce_jax.data.schema import DatasetInfo
+    from scarce_jax.training.folder import read_facts
 
-    method = methods.name_of(config)
-    foreign = method not in methods.NAMES or ":" in config.dataset
+    foreign = methods.name_of(config) not in methods.NAMES or ":" in config.dataset
     yield command_line("report", workdir, data_dir=data_dir, allow_import=foreign)
-    first = next(iter(results.values()), {})
-    if "map" not in first and getattr(config, "target", "masks") == "masks":
-        coarse = "COARSE_MASKS" if method == "detailer" else None
+    recipe = methods.recipe_of(config, DatasetInfo.of_json(read_facts(workdir), name=config.dataset))
+    first = next(iter(recipe.results.values()), None)
+    if first is not None and first.metrics == "masks" and first.inferred is None:
+        coarse = "COARSE_MASKS" if first.needs_coarse else None
         yield command_line("predict", workdir, "PHOTOS", coarse=coarse, out="overlays", allow_import=foreign)
 
 

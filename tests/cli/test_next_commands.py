@@ -1,5 +1,6 @@
 """The last lines of a command: what a user is likely to run next."""
 
+import dataclasses
 import shlex
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 from scarce_jax.cli.common import command_line, dataset_name, load_config
 from scarce_jax.cli.prepare import CONFIGS as SUITED
 from scarce_jax.cli.prepare import train_commands
+from scarce_jax.cli.train import view_commands
 from scarce_jax.data.builders import BUILDERS, load_prepared
+from scarce_jax.run_folder import open_run
 from tests import published, tiny, torch_files
 from tests.cli.test_train import again
 from tests.data.formats import exports
@@ -44,6 +47,18 @@ def test_train_ends_with_report_and_predict(supervised_run, detailer_run, tiny_d
     assert "next:" not in command(*again(supervised_run, tiny_data, "--json")).out
     measured = command("evaluate", supervised_run, "--data-dir", tiny_data)
     assert following(measured) == [report]
+
+
+@pytest.mark.parametrize(("result", "coarse"), [("detailer", ["--coarse", "COARSE_MASKS"]), ("classifier", [])])
+def test_only_a_result_that_reads_coarse_masks_is_predicted_with_them(result, coarse, detailer_run):
+    config = dataclasses.replace(open_run(detailer_run)[2], results=(result,))
+    _, predict = view_commands(detailer_run, None, config)
+    assert predict == shlex.join(["scarce-jax", "predict", str(detailer_run), "PHOTOS", *coarse, "--out", "overlays"])
+
+
+def test_tags_are_not_predicted(supervised_run):
+    config = dataclasses.replace(open_run(supervised_run)[2], target="tags")
+    assert list(view_commands(supervised_run, None, config)) == [f"scarce-jax report {supervised_run}"]
 
 
 def test_what_is_checked_and_clean_is_prepared(command, tmp_path):
