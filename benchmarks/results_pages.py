@@ -20,7 +20,7 @@ A page says in a comment what a table shows, in TOML, and the table follows it:
 A cell is described by the keys above [columns], those of its column and those of its row, the last of which count:
 
 - file, title: the lines of the table; `budget = { fine = 25 }` takes those whose budget has this value. Of several
-  lines with the same seed the last counts, which is the newest.
+  lines with the same seed the last that has the result counts, which is the newest.
 - result, figure: such as "semi" and "miou". "IoU of cat", "coverage of cat" and "precision of cat" are of a
   class, and `class = "cat"` beside "IoU" says the same; "stage_seconds of semi" and "seconds" are times.
 - table, row, column: in place of them, a cell of a table that the run itself has measured, by the first cell of its
@@ -101,7 +101,7 @@ def table(described: Mapping[str, Any], results: pathlib.Path = common.RESULTS) 
 
 
 def lines_of(spec: Mapping[str, Any], results: pathlib.Path) -> list[Mapping[str, Any]]:
-    """The newest line of each seed, in the order of the seeds."""
+    """The newest line of each seed that has the result, in the order of the seeds."""
     path = results / spec["file"]
     if not path.is_file():
         raise ValueError(f"no file {path.name} in benchmarks/results")
@@ -109,8 +109,12 @@ def lines_of(spec: Mapping[str, Any], results: pathlib.Path) -> list[Mapping[str
     newest = {}
     for line in map(json.loads, path.read_text().splitlines()):
         stated = line["config"]["budget"]
-        if line["title"] == spec["title"] and all(stated[key] == value for key, value in budget.items()):
-            newest[line["config"]["seed"]] = line
+        seed = line["config"]["seed"]
+        if line["title"] != spec["title"] or any(stated[key] != value for key, value in budget.items()):
+            continue
+        # A line without the result stays only where no line has it, for the message of `cell`.
+        if seed not in newest or spec.get("result") in (None, *line["results"]):
+            newest[seed] = line
     if not newest:
         raise ValueError(f"{path.name}: no line with the title {spec['title']!r}{f' and {budget}' if budget else ''}")
     found = [newest[seed] for seed in sorted(newest)]

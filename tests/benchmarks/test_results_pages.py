@@ -77,6 +77,18 @@ def test_a_cell_is_the_mean_of_the_newest_line_of_each_seed(fill):
     assert fill(lines[:1], SEMI) == (["| `semi` | 0.900 |"], "*One seed. Lines of `benchmarks/results/a.jsonl`.*")
 
 
+def test_results_of_two_runs_with_one_seed_stand_side_by_side(fill):
+    described = """figure = "miou"
+[columns]
+"semi" = { result = "semi" }
+"other" = { result = "other" }
+[rows]
+"both" = { title = "t" }"""
+    alone, beside = line(0, 0.2), line(0, 0.4, other=0.7)
+    assert fill([beside, alone], described)[0] == ["| both | 0.200 | 0.700 |"]
+    assert fill([alone, beside], described)[0] == ["| both | 0.400 | 0.700 |"]
+
+
 def test_columns_and_rows_say_what_their_cells_are(fill):
     rows, sentence = fill(
         [line(0, 0.2, other=0.7), line(0, 0.4, fine=25), line(1, 0.6, title="u"), line(2, 0.8, title="u")],
