@@ -54,8 +54,7 @@ def dry_run(capsys, path, *flags):
 def test_a_dry_run_needs_no_data(path, no_data, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_config(path)
-    compared = methods.name_of(config) not in ("supervised", "consistency", "three_step")
-    for flags in ([], ["--compare"]) if compared else ([],):
+    for flags in ([], ["--compare"]) if config.has_baselines else ([],):
         stages = dry_run(capsys, path, *flags)
         recipe = methods.by_name(methods.name_of(config)).recipe(
             dataclasses.replace(config, compare=bool(flags) or config.compare), info_of(config)

@@ -12,7 +12,7 @@ to distinguish both kinds of masks.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -75,11 +75,9 @@ class Config(common.Experiment):
       adversarial: its one training stage.
     """
 
-    adversarial: AdversarialStage
+    has_baselines = False
 
-    def faults(self) -> Iterator[tuple[str, str]]:
-        yield from super().faults()
-        yield from common.without_comparison(self)
+    adversarial: AdversarialStage
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:

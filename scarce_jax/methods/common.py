@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -47,6 +47,9 @@ class Experiment:
       runtime: how the run is executed; nothing in it changes a result.
     """
 
+    # A fact of the method, no setting.
+    has_baselines: ClassVar[bool] = True
+
     # An unknown field in a config file or in config.json is an error, at every level.
     __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
 
@@ -64,6 +67,8 @@ class Experiment:
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.eval_split == self.train_split:
             yield "eval_split", "another split than that of --train-split, whose images are trained on"
+        if self.compare and not self.has_baselines:
+            yield "compare", "False, because this method has nothing to compare with"
 
     def remarks(self) -> Iterator[str]:
         """What is valid, and may yet not be meant: `train` and its dry run warn of it."""
@@ -86,12 +91,6 @@ def unequal(one: Any, other: Any) -> list[str]:
         elif ours != theirs:
             names.append(field.name)
     return names
-
-
-def without_comparison(config: Experiment) -> Iterator[tuple[str, str]]:
-    """The fault of a config that asks for the comparison of a method that has none."""
-    if config.compare:
-        yield "compare", "False, because this method has nothing to compare with"
 
 
 def without_fine_masks(config: Experiment) -> Iterator[tuple[str, str]]:

@@ -82,11 +82,9 @@ class Config(common.Experiment):
       consistency: its one training stage.
     """
 
-    consistency: ConsistencyStage
+    has_baselines = False
 
-    def faults(self) -> Iterator[tuple[str, str]]:
-        yield from super().faults()
-        yield from common.without_comparison(self)
+    consistency: ConsistencyStage
 
 
 def recipe(config: Config, info: DatasetInfo) -> Recipe:

@@ -29,12 +29,13 @@ class Config(common.Experiment):
       segmenter: settings of the training.
     """
 
+    has_baselines = False
+
     target: Literal["masks", "tags"] = "masks"
     segmenter: SegmenterStage
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
-        yield from common.without_comparison(self)
         if self.target == "tags":
             yield from common.without_fine_masks(self)
 

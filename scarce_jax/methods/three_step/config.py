@@ -36,6 +36,8 @@ class Config(common.Experiment):
         labels, so it is learnt from those that show another one too.
     """
 
+    has_baselines = False
+
     classifier: ClassifierStage
     cams: Cams = Cams()
     irnet: IRNetStage
@@ -49,7 +51,6 @@ class Config(common.Experiment):
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
-        yield from common.without_comparison(self)
         yield from common.without_fine_masks(self)
         if self.binary is not None and self.left_out is None:
             yield "binary", "None while left_out is None; name the class that it is to recognise with --left-out"
