@@ -29,6 +29,7 @@ shared = dict(
     cache=24,
     augment=Augment(crop=(224, 224), scale=(0.7, 1.4), rotate=5.0, flip=0.5),
     class_weighting=1.1,
+    rare_class_sampling=1.0,
     init_from="hf:timm/resnet50.tv_in1k",
     optim=Optimizer(kind="adam", lr=1e-3, weight_decay=1e-4, groups=(Group(pattern="^backbone/", lr=0.1), Group())),
 )
