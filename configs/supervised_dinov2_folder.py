@@ -11,7 +11,7 @@ The weights are facebook/dinov2-small from the Hugging Face Hub. They are downlo
 `pip install 'scarce-jax[hub]'` is needed. Or fetch the file model.safetensors of that model elsewhere, and add
 `--segmenter.init-from PATH/model.safetensors`. Other models, each with its flags:
   facebook/dinov2-base, -large           --segmenter.net.backbone.size base, large
-  facebook/dinov2-with-registers-small   --segmenter.net.backbone.registers True
+  facebook/dinov2-with-registers-small   --segmenter.net.backbone.registers
 each with --segmenter.init-from hf:NAME.
 
 To fine-tune the whole net, with learning rates that decay by 0.9 from block to block towards the image:

@@ -59,6 +59,11 @@ WITHOUT_EFFECT = ("runtime", "compare", "results", "paper", "eval_batch")
 """Fields, at any level, that do not change a result."""
 
 
+def has_effect(path: str) -> bool:
+    """Whether the field of a dotted path may change a result."""
+    return not any(name in WITHOUT_EFFECT for name in path.split("."))
+
+
 def default_workdir(config: Any, stem: str | None = None) -> pathlib.Path:
     """`runs/<stem>-<8 hex>`, with a hash of the config without `WITHOUT_EFFECT`; the stem defaults to the method."""
 

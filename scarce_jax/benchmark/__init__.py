@@ -115,6 +115,8 @@ def benchmark(
 def _training_stage(recipe: Recipe, name: str | None) -> Train:
     """The training stage with this name; the first for None."""
     stages = {stage.name: stage for stage in recipe.stages if isinstance(stage, Train)}
+    if not stages:
+        raise InputError("the recipe trains no net, so there is no step to measure; choose other --results")
     if name is not None and name not in stages:
         raise InputError(f"--stage: the recipe has no training stage {name!r}; expected one of {', '.join(stages)}")
     return stages[name or next(iter(stages))]
@@ -122,8 +124,7 @@ def _training_stage(recipe: Recipe, name: str | None) -> Train:
 
 def _predicting_result(recipe: Recipe, stage: str | None) -> tuple[str, Eval]:
     """The first result that predicts, with a net of this stage unless it is None."""
-    if stage is not None:
-        _training_stage(recipe, stage)
+    _training_stage(recipe, stage)
     for name, result in recipe.results.items():
         stages = [net.init_from.stage for net in result.nets.values()]
         if result.predict is not None and (stage is None or stage in stages):

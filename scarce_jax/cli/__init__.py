@@ -48,9 +48,10 @@ ADVICE = "make room or choose another folder, then run the same command again"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 the input is wrong, 2 usage, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
         with _interruptible():
-            status = _run(list(sys.argv[1:] if argv is None else argv))
+            status = _run(words)
         # A broken pipe shows here, and not at the interpreter's exit.
         sys.stdout.flush()
         return status
@@ -60,7 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"scarce-jax: {error}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else WRONG_INPUT
     except Interrupted as error:
-        print(f"scarce-jax: {error}; the same command goes on from there", file=sys.stderr)
+        # With --redo the stage would be deleted again.
+        redone = any(word.partition("=")[0] == "--redo" for word in words)
+        command = "the same command without --redo" if redone else "the same command"
+        print(f"scarce-jax: {error}; {command} goes on from there", file=sys.stderr)
         return INTERRUPTED
     except KeyboardInterrupt:
         print("scarce-jax: interrupted", file=sys.stderr)

@@ -132,6 +132,6 @@ def _usage_fault(options: Options) -> str:
         return "--images needs --masks DIR, the folder of their masks"
     return (
         f"--data-dir is for DATASET only; leave it out with {used[0]}"
-        if used == ["--source"] and options.data_dir
+        if used != ["DATASET"] and options.data_dir
         else ""
     )

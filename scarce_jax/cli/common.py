@@ -231,6 +231,13 @@ def command_line(*words: object, **flags: object) -> str:
     return shlex.join(line)
 
 
+def foreign(config: Any, *datasets: str) -> bool:
+    """Whether the method of a config, its dataset or one of `datasets` is of a module outside this package."""
+    from scarce_jax import methods
+
+    return methods.name_of(config) not in methods.NAMES or any(":" in name for name in (config.dataset, *datasets))
+
+
 def dataset_name(folder: pathlib.Path) -> str:
     """The name that a folder gives its dataset: what NAME of folder/NAME may be."""
     return re.sub(r"[^a-z0-9_-]+", "_", folder.expanduser().resolve().name.lower()).strip("_-") or "mine"

@@ -60,8 +60,9 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         print_json(figures)
     else:
-        flags = {"result": options.result, "split": options.split, "data_dir": options.data_dir}
-        next_commands(command_line("report", options.run, **flags, allow_import=options.allow_import))
+        names = ("result", "split", "data_dir", "allow_import")
+        flags = {name: getattr(options, name) for name in names} | {"batch": options.prediction.batch}
+        next_commands(command_line("report", options.run, **flags))
     return 0
 
 

@@ -112,8 +112,18 @@ def train_commands(
         yield init
     if own.is_file() or proposed:
         yield command_line("train", own, data_dir=data_dir)
-    elif fine or tags:
-        drawn = fine and coarse and prepared.coarse_from != SIMULATED
+    elif fine or (tags and prepared.info.background is not None):
+        drawn = coarse and prepared.coarse_from != SIMULATED and _paired(prepared, "train")
         shipped = "detailer_folder" if drawn else "supervised_folder" if fine else "three_step_scenes"
-        split = None if measured else "None"
+        split = None if (_paired(prepared, "val") if drawn else measured) else "None"
         yield command_line("train", shipped, dataset=name, eval_split=split, data_dir=data_dir)
+
+
+def _paired(prepared: Prepared, split: str) -> bool:
+    """Whether an image of a split has a fine mask and a coarse one."""
+    from scarce_jax.data.index import Index, index_path
+
+    if not prepared.info.splits.get(split):
+        return False
+    has = Index.read(index_path(prepared.directory, split)).has
+    return bool((has["fine"] & has["coarse"]).any())

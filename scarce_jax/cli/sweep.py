@@ -15,6 +15,7 @@ import tyro
 from scarce_jax.cli.common import (
     Folder,
     Switch,
+    foreign,
     next_commands,
     parse_with_config,
     print_json,
@@ -89,7 +90,8 @@ def main(argv: Sequence[str]) -> int:
         raise InputError(_failures(results))
     if mesh.is_primary() and not options.json:
         data = f" --data-dir {shlex.quote(str(options.data_dir))}" if options.data_dir else ""
-        next_commands(f"scarce-jax report {shlex.quote(str(workdir))}/*/{data}")
+        imports = " --allow-import" if foreign(config, *(over.get("dataset") or ())) else ""
+        next_commands(f"scarce-jax report {shlex.quote(str(workdir))}/*/{data}{imports}")
     return 0
 
 
@@ -175,7 +177,7 @@ def _stated(run: str, paper: dict[str, Any]) -> str:
 
 def _shown(results: dict[str, Any], workdir: pathlib.Path) -> str:
     from scarce_jax.data.figures import AT_SIZE, is_group_figure
-    from scarce_jax.sweep.axes import text
+    from scarce_jax.sweep.paper import text
     from scarce_jax.sweep.table import main_figure
 
     swept = results["rows"]

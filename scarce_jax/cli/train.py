@@ -13,6 +13,7 @@ from scarce_jax.cli.common import (
     Switch,
     Target,
     command_line,
+    foreign,
     next_commands,
     parse_with_config,
     print_json,
@@ -36,7 +37,8 @@ class Options:
       target: (also --target GPU) with --dry-run, compile every stage for a GPU that need not be at hand, such as h100,
         and print its memory there.
       json: end standard output with one JSON object.
-      redo: do this stage again, and all stages that read from it.
+      redo: do this stage again, and all stages that read from it. What they have is deleted at every start of the
+        command, so that the command without --redo goes on where this one stopped.
       reuse: copy equal finished stages from another run folder.
       coordinator: address of process 0 in a run on several hosts; not needed under Slurm.
       processes: number of processes, with --coordinator.
@@ -97,13 +99,13 @@ def view_commands(workdir: pathlib.Path, data_dir: pathlib.Path | None, config: 
     from scarce_jax.data.schema import DatasetInfo
     from scarce_jax.training.folder import read_facts
 
-    foreign = methods.name_of(config) not in methods.NAMES or ":" in config.dataset
-    yield command_line("report", workdir, data_dir=data_dir, allow_import=foreign)
+    outside = foreign(config)
+    yield command_line("report", workdir, data_dir=data_dir, allow_import=outside)
     recipe = methods.recipe_of(config, DatasetInfo.of_json(read_facts(workdir), name=config.dataset))
     first = next(iter(recipe.results.values()), None)
     if first is not None and first.metrics == "masks" and first.inferred is None:
         coarse = "COARSE_MASKS" if first.needs_coarse else None
-        yield command_line("predict", workdir, "PHOTOS", coarse=coarse, out="overlays", allow_import=foreign)
+        yield command_line("predict", workdir, "PHOTOS", coarse=coarse, out="overlays", allow_import=outside)
 
 
 FIGURES = (

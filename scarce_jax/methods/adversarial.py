@@ -110,6 +110,7 @@ def train_adversarial(
         lambda_semi=stage.lambda_semi,
         threshold=stage.threshold,
         semi_start=stage.semi_start,
+        aux_weight=stage.aux_weight,
         class_weighting=stage.class_weighting,
     )
     sources = {"labelled": training_source(config, stage, weight=common.draws(stage))}
@@ -150,12 +151,13 @@ class SegmenterLoss:
     lambda_semi: float
     threshold: float
     semi_start: int
+    aux_weight: float
     class_weighting: float | None
 
     def __call__(self, params: Any, nets: Mapping[str, NetState], batch: dict, shared: dict, key: jax.Array):
         labels = batch["labelled"]["label"]
         images = common.concatenated(*(batch[name]["image"] for name in ("labelled", "unlabelled") if name in batch))
-        (logits, _), stats = common.apply_in_training(self.module, params, nets[SEGMENTER], images, key=key)
+        (logits, aux), stats = common.apply_in_training(self.module, params, nets[SEGMENTER], images, key=key)
         logits = full_size(logits)
         labelled, unlabelled = logits[: len(labels)], logits[len(labels) :]
         weights = class_weights(self.class_weighting, shared)
@@ -164,6 +166,8 @@ class SegmenterLoss:
         judged = self.discriminator.apply(nets[DISCRIMINATOR].variables, jax.nn.softmax(logits), train=True)
         deceived = binary_cross_entropy(judged[: len(labels)], 1.0, labels=labels)
         loss = supervised + self.lambda_adv * deceived
+        if aux is not None:
+            loss += self.aux_weight * cross_entropy(common.rows(aux, 0, len(labels)), labels, class_weights=weights)
         metrics = {"cross_entropy": supervised, "adversarial": deceived}
         if len(unlabelled):
             deceived_unlabelled = binary_cross_entropy(judged[len(labels) :], 1.0)

@@ -114,10 +114,11 @@ class TrainStage:
         statistics of its own. 1, as in the papers, normalises by all of them, so that several devices exchange
         statistics in every batch normalisation, forward and backward. With as many groups as devices they do not. The
         result is that of smaller groups ("ghost" batch normalisation, Hoffer et al., 2017), whatever the number of
-        devices: noisier statistics, and running variances without the part that lies between the groups.
+        devices: noisier statistics, and running variances without the part that lies between the groups. Groups are
+        consecutive images: where labelled and other images pass through the net together, the labelled ones are first.
       remat: the backward pass computes the features of each block of the net again, so that they need not be kept in
         memory; it changes no result and costs about another forward pass. Nets have blocks if they are made of residual
-        blocks, a VGG, deconvolutions or a DSNet.
+        blocks, a VGG, deconvolutions, a DSNet or a DINOv2.
       optim: optimizer of the net.
       eval_every: steps between measurements on the evaluation split during training; 0 measures only the result.
       keep_best: figure on the evaluation split, such as "miou"; the net with its best value is stored. None stores the
@@ -330,6 +331,11 @@ def apply_in_training(
     variables = {"params": params, "batch_stats": net.batch_stats}
     outputs, updated = module.apply(variables, *inputs, train=True, mutable=["batch_stats"], rngs={"dropout": key})
     return outputs, updated.get("batch_stats", {})
+
+
+def rows(outputs: Any, start: int, count: int) -> Any:
+    """Consecutive rows of a net's outputs."""
+    return jax.tree.map(lambda x: x[start : start + count], outputs)
 
 
 def concatenated(*rows: Any) -> Any:

@@ -160,7 +160,7 @@ class ConsistencyLoss:
         images = jnp.concatenate([labelled["image"], weak])
         with dropping_features(self.feature_dropout, len(weak), drop_key):
             outputs, stats = common.apply_in_training(self.module, params, net, images, key=weak_key)
-        logits, aux = _rows(outputs, 0, len(labelled["image"]))
+        logits, aux = common.rows(outputs, 0, len(labelled["image"]))
         loss = cross_entropy(logits, labelled["label"], class_weights=weights)
         metrics = {"cross_entropy": loss}
         if aux is not None:
@@ -173,7 +173,7 @@ class ConsistencyLoss:
         (strong_logits, _), stats = common.apply_in_training(self.module, params, net, strong, key=strong_key)
         taught = metrics["strong"] = self.unlabelled_loss(strong_logits, labels, trust, weights)
         if self.feature_dropout:
-            dropped = _rows(outputs[0], len(labelled["image"]), len(weak))
+            dropped = common.rows(outputs[0], len(labelled["image"]), len(weak))
             metrics["dropped"] = self.unlabelled_loss(dropped, guess, confidence, weights)
             taught = (taught + metrics["dropped"]) / 2
         loss = (loss + self.unlabelled_weight * taught) / 2
@@ -195,8 +195,3 @@ class ConsistencyLoss:
         selected = confident_labels(labels, trust, self.threshold)
         share = total_weight(selected, weights) / jnp.maximum(total_weight(labels, weights), 1e-6)
         return share * cross_entropy(logits, selected, class_weights=weights)
-
-
-def _rows(outputs: Any, start: int, count: int) -> Any:
-    """Consecutive rows of a net's outputs."""
-    return jax.tree.map(lambda x: x[start : start + count], outputs)

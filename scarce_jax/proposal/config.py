@@ -108,6 +108,11 @@ def _method(train: Sequence[Item], background: bool) -> tuple[str | None, str, s
     fine = sum(item.fine is not None for item in train)
     both = sum(item.fine is not None and item.coarse is not None for item in train)
     tagged = sum(item.tags is not None for item in train if item.fine is None)
+    if not fine and tagged and not background:
+        raise InputError(
+            "no photograph for training has a mask, and the method that learns from tags alone needs a background "
+            "class, which no tag names; found none; add it to the classes as background"
+        )
     if not fine and tagged:
         return None, "three_step_scenes", f"{plural(tagged, 'photograph')} with tags, and no mask"
     if not fine and any(item.coarse is not None for item in train):

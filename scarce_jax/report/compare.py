@@ -7,7 +7,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scarce_jax.config_files import WITHOUT_EFFECT
+from scarce_jax.config_files import has_effect
 from scarce_jax.sweep.table import spread
 
 
@@ -50,8 +50,7 @@ def compare(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _deciding(run: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that affect a result, without the seed."""
-    left_out = {"seed", *WITHOUT_EFFECT}
-    return {key: value for key, value in run["settings"].items() if key.split(".")[0] not in left_out}
+    return {key: value for key, value in run["settings"].items() if key != "seed" and has_effect(key)}
 
 
 def _over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:

@@ -12,7 +12,7 @@ from typing import Any
 from scarce_jax import methods
 from scarce_jax.config_files import from_json, leaves, to_json
 from scarce_jax.errors import InputError, nearest
-from scarce_jax.sweep.paper import PAPER, rows_of, settings, shown, tables
+from scarce_jax.sweep.paper import PAPER, rows_of, settings, shown, tables, text
 
 SEED = "seed"
 """Combinations that differ only in the axis with this field are repeats: one row of the table."""
@@ -153,15 +153,6 @@ def _put(values: Any, field: str, value: Any) -> None:
     for part in path:
         values = values[int(part)] if isinstance(values, list) else values[part]
     values[last] = list(value) if isinstance(value, tuple) else value
-
-
-def text(value: Any) -> str:
-    """A value as shown in folder names, tables and plots."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return "x".join(text(part) for part in value) or "empty"
-    return str(value)
 
 
 def _folder(named: Iterable[tuple[str, Any]]) -> str:

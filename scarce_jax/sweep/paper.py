@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from scarce_jax.config_files import WITHOUT_EFFECT, leaves, to_json
+from scarce_jax.config_files import has_effect, leaves, to_json
 from scarce_jax.data import figures as figures_lib
 from scarce_jax.errors import InputError
 
@@ -68,7 +69,7 @@ def _settings(fields: Collection[str], table: Mapping[str, list]) -> dict[str, t
 def changed_settings(config: Any, original: Any) -> set[str]:
     """The fields in which two configs differ, without seeds and fields that change no result."""
     here, there = leaves(to_json(config)), leaves(to_json(original))
-    fields = {field for field in {*here, *there} if field.partition(".")[0] not in WITHOUT_EFFECT}
+    fields = set(filter(has_effect, {*here, *there}))
     return {field for field in fields.difference(SEEDS) if here.get(field) != there.get(field)}
 
 
@@ -160,11 +161,21 @@ def departures(config: Any, original: Any, path: str | os.PathLike = "CONFIG") -
         if unchanged and all(unchanged) and not any(unchanged[0].items() <= earlier.items() for earlier in told):
             told.append(unchanged[0])
             stated = ", ".join(f"{field} {value!r} (here {here[field]!r})" for field, value in unchanged[0].items())
+            axis = f"{PAPER}{name}={text(alike[0][first])}"
             lines.append(
                 f"{first} {alike[0][first]!r}: the paper's {name} has it with {stated}; set these too, or train it "
-                f"with `scarce-jax sweep {path} --over {PAPER}{name}={alike[0][first]}`"
+                f"with `{shlex.join(['scarce-jax', 'sweep', str(path), '--over', axis])}`"
             )
     return lines
+
+
+def text(value: Any) -> str:
+    """A value as shown in folder names, tables and plots."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "x".join(text(part) for part in value) or "empty"
+    return str(value)
 
 
 def rows_of(table: Mapping[str, list]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from scarce_jax.data.figures import AT_SIZE
 from scarce_jax.data.files import write_atomically
-from scarce_jax.sweep.axes import text
+from scarce_jax.sweep.paper import text
 from scarce_jax.sweep.table import MASKS, main_figure
 
 # The palette of Okabe and Ito, which colour-blind readers can distinguish, without yellow, too light for a line.

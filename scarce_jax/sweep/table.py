@@ -8,9 +8,9 @@ from typing import Any
 
 from scarce_jax import methods
 from scarce_jax.data.figures import AT_SIZE, COVERED, beside, is_group_figure
-from scarce_jax.sweep.axes import Axis, Combination, text
+from scarce_jax.sweep.axes import Axis, Combination
 from scarce_jax.sweep.paper import figures as paper_figures
-from scarce_jax.sweep.paper import row_of
+from scarce_jax.sweep.paper import row_of, text
 
 FORMAT = 2
 MASKS = ("miou", AT_SIZE, "mean_accuracy", "pixel_accuracy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -114,7 +115,8 @@ class Finite:
         }
         mesh_lib.on_primary(f"not finite {self.stage}", write_checked_json, self.folder / FOLDER / REPORT, report)
         last = f"the checkpoint of step {steps[0]} is kept" if steps else "there is no checkpoint yet"
+        replay = shlex.join(["scarce-jax", "replay", str(self.folder.parent)])
         raise InputError(
-            f"stage {self.stage}: {what} ({last}); lower the learning rate or the momentum, or add a warm-up, in "
-            f"--{self.stage}.optim; `scarce-jax replay {self.folder.parent}` shows which images and layers began it"
+            f"stage {self.stage}: {what} ({last}); lower the learning rate or the momentum, or add a warm-up, in the "
+            f"optim of this stage; `{replay}` shows which images and layers began it"
         )

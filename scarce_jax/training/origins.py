@@ -158,6 +158,11 @@ def _from_run(
     fits = {name for name in shapes if name in saved and tuple(saved[name][1]) == shapes[name]}
     if origin.pattern is not None:
         wanted = [name for name in shapes if re.search(origin.pattern, name.partition("/")[2])]
+        if not wanted:
+            raise InputError(
+                f"init_from {origin}: no array of the net matches the pattern {origin.pattern!r}; expected a part of a "
+                f"path such as {', '.join(name.partition('/')[2] for name in sorted(shapes)[:3])}"
+            )
         wrong = [name for name in wanted if name not in fits]
         if wrong:
             shown = "; ".join(f"{n} is {_shape(saved, n)}, expected {list(shapes[n])}" for n in wrong[:3])

@@ -110,6 +110,7 @@ WRONG = {
     "batch": (["--batch", 12], ["detailer.batch: 12", f"{DEVICES} devices"]),
     "steps": (["--steps", 0], ["--steps 0: expected a whole number from 1"]),
     "images per step": (["--batch", 10**9], ["--batch 1000000000: expected a whole number from 1 to 65,536"]),
+    "no training": (["--results", "coarse"], ["trains no net", "choose other --results"]),
     "native": (["--mode", "infer", "--native", 0, 5], ["--native 0 5: expected 2 values"]),
 }
 

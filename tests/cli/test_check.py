@@ -56,6 +56,7 @@ def test_a_prepared_dataset_is_checked(command, tiny_data):
         (["--images", "x"], "--images needs --masks"),
         (["scenes", "--classes", "3"], "--classes: for --images only"),
         (["--source", "x", "--data-dir", "y"], "--data-dir is for DATASET only"),
+        (["--images", "x", "--masks", "y", "--data-dir", "z"], "DATASET only; leave it out with --images"),
         (["--source", "x", "--masks", "y"], "--masks: for --images only"),
         (["--images", "x", "--masks", "y", "--format", "coco"], "--format: for --source only"),
         (["scenes", "--val", "0.2"], "--val: for --source only"),

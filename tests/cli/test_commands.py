@@ -12,7 +12,9 @@ import jax
 import pytest
 
 import scarce_jax
+from scarce_jax import cli
 from scarce_jax.cli import COMMANDS, _quiet, main
+from scarce_jax.errors import Interrupted
 from tests import tiny
 from tests.cli.conftest import CONFIGS, shrunk
 
@@ -185,6 +187,23 @@ def test_a_folder_that_is_a_file_is_refused(tiny_data, refused, tmp_path):
     argv = ["train", CONFIGS / "supervised_scenes.py", "--workdir", tmp_path / "run", "--data-dir", tiny_data]
     refused(*argv, *shrunk("segmenter"), "--budget.fine", 8, holds=[str(tmp_path / "run")])
     assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("flags", "advice"),
+    [
+        ([], "the same command goes on from there"),
+        (["--redo", "segmenter"], "the same command without --redo goes on from there"),
+        (["--redo=segmenter"], "the same command without --redo goes on from there"),
+    ],
+)
+def test_what_was_interrupted_goes_on_without_being_deleted_again(flags, advice, monkeypatch, capsys):
+    def stop(words):
+        raise Interrupted("stopped at step 3")
+
+    monkeypatch.setattr(cli, "_run", stop)
+    assert main(["train", "x.py", *flags]) == 130
+    assert capsys.readouterr().err == f"scarce-jax: stopped at step 3; {advice}\n"
 
 
 def test_main_takes_the_words_of_the_process(monkeypatch, capsys):

@@ -95,6 +95,40 @@ def test_what_is_prepared_is_trained_on(command, tmp_path, monkeypatch):
     assert list(train_commands(load_prepared("folder/pets", "data"), None)) == ["scarce-jax train pets.py"]
 
 
+@pytest.mark.parametrize(
+    ("coarse", "proposed"),
+    [
+        ("train/d", "supervised_folder --dataset folder/pets"),
+        ("train/a", "detailer_folder --dataset folder/pets --eval-split None"),
+        ("train/a val/a", "detailer_folder --dataset folder/pets"),
+    ],
+    ids=["on other images", "of train", "of both splits"],
+)
+def test_a_detailer_is_proposed_for_images_with_both_masks(coarse, proposed, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exports.folder(tmp_path / "pets")
+    exports.save_images(tmp_path / "pets/val/images")
+    exports.save(tmp_path / "pets/val/masks/a.png", exports.truth("a"))
+    for place in coarse.split():
+        split, name = place.split("/")
+        exports.save(tmp_path / f"pets/{split}/coarse/{name}.png", exports.truth("a"))
+    assert command("prepare", "folder/pets", "--source", "pets", "--data-dir", "data").status == 0
+    (line,) = train_commands(load_prepared("folder/pets", "data"), "data")
+    assert line == f"scarce-jax train {proposed} --data-dir data"
+    assert command(*shlex.split(line)[1:], "--dry-run").status == 0
+
+
+def test_tags_without_a_background_are_for_no_config(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exports.save_images(tmp_path / "pets/train/images")
+    (tmp_path / "pets/classes.json").write_text('{"classes": ["cat", "dog"]}')
+    (tmp_path / "pets/train/tags.csv").write_text("a,cat\nb,dog\n")
+    found = command("init", "pets", "--data-dir", "data")
+    assert found.status == 1 and "needs a background class" in found.err
+    found = command("prepare", "folder/pets", "--source", "pets", "--data-dir", "data")
+    assert found.status == 0 and not following(found)
+
+
 def test_weights_end_with_their_flags(command, tmp_path):
     assert following(command("weights"))[0].startswith("scarce-jax train CONFIG --STAGE.init-from hf:")
     path = torch_files.save(tmp_path / "my weights.safetensors", published.in_torch(published.resnet(18, 2)))

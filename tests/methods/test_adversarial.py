@@ -23,11 +23,14 @@ LABELLED, UNLABELLED = (RNG.normal(size=(1, 2, 2, 3)).astype(np.float32) for _ i
 
 
 class Colours(nn.Module):
-    """A segmenter whose logits are the image's three colours, times a parameter."""
+    """A segmenter whose logits are the image's three colours, times a parameter; its head's are twice as large."""
+
+    auxiliary: bool = False
 
     @nn.compact
     def __call__(self, image, *, train):
-        return image * self.param("scale", nn.initializers.ones, ()), None
+        logits = image * self.param("scale", nn.initializers.ones, ())
+        return logits, 2 * logits if self.auxiliary else None
 
 
 class Weighted(nn.Module):
@@ -54,9 +57,9 @@ def softplus(x):
     return np.log1p(np.exp(x))
 
 
-def segmenter_loss(batch, step=5, **changes):
-    settings = {**LAMBDAS, "threshold": 0.5, "semi_start": 5, "class_weighting": None, **changes}
-    loss = SegmenterLoss(module=Colours(), discriminator=Weighted(), **settings)
+def segmenter_loss(batch, step=5, auxiliary=False, **changes):
+    settings = {**LAMBDAS, "threshold": 0.5, "semi_start": 5, "aux_weight": 0.4, "class_weighting": None, **changes}
+    loss = SegmenterLoss(module=Colours(auxiliary), discriminator=Weighted(), **settings)
     return loss(NETS[SEGMENTER].params, NETS, batch, {"step": step}, KEY)
 
 
@@ -85,6 +88,12 @@ def test_the_segmenters_loss_is_equation_2():
     assert early == pytest.approx(supervised + 0.3 * deceived + 0.2 * deceived_unlabelled, rel=1e-5)
     np.testing.assert_allclose(out.share["probabilities"], softmax(LABELLED), rtol=1e-5)
     assert out.weight == 3
+
+
+def test_an_auxiliary_head_learns_from_the_labelled_images():
+    places = [(0, 0, 0), (0, 1, 2), (1, 1, 1)]
+    head = np.mean([-np.log(softmax(2 * LABELLED)[0, i, j, k]) for i, j, k in places])
+    assert segmenter_loss(BATCH, auxiliary=True)[0] - segmenter_loss(BATCH)[0] == pytest.approx(0.4 * head, rel=1e-4)
 
 
 def test_adversarial_learning_alone_is_the_loss_of_the_labelled_images():

@@ -134,11 +134,12 @@ def test_timms_class_token_includes_its_position(tmp_path):
 
 def test_another_dinov2_is_refused_with_the_flag_that_fixes_it(tmp_path):
     with pytest.raises(
-        InputError, match=r"DINOv2 with registers, and the net is .* without registers; set .*\.registers True"
+        InputError, match=r"DINOv2 with registers, and the net is .* without registers; set .*backbone\.registers, or"
     ):
         imported(tmp_path, tensors("dinov2_registers"), tiny("dinov2"))
     with pytest.raises(
-        InputError, match=r"DINOv2 without registers, and the net is .* with registers; set .*registers False"
+        InputError,
+        match=r"DINOv2 without registers, and the net is .* with registers; set .*\.no-registers, or",
     ):
         imported(tmp_path, tensors("dinov2"), tiny("dinov2_registers"))
     small = Wrapped(DINOv2Config().build(14))

@@ -208,7 +208,7 @@ def vgg(tmp_path):
 def test_another_vgg_is_refused_by_name(vgg, basic):
     with pytest.raises(
         InputError,
-        match="a VGG-16 with batch normalisation, and the net is a VGG-16 without .*; set .*batch-norm True",
+        match="a VGG-16 with batch normalisation, and the net is a VGG-16 without .*; set .*backbone.batch-norm, or",
     ):
         vgg(case="vgg16_bn")
     with pytest.raises(

@@ -45,7 +45,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_end(run_folder):
 def test_runs_that_differ_by_their_seed_are_averaged(run_folder):
     runs = [read_run(run_folder(f"run{seed}", seed, miou)) for seed, miou in enumerate((0.5, 0.6, 0.7))]
     runs.append(read_run(run_folder("other", 0, 0.9, optim={"lr": 0.2})))
-    runs.append(read_run(run_folder("same", 3, 0.2, runtime={"workers": 9})))
+    runs.append(read_run(run_folder("same", 3, 0.2, runtime={"workers": 9}, optim={"lr": 0.1, "eval_batch": 7})))
     found = compare(runs)
     assert [group["runs"] for group in found["groups"]] == [[0, 1, 2, 4], [3]]
     assert [group["name"] for group in found["groups"]] == ["some_config", "some_config (2)"]

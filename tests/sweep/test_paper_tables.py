@@ -1,7 +1,9 @@
 """Every table of a paper in a shipped config against `paper_tables.toml`, which was typed from the papers."""
 
+import dataclasses
 import functools
 import re
+import shlex
 import tomllib
 
 import pytest
@@ -92,6 +94,17 @@ def test_the_gains_of_the_abstract_follow_from_the_figures_of_the_table(less, ga
     assert found[less]["over"] == {"budget.fine": [10, 25, 50, 100, 200]}
     del made[runs[0].name]
     assert make_table(config, axes, runs, made, {})["gains"][0]["mean"] is None
+
+
+def test_the_command_that_trains_a_row_is_one_for_the_shell():
+    original = config_of("transfer_voc_split1")
+    changed = dataclasses.replace(
+        original, budget=dataclasses.replace(original.budget, strong_categories=("split-set-2",))
+    )
+    (told,) = [line for line in departures(changed, original, "my configs/x.py") if "sweep" in line]
+    words = shlex.split(told.partition("`")[2].partition("`")[0])
+    assert words == ["scarce-jax", "sweep", "my configs/x.py", "--over", "paper.table_2=split-set-2"]
+    assert combine(original, {"paper.table_2": ["split-set-2"]})[1]
 
 
 def test_a_budget_with_the_steps_of_another_row_is_told(caplog):

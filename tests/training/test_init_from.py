@@ -168,7 +168,10 @@ def test_what_is_missing_is_named_before_anything_is_trained(other, tmp_path, ti
         (f"{tmp_path}/none:segmenter/segmenter", "none is not a run folder"),
         (f"{other}:detailer/segmenter", "has no finished stage 'detailer'; finished: segmenter"),
         (f"{other}:segmenter/pnet", "no net 'pnet'; the stage left segmenter"),
-        (f"{other}:segmenter/segmenter#backbone", "no array of the net is in it"),
+        (
+            f"{other}:segmenter/segmenter#bakbone",
+            "no array of the net matches the pattern 'bakbone'; expected a part of",
+        ),
         (f"{tmp_path}/none.safetensors", "none.safetensors: no such file"),
     ):
         with pytest.raises(InputError, match=message):

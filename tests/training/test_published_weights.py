@@ -197,7 +197,8 @@ def test_vgg_starts_from_timms_files(batch_norm, start, tmp_path):
         layer = variables["params"]["backbone"][name]
         np.testing.assert_array_equal(layer["kernel"], kernel)
         np.testing.assert_array_equal(layer["bias"], bias)
-    with pytest.raises(InputError, match=f"set --segmenter.net.backbone.batch-norm {batch_norm}, or"):
+    flag = "batch-norm" if batch_norm else "no-batch-norm"
+    with pytest.raises(InputError, match=f"set --segmenter.net.backbone.{flag}, or"):
         start(on(VGGConfig(width=2, batch_norm=not batch_norm)), path)
     with pytest.raises(
         InputError, match="normalisation imagenet, .*; set --segmenter.net.backbone.normalisation image"
@@ -294,7 +295,7 @@ def test_dinov2_starts_from_hugging_faces_files(start, tmp_path, monkeypatch):
     assert taken.facts["file"] == {"layout": "DINOv2", "normalisation": "imagenet"}
     assert list(taken.facts["unused"]) == ["embeddings.mask_token"]
     assert_close(compute(module, variables, last_features), _transformer(IMAGENET_IMAGE, tensors, blocks, 2))
-    with pytest.raises(InputError, match="without registers.*; set --segmenter.net.backbone.registers False, or"):
+    with pytest.raises(InputError, match="without registers.*; set --segmenter.net.backbone.no-registers, or"):
         start(on(DINOv2Config(registers=True)), path, side=28)
 
 

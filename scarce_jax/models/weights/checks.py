@@ -84,6 +84,14 @@ def check_backbone(where: str, has: Mapping[str, str | None], net: Backbone, rem
         )
 
 
+def _setting(name: str, value: object) -> str:
+    """A flag of the command line without its prefix; boolean ones take no value."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return flag if value else f"no-{flag}"
+    return f"{flag} {value}"
+
+
 def check_trunk(path: pathlib.Path, layout: str, found: str, theirs: _Shapes, ours: _Shapes, flag: str) -> None:
     """Checks that a file holds all of the net's backbone and nothing else.
 
@@ -103,7 +111,7 @@ def check_trunk(path: pathlib.Path, layout: str, found: str, theirs: _Shapes, ou
     of_net = features(ours)
     for name, value in features(theirs).items():
         if value != of_net[name] and None not in (value, of_net[name]):
-            change = f"set {flag}.{name.replace('_', '-')} {value[1]}, or use" if value[1] is not None else "use"
+            change = "use" if value[1] is None else f"set {flag}.{_setting(name, value[1])}, or use"
             raise InputError(
                 f"{path}: the file looks like {value[0]}, and the net is {of_net[name][0]}; {change} another file"
             )

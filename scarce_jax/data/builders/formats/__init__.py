@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import shlex
 from collections.abc import Callable
 
 from scarce_jax.data.builders.formats import (
@@ -110,7 +111,8 @@ def choose(source: pathlib.Path, options: Options) -> str:
     fault = f"{source}: of no known format; it has {tree.content()}"
     other = next((name for folder, name in OTHER_DATASETS.items() if tree.has(folder)), "")
     if other:
-        raise InputError(f"{fault}; this looks like the dataset {other}: scarce-jax prepare {other} --source {source}")
+        command = shlex.join(["scarce-jax", "prepare", other, "--source", str(source)])
+        raise InputError(f"{fault}; this looks like the dataset {other}: {command}")
     broken = [str(path.relative_to(source)) for path in tree.json_kinds.get("unreadable", ())]
     damage = f"not readable as JSON: {some(broken, 3)}, which may hold the annotations; " if broken else ""
     known = [f"  {name}: {one.holds}" for name, one in FORMATS.items()]
