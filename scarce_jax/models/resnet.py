@@ -188,6 +188,7 @@ class ResNetConfig(BackboneConfig):
     Attributes:
       depth: number of layers.
       width: channels of the stem, at least 1; all layers scale with it, those of the net's head too. 64 in the paper.
+      deep_stem: three 3x3 convolutions in place of the 7x7 one, as semseg's PSPNet has.
       geometry: that of the weights. "torchvision" has the stride of a bottleneck in its 3x3 convolution, as most
         weights do. "caffe" has it in the first 1x1 convolution, and the pooling of the stem rounds up: the original
         networks, and what was converted from them. Initial values of the one are of no use in the other.
@@ -201,6 +202,7 @@ class ResNetConfig(BackboneConfig):
     kind: Annotated[Literal["resnet"], KIND] = "resnet"
     depth: Literal[18, 34, 50, 101] = 101
     width: Width = 64
+    deep_stem: bool = False
     geometry: Literal["torchvision", "caffe"] = "torchvision"
     frozen: Annotated[int, Interval(ge=0, le=5)] = 0
     frozen_statistics: bool = False
@@ -219,6 +221,7 @@ class ResNetConfig(BackboneConfig):
         return ResNet(
             self.depth,
             width=self.width,
+            deep_stem=self.deep_stem,
             **STRIDES[stride],
             dilate_first=dilate_first,
             caffe=self.geometry == "caffe",

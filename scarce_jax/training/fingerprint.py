@@ -42,6 +42,7 @@ LATER = {
     "PseudoLabels": {"flip": False},
     "TrustedScores": {"flip": False},
     "DeepLabV3PlusDetailer": {"nearby_weight": 1.0},
+    "ResNetConfig": {"deep_stem": False},
 }
 """Fields that earlier versions did not have, by type, and the value that is as if they were absent. They are described
 only with other values, so that a stage that an earlier version finished stays finished."""

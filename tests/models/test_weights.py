@@ -16,7 +16,7 @@ import pytest
 from scarce_jax.errors import InputError
 from scarce_jax.models import resnet, weights
 from scarce_jax.models.pspnet import PSPNet
-from scarce_jax.models.resnet import ResNet
+from scarce_jax.models.resnet import ResNet, ResNetConfig
 from scarce_jax.models.vgg import VGG16Trunk
 from tests import torch_files
 from tests.models import vgg_nets
@@ -48,7 +48,10 @@ class WithAux(PSPNet):
         return self(image, train=False)[0].full(), self.aux_classifier((self.aux_block((layer3,), train=False),))
 
 
-DEEP_STEM = {"backbone": ResNet(50, recipe.WIDTH["pspnet"], deep_stem=True), "width": recipe.WIDTH["pspnet"]}
+DEEP_STEM = {
+    "backbone": ResNetConfig(depth=50, width=recipe.WIDTH["pspnet"], deep_stem=True).build(8),
+    "width": recipe.WIDTH["pspnet"],
+}
 NETS = {
     "basic": Wrapped(18, recipe.WIDTH["basic"]),
     "bottleneck": Wrapped(50, recipe.WIDTH["bottleneck"]),
@@ -121,7 +124,7 @@ def test_another_architecture_is_refused_by_name(basic, tmp_path):
     ):
         basic(**deeper)
     path = torch_files.save(tmp_path / "deep.safetensors", tensors("pspnet"))
-    with pytest.raises(InputError, match="a ResNet with the deep stem .* the net is a ResNet with the 7x7 stem; use a"):
+    with pytest.raises(InputError, match="a ResNet with the deep stem .* the 7x7 stem; set .*backbone.deep-stem,"):
         weights.import_weights(path, shapes(Wrapped(50, 8)))
     with pytest.raises(InputError, match=r"layer1\.0\.se\.fc1\.weight is not part of a ResNet in torchvision's layout"):
         basic(layer1__0__se__fc1__weight=np.zeros((4, 4, 1, 1), np.float32))

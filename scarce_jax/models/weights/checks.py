@@ -150,7 +150,7 @@ def features(shapes: _Shapes) -> dict[str, tuple[str, Any] | None]:
         words = "the deep stem of three 3x3 convolutions" if deep else "the 7x7 stem"
         return {
             "depth": _depth(shapes),
-            "stem": (f"a ResNet with {words}", None),
+            "deep_stem": (f"a ResNet with {words}", deep),
             "width": stem and (f"a ResNet of width {stem[-1]}", stem[-1]),
         }
     if kind(shapes) == "vgg16":
