@@ -198,6 +198,10 @@ def number_of_images(source: Source, recipe: Recipe, budget: Budget, info: Datas
         return source.take
     if any(isinstance(part, Chosen) for part in source.id_parts):
         return None
+    # Images without a field that is read are left out; a role has the images with the field of its name.
+    read = {*source.fields, *source.having, *source.labels}.difference(source.id_parts)
+    if any(info.lacking.get(source.split, {}).get(field) for field in read):
+        return None
     # The roles of one source are disjoint.
     counts = [
         number_of_images(recipe.stage(part.stage).source, recipe, budget, info)

@@ -12,8 +12,10 @@ from scarce_jax import config_files, methods
 from scarce_jax.cli import main
 from scarce_jax.cli.common import load_config, parse_with_config
 from scarce_jax.cli.train import Options
+from scarce_jax.data.budget import Budget
 from scarce_jax.data.builders import load_info, prepare
 from scarce_jax.data.datasets import KNOWN
+from scarce_jax.dry_run import planned_steps
 from scarce_jax.methods import detailer
 from scarce_jax.recipe import Epochs, sources
 from tests import tiny
@@ -198,3 +200,14 @@ def test_photographs_of_voc_keep_their_proportions_in_the_papers_configs(path):
         measured = [recipe.results[name].source for name in ("decoupled", "strong_only")]
         measured += [recipe.stage("decoupled").evals[0].source] if recipe.stage("decoupled").evals else []
         assert {(source.size, source.interpolation) for source in measured} == {((320, 320), "bicubic")}
+
+
+def test_steps_of_epochs_are_not_told_where_some_images_lack_a_mask():
+    config = load_config(tiny.ROOT / "configs/detailer_folder.py")
+    stage = dataclasses.replace(config.detailer, steps=None, epochs=4.0, batch=2)
+    config = dataclasses.replace(config, budget=Budget(), detailer=stage)
+    info = dataclasses.replace(KNOWN["scenes"], splits={"train": 6, "val": 2}, lacking={})
+    for lacking, steps in (({}, 12), ({"train": {"coarse": 3}}, None), ({"val": {"coarse": 1}}, 12)):
+        info = dataclasses.replace(info, lacking=lacking)
+        recipe = methods.recipe_of(config, info)
+        assert planned_steps(recipe.stage("detailer"), recipe, config.budget, info) == steps
