@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import shutil
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -65,7 +66,12 @@ def _storage_failures_explained(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        remove_unfinished(path.parent)
+        # Other threads of the failed save may still write, and so make the folder again.
+        for _ in range(20):
+            remove_unfinished(path.parent)
+            time.sleep(0.1)
+            if not _unfinished(path.parent):
+                break
         reason = _storage_failure(error, path.parent)
         if reason is None:
             raise
@@ -168,10 +174,15 @@ def _first_line(error: BaseException) -> str:
 
 def remove_unfinished(folder: pathlib.Path) -> None:
     """Deletes the leftovers of interrupted saves and deletions."""
-    if mesh_lib.is_primary() and folder.is_dir():
-        for path in folder.iterdir():
-            if ".orbax-checkpoint-tmp" in path.name or path.name.startswith(".deleted-"):
-                shutil.rmtree(path, ignore_errors=True)
+    if mesh_lib.is_primary():
+        for path in _unfinished(folder):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _unfinished(folder: pathlib.Path) -> list[pathlib.Path]:
+    if not folder.is_dir():
+        return []
+    return [p for p in folder.iterdir() if ".orbax-checkpoint-tmp" in p.name or p.name.startswith(".deleted-")]
 
 
 class Checkpoints:
